@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a plan returns: the tokens that stay, and nothing about how they are moved.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <kvevict/core/slice.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Ragged rows of ascending token indices (slots of the view that was planned on), row b·heads + h. Owns its memory; `plan(…, out)`
+/// reuses it.
+struct keep_set {
+  std::int32_t sequences = 0, heads = 0;
+  std::vector<std::int32_t> tokens;      // (Σ kept)
+  std::vector<std::int64_t> row_begin;   // (B·H + 1)
+  std::vector<std::int32_t> lengths;     // (B·H) physical length of each row when it was planned
+
+  std::int64_t rows() const { return std::int64_t{sequences} * heads; }
+  slice<std::int32_t const> row(std::int64_t r) const {
+    auto const i = static_cast<std::size_t>(r);
+    return {tokens.data() + row_begin[i], row_begin[i + 1] - row_begin[i]};
+  }
+  slice<std::int32_t const> operator()(std::int32_t b, std::int32_t h) const { return row(std::int64_t{b} * heads + h); }
+  std::int64_t kept() const { return static_cast<std::int64_t>(tokens.size()); }
+  bool is_identity() const {
+    for (std::int64_t r = 0; r < rows(); ++r)
+      if (row(r).size != lengths[static_cast<std::size_t>(r)]) return false;
+    return true;
+  }
+};
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// One layer's KV cache for a batch of sequences: the one view that reads every engine's layout.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include <kvevict/cache/component.hpp>
+#include <kvevict/cache/page_table.hpp>
+#include <kvevict/core/contract.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long.
+struct length_map {
+  std::int32_t const* data = nullptr;
+  std::int64_t seq_stride = 1, head_stride = 0;
+
+  std::int32_t operator()(std::int32_t b, std::int32_t h) const { return data[b * seq_stride + h * head_stride]; }
+};
+
+/// Whether slots are in order of position. Hole-filling and in-place replacement make rows `scattered`: then protection and ties go
+/// by the position component, and stages that need neighbours refuse.
+enum class row_order : std::uint8_t { ascending, scattered };
+
+/// A layer's cache: page table, components, lengths (non-owning, trivially copyable). `read_only[b]` tokens at the front of sequence b
+/// are shared with others (prefix cache): never evicted, never written; a multiple of the page size, or the whole sequence.
+template <class Entry = std::int32_t> struct layer_view {
+  static constexpr std::int32_t max_components = 8;
+
+  page_table<Entry> pages;
+  length_map lengths;
+  std::array<component, max_components> components{};
+  std::int32_t component_count = 0;
+  row_order order = row_order::ascending;
+  std::int32_t const* read_only = nullptr;  // (B), or null: nothing is shared
+
+  constexpr std::int32_t sequences() const { return pages.sequences; }
+  constexpr std::int32_t heads() const { return pages.heads; }
+  constexpr std::int64_t rows() const { return std::int64_t{pages.sequences} * pages.heads; }
+  std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths(b, h); }
+  std::int32_t read_only_tokens(std::int32_t b) const { return read_only == nullptr ? 0 : read_only[b]; }
+
+  component const* begin() const { return components.data(); }
+  component const* end() const { return components.data() + component_count; }
+
+  /// The first component of that role, or null.
+  component const* find(role what) const {
+    for (auto const& c : *this)
+      if (c.what == what) return &c;
+    return nullptr;
+  }
+
+  /// The same view with one more component: positions, accumulated scores, anything that must move with the tokens.
+  layer_view with(component c) const {
+    KVEVICT_EXPECTS(component_count < max_components, "layer_view: more than ", max_components, " components; drop one");
+    layer_view out = *this;
+    out.components[static_cast<std::size_t>(out.component_count++)] = c;
+    return out;
+  }
+  layer_view with_order(row_order o) const { layer_view out = *this; out.order = o; return out; }
+  layer_view with_read_only(std::int32_t const* tokens) const { layer_view out = *this; out.read_only = tokens; return out; }
+
+  /// First byte of the row of token t in component c.
+  std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
+    std::int64_t const page = t / pages.page_size;
+    return c.rows.page(pages.entry(b, h, page)) + c.rows.row_offset(h, t - page * pages.page_size);
+  }
+};
+
+/// One typed element of a row, for scalars such as positions and accumulated scores.
+template <class T, class Entry>
+T& element(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t t) {
+  return *reinterpret_cast<T*>(view.row(c, b, h, t));
+}
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// A compaction as data: it can be inspected, serialised, or handed to an engine's own copy operation before anything moves.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/slice.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// How kept tokens fill the front of their row.
+enum class compaction : std::uint8_t {
+  stable,      // ascending sources, destination ≤ source: a forward copy needs no scratch; the order of positions stays
+  fill_holes,  // the fewest moves: tail tokens into the holes, sources and destinations disjoint; rows become scattered
+};
+
+/// Row r = b·heads + h moves slots sources[i] → destinations[i], i in [row_begin[r], row_begin[r+1]), one after the other.
+struct move_plan {
+  std::int32_t sequences = 0, heads = 0;
+  std::vector<std::int32_t> sources, destinations;  // (Σ moves) slots
+  std::vector<std::int64_t> row_begin;              // (B·H + 1)
+  std::vector<std::int32_t> lengths_before;         // (B·H)
+  std::vector<std::int32_t> lengths;                // (B·H) physical lengths afterwards
+  row_order order = row_order::ascending;           // of the rows afterwards
+
+  std::int64_t rows() const { return std::int64_t{sequences} * heads; }
+  std::int64_t moves() const { return static_cast<std::int64_t>(sources.size()); }
+};
+
+}  // namespace v0
+}  // namespace kvevict

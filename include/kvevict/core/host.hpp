@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host context: who runs the work, and the scratch memory it uses.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/isa.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Runs `task(state, i)` for every i in [0, count), in any order, on any threads, and returns when all are done.
+/// Non-owning and replaceable: an engine lends its own pool by filling in three fields. Default: serial.
+struct executor {
+  using task_function = void (*)(void* state, std::int64_t index);
+  using run_function = void (*)(void* pool, std::int64_t count, task_function task, void* state);
+
+  run_function run = [](void*, std::int64_t count, task_function task, void* state) {
+    for (std::int64_t i = 0; i < count; ++i) task(state, i);
+  };
+  void* pool = nullptr;
+  std::int32_t concurrency = 1;  // how many tasks may run at once; scratch grows with it
+};
+
+/// Grow-only bump memory. The first call of a size may allocate; after it, none does.
+class arena {
+ public:
+  static constexpr std::size_t alignment = 64;
+
+  void* take(std::size_t bytes) {
+    bytes = (bytes + alignment - 1) / alignment * alignment;
+    while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) ++block_, used_ = 0;
+    if (block_ == blocks_.size()) add_block(bytes);
+    std::byte* p = blocks_[block_].memory.get() + used_;
+    used_ += bytes;
+    live_ += bytes;
+    high_water_ = std::max(high_water_, live_);
+    return p;
+  }
+
+  /// Makes one block of at least `bytes`, so that calls whose `workspace_bytes` is not larger never allocate.
+  void reserve(std::size_t bytes) {
+    KVEVICT_EXPECTS(live_ == 0, "reserve: scratch is in use; call it between verbs, not inside one");
+    if (blocks_.size() == 1 && blocks_[0].size >= bytes) return;
+    blocks_.clear();
+    if (bytes != 0) add_block(bytes);
+    block_ = used_ = 0;
+  }
+
+  std::size_t high_water() const { return high_water_; }
+
+ private:
+  friend class frame;
+  struct free_aligned {
+    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+  };
+  struct block {
+    std::unique_ptr<std::byte[], free_aligned> memory;
+    std::size_t size;
+  };
+
+  void add_block(std::size_t bytes) {
+    blocks_.push_back({std::unique_ptr<std::byte[], free_aligned>(
+                           static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment}))),
+                       bytes});
+    used_ = 0;
+  }
+  void settle() {  // several blocks were needed: next time one is enough
+    if (blocks_.size() > 1) reserve(high_water_);
+  }
+
+  std::vector<block> blocks_;
+  std::size_t block_ = 0, used_ = 0, live_ = 0, high_water_ = 0;
+};
+
+/// A stretch of scratch use: what it took is given back, without freeing, when it goes out of scope.
+class frame {
+ public:
+  explicit frame(arena& a) : arena_(a), block_(a.block_), used_(a.used_), live_(a.live_) {}
+  frame(frame const&) = delete;
+  frame& operator=(frame const&) = delete;
+  ~frame() {
+    arena_.block_ = block_, arena_.used_ = used_, arena_.live_ = live_;
+    if (live_ == 0) arena_.settle();
+  }
+
+  /// `count` elements, aligned to 64 bytes, not initialised.
+  template <class T> T* take(std::int64_t count) {
+    static_assert(std::is_trivially_destructible_v<T>, "scratch is given back without destructors");
+    return static_cast<T*>(arena_.take(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+
+ private:
+  arena& arena_;
+  std::size_t block_, used_, live_;
+};
+
+// The context is named by instruction set, so that everything instantiated with it is too (see isa.hpp).
+inline namespace KVEVICT_ISA {
+
+/// First argument of every verb on the CPU. Serves one thread at a time; policies and views may be shared.
+class host {
+ public:
+  host() = default;
+  explicit host(executor e) : executor_(e) {
+    KVEVICT_EXPECTS(e.run != nullptr && e.concurrency >= 1,
+                    "host: the executor has no run function or a concurrency below 1; fill in both");
+  }
+
+  kvevict::arena& scratch() { return arena_; }
+  std::int32_t concurrency() const { return executor_.concurrency; }
+  void reserve(std::size_t bytes) { arena_.reserve(bytes); }
+
+  /// f(i, slot) for every i in [0, count): slot < concurrency() is this worker's share of scratch. Items are
+  /// handed out one at a time, so results must depend on i alone. f must not throw.
+  template <class F> void for_each(std::int64_t count, F&& f) {
+    struct state_type { std::remove_reference_t<F>* f; std::int64_t count; std::atomic<std::int64_t> next{0}; };
+    std::int64_t const workers = std::min<std::int64_t>(count, executor_.concurrency);
+    if (workers <= 1) {
+      for (std::int64_t i = 0; i < count; ++i) f(i, std::int32_t{0});
+      return;
+    }
+    state_type state{&f, count};
+    executor_.run(executor_.pool, workers, [](void* p, std::int64_t worker) {
+      auto& s = *static_cast<state_type*>(p);
+      for (std::int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.count;)
+        (*s.f)(i, static_cast<std::int32_t>(worker));
+    }, &state);
+  }
+
+ private:
+  executor executor_;
+  kvevict::arena arena_;
+};
+
+}  // namespace KVEVICT_ISA
+
+}  // namespace v0
+}  // namespace kvevict

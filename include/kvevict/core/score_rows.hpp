@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows that a plan works on, one per (sequence, KV head), and their scores.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/core/slice.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// One row of a plan. Token j may be evicted when first ≤ rank(j) < last, where rank(j) is j itself in ascending rows and the token's
+/// position in scattered ones; everything else is protected and has no score. `budget` counts all tokens to keep, protected ones too.
+struct row {
+  std::int32_t sequence, head;
+  std::int32_t tokens;         // N, physical length
+  std::int32_t first, last;    // evictable interval of ranks
+  std::int32_t candidates;     // M, evictable tokens
+  std::int32_t budget;         // ≤ tokens; the heads stage may move it between the heads of a sequence
+  bool active;                 // false: everything is kept, nothing is scored
+
+  constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
+  /// Evictable tokens that stay.
+  constexpr std::int32_t quota() const { return budget - protected_tokens(); }
+};
+
+/// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows.
+struct score_rows {
+  row* rows = nullptr;                       // (B·H)
+  std::int32_t sequences = 0, heads = 0;
+  std::int64_t const* begin = nullptr;       // (B·H + 1) start of each row in `values`: N floats a row
+  float* values = nullptr;
+  std::int32_t const* positions = nullptr;   // same shape, or null: rows are ascending and the token index is the rank
+  std::int32_t layer = 0;
+
+  constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
+  constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }
+  constexpr std::int32_t rank(std::int64_t r, std::int64_t token) const {
+    return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
+  }
+  constexpr bool evictable(std::int64_t r, std::int64_t token) const {
+    std::int32_t const p = rank(r, token);
+    return p >= rows[r].first && p < rows[r].last;
+  }
+};
+
+}  // namespace v0
+}  // namespace kvevict

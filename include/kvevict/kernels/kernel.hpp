@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a kernel is: a function object that finds its overload by the context, so that the text of an algorithm exists once.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include <kvevict/core/host.hpp>
+
+/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …).
+#define KVEVICT_KERNEL(name)                                                                                        \
+  struct name##_tag {};                                                                                             \
+  struct name##_function {                                                                                          \
+    template <class Context, class... Arguments>                                                                    \
+    constexpr decltype(auto) operator()(Context& ctx, Arguments&&... arguments) const {                             \
+      if constexpr (requires { kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...); })                 \
+        return kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...);                                    \
+      else                                                                                                          \
+        static_assert(missing_kernel<name##_tag, Context>, "kernels::" #name " has no overload for this context; "  \
+                      "include the header of the context's kernels or write kernel(" #name "_tag, ctx, ...) beside it"); \
+    }                                                                                                               \
+  };                                                                                                                \
+  inline constexpr name##_function name {}
+
+namespace kvevict {
+inline namespace v0 {
+
+enum class group_reduce : std::uint8_t { mean, max, sum };  // over the G query heads of a KV head
+enum class row_reduce : std::uint8_t { mean, sum };         // over the W window rows
+enum class pooling : std::uint8_t { max, average };
+
+/// Pooling along the tokens, stride 1, odd width; max pads with −∞, average pads with zeros and always divides by the width. Width 1: off.
+struct pool_options {
+  std::int32_t width = 1;
+  pooling kind = pooling::max;
+};
+
+/// Which softmax the window's weights come from: the model's own, or AhaKV's softmax(g_i·z), g_i = √(2 ln(i/k)), i = position + 1,
+/// k = the row's budget; a row with i ≤ k·exp(min_gain²/2) takes min_gain.
+enum class weighting : std::uint8_t { softmax, step_gain };
+
+/// Which tokens a query row sees: causal, the rows being the last tokens of the cache; or all, the rows coming after it.
+enum class visibility : std::uint8_t { causal, all };
+
+struct window_options {
+  std::int32_t rows = 32;  // W: the last W query rows of each sequence are read
+  row_reduce reduce = row_reduce::mean;
+  group_reduce group = group_reduce::mean;
+  weighting weights = weighting::softmax;
+  float min_gain = 0;
+  visibility sees = visibility::causal;
+  pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
+};
+
+/// A question to `count_best`: of the `count` best evictable tokens of a sequence (score descending, position descending, head
+/// ascending), how many lie in each head? The `forced` best of every head come first; `weights` (one per head, or null) multiply
+/// the scores.
+struct best_of {
+  std::int64_t count = 0;
+  std::int32_t forced = 0;
+  float const* weights = nullptr;
+};
+
+namespace kernels {
+
+template <class Tag, class Context> inline constexpr bool missing_kernel = false;
+
+KVEVICT_KERNEL(window_scores);   // (ctx, view, query_rows, window_options, score_rows): attention of the window to each token
+KVEVICT_KERNEL(column_sums);     // (ctx, view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
+KVEVICT_KERNEL(squared_norms);   // (ctx, view, component, score_rows): ‖row‖² of every token
+KVEVICT_KERNEL(pool);            // (ctx, pool_options, score_rows): in place over the tokens before the recent window
+KVEVICT_KERNEL(require_finite);  // (ctx, score_rows): raises when an evictable token of an active row is not finite
+KVEVICT_KERNEL(select_best);     // (ctx, score_rows, keep_set&): protected tokens and the quota() best of each row
+KVEVICT_KERNEL(count_best);      // (ctx, score_rows, sequence, best_of, std::int32_t* counts (H))
+KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component
+
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that runs on the host.
+#pragma once
+
+#include <kvevict/version.hpp>

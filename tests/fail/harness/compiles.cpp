@@ -1,0 +1,2 @@
+// expect: static assertion
+// SPDX-License-Identifier: Apache-2.0

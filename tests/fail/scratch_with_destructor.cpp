@@ -1,0 +1,6 @@
+// expect: scratch is given back without destructors
+// SPDX-License-Identifier: Apache-2.0
+#include <kvevict/core/host.hpp>
+#include <string>
+
+std::string* words(kvevict::frame& scratch) { return scratch.take<std::string>(3); }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Golden fixtures: numbers obtained from other implementations. Sizes are read from the files, nothing is assumed.
 //
 // The directory is the environment variable KVEVICT_GOLDEN_DIR or, when that is unset or empty, the compile definition
@@ -46,10 +47,7 @@ inline json const& member(json const& object, std::string const& key) {
   return object.at(key);
 }
 
-template <class T>
-T value(json const& object, std::string const& key) {
-  return member(object, key).get<T>();
-}
+template <class T> T value(json const& object, std::string const& key) { return member(object, key).get<T>(); }
 
 inline std::size_t size(json const& object, std::string const& key) { return value<std::size_t>(object, key); }
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Seeded random inputs that are the same on every machine.
 #pragma once
 
@@ -12,7 +13,7 @@ namespace reference {
 /// mt19937_64 (its stream is fixed by the standard) with our own distributions (the standard's are not). Normals are rounded to
 /// float: a last-bit difference of a machine's log never shows, and the values reach the library without another rounding.
 class generator {
-public:
+ public:
   explicit generator(std::uint64_t seed) : seed_{seed}, bits_{seed} {}
 
   /// For the message of a failing test: CAPTURE(random.seed()).
@@ -38,29 +39,26 @@ public:
     }
   }
 
-  template <class T = double>
-  std::vector<T> normals(std::size_t count, double deviation = 1.0) {
+  template <class T = double> std::vector<T> normals(std::size_t count, double deviation = 1.0) {
     std::vector<T> out(count);
     for (T& x : out) x = static_cast<T>(static_cast<float>(deviation * normal()));
     return out;
   }
 
-  template <class T = double>
-  std::vector<T> uniforms(std::size_t count, double low = 0.0, double high = 1.0) {
+  template <class T = double> std::vector<T> uniforms(std::size_t count, double low = 0.0, double high = 1.0) {
     std::vector<T> out(count);
     for (T& x : out) x = static_cast<T>(static_cast<float>(uniform(low, high)));
     return out;
   }
 
   /// Multiples of 1/levels in [0,1): many exact ties.
-  template <class T = double>
-  std::vector<T> tied(std::size_t count, std::size_t levels) {
+  template <class T = double> std::vector<T> tied(std::size_t count, std::size_t levels) {
     std::vector<T> out(count);
     for (T& x : out) x = static_cast<T>(static_cast<float>(below(levels)) / static_cast<float>(levels));
     return out;
   }
 
-private:
+ private:
   std::uint64_t seed_;
   std::mt19937_64 bits_;
 };

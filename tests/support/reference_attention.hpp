@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Naive attention in double precision for one sequence. Written to be obviously right; nothing here is shared with the library.
 #pragma once
 
@@ -12,9 +13,9 @@
 namespace reference {
 
 using row = std::vector<double>;
-using rows = std::vector<row>;                  // (H,M) and the like
-using index_row = std::vector<std::size_t>;     // ascending token indices
-using index_rows = std::vector<index_row>;      // one per KV head
+using rows = std::vector<row>;               // (H,M) and the like
+using index_row = std::vector<std::size_t>;  // ascending token indices
+using index_rows = std::vector<index_row>;   // one per KV head
 
 /// Dense (heads, tokens, width).
 struct cube {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Naive budgets of heads (Ada-KV, kvpress) and of layers (PyramidKV), exact and as the authors round.
 #pragma once
 
@@ -39,9 +40,9 @@ inline counts largest_remainder(std::vector<std::int64_t> const& numerators, std
 enum class rounding { exact, authors };
 
 struct ada_options {
-  std::int64_t floor_permille = 200;   // alpha*1000
+  std::int64_t floor_permille = 200;  // alpha*1000
   rounding how = rounding::exact;
-  bool normalize = false;              // authors' option: for allocation only, scores times (Σ top-base)/(Σ all) per head
+  bool normalize = false;  // authors' option: for allocation only, scores times (Σ top-base)/(Σ all) per head
 };
 
 /// Scores multiplied per head by (Σ of its `base` best)/(Σ of all); a head whose sum is 0 is left as it is.
@@ -108,8 +109,8 @@ inline counts pyramid_budgets(std::size_t L, std::size_t base, std::size_t M, st
   if (L == 1) return {base};
   auto const b = static_cast<std::int64_t>(beta);
   auto const B = static_cast<std::int64_t>(base);
-  std::int64_t low = B;                  // base/β, times β
-  std::int64_t high = 2 * B * b - low;   // times β
+  std::int64_t low = B;                 // base/β, times β
+  std::int64_t high = 2 * B * b - low;  // times β
   if (high > static_cast<std::int64_t>(M) * b) {
     high = static_cast<std::int64_t>(M) * b;
     low = 2 * B * b - high;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Brute-force decoding: one token per step, evictions replayed, nothing incremental that could be recomputed.
 #pragma once
 
@@ -31,8 +32,7 @@ inline index_row surviving_slots(row const& scores, decode_options const& o) {
   return out;
 }
 
-template <class T>
-std::vector<T> gather(std::vector<T> const& in, index_row const& slots) {
+template <class T> std::vector<T> gather(std::vector<T> const& in, index_row const& slots) {
   std::vector<T> out;
   for (std::size_t const j : slots) out.push_back(in[j]);
   return out;
@@ -116,6 +116,7 @@ inline row ring_sum(std::deque<ring_row> const& ring, index_row const& positions
 /// prompt), then one per decoded token (over the survivors and itself, i = position+1, k = budget). Scores in the trace are Ŝ.
 inline decode_trace ahakv_replay(layer const& in, std::size_t N, decode_options const& d, ahakv_options const& o, prior_rule const& prior) {
   std::size_t const r = o.recent;
+  if (r == 0) throw std::invalid_argument("reference::ahakv_replay: recent must be positive");
   std::vector<std::deque<ring_row>> rings(in.H());
   decode_trace trace(1);
   for (std::size_t i = 0; i < in.N(); ++i) {

@@ -1,8 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // Keep sets of the presets from dense inputs and a budget. Every result is one ascending row of 0-based positions per KV head.
 #pragma once
 
+#include "support/reference_ahakv.hpp"
 #include "support/reference_budgets.hpp"
-#include "support/reference_scores.hpp"
 
 namespace reference {
 
@@ -20,8 +21,8 @@ struct evictable {
   evictable(std::size_t N, protection const& p) : begin{std::min(N, std::max(p.sinks, p.prefix))}, end{begin}, tokens{N} {
     end = std::max(begin, N - std::min(N, p.recent));
   }
-  [[nodiscard]] std::size_t size() const { return end - begin; }                   // M
-  [[nodiscard]] std::size_t protected_count() const { return tokens - size(); }    // of the union
+  [[nodiscard]] std::size_t size() const { return end - begin; }                 // M
+  [[nodiscard]] std::size_t protected_count() const { return tokens - size(); }  // of the union
   [[nodiscard]] std::size_t base(std::size_t budget) const {
     if (budget < protected_count()) throw std::invalid_argument("reference: budget below the protected tokens");
     return budget - protected_count();
@@ -112,7 +113,8 @@ inline index_rows keep_pyramidkv(layer const& in, std::size_t budget, snapkv_opt
   return keep_snapkv(in, pyramid_budget(budget, o.interval(in.N()), pyramid), o);
 }
 
-inline index_rows keep_ada_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o, pyramid_options const& pyramid, ada_options const& ada) {
+inline index_rows keep_ada_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o, pyramid_options const& pyramid,
+                                     ada_options const& ada) {
   if (in.N() <= budget) return identity(in.H(), in.N());
   return keep_ada_snapkv(in, pyramid_budget(budget, o.interval(in.N()), pyramid), o, ada);
 }

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Naive selection: one total order, score descending (-0 == +0), position descending, head ascending.
 #pragma once
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // Ada-KV's theory: retained mass, the bound ε, the true L1 loss, and the best allocation by brute force.
 #pragma once
 
@@ -99,8 +100,7 @@ inline double l1_loss(layer const& in, projection const& wo, std::size_t i, inde
 }
 
 /// Every way to split `sum` tokens over rows of the given lengths is tried by `visit(counts)`.
-template <class Visit>
-void for_each_allocation(counts const& limits, std::size_t sum, Visit const& visit) {
+template <class Visit> void for_each_allocation(counts const& limits, std::size_t sum, Visit const& visit) {
   counts now(limits.size(), 0);
   auto const fill = [&](auto const& self, std::size_t h, std::size_t left) -> void {
     if (h + 1 == limits.size()) {

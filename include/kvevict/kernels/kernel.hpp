@@ -49,6 +49,7 @@ struct window_options {
   weighting weights = weighting::softmax;
   float min_gain = 0;
   visibility sees = visibility::causal;
+  std::int32_t skip = 0;  // newest query rows left out: the W rows before them are read, and see as much as they saw
   pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
 };
 
@@ -61,6 +62,17 @@ struct best_of {
   float const* weights = nullptr;
 };
 
+enum class folding : std::uint8_t { add, assign };
+enum class fresh : std::uint8_t { kept, zeroed };
+
+/// How a row of weights enters the per-slot state: added to or assigned to one column (`columns[b]`, or column 0), after the state of
+/// tokens that have just arrived is zeroed (a page's memory may be an evicted token's).
+struct fold_options {
+  folding how = folding::add;
+  fresh forget = fresh::zeroed;
+  std::int32_t const* columns = nullptr;  // (B)
+};
+
 namespace kernels {
 
 template <class Tag, class Context> inline constexpr bool missing_kernel = false;
@@ -68,10 +80,13 @@ template <class Tag, class Context> inline constexpr bool missing_kernel = false
 KVEVICT_KERNEL(window_scores);   // (ctx, view, query_rows, window_options, score_rows): attention of the window to each token
 KVEVICT_KERNEL(column_sums);     // (ctx, view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
 KVEVICT_KERNEL(squared_norms);   // (ctx, view, component, score_rows): ‖row‖² of every token
+KVEVICT_KERNEL(multiply_by_share);  // (ctx, score_rows share, score_rows): each row times share ÷ its maximum
 KVEVICT_KERNEL(pool);            // (ctx, pool_options, score_rows): in place over the tokens before the recent window
 KVEVICT_KERNEL(require_finite);  // (ctx, score_rows): raises when an evictable token of an active row is not finite
 KVEVICT_KERNEL(select_best);     // (ctx, score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(count_best);      // (ctx, score_rows, sequence, best_of, std::int32_t* counts (H))
+KVEVICT_KERNEL(sum_state);       // (ctx, view, component, score_rows): Σ of the floats that each slot's state holds
+KVEVICT_KERNEL(fold_state);      // (ctx, view, component, fold_options, score_rows): a row of weights into each slot's state
 KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component
 
 }  // namespace kernels

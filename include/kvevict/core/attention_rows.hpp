@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Softmax rows that an engine with eager attention hands in.
+#pragma once
+
+#include <cstdint>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of head hq is
+/// weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row summing to 1.
+struct attention_rows {
+  float const* weights = nullptr;                       // (T, Hq, ≥ N)
+  std::int64_t token_stride = 0, head_stride = 0;
+  std::int32_t heads = 0;                               // Hq
+  std::int32_t const* row_begin = nullptr;              // (B + 1)
+  std::int32_t const* positions = nullptr;              // (T) logical positions; null: row i of n is token N − n + i
+
+  std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
+};
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kinds of stage that a policy is made of. A type without a `stage` is a score.
+#pragma once
+
+namespace kvevict {
+inline namespace v0 {
+namespace stages {
+
+struct layers {};
+struct protect {};
+struct score {};
+struct heads {};
+struct select {};
+
+template <class Stage, class = void> struct kind { using type = score; };
+template <class Stage> struct kind<Stage, decltype(void(typename Stage::stage{}))> { using type = typename Stage::stage; };
+
+}  // namespace stages
+
+template <class Stage> using stage_of = typename stages::kind<Stage>::type;
+
+}  // namespace v0
+}  // namespace kvevict

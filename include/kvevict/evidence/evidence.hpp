@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an engine can show a policy: a cache, and facts about how it was attended to. A stage that needs a fact which the evidence
+// lacks does not compile.
+#pragma once
+
+#include <type_traits>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/queries.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+namespace facts {
+struct queries { query_rows attention; };      // rotated queries of the newest tokens; weights follow from K
+struct weights { attention_rows attention; };  // softmax rows of the newest tokens
+struct lse {};                                 // the queries carry the row LSE
+struct future {};                              // the queries belong to tokens that come after the cache
+struct state {};                               // the cache carries a role::state component that `observe` has filled
+}  // namespace facts
+
+/// A cache with facts about it. Cheap to copy; owns nothing.
+template <class View, class... Facts> struct evidence : Facts... {
+  View cache;
+
+  /// The row log-sum-exp that the engine's softmax used, (T,Hq): exact weights in one pass, and none above 1.
+  auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride, log_base base = log_base::e) const {
+    static_assert((std::is_same_v<Facts, facts::queries> || ...),
+                  "with_lse: an LSE belongs to queries; hand them in with prompt(cache, queries)");
+    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache};
+    out.attention.lse = values;
+    out.attention.lse_token_stride = token_stride;
+    out.attention.lse_head_stride = head_stride;
+    out.attention.base = base;
+    return out;
+  }
+  /// The logit scale that the engine's softmax used; default 1/√D.
+  evidence with_scale(float scale) const { evidence out = *this; out.attention.scale = scale; return out; }
+  /// c·tanh(z/c) on the logits, as the engine's softmax had it; default none.
+  evidence with_softcap(float cap) const { evidence out = *this; out.attention.softcap = cap; return out; }
+};
+
+template <class Evidence, class Fact> inline constexpr bool has = std::is_base_of_v<Fact, Evidence>;
+template <class Evidence> inline constexpr bool has_attention = has<Evidence, facts::queries> || has<Evidence, facts::weights>;
+
+/// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the last W,
+/// accumulated attention all of them.
+template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows const& queries) {
+  return evidence<layer_view<Entry>, facts::queries>{{queries}, cache};
+}
+/// The same from an engine whose attention is eager: softmax rows in place of queries.
+template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_rows const& rows) {
+  return evidence<layer_view<Entry>, facts::weights>{{rows}, cache};
+}
+/// One decoding step: one row per sequence, whose token is already in the cache.
+template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) { return prompt(cache, rows); }
+
+/// K, V and positions alone: for policies that need no attention.
+template <class Entry> auto contents(layer_view<Entry> const& cache) { return evidence<layer_view<Entry>>{cache}; }
+
+/// What `observe` has folded into the cache's role::state component.
+template <class Entry> auto remembered(layer_view<Entry> const& cache) {
+  return evidence<layer_view<Entry>, facts::state>{{}, cache};
+}
+
+/// The true queries of tokens that come after the cache, with their LSE over everything they saw: for the oracle only.
+template <class Entry> auto future(layer_view<Entry> const& cache, query_rows const& queries) {
+  return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache};
+}
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of what an engine hands in, against the cache it belongs to. O(B).
+#pragma once
+
+#include <kvevict/cache/validate.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/evidence/evidence.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace contract {
+
+/// Checks that queries and softmax rows share.
+template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
+  KVEVICT_EXPECTS(cache.sequences() == 0 || (data != nullptr && r.row_begin != nullptr),
+                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
+                  " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    KVEVICT_EXPECTS(r.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
+}
+
+template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) {
+  check_rows(cache, q, q.data);
+  component const* k = cache.find(role::k);
+  KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
+  KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type), "; f32, f16 and bf16 can be read");
+  KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ", k->width(),
+                  "; both must be D");
+  KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
+                  "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
+}
+
+template <class Entry> void check(layer_view<Entry> const& cache, attention_rows const& a) { check_rows(cache, a, a.weights); }
+
+}  // namespace contract
+
+/// Raises contract_violation unless the cache is sound and the rows fit it.
+template <class View, class... Facts> void validate(evidence<View, Facts...> const& e, arena& scratch) {
+  validate(e.cache, scratch);
+  if constexpr (has_attention<evidence<View, Facts...>>) contract::check(e.cache, e.attention);
+  if constexpr (has<evidence<View, Facts...>, facts::state>)
+    KVEVICT_EXPECTS(e.cache.find(role::state) != nullptr,
+                    "evidence: remembered(cache) without a role::state component; add the one that observe fills: cache.with(state)");
+}
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// All host kernels.
+#pragma once
+
+#include <kvevict/kernels/column_sums.hpp>
+#include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/move_rows.hpp>
+#include <kvevict/kernels/multiply_by_share.hpp>
+#include <kvevict/kernels/pool.hpp>
+#include <kvevict/kernels/require_finite.hpp>
+#include <kvevict/kernels/select_best.hpp>
+#include <kvevict/kernels/slot_state.hpp>
+#include <kvevict/kernels/squared_norms.hpp>
+#include <kvevict/kernels/threads.hpp>
+#include <kvevict/kernels/window_scores.hpp>

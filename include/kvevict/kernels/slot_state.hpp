@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host kernels of a policy's per-slot state: read its sum, fold a step into it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// values[j] = Σ_c state(j, c), in order of c. No scratch.
+template <class Entry>
+void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, score_rows const& out) {
+  std::int64_t const width = state.width();
+  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {
+    row const& in = out.rows[r];
+    if (!in.active) return;
+    for (std::int32_t j = 0; j < in.tokens; ++j) {
+      float const* s = &element<float const>(view, state, in.sequence, in.head, j);
+      float sum = 0;
+      for (std::int64_t c = 0; c < width; ++c) sum += s[c];
+      out.scores(r)[j] = sum;
+    }
+  });
+}
+
+/// Folds the row's values into the state. Tokens of rank ≥ row.first are new: all their columns start from zero. No scratch.
+template <class Entry>
+void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
+            score_rows const& from) {
+  std::int64_t const width = state.width();
+  ctx.for_each(from.count(), [&](std::int64_t r, std::int32_t) {
+    row const& in = from.rows[r];
+    if (!in.active) return;
+    std::int64_t const column = fold.columns == nullptr ? 0 : fold.columns[in.sequence];
+    for (std::int32_t j = 0; j < in.tokens; ++j) {
+      float* s = &element<float>(view, state, in.sequence, in.head, j);
+      if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.first) std::fill_n(s, width, 0.0f);
+      float const x = from.scores(r)[j];
+      s[column] = fold.how == folding::add ? s[column] + x : x;
+    }
+  });
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

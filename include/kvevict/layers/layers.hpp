@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The layer stage: this layer's budget, from lengths alone.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/evidence/budget.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+namespace layers {
+
+/// Every layer keeps the same number of tokens.
+struct uniform {
+  using stage = stages::layers;
+  constexpr std::int32_t operator()(layer_query const& q) const { return q.tokens_per_head; }
+};
+
+/// Every layer keeps everything.
+struct unlimited {
+  using stage = stages::layers;
+  constexpr std::int32_t operator()(layer_query const& q) const { return std::max(q.tokens, q.tokens_per_head); }
+};
+
+}  // namespace layers
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// A policy is a value made of stages; plan() runs them over one layer of a cache and returns what stays.
+#pragma once
+
+#include <vector>
+
+#include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/validate.hpp>
+#include <kvevict/heads/heads.hpp>
+#include <kvevict/layers/layers.hpp>
+#include <kvevict/select/best.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// layers → protect → score → heads → select. An immutable value; `with(stage)` replaces the stage of that kind.
+template <class Score, class Layers = layers::uniform, class Heads = heads::uniform, class Select = select::best>
+struct policy {
+  Score score;
+  kvevict::protect protect{};
+  Layers layers{};
+  Heads heads{};
+  Select select{};
+
+  /// The same policy with one stage replaced: `snapkv.with(heads::adaptive{})` is Ada-SnapKV.
+  template <class Stage> constexpr auto with(Stage stage) const {
+    using kind = stage_of<Stage>;
+    if constexpr (std::is_same_v<kind, stages::layers>) return policy<Score, Stage, Heads, Select>{score, protect, stage, heads, select};
+    else if constexpr (std::is_same_v<kind, stages::protect>) return policy{score, stage, layers, heads, select};
+    else if constexpr (std::is_same_v<kind, stages::heads>) return policy<Score, Layers, Stage, Select>{score, protect, layers, stage, select};
+    else if constexpr (std::is_same_v<kind, stages::select>) return policy<Score, Layers, Heads, Stage>{score, protect, layers, heads, stage};
+    else return policy<Stage, Layers, Heads, Select>{stage, protect, layers, heads, select};
+  }
+
+  /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will do.
+  static constexpr bool equal_counts = Heads::equal_counts;
+  static constexpr sharing budgets = equal_counts ? sharing::none : sharing::heads;
+};
+template <class Score> policy(Score) -> policy<Score>;
+template <class Score> policy(Score, protect) -> policy<Score>;
+
+/// What a layer keeps: for every sequence and KV head, ascending token indices.
+///
+/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤ H·budget.
+/// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget over the layers).
+/// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first call of a size.
+/// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.
+template <class Context, class Policy, class Evidence>
+void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set& out) {
+  validate(e, ctx.scratch());
+  frame scratch(ctx.scratch());
+  score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  p.score(ctx, e, rows);
+  kernels::require_finite(ctx, rows);
+  p.heads(ctx, rows);
+  p.select(ctx, rows, out);
+}
+
+template <class Context, class Policy, class Evidence>
+keep_set plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+  keep_set out;
+  plan(ctx, p, e, b, out);
+  return out;
+}
+
+/// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; protected tokens and rows that are kept
+/// whole have none (their floats mean nothing).
+template <class Context, class Policy, class Evidence>
+void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
+  validate(e, ctx.scratch());
+  frame scratch(ctx.scratch());
+  score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  values.assign(static_cast<std::size_t>(rows.begin[rows.count()]), 0.0f);
+  rows.values = values.data();
+  p.score(ctx, e, rows);
+  kernels::require_finite(ctx, rows);
+}
+
+/// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
+/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given.
+/// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows. Nothing is written.
+template <class Context, class Policy, class Evidence>
+void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+  static_assert(has_attention<Evidence>, "observe: the evidence has no queries and no softmax rows; use step(cache, queries)");
+  static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
+  validate(e, ctx.scratch());
+  component const* state = e.cache.find(role::state);
+  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == p.score.state_floats(),
+                  "observe: the cache needs a role::state component of ", p.score.state_floats(),
+                  " f32 per slot in one run; add it with cache.with(component)");
+  frame scratch(ctx.scratch());
+  score_rows rows = observe_rows(scratch, e, p.protect, p.layers, b);
+  if (rows.count() != 0) p.score.observe(ctx, e, *state, new_rows(e), rows);
+}
+
+/// Floats per slot that the policy's state component must have; 0 when it keeps none.
+template <class Policy> constexpr std::int32_t state_floats(Policy const& p) {
+  if constexpr (requires { p.score.state_floats(); }) return p.score.state_floats();
+  else return 0;
+}
+
+}  // namespace v0
+}  // namespace kvevict

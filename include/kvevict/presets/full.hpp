@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <kvevict/policy.hpp>
+#include <kvevict/score/without_attention.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace presets {
+
+/// Keeps everything; the budget is not looked at.
+/// The bound above: every comparison needs it.
+constexpr auto full() {
+  return policy{score::none{}}.with(layers::unlimited{});
+}
+
+}  // namespace presets
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention summed over everything that has looked at a token.
+#pragma once
+
+#include <limits>
+
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace score {
+
+/// What a column sum is divided by: nothing, or the number of rows that see the column, which takes most of the positional bias.
+enum class column_norm : std::uint8_t { none, rows_that_see };
+
+/// Attention that a token has received from all rows so far, group mean.
+///
+///   o(h,j) = 1/G · Σ_g Σ_{i≥j} a(h·G+g, i, j)         [rows_that_see: ÷ (N − j)]
+///
+/// Paper    H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048; with rows_that_see kvpress' observed attention.   Differs: GQA by the
+///          group mean (the authors' code has none).
+/// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe` in the cache's
+///          role::state component and read back through remembered(cache).
+/// Cost     prompt: 2·Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
+/// Errors   contract_violation if a sequence hands in fewer than N rows, if a weight exceeds 1.
+struct accumulated_attention {
+  column_norm norm = column_norm::none;
+  group_reduce group = group_reduce::mean;
+
+  static constexpr std::int32_t state_floats() { return 1; }
+
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    static_assert(has_attention<Evidence> || has<Evidence, facts::state>, "accumulated_attention: the evidence has no queries, no "
+                  "softmax rows and no state; use prompt(cache, queries) of all tokens, or observe(...) and remembered(cache)");
+    if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
+    else kernels::column_sums(ctx, e.cache, e.attention, group, out);
+    if (norm == column_norm::rows_that_see) divide(out);
+  }
+
+  /// Adds the newest rows' attention to the state; the tokens of those rows start from zero.
+  template <class Context, class Evidence>
+  void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
+    window_options options{new_rows, row_reduce::sum, group};
+    if (is_whole_prompt(work, new_rows)) kernels::column_sums(ctx, e.cache, e.attention, group, work);
+    else kernels::window_scores(ctx, e.cache, e.attention, options, work);
+    kernels::require_finite(ctx, work);
+    kernels::fold_state(ctx, e.cache, state, fold_options{}, work);
+  }
+
+ private:
+  static bool is_whole_prompt(score_rows const& work, std::int32_t new_rows) {
+    for (std::int64_t r = 0; r < work.count(); ++r)
+      if (work.rows[r].tokens > new_rows) return false;
+    return work.positions == nullptr;
+  }
+  static void divide(score_rows const& out) {
+    KVEVICT_EXPECTS(out.positions == nullptr, "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
+                    "use stable compaction or column_norm::none");
+    for (std::int64_t r = 0; r < out.count(); ++r)
+      if (row const& in = out.rows[r]; in.active)
+        for (std::int32_t j = 0; j < in.tokens; ++j) out.scores(r)[j] /= static_cast<float>(in.tokens - j);
+  }
+};
+
+}  // namespace score
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of the newest rows, each scaled to the entropy that the budget can hold.
+#pragma once
+
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace score {
+
+/// Attention that the last r rows pay to each token, with AhaKV's step-gain softmax, summed: every evictable token has r terms.
+///
+///   S(h,j) = Σ_{i=N−r+1..N} 1/G·Σ_g softmax_n( g_i·z(h·G+g, i, n) )[j],   g_i = √(2 ln(i/k)), i = position + 1, k = the row's budget
+///
+/// Paper    AhaKV, Gu et al. 2025, arXiv:2506.03762.   Differs: a row with g_i below `min_gain` takes it (0: uniform weights); exactly r
+///          terms (the printed sum has r+1); while decoding i is the absolute position, not the cached count. `weighting::softmax` is
+///          the ablation without step gain.
+/// Shapes   as window_attention → (H,N) float, Σ_j S = r. While decoding `observe` keeps a ring of the last r rows in the cache's
+///          role::state component, r floats a slot, column = position mod r.
+/// Cost     as window_attention without LSE; a step: one row; reading the ring back: r·N adds.
+/// Errors   contract_violation if a sequence hands in fewer than min(r,N) rows; if rows are scattered and r rows are asked of a prompt.
+struct recent_attention {
+  std::int32_t rows = 32;  // r
+  weighting weights = weighting::step_gain;
+  float min_gain = 0;
+  group_reduce group = group_reduce::mean;
+
+  constexpr std::int32_t state_floats() const { return rows; }
+
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    static_assert(has_attention<Evidence> || has<Evidence, facts::state>, "recent_attention: the evidence has no queries, no softmax "
+                  "rows and no state; use prompt(cache, queries), or observe(...) and remembered(cache)");
+    if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
+    else kernels::window_scores(ctx, e.cache, e.attention, window(rows), out);
+  }
+
+  /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.
+  template <class Context, class Evidence>
+  void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
+    std::int32_t const last = new_rows < rows ? new_rows : rows, B = work.sequences;
+    kernels::window_scores(ctx, e.cache, e.attention, window(last), work);  // raises here, before the first row is written
+    kernels::require_finite(ctx, work);
+    frame scratch(ctx.scratch());
+    auto* columns = scratch.template take<std::int32_t>(B);  // (B)
+    for (std::int32_t i = last - 1; i >= 0; --i) {            // i newest rows are left out
+      window_options one = window(1);
+      one.skip = i;
+      if (last > 1) kernels::window_scores(ctx, e.cache, e.attention, one, work);
+      for (std::int32_t b = 0; b < B; ++b) columns[b] = e.attention.positions[e.attention.row_begin[b + 1] - 1 - i] % rows;
+      kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, columns}, work);
+    }
+  }
+
+ private:
+  constexpr window_options window(std::int32_t count) const {
+    window_options options{count, row_reduce::sum, group, weights, min_gain};
+    return options;
+  }
+};
+
+}  // namespace score
+}  // namespace v0
+}  // namespace kvevict

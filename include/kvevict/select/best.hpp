@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// The select stage: which tokens of a row stay once its budget is known.
+#pragma once
+
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/stage.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace select {
+
+/// The best scores of each row: score descending, position descending. Exact and linear in N.
+struct best {
+  using stage = stages::select;
+  template <class Context> void operator()(Context& ctx, score_rows const& rows, keep_set& out) const {
+    kernels::select_best(ctx, rows, out);
+  }
+};
+
+}  // namespace select
+}  // namespace v0
+}  // namespace kvevict

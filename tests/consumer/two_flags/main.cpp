@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-int generic();
-int native();
+float generic();
+float native();
 
-int main() { return generic() == native() ? 0 : 1; }
+int main() { return generic() == native() && generic() > 0 ? 0 : 1; }

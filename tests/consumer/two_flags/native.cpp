@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "work.hpp"
 
-int native() { return work(); }
+float native() { return work(); }

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best tokens over all heads of a sequence, as counts per head: what head budgets are made of.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/candidates.hpp>
+#include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/radix.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+namespace select {
+
+/// The candidates of one head while the cut is sought. Tokens that cannot win or lose any more leave `live`.
+struct contender {
+  std::uint32_t* keys;    // (M) of the scores, in order of the tokens
+  std::uint32_t* live;    // (M) those in the boundary bucket
+  std::uint32_t* counts;  // (lanes, buckets)
+  std::int32_t* ranks;    // (M) positions; null: token index `first` + i
+  std::int64_t size, live_size;
+  std::int64_t above, equal;  // keys beyond the cut, keys that equal it
+  std::int32_t first, forced;
+  bool finite;
+
+  std::int32_t rank(std::int64_t i) const { return ranks == nullptr ? first + static_cast<std::int32_t>(i) : ranks[i]; }
+  /// Ranks of the keys that equal `key`, to `live`.
+  void collect_ties(std::uint32_t key) {
+    live_size = 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+      live[live_size] = radix::key(rank(i));
+      live_size += keys[i] == key;
+    }
+  }
+};
+
+struct contenders {
+  contender* heads;
+  std::int32_t count;
+  std::uint32_t* totals;  // (buckets)
+
+  /// Finds where the k best of all heads end, starting from `keys` or, for ties, from what is in `live`; adds up `above`, sets `equal`.
+  template <class Context> radix::cut best(Context& ctx, std::int64_t k, bool from_keys) {
+    std::uint32_t prefix = 0;
+    for (radix::digit const d : radix::digits) {
+      bool const fresh = from_keys && d.shift == radix::digits[0].shift;
+      ctx.for_each(count, [&](std::int64_t h, std::int32_t) {
+        contender& c = heads[h];
+        radix::count(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, c.counts);
+      });
+      std::copy_n(heads[0].counts, radix::buckets, totals);
+      for (std::int32_t h = 1; h < count; ++h)
+        for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += heads[h].counts[b];
+      radix::bucket const b = radix::boundary(totals, k);
+      k -= b.above;
+      prefix |= b.index << d.shift;
+      ctx.for_each(count, [&](std::int64_t h, std::int32_t) {
+        contender& c = heads[h];
+        for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
+        c.equal = c.counts[b.index];
+        c.live_size = radix::gather(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, b.index, c.live);
+      });
+    }
+    return {prefix, k, totals[radix::digits[2].of(prefix)]};
+  }
+};
+
+/// The candidates of one row, as keys of their weighted scores.
+inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight) {
+  row const& it = s.rows[r];
+  float const* const x = s.values + s.begin[r];
+  std::uint32_t worst = 0;
+  auto const put = [&](std::int64_t i, std::int32_t j) {
+    float const y = x[j] * weight;
+    worst = std::max(worst, bits::as_uint(y) & 0x7fffffffu);
+    c.keys[i] = radix::key(y);
+  };
+  if (s.positions == nullptr) {
+    for (std::int32_t j = it.first; j < it.last; ++j) put(j - it.first, j);
+  } else {
+    std::int64_t n = 0;
+    for (std::int32_t j = 0; j < it.tokens; ++j)
+      if (s.evictable(r, j)) put(n, j), c.ranks[n++] = s.rank(r, j);
+  }
+  c.finite = worst < 0x7f800000u;
+}
+
+/// Gives the `forced` best tokens of a head a key above every finite score.
+inline void force(contender& c) {
+  if (c.forced == 0) return;
+  std::copy_n(c.keys, c.size, c.live);
+  radix::cut const cut = radix::best(c.live, c.size, c.forced, c.counts);
+  c.collect_ties(cut.key);
+  radix::cut const tie = radix::best(c.live, c.live_size, cut.take, c.counts);
+  std::int64_t dropped = tie.equal - tie.take;
+  for (std::int64_t i = 0; i < c.size; ++i) {
+    std::uint32_t const rank = radix::key(c.rank(i));
+    if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (rank > tie.key || (rank == tie.key && dropped-- <= 0)))) c.keys[i] = ~0u;
+  }
+}
+
+inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t sequence, best_of const& what) {
+  contenders out{scratch.take<contender>(s.heads), s.heads, scratch.take<std::uint32_t>(radix::buckets)};
+  std::int64_t total = 0, forced = 0;
+  for (std::int32_t h = 0; h < s.heads; ++h) {
+    std::int64_t const r = std::int64_t{sequence} * s.heads + h;
+    expect_candidates("count_best", s, r);
+    row const& it = s.rows[r];
+    std::int64_t const size = it.active ? it.candidates : 0;
+    contender& c = out.heads[h] = {};
+    c.first = it.first;
+    c.size = size;
+    c.forced = static_cast<std::int32_t>(std::min<std::int64_t>(what.forced, size));
+    c.keys = scratch.take<std::uint32_t>(size);
+    c.live = scratch.take<std::uint32_t>(size);
+    c.counts = scratch.take<std::uint32_t>(radix::table_size);
+    c.ranks = s.positions == nullptr ? nullptr : scratch.take<std::int32_t>(size);
+    total += size;
+    forced += c.forced;
+  }
+  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in sequence ", sequence,
+                  ", but ", forced, " are forced and ", total, " can be evicted; ask for a count between the two");
+  return out;
+}
+
+}  // namespace select
+
+/// Scratch that `count_best` takes: heads, evictable tokens of all heads together.
+constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candidates) {
+  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) + candidates * 12 +
+         radix::buckets * 4 + 64;
+}
+
+/// How many of the `count` best candidates of one sequence lie in each head; inactive rows take no part and count 0.
+///
+///   order   score·weight descending (−0 = +0), position descending, head ascending; the `forced` best of every head come first
+///
+/// Shapes   scores (H, N) ragged, finite where evictable → counts (H), Σ counts = count.
+/// Cost     O(Σ N): one histogram of all heads, then the boundary bucket alone; one worker per head.
+/// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
+inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what, std::int32_t* counts) {
+  KVEVICT_EXPECTS(sequence >= 0 && sequence < s.sequences && what.forced >= 0, "count_best: there is no sequence ", sequence, " among ",
+                  s.sequences, ", or ", what.forced, " forced tokens are below 0; correct the question");
+  frame scratch(ctx.scratch());
+  select::contenders all = select::gather_heads(scratch, s, sequence, what);
+  ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) {
+    select::fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h, what.weights == nullptr ? 1.0f : what.weights[h]);
+    select::force(all.heads[h]);
+  });
+  for (std::int32_t h = 0; h < s.heads; ++h) {
+    KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of sequence ", sequence, ", head ", h,
+                    " is not finite after its weight; check the scores first and keep weights moderate");
+  }
+  std::fill_n(counts, s.heads, 0);
+  if (what.count == 0) return;
+  radix::cut const c = all.best(ctx, what.count, true);
+  std::int64_t take = c.take;
+  if (c.take < c.equal) {
+    ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); });
+    take = all.best(ctx, c.take, false).take;
+  }
+  for (std::int32_t h = 0; h < s.heads; ++h) {
+    std::int64_t const here = std::min(take, all.heads[h].equal);
+    counts[h] = static_cast<std::int32_t>(all.heads[h].above + here);
+    take -= here;
+  }
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Finding the k-th best of n keys without sorting: a histogram of the leading digit, then refinement inside the boundary bucket alone.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include <kvevict/core/dtype.hpp>
+#include <kvevict/core/isa.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+namespace radix {
+
+/// A float as an integer of the same order; −0 counts as +0. Total also over non-finite values, so that nothing depends on their absence.
+inline std::uint32_t key(float x) {
+  std::uint32_t u = bits::as_uint(x);
+  u = u == 0x80000000u ? 0u : u;
+  return u ^ (static_cast<std::uint32_t>(-static_cast<std::int32_t>(u >> 31)) | 0x80000000u);
+}
+inline std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
+
+/// Bits [shift, shift + width) of a key. Three of them make a key, the leading one first.
+struct digit {
+  int shift, width;
+  constexpr std::uint32_t of(std::uint32_t k) const { return (k >> shift) & ((1u << width) - 1u); }
+};
+inline constexpr digit digits[] = {{21, 11}, {10, 11}, {0, 10}};
+
+inline constexpr std::int64_t buckets = 2048;
+inline constexpr std::int64_t lanes = 4;  // equal neighbours in one table would wait for each other's store
+inline constexpr std::int64_t table_size = buckets * lanes;
+
+/// counts[b] = keys whose digit is b; `counts` has table_size elements, of which the first `buckets` are the result.
+inline void count(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t* counts) {
+  bool const wide = n >= 2 * table_size;
+  std::memset(counts, 0, static_cast<std::size_t>(wide ? table_size : buckets) * sizeof *counts);
+  std::int64_t i = 0;
+  if (wide) {
+    for (; i + lanes <= n; i += lanes)
+      for (std::int64_t lane = 0; lane < lanes; ++lane) ++counts[lane * buckets + d.of(keys[i + lane])];
+    for (std::int64_t b = 0; b < buckets; ++b)
+      counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
+  }
+  for (; i < n; ++i) ++counts[d.of(keys[i])];
+}
+
+struct bucket {
+  std::uint32_t index;
+  std::int64_t above;  // keys in the buckets after it
+};
+
+/// The bucket that holds the k-th largest key; 1 ≤ k ≤ Σ counts.
+inline bucket boundary(std::uint32_t const* counts, std::int64_t k) {
+  std::int64_t above = 0, b = buckets - 1;
+  for (; b > 0 && above + counts[b] < k; --b) above += counts[b];
+  return {static_cast<std::uint32_t>(b), above};
+}
+
+/// Keys of bucket b, in order, to `out`, which may be `keys` itself; returns how many. Writes no more than n elements.
+inline std::int64_t gather(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t b, std::uint32_t* out) {
+  std::int64_t size = 0;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::uint32_t const k = keys[i];
+    out[size] = k;
+    size += d.of(k) == b;
+  }
+  return size;
+}
+
+/// Where the k best end: every key above `key` is in, and `take` of the `equal` ones.
+struct cut {
+  std::uint32_t key;
+  std::int64_t take, equal;
+};
+
+/// 1 ≤ k ≤ n; overwrites `keys`. `counts` has table_size elements.
+inline cut best(std::uint32_t* keys, std::int64_t n, std::int64_t k, std::uint32_t* counts) {
+  std::uint32_t prefix = 0;
+  for (digit const d : digits) {
+    count(keys, n, d, counts);
+    bucket const b = boundary(counts, k);
+    k -= b.above;
+    prefix |= b.index << d.shift;
+    n = d.shift == 0 ? counts[b.index] : gather(keys, n, d, b.index, keys);
+  }
+  return {prefix, k, n};
+}
+
+}  // namespace radix
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// A score that is not a number never evicts silently.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/dtype.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// Scratch that `require_finite` takes for that many rows.
+constexpr std::int64_t require_finite_bytes(std::int64_t rows) { return (rows * 4 + 63) / 64 * 64; }
+
+inline bool is_finite(float x) { return (bits::as_uint(x) & 0x7fffffffu) < 0x7f800000u; }
+
+/// The first evictable token of row r whose score is not finite, or −1.
+inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
+  row const& it = s.rows[r];
+  float const* const x = s.values + s.begin[r];
+  if (s.positions == nullptr) {
+    std::uint32_t worst = 0;
+    for (std::int32_t j = it.first; j < it.last; ++j) worst = std::max(worst, bits::as_uint(x[j]) & 0x7fffffffu);
+    if (worst < 0x7f800000u) return -1;
+  }
+  for (std::int32_t j = 0; j < it.tokens; ++j)
+    if (s.evictable(r, j) && !is_finite(x[j])) return j;
+  return -1;
+}
+
+/// Raises when an evictable token of an active row has a score that is NaN, +inf or −inf; names the first.
+inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
+  frame scratch(ctx.scratch());
+  auto* const bad = scratch.take<std::int32_t>(s.count());  // (B·H) token, or −1
+  ctx.for_each(s.count(), [&](std::int64_t r, std::int32_t) { bad[r] = s.rows[r].active ? first_non_finite(s, r) : -1; });
+  for (std::int64_t r = 0; r < s.count(); ++r) {
+    if (bad[r] < 0) continue;
+    float const x = s.values[s.begin[r] + bad[r]];
+    contract::violate("plan: the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head, " in layer ", s.layer,
+                      " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
+                      "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+  }
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// From scores to a keep set: the best of every row, in the one total order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/candidates.hpp>
+#include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/radix.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// Scratch that `select_best` takes: rows, the most candidates of a row, the context's concurrency.
+constexpr std::int64_t select_best_bytes(std::int64_t rows, std::int64_t candidates, std::int32_t concurrency) {
+  std::int64_t const workers = std::min<std::int64_t>(rows, concurrency);
+  return workers * ((candidates + 15) / 16 * 64 + radix::table_size * 4);
+}
+
+namespace select {
+
+/// Ascending token indices of one kept row, written front to back.
+struct writer {
+  std::int32_t* next;
+  std::int32_t* end;
+
+  void all(std::int32_t from, std::int32_t to) {
+    std::iota(next, next + (to - from), from);
+    next += to - from;
+  }
+  /// Tokens of [from, to) for which keep(token); no branch while there is room for a whole block.
+  template <class Keep> void those(std::int32_t from, std::int32_t to, Keep keep) {
+    constexpr std::int32_t block = 16;
+    std::int32_t j = from;
+    for (; j + block <= to && end - next >= block; j += block)
+      for (std::int32_t i = j; i < j + block; ++i) {
+        *next = i;
+        next += keep(i);
+      }
+    for (; j < to && next != end; ++j)
+      if (keep(j)) *next++ = j;
+  }
+};
+
+/// Slots in order of position: ties go to the larger token index.
+inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
+  for (std::int32_t j = it.first; j < it.last; ++j) keys[j - it.first] = radix::key(x[j]);
+  radix::cut const c = radix::best(keys, it.last - it.first, it.quota(), counts);
+  std::int32_t ties_from = it.first;  // the ties before it are the oldest ones, and go
+  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= radix::key(x[ties_from]) == c.key;
+  out.those(it.first, ties_from, [&](std::int32_t j) { return radix::key(x[j]) > c.key; });
+  out.those(ties_from, it.last, [&](std::int32_t j) { return radix::key(x[j]) >= c.key; });
+}
+
+/// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.
+inline void scattered(row const& it, float const* x, std::int32_t const* positions, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
+  auto const evictable = [&](std::int32_t j) { return positions[j] >= it.first && positions[j] < it.last; };
+  std::int64_t n = 0;
+  for (std::int32_t j = 0; j < it.tokens; ++j)
+    if (evictable(j)) keys[n++] = radix::key(x[j]);
+  radix::cut const c = radix::best(keys, n, it.quota(), counts);
+  n = 0;
+  for (std::int32_t j = 0; j < it.tokens; ++j)
+    if (evictable(j) && radix::key(x[j]) == c.key) keys[n++] = radix::key(positions[j]);
+  radix::cut const p = radix::best(keys, n, c.take, counts);
+  std::int64_t dropped = p.equal - p.take;
+  out.those(0, it.tokens, [&](std::int32_t j) {
+    if (!evictable(j)) return true;
+    std::uint32_t const score = radix::key(x[j]), position = radix::key(positions[j]);
+    if (score != c.key) return score > c.key;
+    if (position != p.key) return position > p.key;
+    return dropped-- <= 0;
+  });
+}
+
+inline void prepare(score_rows const& s, keep_set& out) {
+  auto const rows = static_cast<std::size_t>(s.count());
+  for (std::int64_t r = 0; r < s.count(); ++r) {
+    expect_candidates("select_best", s, r);
+    expect_budget("select_best", s, r);
+  }
+  out.sequences = s.sequences;
+  out.heads = s.heads;
+  out.lengths.resize(rows);
+  out.row_begin.resize(rows + 1);
+  out.row_begin[0] = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    out.lengths[r] = s.rows[r].tokens;
+    out.row_begin[r + 1] = out.row_begin[r] + (s.rows[r].active ? s.rows[r].budget : s.rows[r].tokens);
+  }
+  out.tokens.resize(static_cast<std::size_t>(out.row_begin[rows]));
+}
+
+}  // namespace select
+
+/// Protected tokens and the quota() best evictable ones of each active row; inactive rows keep all.
+///
+///   order   score descending (−0 = +0), position descending
+///
+/// Shapes   scores (B·H, N) ragged, finite where evictable → ascending token indices (B·H, budget) ragged.
+/// Cost     O(N) a row: about three passes over the scores; one worker per row.
+/// Errors   contract_violation if a budget is outside [protected, tokens], or the candidates are not what the interval holds.
+inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& out) {
+  select::prepare(s, out);
+  std::int64_t most = 0;
+  for (std::int64_t r = 0; r < s.count(); ++r)
+    if (s.rows[r].active) most = std::max<std::int64_t>(most, s.rows[r].candidates);
+  std::int64_t const stride = (most + 15) / 16 * 16, workers = std::min<std::int64_t>(s.count(), ctx.concurrency());
+  frame scratch(ctx.scratch());
+  auto* const keys = scratch.take<std::uint32_t>(workers * stride);              // (workers, M)
+  auto* const counts = scratch.take<std::uint32_t>(workers * radix::table_size);  // (workers, lanes, buckets)
+  ctx.for_each(s.count(), [&](std::int64_t r, std::int32_t worker) {
+    row const& it = s.rows[r];
+    float const* const x = s.values + s.begin[r];
+    std::int32_t* const tokens = out.tokens.data();
+    select::writer w{tokens + out.row_begin[static_cast<std::size_t>(r)], tokens + out.row_begin[static_cast<std::size_t>(r) + 1]};
+    if (!it.active || it.quota() == it.candidates) {
+      w.all(0, it.tokens);
+    } else if (s.positions != nullptr) {
+      if (it.quota() == 0) w.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });
+      else select::scattered(it, x, s.positions + s.begin[r], keys + worker * stride, counts + worker * radix::table_size, w);
+    } else {
+      w.all(0, it.first);
+      if (it.quota() > 0) select::ascending(it, x, keys + worker * stride, counts + worker * radix::table_size, w);
+      w.all(it.last, it.tokens);
+    }
+  });
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvevict/kernels/count_best.hpp>
+
+#include <numeric>
+
+#include "support/catch.hpp"
+#include "support/selection.hpp"
+
+using namespace kvevict;
+using reference::generator;
+
+namespace {
+
+struct question {
+  reference::selection_input in;
+  std::int32_t sequence;
+  best_of what;
+  std::vector<float> weights;
+};
+
+question random_question(std::uint64_t seed) {
+  generator random(seed);
+  reference::selection_shape shape;
+  shape.heads = 1 + static_cast<std::int32_t>(random.below(6));
+  shape.scattered = seed % 2 != 0;
+  shape.levels = seed % 3 * 3;
+  shape.most_tokens = seed % 50 == 0 ? 20000 : 1 + seed / 2;
+  question q{reference::random_selection(random, shape), static_cast<std::int32_t>(random.below(2)), {}, {}};
+  std::int64_t low = 0, high = 0;
+  q.what.forced = seed % 5 == 0 ? static_cast<std::int32_t>(random.below(20)) : 0;
+  for (std::int32_t h = 0; h < shape.heads; ++h) {
+    row const& r = q.in.rows[static_cast<std::size_t>(q.sequence * shape.heads + h)];
+    if (!r.active) continue;
+    low += std::min(r.candidates, q.what.forced);
+    high += r.candidates;
+  }
+  q.what.count = low + static_cast<std::int64_t>(random.below(static_cast<std::size_t>(high - low) + 1));
+  if (seed % 7 == 0) q.weights = random.uniforms<float>(static_cast<std::size_t>(shape.heads), 0, 2);
+  if (seed % 14 == 0) q.weights[0] = 0;
+  return q;
+}
+
+}  // namespace
+
+TEST_CASE("count_best: equals a sort over all heads") {
+  host ctx;
+  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+    auto q = random_question(seed);
+    if (!q.weights.empty()) q.what.weights = q.weights.data();
+    auto const s = q.in.view();
+    std::vector<std::int32_t> counts(static_cast<std::size_t>(s.heads), -1);
+    CAPTURE(seed, q.what.count, q.what.forced);
+    kernels::count_best(ctx, s, q.sequence, q.what, counts.data());
+    REQUIRE(counts == reference::best_of_heads(s, q.sequence, q.what.count, q.what.forced, q.what.weights));
+    CHECK(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) == q.what.count);
+  }
+}
+
+TEST_CASE("count_best: ties go to the later position, then to the lower head") {
+  std::vector<float> scores(12, 2.0f);
+  row rows[] = {{0, 0, 4, 0, 4, 4, 4, true}, {0, 1, 4, 0, 4, 4, 4, true}, {0, 2, 4, 1, 4, 3, 4, true}};
+  std::int64_t const begin[] = {0, 4, 8, 12};
+  score_rows const s{rows, 1, 3, begin, scores.data()};
+  host ctx;
+  std::vector<std::int32_t> counts(3);
+  kernels::count_best(ctx, s, 0, best_of{5}, counts.data());  // position 3 of three heads, then position 2 of heads 0 and 1
+  CHECK(counts == std::vector<std::int32_t>{2, 2, 1});
+  kernels::count_best(ctx, s, 0, best_of{10}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{4, 3, 3});
+  kernels::count_best(ctx, s, 0, best_of{0}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{0, 0, 0});
+}
+
+TEST_CASE("count_best: forced tokens come first, weights decide the rest") {
+  std::vector<float> scores{9, 8, 7, 6, 1, 2, 3, 4};
+  row rows[] = {{0, 0, 4, 0, 4, 4, 4, true}, {0, 1, 4, 0, 4, 4, 4, true}};
+  std::int64_t const begin[] = {0, 4, 8};
+  score_rows const s{rows, 1, 2, begin, scores.data()};
+  host ctx;
+  std::vector<std::int32_t> counts(2);
+  kernels::count_best(ctx, s, 0, best_of{4}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{4, 0});
+  kernels::count_best(ctx, s, 0, best_of{4, 1}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{3, 1});
+  float const weights[] = {1, 100};
+  kernels::count_best(ctx, s, 0, best_of{4, 0, weights}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{0, 4});
+  rows[0].active = false;
+  kernels::count_best(ctx, s, 0, best_of{2}, counts.data());
+  CHECK(counts == std::vector<std::int32_t>{0, 2});
+}
+
+TEST_CASE("count_best: impossible questions are refused, scratch is within its bound") {
+  std::vector<float> scores(8, 1.0f);
+  row rows[] = {{0, 0, 4, 0, 4, 4, 4, true}, {0, 1, 4, 0, 4, 4, 4, true}};
+  std::int64_t const begin[] = {0, 4, 8};
+  score_rows const s{rows, 1, 2, begin, scores.data()};
+  host ctx;
+  std::int32_t counts[2];
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{9}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{-1}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{3, 2}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 1, best_of{1}, counts), contract_violation);
+  float const weights[] = {1, 3e38f};
+  scores[5] = 2;
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{1, 0, weights}, counts), contract_violation);
+  rows[1].candidates = 3;
+  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{1}, counts), contract_violation);
+  rows[1].candidates = 4;
+  kernels::count_best(ctx, s, 0, best_of{3, 1}, counts);
+  CHECK(ctx.scratch().high_water() <= static_cast<std::size_t>(kernels::count_best_bytes(2, 8)));
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <kvevict/kernels/require_finite.hpp>
+#include <kvevict/kernels/select_best.hpp>
+
+#include <limits>
+
+#include "support/catch.hpp"
+#include "support/selection.hpp"
+
+using namespace kvevict;
+using reference::generator;
+
+namespace {
+
+std::vector<std::int32_t> copy(slice<std::int32_t const> s) { return {s.begin(), s.end()}; }
+
+std::vector<std::int32_t> select_one(std::vector<float> scores, std::int32_t budget) {
+  auto const n = static_cast<std::int32_t>(scores.size());
+  row r{0, 0, n, 0, n, n, budget, true};
+  std::int64_t const begin[] = {0, n};
+  host ctx;
+  keep_set out;
+  kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data()}, out);
+  return copy(out.row(0));
+}
+
+std::string message_of(score_rows const& s) {
+  host ctx;
+  try {
+    kernels::require_finite(ctx, s);
+  } catch (contract_violation const& e) {
+    return e.what();
+  }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("select_best: the total order") {
+  CHECK(select_one({1, 3, 2, 3, 0}, 1) == std::vector<std::int32_t>{3});        // a tie goes to the later token
+  CHECK(select_one({1, 3, 2, 3, 0}, 3) == std::vector<std::int32_t>{1, 2, 3});  // and comes out ascending
+  CHECK(select_one({0.0f, -0.0f, 0.0f, -0.0f}, 2) == std::vector<std::int32_t>{2, 3});
+  CHECK(select_one({-0.0f, 0.0f, -1.0f}, 1) == std::vector<std::int32_t>{1});
+  CHECK(select_one({-1, -2, -3}, 2) == std::vector<std::int32_t>{0, 1});
+  CHECK(select_one({std::numeric_limits<float>::denorm_min(), 0, -std::numeric_limits<float>::denorm_min()}, 2) == std::vector<std::int32_t>{0, 1});
+  CHECK(select_one({std::numeric_limits<float>::max(), std::numeric_limits<float>::lowest()}, 1) == std::vector<std::int32_t>{0});
+  CHECK(select_one({5, 5, 5}, 0).empty());
+  CHECK(select_one({5, 5, 5}, 3) == std::vector<std::int32_t>{0, 1, 2});
+}
+
+TEST_CASE("select_best: equals a sort") {
+  host ctx;
+  keep_set out;
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    generator random(seed);
+    reference::selection_shape shape;
+    shape.scattered = seed % 2 != 0;
+    shape.levels = seed % 3 * 4;
+    shape.gaps_in_positions = seed % 4 == 1;
+    shape.most_tokens = seed % 40 == 0 ? 40000 : 1 + seed;
+    auto in = reference::random_selection(random, shape);
+    auto const s = in.view();
+    CAPTURE(seed);
+    kernels::select_best(ctx, s, out);
+    REQUIRE(out.rows() == s.count());
+    for (std::int64_t r = 0; r < s.count(); ++r) {
+      CHECK(out.lengths[static_cast<std::size_t>(r)] == s.rows[r].tokens);
+      REQUIRE(copy(out.row(r)) == reference::best_of_row(s, r));
+    }
+  }
+}
+
+TEST_CASE("select_best: equal positions, as multimodal rotary embeddings have them, still give the budget") {
+  std::vector<float> scores(9, 1.0f);
+  std::vector<std::int32_t> positions{4, 4, 4, 4, 2, 2, 2, 9, 9};
+  row r{0, 0, 9, 0, 10, 9, 4, true};
+  std::int64_t const begin[] = {0, 9};
+  host ctx;
+  keep_set out;
+  kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data(), positions.data()}, out);
+  CHECK(copy(out.row(0)) == std::vector<std::int32_t>{2, 3, 7, 8});
+}
+
+TEST_CASE("select_best: scratch is within its bound, and no scores are no rows") {
+  for (std::int32_t const tokens : {1, 100, 5000}) {
+    generator random(7);
+    reference::selection_shape shape;
+    shape.most_tokens = static_cast<std::size_t>(tokens);
+    auto in = reference::random_selection(random, shape);
+    host ctx;
+    keep_set out;
+    kernels::select_best(ctx, in.view(), out);
+    CHECK(ctx.scratch().high_water() <= static_cast<std::size_t>(kernels::select_best_bytes(in.view().count(), tokens, 1)));
+  }
+  host ctx;
+  keep_set out;
+  std::int64_t const begin[] = {0};
+  kernels::select_best(ctx, score_rows{nullptr, 0, 8, begin, nullptr}, out);
+  CHECK(out.rows() == 0);
+  CHECK(out.kept() == 0);
+}
+
+TEST_CASE("select_best: rows that contradict themselves are refused") {
+  std::vector<float> scores(10, 1.0f);
+  std::vector<std::int32_t> positions{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::int64_t const begin[] = {0, 10};
+  host ctx;
+  keep_set out;
+  auto const with = [&](row r, bool scattered) {
+    kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data(), scattered ? positions.data() : nullptr}, out);
+  };
+  row const good{0, 0, 10, 2, 8, 6, 7, true};
+  for (bool const scattered : {false, true}) {
+    row r = good;
+    with(r, scattered);
+    CHECK(out.kept() == 7);
+    r.budget = 3;  // 4 tokens are protected
+    CHECK_THROWS_AS(with(r, scattered), contract_violation);
+    r.budget = 11;
+    CHECK_THROWS_AS(with(r, scattered), contract_violation);
+    r = good, r.candidates = 5;
+    CHECK_THROWS_AS(with(r, scattered), contract_violation);
+    r = good, r.tokens = 9;
+    CHECK_THROWS_AS(with(r, scattered), contract_violation);
+  }
+  row r = good;
+  r.last = 11, r.candidates = 9, r.budget = 7;
+  CHECK_THROWS_AS(with(r, false), contract_violation);
+}
+
+TEST_CASE("require_finite: names the first bad score, and looks at candidates alone") {
+  std::vector<float> scores(40, 1.0f);
+  row rows[] = {{0, 0, 20, 4, 18, 14, 10, true}, {0, 1, 20, 4, 18, 14, 10, true}};
+  std::int64_t const begin[] = {0, 20, 40};
+  score_rows const s{rows, 1, 2, begin, scores.data()};
+  CHECK(message_of(s).empty());
+  scores[3] = scores[18] = std::numeric_limits<float>::quiet_NaN();  // protected
+  CHECK(message_of(s).empty());
+  for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    scores[20 + 17] = bad;
+    CHECK_THAT(message_of(s), Catch::Contains("token 17") && Catch::Contains("head 1") && Catch::Contains("; "));
+  }
+  CHECK_THAT(message_of(s), Catch::Contains("-inf"));
+  rows[1].active = false;
+  CHECK(message_of(s).empty());
+}

@@ -2,6 +2,7 @@
 // All host kernels.
 #pragma once
 
+#include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_best.hpp>
 #include <kvevict/kernels/move_rows.hpp>

@@ -11,17 +11,12 @@
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/step_gain.hpp>
 
 namespace kvevict {
 inline namespace v0 {
 namespace kernels {
 inline namespace KVEVICT_ISA {
-
-/// √(2 ln(i/k)), at least `least`: the gain of AhaKV's step-gain softmax for a row that sees i tokens under a budget of k.
-inline float step_gain(std::int64_t i, std::int64_t k, float least) {
-  if (i <= k || k <= 0) return least;
-  return std::max(least, static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k)))));
-}
 
 /// One softmax row, sharpened or flattened to a^g / Σ a^g over the tokens it sees, added to `sums` (N).
 inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) {

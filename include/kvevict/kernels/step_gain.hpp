@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// How much a row's logits are scaled, so that its expected entropy is that of the budget.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include <kvevict/core/isa.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// √(2 ln(i/k)), at least `least`: the gain of AhaKV's step-gain softmax for a row that sees i tokens under a budget of k.
+inline float step_gain(std::int64_t i, std::int64_t k, float least) {
+  if (i <= k || k <= 0) return least;
+  return std::max(least, static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k)))));
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,163 @@
+// The KV cache: pages of one pool, and for every sequence one page table per (layer, KV head).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+namespace llama {
+
+/// Pages of P tokens of one KV head of one layer, with a free list. Untouched pages cost no memory.
+class kv_pool {
+ public:
+  kv_pool(int pages, int page_size, int head_dim)
+      : pages_(pages), page_size_(page_size), head_dim_(head_dim),
+        keys_(std::make_unique_for_overwrite<float[]>(slots() * std::size_t(head_dim))),
+        values_(std::make_unique_for_overwrite<float[]>(slots() * std::size_t(head_dim))),
+        positions_(std::make_unique_for_overwrite<std::int32_t[]>(slots())) {
+    free_.reserve(std::size_t(pages));
+    for (int page = pages; page-- > 0;) free_.push_back(page);
+  }
+
+  int take() {
+    if (free_.empty()) throw std::runtime_error("the KV pool is full; give it more pages or evict");
+    int const page = free_.back();
+    free_.pop_back();
+    return page;
+  }
+  void give(int page) { free_.push_back(page); }
+
+  int pages() const { return pages_; }
+  int page_size() const { return page_size_; }
+  int head_dim() const { return head_dim_; }
+  int used_pages() const { return pages_ - int(free_.size()); }
+  std::size_t page_bytes() const { return std::size_t(page_size_) * (2 * std::size_t(head_dim_) * sizeof(float) + sizeof(std::int32_t)); }
+  std::size_t used_bytes() const { return std::size_t(used_pages()) * page_bytes(); }
+
+  float* keys() const { return keys_.get(); }                    // (pages,P,D), after RoPE
+  float* values() const { return values_.get(); }                // (pages,P,D)
+  std::int32_t* positions() const { return positions_.get(); }   // (pages,P), logical
+
+ private:
+  std::size_t slots() const { return std::size_t(pages_) * std::size_t(page_size_); }
+
+  int pages_, page_size_, head_dim_;
+  std::unique_ptr<float[]> keys_, values_;
+  std::unique_ptr<std::int32_t[]> positions_;
+  std::vector<std::int32_t> free_;
+};
+
+/// Where the tokens of one KV head of one layer lie: slot s is row s % P of page pages[s / P].
+struct head_table {
+  std::vector<std::int32_t> pages;
+  int length = 0;  // physical: slots in use
+  int hole = -1;   // a slot below length that the next token takes instead of a new one (replacement in place)
+
+  std::size_t row(int slot, int page_size) const {
+    return std::size_t(pages[std::size_t(slot / page_size)]) * std::size_t(page_size) + std::size_t(slot % page_size);
+  }
+};
+
+/// One sequence: its tables and its next logical position. Pages go back to the pool with it.
+class sequence {
+ public:
+  sequence(kv_pool& pool, int layers, int kv_heads) : pool_(&pool), kv_heads_(kv_heads), tables_(std::size_t(layers) * std::size_t(kv_heads)) {}
+  sequence(sequence&& other) noexcept { swap(other); }
+  sequence& operator=(sequence&& other) noexcept {
+    sequence(std::move(other)).swap(*this);
+    return *this;
+  }
+  ~sequence() {
+    for (auto& t : tables_)
+      for (int page : t.pages) pool_->give(page);
+  }
+
+  /// A deep copy: the same tokens in fresh pages.
+  sequence fork() const {
+    sequence copy(*pool_, layers(), kv_heads_);
+    copy.next_position = next_position;
+    for (std::size_t i = 0; i < tables_.size(); ++i) {
+      copy.tables_[i].length = tables_[i].length;
+      copy.tables_[i].hole = tables_[i].hole;
+      for (int page : tables_[i].pages) copy.tables_[i].pages.push_back(copy_page(page));
+    }
+    return copy;
+  }
+
+  /// Makes room for n tokens and returns the first one's slot; the others follow it.
+  int append(int layer, int head, int n) {
+    auto& t = table(layer, head);
+    if (t.hole >= 0 && n == 1) return std::exchange(t.hole, -1);
+    if (t.hole >= 0) throw std::logic_error("a hole takes one token at a time");
+    int const first = t.length;
+    while (int(t.pages.size()) * pool_->page_size() < first + n) t.pages.push_back(pool_->take());
+    t.length += n;
+    return first;
+  }
+
+  /// Keeps the first `length` slots and gives the pages behind them back.
+  void truncate(int layer, int head, int length) {
+    auto& t = table(layer, head);
+    if (length < 0 || length > t.length) throw std::logic_error("truncate: a length can only become smaller");
+    t.length = length;
+    if (t.hole >= length) t.hole = -1;
+    for (; int(t.pages.size() - 1) * pool_->page_size() >= length && !t.pages.empty(); t.pages.pop_back()) pool_->give(t.pages.back());
+  }
+
+  kv_pool& pool() const { return *pool_; }
+  int kv_heads() const { return kv_heads_; }
+  int layers() const { return int(tables_.size()) / kv_heads_; }
+  head_table& table(int layer, int head) { return tables_[std::size_t(layer * kv_heads_ + head)]; }
+  head_table const& table(int layer, int head) const { return tables_[std::size_t(layer * kv_heads_ + head)]; }
+
+  int next_position = 0;  // logical: eviction does not change it
+
+ private:
+  void swap(sequence& other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(kv_heads_, other.kv_heads_);
+    std::swap(next_position, other.next_position);
+    tables_.swap(other.tables_);
+  }
+
+  int copy_page(int from) const {
+    int const to = pool_->take(), P = pool_->page_size();
+    auto const copy = [&](auto* rows, std::size_t size) { std::copy_n(rows + std::size_t(from) * size, size, rows + std::size_t(to) * size); };
+    copy(pool_->keys(), std::size_t(P) * std::size_t(pool_->head_dim()));
+    copy(pool_->values(), std::size_t(P) * std::size_t(pool_->head_dim()));
+    copy(pool_->positions(), std::size_t(P));
+    return to;
+  }
+
+  kv_pool* pool_ = nullptr;
+  int kv_heads_ = 1;
+  std::vector<head_table> tables_;  // (L,H)
+};
+
+/// One layer of several sequences as dense arrays, the form in which a page-table view reads it.
+struct layer_tables {
+  std::vector<std::int32_t> entries;  // (B,H,columns), -1 behind the last page
+  std::vector<std::int32_t> lengths;  // (B,H)
+  int columns = 0;
+};
+
+inline layer_tables tables_of(std::span<sequence* const> batch, int layer) {
+  layer_tables out;
+  auto const each = [&](auto&& f) {
+    for (sequence* s : batch)
+      for (int h = 0; h < s->kv_heads(); ++h) f(s->table(layer, h));
+  };
+  each([&](head_table const& t) { out.columns = std::max(out.columns, int(t.pages.size())); });
+  each([&](head_table const& t) {
+    out.lengths.push_back(t.length);
+    out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
+    out.entries.insert(out.entries.end(), std::size_t(out.columns) - t.pages.size(), -1);
+  });
+  return out;
+}
+
+}  // namespace llama

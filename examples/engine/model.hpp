@@ -1,0 +1,144 @@
+// The model on disk: config.json and model.safetensors, as prepare.py writes them.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace llama {
+
+using json = nlohmann::json;
+
+/// Everything that is wrong with the files of a model; the message is one line.
+struct model_error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct config {
+  int layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions;
+  float rope_base, rms_eps;
+  bool tied;
+  std::vector<int> eos;
+  std::vector<float> rope_factors;  // (D/2), or empty
+
+  int group() const { return heads / kv_heads; }
+};
+
+/// A row-major float matrix inside the mapped file.
+struct tensor {
+  float const* data = nullptr;
+  int rows = 0, cols = 1;
+};
+
+inline config read_config(std::filesystem::path const& path) try {
+  std::ifstream file(path);
+  if (!file) throw model_error("no such file");
+  json const j = json::parse(file);
+  config c{.layers = j.at("layers"), .heads = j.at("heads"), .kv_heads = j.at("kv_heads"), .head_dim = j.at("head_dim"),
+           .hidden = j.at("hidden"), .ffn = j.at("ffn"), .vocab = j.at("vocab"), .max_positions = j.at("max_positions"),
+           .rope_base = j.at("rope_base"), .rms_eps = j.at("rms_eps"), .tied = j.at("tied"), .eos = j.at("eos"),
+           .rope_factors = j.value("rope_factors", std::vector<float>{})};
+  for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
+    if (n < 1 || n > 1 << 24) throw model_error("a size is not between 1 and 2^24");
+  if (c.heads % c.kv_heads != 0) throw model_error("heads is not a multiple of kv_heads");
+  if (c.head_dim % 2 != 0) throw model_error("head_dim is odd");
+  if (!c.rope_factors.empty() && c.rope_factors.size() != std::size_t(c.head_dim) / 2) throw model_error("rope_factors has the wrong length");
+  return c;
+} catch (std::exception const& e) {
+  throw model_error(path.string() + ": " + e.what());
+}
+
+/// A safetensors file, mapped and checked; `get` hands out views that live as long as it does.
+class tensor_file {
+ public:
+  explicit tensor_file(std::filesystem::path const& path) try {
+    map(path);
+    std::uint64_t header = 0;
+    if (bytes_ < sizeof header) throw model_error("too short for a safetensors file");
+    std::memcpy(&header, memory_.get(), sizeof header);
+    if (header > bytes_ - sizeof header) throw model_error("the header is longer than the file; it is truncated or no safetensors file");
+    auto const* text = reinterpret_cast<char const*>(memory_.get()) + sizeof header;
+    index_ = json::parse(text, text + header);
+    data_ = sizeof header + header;
+  } catch (std::exception const& e) {
+    throw model_error(path.string() + ": " + e.what());
+  }
+
+  tensor get(std::string const& name, int rows, int cols) const try {
+    auto const& entry = index_.at(name);
+    auto const shape = entry.at("shape").get<std::vector<std::int64_t>>();
+    auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
+    bool const same = shape == std::vector<std::int64_t>{rows, cols} || (cols == 1 && shape == std::vector<std::int64_t>{rows});
+    if (entry.at("dtype") != "F32") throw model_error("is not F32");
+    if (!same) throw model_error("does not have the shape that config.json implies");
+    if (range.size() != 2 || range[0] > range[1] || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
+    if (range[1] - range[0] != std::uint64_t(rows) * std::uint64_t(cols) * sizeof(float)) throw model_error("has the wrong number of bytes");
+    if ((data_ + range[0]) % alignof(float) != 0) throw model_error("is not aligned");
+    return {reinterpret_cast<float const*>(memory_.get() + data_ + range[0]), rows, cols};
+  } catch (std::exception const& e) {
+    throw model_error("tensor " + name + ": " + e.what());
+  }
+
+ private:
+  void map(std::filesystem::path const& path) {
+    int const file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) throw model_error("no such file");
+    struct stat info{};
+    bool const known = fstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
+    bytes_ = known ? std::size_t(info.st_size) : 0;
+    void* const address = known ? mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0) : MAP_FAILED;
+    close(file);
+    if (address == MAP_FAILED) throw model_error("cannot be mapped; it is empty or not a file");
+    memory_ = {static_cast<std::byte*>(address), [n = bytes_](std::byte* p) { munmap(p, n); }};
+  }
+
+  std::shared_ptr<std::byte> memory_;
+  std::size_t bytes_ = 0, data_ = 0;
+  json index_;
+};
+
+struct layer_weights {
+  tensor input_norm, q, k, v, o, ffn_norm, gate, up, down;
+};
+
+/// Weights and sizes of one Llama-family model.
+struct model {
+  explicit model(std::filesystem::path const& directory) : cfg(read_config(directory / "config.json")), file(directory / "model.safetensors") {
+    embedding = file.get("model.embed_tokens.weight", cfg.vocab, cfg.hidden);
+    norm = file.get("model.norm.weight", cfg.hidden, 1);
+    output = cfg.tied ? embedding : file.get("lm_head.weight", cfg.vocab, cfg.hidden);
+    for (int l = 0; l < cfg.layers; ++l) layers.push_back(read_layer("model.layers." + std::to_string(l) + "."));
+  }
+
+  config cfg;
+  tensor_file file;
+  tensor embedding, norm, output;
+  std::vector<layer_weights> layers;
+
+ private:
+  layer_weights read_layer(std::string const& at) const {
+    int const q_rows = cfg.heads * cfg.head_dim, kv_rows = cfg.kv_heads * cfg.head_dim;
+    return {.input_norm = file.get(at + "input_layernorm.weight", cfg.hidden, 1),
+            .q = file.get(at + "self_attn.q_proj.weight", q_rows, cfg.hidden),
+            .k = file.get(at + "self_attn.k_proj.weight", kv_rows, cfg.hidden),
+            .v = file.get(at + "self_attn.v_proj.weight", kv_rows, cfg.hidden),
+            .o = file.get(at + "self_attn.o_proj.weight", cfg.hidden, q_rows),
+            .ffn_norm = file.get(at + "post_attention_layernorm.weight", cfg.hidden, 1),
+            .gate = file.get(at + "mlp.gate_proj.weight", cfg.ffn, cfg.hidden),
+            .up = file.get(at + "mlp.up_proj.weight", cfg.ffn, cfg.hidden),
+            .down = file.get(at + "mlp.down_proj.weight", cfg.hidden, cfg.ffn)};
+  }
+};
+
+}  // namespace llama

@@ -8,6 +8,8 @@
 #include <string>
 #include <type_traits>
 
+#include <kvevict/core/isa.hpp>
+
 #if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
 #define KVEVICT_EXCEPTIONS 1
 #else
@@ -26,6 +28,7 @@ struct contract_violation : std::logic_error {
 using contract_handler = void (*)(char const* message);
 
 namespace contract {
+inline namespace KVEVICT_ISA {
 
 inline contract_handler& handler() {
   static contract_handler h = [](char const* message) {
@@ -53,6 +56,7 @@ template <class... Pieces>
 #endif
 }
 
+}  // namespace KVEVICT_ISA
 }  // namespace contract
 
 inline void set_contract_handler(contract_handler h) { contract::handler() = h; }

@@ -5,10 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace kvevict {
 inline namespace v0 {
 
@@ -50,9 +46,6 @@ inline float to_float(bf16 x) { return bits::as_float(static_cast<std::uint32_t>
 
 /// Exact: every half is a float. Branch-free, so that loops over it vectorise: subnormals through a float subtraction.
 inline float to_float(f16 x) {
-#if defined(__F16C__)
-  return _cvtsh_ss(x.bits);
-#else
   std::uint32_t const magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   std::uint32_t const exponent = magnitude & 0x0f800000u;
@@ -60,7 +53,6 @@ inline float to_float(f16 x) {
   if (exponent == 0x0f800000u) u += 0x38000000u;                  // inf, nan
   if (exponent == 0) u = bits::as_uint(bits::as_float(u + 0x00800000u) - bits::as_float(0x38800000u));
   return bits::as_float(u | sign);
-#endif
 }
 
 template <class T> T from_float(float x);

@@ -16,6 +16,8 @@
 
 namespace kvevict {
 inline namespace v0 {
+// Named by instruction set, so that everything instantiated with the context is too (see isa.hpp).
+inline namespace KVEVICT_ISA {
 
 /// Runs `task(state, i)` for every i in [0, count), in any order, on any threads, and returns when all are done.
 /// Non-owning and replaceable: an engine lends its own pool by filling in three fields. Default: serial.
@@ -103,9 +105,6 @@ class frame {
   std::size_t block_, used_, live_;
 };
 
-// The context is named by instruction set, so that everything instantiated with it is too (see isa.hpp).
-inline namespace KVEVICT_ISA {
-
 /// First argument of every verb on the CPU. Serves one thread at a time; policies and views may be shared.
 class host {
  public:
@@ -115,7 +114,7 @@ class host {
                     "host: the executor has no run function or a concurrency below 1; fill in both");
   }
 
-  kvevict::arena& scratch() { return arena_; }
+  arena& scratch() { return arena_; }
   std::int32_t concurrency() const { return executor_.concurrency; }
   void reserve(std::size_t bytes) { arena_.reserve(bytes); }
 
@@ -138,7 +137,7 @@ class host {
 
  private:
   executor executor_;
-  kvevict::arena arena_;
+  arena arena_;
 };
 
 }  // namespace KVEVICT_ISA

@@ -28,7 +28,6 @@ struct contract_violation : std::logic_error {
 using contract_handler = void (*)(char const* message);
 
 namespace contract {
-inline namespace KVEVICT_ISA {
 
 inline contract_handler& handler() {
   static contract_handler h = [](char const* message) {
@@ -37,6 +36,8 @@ inline contract_handler& handler() {
   };
   return h;
 }
+
+inline namespace KVEVICT_ISA {
 
 inline void append(std::string& out, char const* piece) { out += piece; }
 inline void append(std::string& out, std::string const& piece) { out += piece; }

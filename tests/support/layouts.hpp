@@ -53,8 +53,8 @@ struct cache_shape {
   std::int32_t page_size = 4;                 // ignored by token_pool, bnsh and transposed_v
   dtype type = dtype::f32;
   std::int32_t spare_tokens = 0;              // capacity beyond the lengths, for decoding
-  std::int32_t states = 0;                    // float components per slot and head, role::state
-  std::int32_t positions = 1;                 // int32 components per slot and head, role::position
+  std::int32_t state_floats = 0;              // width of the role::state component of every slot and head; 0: none
+  std::int32_t positions = 1;                 // 0: no role::position component
   std::uint64_t seed = 1;                     // of the page order and of the garbage in unused bytes
 };
 
@@ -241,11 +241,13 @@ template <class Entry> void cache<Entry>::set_components() {
     default: add_kv(0, n * P * D, map(P * D, 0, D, 0, d), map(P * D, 0, D, 0, d), base); break;
   }
   std::int64_t const Hs = has_table_per_head(kind_) ? 1 : H;
-  for (std::int32_t i = 0; i < shape_.positions + shape_.states; ++i) {
-    bool const position = i < shape_.positions;
-    std::byte* const slots = allocate(n * Hs * P * 4);
-    add(position ? role::position : role::state, position ? dtype::i32 : dtype::f32, {slots, 0, 0, Hs * P * 4, Hs == 1 ? 0 : P * 4, 4, 0, 4, 1});
-  }
+  auto const per_slot = [&](role what, dtype type, std::int32_t width) {
+    if (width == 0) return;
+    std::int64_t const bytes = width * 4;
+    add(what, type, {allocate(n * Hs * P * bytes), 0, 0, Hs * P * bytes, Hs == 1 ? 0 : P * bytes, bytes, 0, width * 4, 1});
+  };
+  per_slot(role::position, dtype::i32, shape_.positions);
+  per_slot(role::state, dtype::f32, shape_.state_floats);
   if constexpr (!of_pointers) entries_.assign(ids_.begin(), ids_.end());
   view.pages.entries = kind_ == layout::bnsh ? nullptr : entries_.data();
 }
@@ -253,17 +255,16 @@ template <class Entry> void cache<Entry>::set_components() {
 template <class Entry> void cache<Entry>::set_pointer_components() {
   std::int64_t const P = view.pages.page_size, H = shape_.heads, D = shape_.head_dim, E = kvevict::size_of(shape_.type);
   std::int64_t const row = D * E, slots = 2 * H * P * row;  // per head: K rows, V rows; then the components per slot
-  std::int64_t const page_bytes = slots + (shape_.positions + shape_.states) * H * P * 4;
+  std::int64_t const page_bytes = slots + (shape_.positions + shape_.state_floats) * H * P * 4;
   std::byte* const base = allocate(pages_ * page_bytes);
   kvevict::row_map const rows{nullptr, 0, 0, 0, 2 * P * row, row, 0, static_cast<std::int32_t>(row), 1};
   kvevict::row_map v = rows;
   v.offset = P * row;
   add(role::k, shape_.type, rows);
   add(role::v, shape_.type, v);
-  for (std::int32_t i = 0; i < shape_.positions + shape_.states; ++i) {
-    bool const position = i < shape_.positions;
-    add(position ? role::position : role::state, position ? dtype::i32 : dtype::f32, {nullptr, slots + i * H * P * 4, 0, 0, P * 4, 4, 0, 4, 1});
-  }
+  std::int32_t const width = shape_.state_floats;
+  if (shape_.positions > 0) add(role::position, dtype::i32, {nullptr, slots, 0, 0, P * 4, 4, 0, 4, 1});
+  if (width > 0) add(role::state, dtype::f32, {nullptr, slots + shape_.positions * H * P * 4, 0, 0, P * width * 4, width * 4, 0, width * 4, 1});
   if constexpr (of_pointers)
     for (std::int32_t const id : ids_) entries_.push_back(base + id * page_bytes);
   view.pages.entries = entries_.data();

@@ -52,20 +52,18 @@ TEST_CASE("layouts: addresses are the engines'") {
 }
 
 TEST_CASE("layouts: what is filled in is read back, in every layout") {
-  layouts::for_each_layout({.lengths = {9, 3}, .heads = 2, .states = 2}, [](auto& c) {
+  layouts::for_each_layout({.lengths = {9, 3}, .heads = 2, .state_floats = 3}, [](auto& c) {
     CAPTURE(c.name());
     auto const value = [](int b, int h, int t, int d) { return b * 1000 + h * 500 + t * 20 + d; };
     c.fill(value, [&](int b, int h, int t, int d) { return -value(b, h, t, d); });
-    for (auto const& s : c.view)
-      if (s.what == role::state) c.fill(s, [&](int b, int h, int t, int) { return value(b, h, t, 3) + (&s - c.view.begin()) * 10000; });
+    c.fill(role::state, [&](int b, int h, int t, int d) { return value(b, h, t, d) + 10000; });
     c.for_each_slot([&](int b, int h, int t) {
       for (int d = 0; d < 16; ++d) {
         REQUIRE(c.get(*c.view.find(role::k), b, h, t, d) == static_cast<float>(value(b, h, t, d)));
         REQUIRE(c.get(*c.view.find(role::v), b, h, t, d) == static_cast<float>(-value(b, h, t, d)));
       }
       REQUIRE(element<std::int32_t>(c.view, *c.view.find(role::position), b, h, t) == t);
-      for (auto const& s : c.view)
-        if (s.what == role::state) REQUIRE(c.get(s, b, h, t, 0) == static_cast<float>(value(b, h, t, 3) + (&s - c.view.begin()) * 10000));
+      for (int d = 0; d < 3; ++d) REQUIRE(c.get(*c.view.find(role::state), b, h, t, d) == static_cast<float>(value(b, h, t, d) + 10000));
     });
   });
 }

@@ -1,3 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every check a view can be given without reading K or V: ids, doubles, overlaps, lengths, strides, alignment. O(pages).
 #pragma once
+
+#include <cstdint>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/validate_components.hpp>
+#include <kvevict/cache/validate_pages.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace validation {
+
+template <class Entry> void check_shape(layer_view<Entry> const& v) {
+  auto const& t = v.pages;
+  KVEVICT_EXPECTS(t.sequences >= 0 && t.heads >= 0 && t.columns >= 0, "validate: the page table has ", t.sequences, " sequences, ", t.heads,
+                  " heads and ", t.columns, " columns; none may be negative");
+  KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size, " tokens; set pages.page_size to the tokens per page");
+  KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
+                  " components; a view has 1 to ", v.max_components, ", K first among them");
+  KVEVICT_EXPECTS(v.find(role::k) != nullptr, "validate: no component has role::k; add the keys");
+  KVEVICT_EXPECTS(v.rows() == 0 || v.lengths.data != nullptr, "validate: lengths.data is null; point it to the tokens of each sequence");
+}
+
+template <class Entry> void check_offsets(page_table<Entry> const& t) {
+  if (t.row_begin == nullptr) return;
+  for (std::int64_t r = 0; r < t.rows(); ++r)
+    KVEVICT_EXPECTS(t.row_begin[r] >= 0 && t.row_begin[r] <= t.row_begin[r + 1], "validate: pages.row_begin[", r, "] = ", t.row_begin[r],
+                    " and [", r + 1, "] = ", t.row_begin[r + 1], "; offsets must start at 0 or above and never descend");
+}
+
+/// Lengths against the table and the read-only prefix; returns the pages in use.
+template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
+  auto const& t = v.pages;
+  std::int64_t used = 0;
+  for (std::int32_t b = 0; b < v.sequences(); ++b)
+    for (std::int32_t h = 0; h < v.heads(); ++h) {
+      std::int32_t const n = v.length(b, h), fixed = v.read_only_tokens(b);
+      KVEVICT_EXPECTS(n >= 0, "validate: the length of sequence ", b, ", head ", h, " is ", n, "; lengths are token counts");
+      KVEVICT_EXPECTS(n <= t.capacity(b, h), "validate: sequence ", b, ", head ", h, " has ", n, " tokens, but its table addresses ",
+                      t.capacity(b, h), "; hand in the whole table, or correct the length");
+      KVEVICT_EXPECTS(t.per_head() || n == v.length(b, 0), "validate: heads 0 and ", h, " of sequence ", b, " have ", v.length(b, 0), " and ", n,
+                      " tokens but share a page table; give every head its own (pages.head_stride)");
+      KVEVICT_EXPECTS(fixed >= 0 && (fixed % t.page_size == 0 || fixed >= n), "validate: read_only[", b, "] = ", fixed,
+                      " tokens is not a multiple of the page size ", t.page_size, "; a page is shared as a whole, or the whole sequence is");
+      used += pages_in_use(v, b, h);
+    }
+  KVEVICT_EXPECTS(used == 0 || !t.is_identity() || (!t.holds_pointers && t.row_begin == nullptr),
+                  "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
+  return used;
+}
+
+}  // namespace validation
+
+/// Raises contract_violation unless every row of the view can be read, and the rows beyond the read-only prefixes written, without
+/// touching another one.
+///
+/// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range, none twice in a row, none in two rows
+///          except inside their read-only prefixes; strides, alignment, int64 range; rows of a component and of two components apart.
+/// Cost     O(pages in use + pool pages / 64); for tables of addresses a sort. K and V are not read.
+/// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages, reserved ones).
+///          Two components whose strides do not nest are refused when their overlap cannot be excluded cheaply.
+template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch) {
+  validation::check_shape(view);
+  if (view.rows() == 0) return;
+  validation::check_offsets(view.pages);
+  if (validation::check_lengths(view) == 0) return;
+  validation::check_components(view);
+  validation::check_pages(view, scratch);
+}
+
+template <class Entry> void validate(layer_view<Entry> const& view) {
+  arena scratch;
+  validate(view, scratch);
+}
+
+/// Scratch that `validate` takes for a view of that many pages in its tables and in its pool.
+constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages) {
+  std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), addresses = (table_pages * 16 + 63) / 64 * 64;
+  return bitmaps > addresses ? bitmaps : addresses;
+}
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of a view's page ids: in range, none twice where it would be written twice.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/validate_components.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace validation {
+
+template <class Entry> std::int64_t pages_in_use(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+  return (std::int64_t{v.length(b, h)} + v.pages.page_size - 1) / v.pages.page_size;
+}
+
+/// Pages at the front of a row that nobody writes.
+template <class Entry> std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+  std::int64_t const fixed = v.read_only_tokens(b);
+  return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
+}
+
+/// f(b, h) for every row of the table: the heads of a shared one count once.
+template <class Entry, class F> void for_each_table_row(layer_view<Entry> const& v, F f) {
+  for (std::int32_t b = 0; b < v.sequences(); ++b)
+    for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h) f(b, h);
+}
+
+/// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
+template <class Entry> void violate_double(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
+  Entry const id = v.pages.entry(b, h, i);
+  for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
+    for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j) {
+      if (v.pages.entry(b2, h2, j) != id || (b == b2 && h == h2 && i == j)) continue;
+      if (b == b2 && h == h2)
+        contract::violate("validate: pages ", std::min(i, j), " and ", std::max(i, j), " of sequence ", b, ", head ", h,
+                          " are the same page; a row uses a page once, correct the table");
+      contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ", b2, ", head ", h2,
+                        " and would be written by both; copy it, or declare the shared front with read_only");
+    }
+  });
+}
+
+/// What an integer id must satisfy, worked out once per view.
+struct id_rule {
+  std::int64_t pool = std::numeric_limits<std::int64_t>::max();  // ids are below it
+  std::int64_t period = 1, slots = 1;                            // and id / period a multiple of slots, see interleaving()
+
+  bool allows(std::int64_t id) const { return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0); }
+};
+
+template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component const& c) {
+  if (c.alias_of != -1 || footprint_of(v, c).is_nested()) return {c.rows.page_count};
+  return {c.rows.page_count, interleaving(v, c), v.pages.page_size};
+}
+
+template <class Entry> void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
+  std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+  id_rule const rule = rule_of(v, c);
+  KVEVICT_EXPECTS(id >= 0 && id < rule.pool, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id, ", but component ",
+                  name_of(c.what), " has ", rule.pool, " pages; correct the table, index_mask or page_count");
+  KVEVICT_EXPECTS(rule.allows(id), "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id,
+                  ", which does not start a page of component ", name_of(c.what), "; ids count rows: page·slots·heads + head");
+}
+
+/// All ids of all rows; returns the pages that every component has.
+template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& v) {
+  id_rule rules[layer_view<Entry>::max_components];
+  std::int32_t count = 0;
+  id_rule all;
+  for (component const& c : v) {
+    id_rule const rule = rule_of(v, c);
+    all.pool = std::min(all.pool, rule.pool);
+    if (rule.slots != 1) rules[count++] = rule;
+  }
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
+    for (std::int64_t i = 0, n = pages_in_use(v, b, h); i < n; ++i) {
+      std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      bool sound = all.allows(id);
+      for (std::int32_t k = 0; k < count; ++k) sound = sound && rules[k].allows(id);
+      if (sound) continue;
+      for (component const& c : v) check_id(v, c, b, h, i);
+    }
+  });
+  return all.pool;
+}
+
+struct bitmap {
+  std::uint64_t* words;
+  bitmap(frame& scratch, std::int64_t bits) : words(scratch.take<std::uint64_t>((bits + 63) / 64)) { std::fill_n(words, (bits + 63) / 64, 0u); }
+  static std::uint64_t bit(std::int64_t i) { return std::uint64_t{1} << (i % 64); }
+  bool has(std::int64_t i) const { return (words[i / 64] & bit(i)) != 0; }
+  void set(std::int64_t i) { words[i / 64] |= bit(i); }
+  void clear(std::int64_t i) { words[i / 64] &= ~bit(i); }
+};
+
+template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
+  std::int64_t const pool = check_ids_in_range(v);
+  if (v.pages.is_identity()) return;
+  frame scratch(memory);
+  bitmap written(scratch, pool), seen(scratch, v.read_only == nullptr ? 0 : pool);
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
+    for (std::int64_t i = read_only_pages(v, b, h), n = pages_in_use(v, b, h); i < n; ++i) {
+      std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      if (written.has(id)) violate_double(v, b, h, i);
+      written.set(id);
+    }
+  });
+  if (v.read_only == nullptr) return;
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
+    std::int64_t const n = read_only_pages(v, b, h);
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      if (written.has(id) || seen.has(id)) violate_double(v, b, h, i);
+      seen.set(id);
+    }
+    for (std::int64_t i = 0; i < n; ++i) seen.clear(static_cast<std::int64_t>(v.pages.entry(b, h, i)));
+  });
+}
+
+/// One page of a table of addresses.
+struct page_address {
+  std::uintptr_t address;
+  std::int32_t row, page;  // page < 0: ~index of a read-only one
+};
+
+template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory) {
+  std::int64_t total = 0, n = 0;
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) { total += pages_in_use(v, b, h); });
+  frame scratch(memory);
+  auto* const all = scratch.take<page_address>(total);
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
+    std::int64_t const fixed = read_only_pages(v, b, h), pages = pages_in_use(v, b, h);
+    for (std::int32_t i = 0; i < pages; ++i) {
+      auto const address = reinterpret_cast<std::uintptr_t>(v.pages.entry(b, h, i));
+      KVEVICT_EXPECTS(address != 0, "validate: page ", i, " of sequence ", b, ", head ", h, " is null; every page in use needs an address");
+      for (component const& c : v)
+        KVEVICT_EXPECTS((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
+                        "validate: page ", i, " of sequence ", b, ", head ", h, " is not aligned to the elements of component ", name_of(c.what),
+                        "; correct the address or the offset");
+      all[n++] = {address, b * v.heads() + h, i < fixed ? ~i : i};
+    }
+  });
+  std::sort(all, all + n, [](page_address const& x, page_address const& y) { return x.address != y.address ? x.address < y.address : x.row < y.row; });
+  for (std::int64_t i = 1; i < n; ++i) {
+    page_address const &x = all[i - 1], &y = all[i];
+    if (x.address != y.address || (x.row != y.row && x.page < 0 && y.page < 0)) continue;
+    violate_double(v, y.row / v.heads(), y.row % v.heads(), y.page < 0 ? ~y.page : y.page);
+  }
+}
+
+template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch) {
+  if constexpr (page_table<Entry>::holds_pointers) check_addresses(v, scratch);
+  else check_ids(v, scratch);
+}
+
+}  // namespace validation
+}  // namespace v0
+}  // namespace kvevict

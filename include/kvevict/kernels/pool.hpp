@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pooling of scores along the tokens.
+#pragma once
+
+#include <algorithm>
+
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/simd.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// Floats that pool_row needs beside a row of n.
+constexpr std::int64_t pool_row_floats(std::int64_t n, std::int32_t width) { return padded(n, lanes) + width; }
+
+inline void expect_pooling(pool_options const& o) {
+  KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
+}
+
+/// Pools x[0, n) in place; `copy` holds pool_row_floats. Scores that are not finite become NaN, so that a maximum never hides them.
+inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* copy) {
+  std::int64_t const half = o.width / 2;
+  bool const maximum = o.kind == pooling::max;
+  float const outside = maximum ? -__builtin_inff() : 0.0f;
+  std::fill(copy, copy + half, outside);
+  for (std::int64_t j = 0; j < n; ++j) copy[half + j] = x[j] + (x[j] - x[j]);
+  std::fill(copy + half + n, copy + pool_row_floats(n, o.width), outside);
+  for (std::int64_t j = 0; j < n; j += lanes) {
+    vec v = load(copy + j);
+    if (maximum)
+      for (std::int64_t d = 1; d < o.width; ++d) v = max_or_nan(v, load(copy + j + d));
+    else
+      for (std::int64_t d = 1; d < o.width; ++d) v += load(copy + j + d);
+    store_some(x + j, maximum ? v : v / splat(static_cast<float>(o.width)), n - j);
+  }
+}
+
+/// Scratch of kernels::pool for rows of at most `tokens`.
+constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::int64_t concurrency) {
+  return concurrency * padded(pool_row_floats(tokens, width) * 4, 64);
+}
+
+/// Pools tokens [0, last) of every active row in place.
+///
+///   max      s'(j) = max over |i − j| ≤ width/2 of s(i)          tokens outside count as −∞
+///   average  s'(j) = 1/width · Σ over |i − j| ≤ width/2 of s(i)  tokens outside count as 0, the divisor stays
+///
+/// Shapes   scores (B·H rows, N) float.
+/// Cost     width loads a token, one pass; scratch: one row per worker (pool_bytes).
+/// Errors   contract_violation if the width is even or below 1, or rows are scattered. A score that is not finite gives NaN.
+inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) {
+  expect_pooling(o);
+  KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
+                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, or set the width to 1");
+  if (o.width == 1) return;
+  std::int64_t longest = 0;
+  for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].last);
+  kvevict::frame f(ctx.scratch());
+  std::int64_t const share = padded(pool_row_floats(longest, o.width), 16);
+  float* const copies = f.take<float>(share * ctx.concurrency());
+  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t slot) {
+    row const& row = out.rows[r];
+    if (row.active) pool_row(o, out.values + out.begin[r], row.last, copies + slot * share);
+  });
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// One vector of floats, as wide as the instruction set of this translation unit, in the vector extension that g++ and clang share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include <kvevict/core/dtype.hpp>
+#include <kvevict/core/isa.hpp>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)  // as isa.hpp
+#define KVEVICT_WIDE_LANES
+inline constexpr int lanes = 16;
+#elif defined(__AVX__)
+inline constexpr int lanes = 8;
+#else
+inline constexpr int lanes = 4;
+#endif
+
+using vec __attribute__((vector_size(lanes * 4))) = float;
+using ivec __attribute__((vector_size(lanes * 4))) = std::int32_t;
+using half_vec __attribute__((vector_size(lanes * 2))) = std::uint16_t;
+using wide_vec __attribute__((vector_size(lanes * 4))) = std::uint32_t;
+
+/// n rounded up to a multiple of `unit`.
+constexpr std::int64_t padded(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/// f(0), …, f(N−1) with constant arguments, so that arrays of vectors stay in registers.
+template <int N, class F> [[gnu::always_inline]] inline void unroll(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (f(std::integral_constant<int, I>{}), ...); }(std::make_integer_sequence<int, N>{});
+}
+
+inline vec splat(float x) { return x - vec{}; }
+inline vec load(void const* p) { vec v; std::memcpy(&v, p, sizeof v); return v; }
+inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
+/// The first min(n, lanes) floats.
+inline void store_some(float* p, vec v, std::int64_t n) {
+  if (n >= lanes) store(p, v);
+  else std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
+}
+inline ivec bits_of(vec v) { return (ivec)v; }
+inline vec float_of(ivec v) { return (vec)v; }
+/// The second operand wins when one is NaN.
+inline vec max(vec a, vec b) { return a > b ? a : b; }
+/// NaN when either operand is.
+inline vec max_or_nan(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
+
+/// `lanes` consecutive elements of storage type T as floats.
+template <class T> vec load_as_float(std::byte const* p);
+template <> inline vec load_as_float<float>(std::byte const* p) { return load(p); }
+template <> inline vec load_as_float<bf16>(std::byte const* p) {
+  half_vec v;
+  std::memcpy(&v, p, sizeof v);
+  return (vec)(__builtin_convertvector(v, wide_vec) << 16);
+}
+template <> inline vec load_as_float<f16>(std::byte const* p) {
+#if defined(KVEVICT_WIDE_LANES)
+  return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#else
+  float out[lanes];
+  for (int i = 0; i < lanes; ++i) {
+    f16 x;
+    std::memcpy(&x, p + i * 2, 2);
+    out[i] = to_float(x);
+  }
+  return load(out);
+#endif
+}
+
+/// 2^x within 2 ulp; 0 below −126 (also for −∞), capped at 2^126, NaN for NaN.
+inline vec exp2(vec x) {
+  vec const shift = splat(12582912.0f);  // 1.5·2^23: adding it rounds to an integer, which the low bits then hold
+  vec y = x < -126.0f ? splat(-126.0f) : x;
+  y = y > 126.0f ? splat(126.0f) : y;
+  vec const t = y + shift;
+  vec const f = y - (t - shift);  // exact, in [−1/2, 1/2]
+  vec p = splat(1.54531629e-4f);
+  p = p * f + 1.33908634e-3f;
+  p = p * f + 9.61808256e-3f;
+  p = p * f + 5.55035711e-2f;
+  p = p * f + 2.40226508e-1f;
+  p = p * f + 6.93147188e-1f;
+  p = p * f + 1.0f;
+  vec const scale = float_of((bits_of(t) - bits_of(shift) + 127) << 23);
+  return x < -126.0f ? vec{} : p * scale;
+}
+
+/// tanh to 2e-7 absolute.
+inline vec tanh(vec x) { return 1.0f - 2.0f / (exp2(x * 2.885390081777927f) + 1.0f); }
+
+/// Lane i of the first, and of the second, half of a butterfly step that swaps blocks of S lanes between two vectors.
+constexpr int low_lane(int i, int s) { return (i & s) == 0 ? i : lanes + i - s; }
+constexpr int high_lane(int i, int s) { return (i & s) == 0 ? i + s : lanes + i; }
+
+template <int S, int... I> void swap_blocks(vec& a, vec& b, std::integer_sequence<int, I...>) {
+  vec const low = __builtin_shufflevector(a, b, low_lane(I, S)...);
+  b = __builtin_shufflevector(a, b, high_lane(I, S)...);
+  a = low;
+}
+
+/// x[i][j] ↔ x[j][i].
+template <int S = lanes / 2> [[gnu::always_inline]] inline void transpose(vec (&x)[lanes]) {
+  unroll<lanes>([&](auto i) {
+    if constexpr ((i & S) == 0) swap_blocks<S>(x[i], x[i + S], std::make_integer_sequence<int, lanes>{});
+  });
+  if constexpr (S > 1) transpose<S / 2>(x);
+}
+
+/// Sum, and maximum, of all lanes, halving the vector each time.
+inline float sum_of(vec v) {
+  float x[lanes];
+  store(x, v);
+  for (int n = lanes / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) x[i] += x[i + n];
+  return x[0];
+}
+inline float max_of(vec v) {
+  float x[lanes];
+  store(x, v);
+  for (int n = lanes / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; ++i) x[i] = x[i] > x[i + n] ? x[i] : x[i + n];
+  return x[0];
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a block of logits (tile.hpp) to softmax weights and their sums over query rows. Everything is in base 2.
+#pragma once
+
+#include <cmath>
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/tile.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+inline constexpr float below_all_logits = -1e30f;
+
+/// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to `peak` and `sum`.
+inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* sum) {
+  for (int r = 0; r < row_block; ++r) {
+    vec m = z[r][0];
+    for (int v = 1; v < tile_vectors; ++v) m = max(m, z[r][v]);
+    peak[r] = std::max(max_of(m), below_all_logits);
+    vec s = {};
+    for (vec& x : z[r]) x = exp2(x - splat(peak[r])), s += x;
+    sum[r] = sum_of(s);
+  }
+}
+
+/// Takes rows' (peak, sum) of one more tile into running ones.  (rows) each
+inline void merge(std::int64_t rows, float const* peak, float const* sum, float* all_peak, float* all_sum) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float const top = std::max(peak[r], all_peak[r]);
+    all_sum[r] = all_sum[r] * std::exp2(all_peak[r] - top) + sum[r] * std::exp2(peak[r] - top);
+    all_peak[r] = top;
+  }
+}
+
+/// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G, tile_tokens)
+inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, float* columns, vec& largest) {
+  int const count = std::min(row_block, q.rows - row);
+  for (int r = 0; r < count; ++r) {
+    float* const column = columns + (row + r) / q.window * tile_tokens;
+    for (int v = 0; v < tile_vectors; ++v) {
+      vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
+      largest = max(w, largest);
+      store(column + v * lanes, load(column + v * lanes) + w);
+    }
+  }
+}
+
+/// Reduces (G, stride) floats over the query heads to x(0, j), j < n.  n is a multiple of lanes
+inline void reduce_heads(group_reduce how, std::int32_t group, std::int64_t stride, std::int64_t n, float* x) {
+  float const share = how == group_reduce::mean ? 1.0f / static_cast<float>(group) : 1.0f;
+  for (std::int64_t j = 0; j < n; j += lanes) {
+    vec sum = load(x + j);
+    for (std::int32_t g = 1; g < group; ++g) {
+      vec const next = load(x + g * stride + j);
+      sum = how == group_reduce::max ? max_or_nan(sum, next) : sum + next;
+    }
+    store(x + j, sum * share);
+  }
+}
+
+/// A weight above this means that the LSE belongs to other logits.
+inline constexpr float largest_sound_weight = 1.001f;
+
+[[noreturn]] inline void refuse_weights(char const* verb) {
+  contract::violate(verb, ": an attention weight exp(z − lse) is above 1; the scale, the softcap or the log_base of the LSE is not the "
+                          "one that the engine's softmax used (FlashInfer gives log_base::two)");
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Logits of a block of query rows and a tile of tokens. Every layout and element type is first gathered into one packed form, and
+// each dot product is one chain of additions over d, so that no bit depends on layout, page size, threads or the tile's neighbours.
+//
+//   tokens   (D, tile_tokens) floats, lanes are tokens; D padded with zeros to whole vectors, missing tokens repeat the last one
+//   queries  (rows/row_block, D/lanes, row_block, lanes) floats, scaled; rows padded to whole blocks by copies
+#pragma once
+
+#include <algorithm>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/queries.hpp>
+#include <kvevict/kernels/simd.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+// The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors tokens, 1 query.
+#if defined(__ARM_NEON)
+inline constexpr int row_block = 8;
+#else
+inline constexpr int row_block = lanes == 16 ? 8 : 4;
+#endif
+inline constexpr int tile_vectors = 3;
+inline constexpr int tile_tokens = tile_vectors * lanes;
+
+constexpr std::int64_t tile_floats(std::int64_t head_dim) { return padded(head_dim, lanes) * tile_tokens; }
+
+/// f(T{}) with the storage type of a floating dtype.
+template <class F> decltype(auto) with_type(dtype type, F&& f) {
+  return type == dtype::f16 ? f(f16{}) : type == dtype::bf16 ? f(bf16{}) : f(float{});
+}
+
+/// Start of the rows of `count` tokens from `first`; beyond them the last one again, up to `wanted`.
+template <class Entry>
+void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, int count,
+                   int wanted, std::byte const** out) {
+  std::int64_t const size = view.pages.page_size;
+  std::int64_t page = first / size, slot = first - page * size;
+  for (int i = 0; i < count; ++page, slot = 0) {
+    std::byte const* p = c.rows.page(view.pages.entry(b, h, page)) + c.rows.row_offset(h, slot);
+    for (; i < count && slot < size; ++slot, p += c.rows.slot_stride) out[i++] = p;
+  }
+  for (int i = count; i < wanted; ++i) out[i] = out[count - 1];
+}
+
+/// Elements [first, first + lanes) of a row as floats, zeros beyond its width.
+template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::int32_t first, std::int32_t width) {
+  constexpr auto size = static_cast<std::int32_t>(sizeof(T));
+  if (m.n_runs == 1 && first + lanes <= width) return load_as_float<T>(row + first * size);
+  float out[lanes] = {};
+  std::int32_t const per_run = m.run_bytes / size;
+  std::int32_t run = first / per_run, at = first - run * per_run;
+  for (int i = 0; i < std::min(lanes, width - first); ++i) {
+    T x;
+    std::memcpy(&x, row + run * m.run_stride + at * size, sizeof x);
+    out[i] = to_float(x);
+    if (++at == per_run) at = 0, ++run;
+  }
+  return load(out);
+}
+
+/// Gathers `count` ≥ 1 tokens of row (b, h) from `first` into a tile.  → (D, tile_tokens)
+template <class Entry>
+void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, int count,
+                 float* tile) {
+  std::byte const* rows[tile_tokens];
+  row_addresses(view, c, b, h, first, count, tile_tokens, rows);
+  auto const width = static_cast<std::int32_t>(c.width());
+  with_type(c.type, [&](auto type) {
+    using T = decltype(type);
+    for (int v = 0; v < tile_tokens; v += lanes)
+      for (std::int32_t d = 0; d < width; d += lanes) {
+        vec x[lanes];
+        unroll<lanes>([&](auto i) { x[i] = read_chunk<T>(rows[v + i], c.rows, d, width); });
+        transpose(x);
+        unroll<lanes>([&](auto i) { store(tile + (d + i) * tile_tokens + v, x[i]); });
+      }
+  });
+}
+
+/// Some query rows of the G heads of one KV head: row r is window row r % window of query head r / window.
+struct query_block {
+  float* packed;        // queries × scale, see above
+  float* lse;           // (rows) base 2
+  float* after;         // (rows) multiplies tanh under a softcap
+  std::int32_t* sees;   // (rows) how many tokens of the cache it sees
+  std::int32_t rows, window, head_dim;
+  std::int32_t all_see; // tokens that every row sees
+  bool capped;
+
+  float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
+};
+
+/// Floats of a block of that many rows, and one taken from scratch.
+constexpr std::int64_t query_block_floats(std::int64_t rows, std::int64_t head_dim) {
+  return padded(rows, row_block) * (padded(head_dim, lanes) + 3);
+}
+inline query_block make_query_block(float* memory, std::int32_t rows, std::int32_t head_dim) {
+  std::int64_t const n = padded(rows, row_block);
+  float* const rest = memory + n * padded(head_dim, lanes);
+  return {memory, rest, rest + n, reinterpret_cast<std::int32_t*>(rest + 2 * n), 0, 0, head_dim, 0, false};
+}
+
+/// Fills a block with query rows [first, first + window) of the heads of KV head h, so that logits come out in base 2. Row w sees
+/// `sees + w·step` tokens. `gains` (one per window row) multiply the logits, or null.
+inline void pack_queries(query_block& out, query_rows const& q, std::int64_t first, std::int32_t window, std::int32_t h,
+                         std::int32_t group, std::int32_t sees, std::int32_t step, float const* gains) {
+  out.rows = window * group, out.window = window, out.all_see = sees, out.capped = q.softcap != 0;
+  constexpr float log2_e = 1.44269504088896341f;
+  row_map const contiguous{nullptr, 0, 0, 0, 0, 0, 0, q.head_dim * size_of(q.type), 1};
+  std::int64_t const chunks = padded(q.head_dim, lanes) / lanes;
+  for (std::int32_t r = 0; r < padded(out.rows, row_block); ++r) {
+    std::int32_t const w = r % window, hq = std::min(r / window, group - 1) + h * group;
+    float const gain = (gains == nullptr ? 1.0f : gains[w]) * log2_e;
+    float const factor = out.capped ? q.logit_scale() / q.softcap : q.logit_scale() * gain;
+    out.after[r] = q.softcap * gain;
+    out.sees[r] = sees + w * step;
+    auto const* row = static_cast<std::byte const*>(q.data) + ((first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
+    float* to = out.packed + ((r / row_block) * chunks * row_block + r % row_block) * lanes;
+    with_type(q.type, [&](auto type) {
+      for (std::int32_t d = 0; d < q.head_dim; d += lanes, to += row_block * lanes)
+        store(to, read_chunk<decltype(type)>(row, contiguous, d, q.head_dim) * factor);
+    });
+  }
+}
+
+/// The block's LSE as the engine gave it, in base 2.
+inline void fill_lse(query_block& out, query_rows const& q, std::int64_t first, std::int32_t h, std::int32_t group) {
+  for (std::int32_t r = 0; r < out.rows; ++r) {
+    float const x = q.lse[(first + r % out.window) * q.lse_token_stride + (h * group + r / out.window) * q.lse_head_stride];
+    out.lse[r] = q.base == log_base::two ? x : x * 1.44269504088896341f;
+  }
+}
+
+/// z = q · tile for one block of query rows.  → (row_block, tile_tokens)
+inline void multiply(float const* q, float const* tile, std::int64_t head_dim, vec (&z)[row_block][tile_vectors]) {
+  vec sum[row_block][tile_vectors] = {};
+  for (std::int64_t d = 0; d < head_dim; d += lanes, q += row_block * lanes)
+    for (int i = 0; i < lanes; ++i, tile += tile_tokens) {
+      vec k[tile_vectors];
+      unroll<tile_vectors>([&](auto v) { k[v] = load(tile + v * lanes); });
+      unroll<row_block>([&](auto r) {
+        vec const x = splat(q[r * lanes + i]);
+        unroll<tile_vectors>([&](auto v) { sum[r][v] += x * k[v]; });
+      });
+    }
+  unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { z[r][v] = sum[r][v]; }); });
+}
+
+/// Token numbers of a vector, starting at `first`.
+inline ivec count_from(std::int64_t first) {
+  ivec x;
+  for (int i = 0; i < lanes; ++i) x[i] = static_cast<std::int32_t>(first) + i;
+  return x;
+}
+
+/// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see the token.
+inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, vec (&z)[row_block][tile_vectors]) {
+  multiply(q.block(row), tile, q.head_dim, z);
+  if (q.capped)
+    for (int r = 0; r < row_block; ++r)
+      for (vec& x : z[r]) x = tanh(x) * q.after[row + r];
+  if (first + tile_tokens > q.all_see)
+    for (int r = 0; r < row_block; ++r)
+      for (int v = 0; v < tile_vectors; ++v)
+        z[r][v] = count_from(first + v * lanes) < q.sees[row + r] ? z[r][v] : splat(-__builtin_inff());
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention that the last query rows pay to every token.
+#pragma once
+
+#include <atomic>
+
+#include <kvevict/kernels/pool.hpp>
+#include <kvevict/kernels/window_rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+template <class Entry> class window_pass {
+ public:
+  window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out)
+      : ctx_(ctx), view_(view), keys_(*view.find(role::k)), q_(q), o_(o), out_(out), shape_(window_shape_of(q, o, out)) {}
+
+  /// Scores as many rows from `first` on as scratch allows; the next row to do.
+  std::int64_t run(std::int64_t first) {
+    frame f(ctx_.scratch());
+    window_row* const rows = f.take<window_row>(out_.count() - first);
+    std::int64_t count = 0, next = first, room = kept_weights_bytes * ctx_.concurrency();
+    for (; next < out_.count(); ++next) {
+      if (!out_.rows[next].active || out_.rows[next].tokens == 0) continue;
+      window_row const w = describe_window(q_, o_, out_, next);
+      room -= shape_.normalised ? 0 : std::min(w.weight_bytes(), kept_weights_bytes);
+      if (count > 0 && room < 0) break;
+      rows[count++] = take_window(f, w, shape_, q_, o_, out_);
+    }
+    share_ = shape_.share_floats();
+    memory_ = f.take<float>(share_ * ctx_.concurrency());
+    score(rows, count);
+    return next;
+  }
+
+ private:
+  void score(window_row const* rows, std::int64_t count) {
+    std::int64_t const items = (shape_.tiles() + tiles_per_item - 1) / tiles_per_item;
+    auto const each_item = [&](auto step) {
+      ctx_.for_each(count * items, [&](std::int64_t i, std::int32_t slot) {
+        window_row const& w = rows[i / items];
+        std::int64_t const first = i % items * tiles_per_item;
+        if (first < w.tiles) (this->*step)(w, first, std::min(first + tiles_per_item, w.tiles), memory_ + slot * share_);
+      });
+    };
+    if (!shape_.normalised) {
+      each_item(&window_pass::measure);
+      ctx_.for_each(count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); });
+    }
+    each_item(&window_pass::sum_columns);
+    if (too_large_) refuse_weights("window_scores");
+    if (shape_.pool_width > 1)
+      ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
+  }
+
+  query_block pack(window_row const& w, float* memory) const {
+    query_block q = make_query_block(memory, w.window * shape_.group, q_.head_dim);
+    bool const causal = o_.sees == visibility::causal && out_.positions == nullptr;
+    pack_queries(q, q_, w.first_query, w.window, w.h, shape_.group, causal ? w.first_token + 1 : w.tokens, causal ? 1 : 0, w.gains);
+    if (w.lse != nullptr) q.lse = w.lse;
+    else if (shape_.normalised) fill_lse(q, q_, w.first_query, w.h, shape_.group);
+    return q;
+  }
+
+  void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
+    std::int64_t const first = tile * tile_tokens;
+    pack_tokens(view_, keys_, w.b, w.h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, w.tokens - first)), to);
+  }
+
+  /// Maximum and sum of every row in each tile, and the exponentials where they are kept.
+  void measure(window_row const& w, std::int64_t first, std::int64_t last, float* memory) {
+    query_block const q = pack(w, memory);
+    float* const tokens = memory + shape_.query_floats();
+    for (std::int64_t t = first; t < last; ++t) {
+      pack_tile(w, t, tokens);
+      for (int r = 0; r < w.rows; r += row_block) {
+        vec z[row_block][tile_vectors];
+        logits(q, r, tokens, t * tile_tokens, z);
+        exponentiate(z, w.peak + t * w.rows + r, w.sum + t * w.rows + r);
+        if (w.weights != nullptr) std::memcpy(w.weights + (t * w.rows + r) * tile_tokens, &z, sizeof z);
+      }
+    }
+  }
+
+  /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to be multiplied with.
+  void normalise(window_row const& w) const {
+    float sum[row_block];
+    for (std::int32_t r = 0; r < w.rows; r += row_block) {
+      std::fill(sum, sum + row_block, 0.0f), std::fill(w.lse + r, w.lse + r + row_block, below_all_logits);
+      for (std::int64_t t = 0; t < w.tiles; ++t) merge(row_block, w.peak + t * w.rows + r, w.sum + t * w.rows + r, w.lse + r, sum);
+      for (int i = 0; i < row_block; ++i) w.lse[r + i] += std::log2(sum[i]);
+      if (w.weights != nullptr)
+        for (std::int64_t t = 0; t < w.tiles; ++t)
+          for (int i = 0; i < row_block; ++i) w.peak[t * w.rows + r + i] = std::exp2(w.peak[t * w.rows + r + i] - w.lse[r + i]);
+    }
+  }
+
+  void sum_columns(window_row const& w, std::int64_t first, std::int64_t last, float* memory) {
+    query_block const q = w.weights == nullptr ? pack(w, memory) : query_block{};
+    float* const tokens = memory + shape_.query_floats();
+    float* const columns = tokens + tile_floats(q_.head_dim);  // (G, tile_tokens)
+    vec largest = {};
+    for (std::int64_t t = first; t < last; ++t) {
+      std::fill(columns, columns + shape_.group * tile_tokens, 0.0f);
+      if (w.weights != nullptr) add_kept(w, t, columns);
+      else {
+        pack_tile(w, t, tokens);
+        for (int r = 0; r < w.rows; r += row_block) {
+          vec z[row_block][tile_vectors];
+          logits(q, r, tokens, t * tile_tokens, z);
+          add_weights(z, q, r, columns, largest);
+        }
+      }
+      put(w, t * tile_tokens, columns);
+    }
+    if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.store(true, std::memory_order_relaxed);
+  }
+
+  void add_kept(window_row const& w, std::int64_t t, float* columns) const {
+    for (std::int32_t r = 0; r < w.window * shape_.group; ++r) {
+      vec const share = splat(w.peak[t * w.rows + r]);
+      float* const column = columns + r / w.window * tile_tokens;
+      float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
+      for (int j = 0; j < tile_tokens; j += lanes) store(column + j, load(column + j) + load(weights + j) * share);
+    }
+  }
+
+  /// A tile's sums, reduced, to the scores; or as they are to the heads that are pooled one by one.
+  void put(window_row const& w, std::int64_t first, float* columns) const {
+    float const share = o_.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(w.window, 1)) : 1.0f;
+    for (std::int64_t j = 0; j < shape_.group * tile_tokens; j += lanes) store(columns + j, load(columns + j) * share);
+    if (w.heads != nullptr)
+      for (std::int32_t g = 0; g < shape_.group; ++g)
+        std::copy_n(columns + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
+    else {
+      reduce_heads(o_.group, shape_.group, tile_tokens, tile_tokens, columns);
+      std::copy_n(columns, std::min<std::int64_t>(tile_tokens, w.tokens - first), out_.scores(w.index).data + first);
+    }
+  }
+
+  void pool_heads(window_row const& w, float* memory) const {
+    std::int64_t const stride = w.tiles * tile_tokens;
+    for (std::int32_t g = 0; g < shape_.group; ++g) pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
+    reduce_heads(o_.group, shape_.group, stride, stride, w.heads);
+    std::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
+  }
+
+  host& ctx_;
+  layer_view<Entry> const& view_;
+  component const& keys_;
+  query_rows const& q_;
+  window_options const& o_;
+  score_rows const& out_;
+  window_shape shape_;
+  std::int64_t share_ = 0;
+  float* memory_ = nullptr;
+  std::atomic<bool> too_large_{false};
+};
+
+/// Attention that the last W query rows of a sequence pay to each of its tokens.
+///
+///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over g
+///
+/// With an LSE (and no step gain) a weight is exp(z − lse). Row i of n causal rows sees tokens [0, N−n+i]; `visibility::all` rows come
+/// after the cache and see all of it. Tokens that no row sees score 0.
+///
+/// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
+/// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and those of a head
+///          that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
+/// Errors   contract_violation if a sequence hands in fewer rows than the window needs, a weight is above 1 + 1e-3, rows are scattered
+///          and W > 1, or rows come after the cache without LSE.
+template <class Entry>
+void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
+            score_rows const& out) {
+  expect_window(q, o, out);
+  window_pass<Entry> pass(ctx, view, q, o, out);
+  for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -62,6 +62,11 @@ template <class Entry = std::int32_t> struct layer_view {
   layer_view with_order(row_order o) const { layer_view out = *this; out.order = o; return out; }
   layer_view with_read_only(std::int32_t const* tokens) const { layer_view out = *this; out.read_only = tokens; return out; }
 
+  /// One row serves all heads (MLA, common positions): what is written for one head is written for all.
+  bool shared_by_heads(component const& c) const {
+    return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
+  }
+
   /// First byte of the row of token t in component c.
   std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
     std::int64_t const page = t / pages.page_size;

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evicts in place: kept tokens move to the front of their rows, the pages behind them are free.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include <kvevict/apply/moves.hpp>
+#include <kvevict/cache/validate.hpp>
+#include <kvevict/kernels/move_rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// What a compaction did: physical lengths afterwards (logical positions have not changed) and the pages that hold nothing any more.
+template <class Entry> class compacted {
+ public:
+  /// Row b·heads + h.
+  slice<std::int32_t const> lengths() const { return {plan_.lengths.data(), plan_.rows()}; }
+  std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths()[std::int64_t{b} * plan_.heads + h]; }
+
+  /// All freed entries of the page table, tag bits stripped, each once. None for contiguous caches.
+  slice<Entry const> freed_pages() const { return {freed_.data(), static_cast<std::int64_t>(freed_.size())}; }
+  /// Those of one row of the table: b·heads + h when every head has its own, else b.
+  slice<Entry const> freed_pages(std::int64_t row) const {
+    auto const r = static_cast<std::size_t>(row);
+    return {freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
+  }
+
+  row_order order() const { return plan_.order; }
+  move_plan const& moves() const { return plan_; }
+  std::int64_t bytes_moved() const { return bytes_moved_; }
+
+ private:
+  template <class Context, class E>
+  friend void compact(Context&, layer_view<E> const&, keep_set const&, compaction, compacted<E>&);
+  template <class Context, class E> friend void apply(Context&, layer_view<E> const&, move_plan const&, compacted<E>&);
+
+  template <class Context> void move(Context& ctx, layer_view<Entry> const& v);
+  void free_pages(layer_view<Entry> const& v);
+
+  move_plan plan_;
+  std::vector<Entry> freed_;
+  std::vector<std::int64_t> freed_begin_;
+  std::int64_t bytes_moved_ = 0;
+};
+
+namespace moves {
+
+/// A plan from elsewhere can be executed front to back without losing a token it keeps.
+template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan const& p, std::int64_t row) {
+  auto const r = static_cast<std::size_t>(row);
+  auto const b = static_cast<std::int32_t>(row / v.heads()), h = static_cast<std::int32_t>(row % v.heads());
+  std::int32_t const before = p.lengths_before[r], after = p.lengths[r], fixed = std::min(before, v.read_only_tokens(b));
+  KVEVICT_EXPECTS(before == v.length(b, h), "apply: sequence ", b, ", head ", h, " has ", v.length(b, h), " tokens, but the moves are for ", before,
+                  "; plan again after the cache has changed");
+  KVEVICT_EXPECTS(after >= fixed && after <= before, "apply: sequence ", b, ", head ", h, " would have ", after, " tokens, outside [", fixed, ", ",
+                  before, "]: its read-only prefix and its length; correct move_plan::lengths");
+  KVEVICT_EXPECTS(v.pages.per_head() || after == p.lengths[r - static_cast<std::size_t>(h)], "apply: heads 0 and ", h, " of sequence ", b,
+                  " would have different lengths but share a page table; use equal counts, or give every head its own table");
+  std::int64_t const first = p.row_begin[r], last = p.row_begin[r + 1];
+  for (std::int64_t i = first; i < last; ++i) {
+    auto const k = static_cast<std::size_t>(i);
+    std::int32_t const from = p.sources[k], to = p.destinations[k];
+    bool const sound = from < before && to < after && to >= fixed && to < from;
+    bool const ascending = i == first || (p.sources[k - 1] < from && p.destinations[k - 1] < to);
+    KVEVICT_EXPECTS(sound && ascending, "apply: move ", i - first, " of sequence ", b, ", head ", h, " is ", from, " to ", to,
+                    "; sources and destinations must ascend, destinations lie below their sources, behind the ", fixed,
+                    " read-only tokens and below the new length ", after);
+  }
+  bool const in_order = first == last || p.destinations[static_cast<std::size_t>(first)] == after - (last - first);
+  KVEVICT_EXPECTS(in_order || p.order == row_order::scattered, "apply: the moves of sequence ", b, ", head ", h,
+                  " fill holes, but the plan calls its rows ascending; set move_plan::order to scattered");
+}
+
+template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
+  auto const rows = static_cast<std::size_t>(v.rows());
+  KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences, " sequences of ", p.heads,
+                  " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
+  KVEVICT_EXPECTS(p.row_begin.size() == rows + 1 && p.lengths.size() == rows && p.lengths_before.size() == rows &&
+                      p.destinations.size() == p.sources.size() && p.row_begin[0] == 0 && p.row_begin[rows] == p.moves() &&
+                      std::is_sorted(p.row_begin.begin(), p.row_begin.end()),
+                  "apply: the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
+  KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
+                  "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set move_plan::order");
+  for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(v, p, r);
+}
+
+/// Scales that cover a page or a channel would be wrong for a token that comes from another page.
+template <class Entry> void expect_movable(layer_view<Entry> const& v, move_plan const& p) {
+  for (component const& c : v)
+    KVEVICT_EXPECTS(c.scope != quant_scope::page_channel || p.moves() == 0, "compact: component ", name_of(c.what),
+                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+}
+
+}  // namespace moves
+
+template <class Entry> template <class Context> void compacted<Entry>::move(Context& ctx, layer_view<Entry> const& v) {
+  moves::expect_movable(v, plan_);
+  kernels::move_rows(ctx, v, plan_);
+  bytes_moved_ = 0;
+  for (std::int64_t r = 0; r < v.rows(); ++r)
+    for (component const& c : v)
+      if (c.alias_of < 0 && (r % v.heads() == 0 || !v.shared_by_heads(c)))
+        bytes_moved_ += (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) * c.rows.row_bytes();
+  free_pages(v);
+}
+
+template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const& v) {
+  freed_.clear();
+  freed_begin_.assign(1, 0);
+  std::int64_t const P = v.pages.page_size;
+  for (std::int64_t t = 0; t < v.pages.rows(); ++t) {
+    std::int64_t const r = v.pages.per_head() ? t : t * v.heads();
+    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+    std::int64_t const used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
+    std::int64_t const before = v.pages.is_identity() ? used : (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
+    for (std::int64_t i = used; i < before; ++i) freed_.push_back(v.pages.entry(b, h, i));
+    freed_begin_.push_back(static_cast<std::int64_t>(freed_.size()));
+  }
+}
+
+/// Moves the kept tokens of every row to its front, in all components of the cache; the rest is forgotten.
+///
+///   stable       order kept, destination ≤ source      fill_holes   the fewest moves; afterwards use view.with_order(done.order())
+///
+/// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table.
+/// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
+/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a table that heads
+///          share; rows common to all heads but different sets; page-wise quantisation. The cache is untouched then, `out` unspecified.
+template <class Context, class Entry>
+void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, compacted<Entry>& out) {
+  validate(view, ctx.scratch());
+  plan_moves(ctx, view, keep, mode, out.plan_);
+  out.move(ctx, view);
+}
+
+template <class Context, class Entry>
+compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode = compaction::stable) {
+  compacted<Entry> out;
+  compact(ctx, view, keep, mode, out);
+  return out;
+}
+
+/// Executes a plan that was inspected, stored or made elsewhere; checked again, as a whole, before anything moves.
+template <class Context, class Entry>
+void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
+  validate(view, ctx.scratch());
+  moves::expect_plan(view, plan);
+  out.plan_ = plan;
+  out.move(ctx, view);
+}
+
+template <class Context, class Entry> compacted<Entry> apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan) {
+  compacted<Entry> out;
+  apply(ctx, view, plan, out);
+  return out;
+}
+
+}  // namespace v0
+}  // namespace kvevict

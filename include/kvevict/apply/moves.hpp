@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a keep set to moves, and the checks that both must pass before a cache is written.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/move_plan.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace moves {
+
+enum fault : std::int32_t { none, other_length, out_of_order, prefix_lost };
+
+template <class Entry> fault fault_of(layer_view<Entry> const& v, keep_set const& keep, std::int64_t r) {
+  auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+  slice<std::int32_t const> const kept = keep.row(r);
+  std::int32_t const n = v.length(b, h), fixed = std::min(n, v.read_only_tokens(b));
+  if (keep.lengths[static_cast<std::size_t>(r)] != n) return other_length;
+  bool ascending = kept.empty() || (kept[0] >= 0 && kept[kept.size - 1] < n);
+  for (std::int64_t i = 1; i < kept.size; ++i) ascending &= kept[i - 1] < kept[i];
+  if (!ascending) return out_of_order;
+  return fixed > 0 && (kept.size < fixed || kept[fixed - 1] != fixed - 1) ? prefix_lost : none;
+}
+
+template <class Entry> void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep, std::int64_t r, fault f) {
+  std::int64_t const b = r / v.heads(), h = r % v.heads();
+  std::int32_t const n = v.length(static_cast<std::int32_t>(b), static_cast<std::int32_t>(h));
+  if (f == other_length)
+    contract::violate(verb, ": sequence ", b, ", head ", h, " has ", n, " tokens, but the keep set was planned for ",
+                      keep.lengths[static_cast<std::size_t>(r)], "; plan again after the cache has changed");
+  if (f == out_of_order)
+    contract::violate(verb, ": the kept tokens of sequence ", b, ", head ", h, " are not strictly ascending within [0, ", n,
+                      "); sort them and drop doubles");
+  contract::violate(verb, ": the keep set drops a token of the read-only prefix of sequence ", b, ", head ", h, " (",
+                    v.read_only_tokens(static_cast<std::int32_t>(b)), " tokens); protect the prefix in the policy, or copy it first");
+}
+
+/// The keep set belongs to this view, and keeps its read-only prefixes.
+template <class Context, class Entry> void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
+  auto const rows = static_cast<std::size_t>(v.rows());
+  KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ", keep.sequences, " sequences of ",
+                  keep.heads, " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
+  KVEVICT_EXPECTS(keep.row_begin.size() == rows + 1 && keep.lengths.size() == rows && keep.row_begin[0] == 0 &&
+                      keep.row_begin[rows] == keep.kept() && std::is_sorted(keep.row_begin.begin(), keep.row_begin.end()),
+                  verb, ": the keep set's row_begin and lengths do not describe its tokens; fill them as plan() does");
+  frame scratch(ctx.scratch());
+  auto* const faults = scratch.template take<fault>(v.rows());
+  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); });
+  for (std::int64_t r = 0; r < v.rows(); ++r)
+    if (faults[r] != none) violate(verb, v, keep, r, faults[r]);
+  if (v.pages.per_head()) return;
+  for (std::int64_t r = 0; r < v.rows(); ++r) {
+    std::int64_t const first = r / v.heads() * v.heads();
+    KVEVICT_EXPECTS(keep.row(r).size == keep.row(first).size, verb, ": heads 0 and ", r - first, " of sequence ", r / v.heads(), " keep ",
+                    keep.row(first).size, " and ", keep.row(r).size,
+                    " tokens but share a page table; use a policy with equal counts per head, or give every head its own table");
+  }
+}
+
+/// Kept tokens of a row that stay where they are when the row is filled in that way; they are the first ones.
+inline std::int64_t unmoved(slice<std::int32_t const> kept, compaction mode) {
+  if (mode == compaction::fill_holes) return std::lower_bound(kept.begin(), kept.end(), kept.size) - kept.begin();
+  std::int64_t low = 0, high = kept.size;  // kept[i] − i never falls
+  while (low < high) {
+    std::int64_t const middle = (low + high) / 2;
+    if (kept[middle] == middle) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/// Slots of [0, kept.size) that no kept token occupies, in ascending order.
+inline void write_holes(slice<std::int32_t const> kept, std::int64_t stay, std::int32_t* out) {
+  std::int32_t slot = 0;
+  for (std::int64_t i = 0; i < stay; ++i, ++slot)
+    while (slot < kept[i]) *out++ = slot++;
+  while (slot < kept.size) *out++ = slot++;
+}
+
+}  // namespace moves
+
+/// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
+///
+/// Cost     O(kept), one worker per row.  Errors  contract_violation: the keep set does not fit the view, drops a read-only token, or has
+///          different counts for heads that share a table.
+template <class Context, class Entry>
+void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
+  moves::expect_keep("compact", ctx, view, keep);
+  auto const rows = static_cast<std::size_t>(view.rows());
+  out.sequences = keep.sequences, out.heads = keep.heads;
+  out.lengths_before = keep.lengths;
+  out.lengths.resize(rows), out.row_begin.resize(rows + 1);
+  out.row_begin[0] = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    slice<std::int32_t const> const kept = keep.row(static_cast<std::int64_t>(r));
+    out.lengths[r] = static_cast<std::int32_t>(kept.size);
+    out.row_begin[r + 1] = out.row_begin[r] + kept.size - moves::unmoved(kept, mode);
+  }
+  out.sources.resize(static_cast<std::size_t>(out.row_begin[rows]));
+  out.destinations.resize(out.sources.size());
+  ctx.for_each(view.rows(), [&](std::int64_t r, std::int32_t) {
+    slice<std::int32_t const> const kept = keep.row(r);
+    std::int64_t const first = out.row_begin[static_cast<std::size_t>(r)], stay = kept.size - (out.row_begin[static_cast<std::size_t>(r) + 1] - first);
+    std::copy(kept.begin() + stay, kept.end(), out.sources.begin() + first);
+    moves::write_holes(kept, stay, out.destinations.data() + first);
+  });
+  out.order = view.order;
+  for (std::size_t r = 0; r < rows; ++r)  // in order still, where the holes lay behind all that stayed
+    if (out.row_begin[r] != out.row_begin[r + 1] &&
+        out.destinations[static_cast<std::size_t>(out.row_begin[r])] < out.lengths[r] - (out.row_begin[r + 1] - out.row_begin[r]))
+      out.order = row_order::scattered;
+}
+
+template <class Context, class Entry>
+move_plan plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode = compaction::stable) {
+  move_plan out;
+  plan_moves(ctx, view, keep, mode, out);
+  return out;
+}
+
+}  // namespace v0
+}  // namespace kvevict

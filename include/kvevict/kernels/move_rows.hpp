@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Executes a move plan: the row of every moved token, in every component.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/move_plan.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// Scratch that `move_rows` takes: none, the addresses of a few moves at a time live on the stack.
+constexpr std::int64_t move_rows_bytes() { return 0; }
+
+namespace moving {
+
+inline constexpr std::int32_t block = 64;
+
+/// Some consecutive moves of one row: pages and slots, looked up once for all components.
+template <class Entry> struct stretch {
+  Entry from_page[block], to_page[block];
+  std::int32_t from_slot[block], to_slot[block];
+  std::int32_t size;
+
+  stretch(layer_view<Entry> const& v, move_plan const& plan, std::int64_t r, std::int64_t first, std::int64_t last)
+      : size(static_cast<std::int32_t>(std::min<std::int64_t>(last - first, block))) {
+    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+    std::int32_t const P = v.pages.page_size;
+    std::int32_t const* const from = plan.sources.data() + first;
+    std::int32_t const* const to = plan.destinations.data() + first;
+    for (std::int32_t i = 0; i < size; ++i) {
+      std::int32_t const from_index = from[i] / P, to_index = to[i] / P;
+      from_page[i] = v.pages.entry(b, h, from_index), to_page[i] = v.pages.entry(b, h, to_index);
+      from_slot[i] = from[i] - from_index * P, to_slot[i] = to[i] - to_index * P;
+    }
+  }
+};
+
+/// Run by run, so that transposed rows walk along their pages; moves of a run one after the other. Bytes 0: known at run time only.
+template <std::int32_t Bytes> void copy(row_map const& m, std::byte const* const* from, std::byte* const* to, std::int32_t n) {
+  auto const bytes = static_cast<std::size_t>(Bytes > 0 ? Bytes : m.run_bytes);
+  for (std::int64_t run = 0; run < m.n_runs; ++run)
+    for (std::int32_t i = 0; i < n; ++i) std::memcpy(to[i] + run * m.run_stride, from[i] + run * m.run_stride, bytes);
+}
+
+template <class Entry> void move(row_map const& m, stretch<Entry> const& s, std::int64_t head) {
+  std::byte const* from[block];
+  std::byte* to[block];
+  for (std::int32_t i = 0; i < s.size; ++i) {
+    from[i] = m.page(s.from_page[i]) + m.row_offset(head, s.from_slot[i]);
+    to[i] = m.page(s.to_page[i]) + m.row_offset(head, s.to_slot[i]);
+  }
+  switch (m.run_bytes) {
+    case 1: return copy<1>(m, from, to, s.size);
+    case 2: return copy<2>(m, from, to, s.size);
+    case 4: return copy<4>(m, from, to, s.size);
+    case 8: return copy<8>(m, from, to, s.size);
+    case 16: return copy<16>(m, from, to, s.size);
+    case 32: return copy<32>(m, from, to, s.size);
+    case 64: return copy<64>(m, from, to, s.size);
+    case 128: return copy<128>(m, from, to, s.size);
+    default: return copy<0>(m, from, to, s.size);
+  }
+}
+
+inline bool same_moves(move_plan const& plan, std::int64_t r, std::int64_t s) {
+  auto const at = [&](std::int64_t row) { return plan.row_begin[static_cast<std::size_t>(row)]; };
+  auto const equal = [&](std::vector<std::int32_t> const& v) {
+    return std::equal(v.begin() + at(r), v.begin() + at(r + 1), v.begin() + at(s), v.begin() + at(s + 1));
+  };
+  return equal(plan.sources) && equal(plan.destinations);
+}
+
+/// Rows that serve all heads of a sequence can only move when all heads agree.
+template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_plan const& plan) {
+  component const* const shared = std::find_if(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
+  if (shared == v.end()) return;
+  for (std::int64_t r = 0; r < v.rows(); ++r) {
+    std::int64_t const first = r / v.heads() * v.heads();
+    KVEVICT_EXPECTS(same_moves(plan, r, first), "move_rows: heads 0 and ", r - first, " of sequence ", r / v.heads(),
+                    " move different tokens, but component ", name_of(shared->what),
+                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the same tokens in all heads");
+  }
+}
+
+}  // namespace moving
+
+/// The moves of every row, in plan order, in every component; aliases move with the rows that they are, rows common to all heads once.
+///
+/// Cost     reads and writes moves × row bytes; one worker per row.
+/// Errors   contract_violation if heads that share a row disagree; nothing has moved then. The plan itself is checked by `apply`.
+template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> const& v, move_plan const& plan) {
+  moving::expect_agreement(v, plan);
+  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) {
+    auto const i = static_cast<std::size_t>(r);
+    std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads();
+    for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
+      moving::stretch<Entry> const s(v, plan, r, first, last);
+      for (component const& c : v)
+        if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, head);
+    }
+  });
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Evicts without moving: while decoding, the next token overwrites the victim's slot.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include <kvevict/apply/moves.hpp>
+#include <kvevict/cache/validate.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted and it is appended.
+/// Until then the slot is free: it still belongs to the row's length, but must not be attended to nor counted.
+class replaced {
+ public:
+  slice<std::int32_t const> slots() const { return {slots_.data(), static_cast<std::int64_t>(slots_.size())}; }
+  std::int32_t slot(std::int32_t b, std::int32_t h) const { return slots()[std::int64_t{b} * heads_ + h]; }
+  row_order order() const { return order_; }
+
+ private:
+  template <class Context, class Entry> friend void replace(Context&, layer_view<Entry> const&, keep_set const&, replaced&);
+
+  std::vector<std::int32_t> slots_;  // (B·H)
+  std::int32_t heads_ = 0;
+  row_order order_ = row_order::ascending;
+};
+
+namespace moves {
+
+template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_set const& keep, std::int64_t r) {
+  std::int64_t const b = r / v.heads(), h = r % v.heads(), first = r - h, lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
+  KVEVICT_EXPECTS(lost <= 1, "replace: sequence ", b, ", head ", h, " evicts ", lost,
+                  " tokens, but one token comes next; evict one per step, or compact");
+  for (component const& c : v) {
+    KVEVICT_EXPECTS(lost == 0 || c.scope != quant_scope::page_channel, "replace: component ", name_of(c.what),
+                    " is quantised per page and channel, so a slot cannot take another token; drop whole pages instead");
+    KVEVICT_EXPECTS(!v.shared_by_heads(c) || unmoved(keep.row(r), compaction::stable) == unmoved(keep.row(first), compaction::stable),
+                    "replace: heads 0 and ", h, " of sequence ", b, " evict different tokens, but component ", name_of(c.what),
+                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the same tokens in all heads");
+  }
+}
+
+}  // namespace moves
+
+/// The third way to apply a keep set, for policies that evict one token per decoded token: nothing moves, rows become scattered.
+///
+/// Shapes   keep set of this view (B·H rows) with N or N − 1 tokens a row → slots (B·H).
+/// Cost     O(pages) checks, O(N) a row; nothing is written; no allocation after the first call of a size.
+/// Errors   contract_violation: unsound view; keep set of another view; more than one token evicted in a row; a read-only token; unequal
+///          counts on a table that heads share; rows common to all heads but different victims; page-wise quantisation.
+template <class Context, class Entry> void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
+  validate(view, ctx.scratch());
+  moves::expect_keep("replace", ctx, view, keep);
+  for (std::int64_t r = 0; r < view.rows(); ++r) moves::expect_one_victim(view, keep, r);
+  out.slots_.resize(static_cast<std::size_t>(view.rows()));
+  out.heads_ = view.heads();
+  out.order_ = view.order;
+  for (std::int64_t r = 0; r < view.rows(); ++r) {
+    slice<std::int32_t const> const kept = keep.row(r);
+    std::int32_t const n = keep.lengths[static_cast<std::size_t>(r)];
+    std::int32_t const slot = kept.size == n ? -1 : static_cast<std::int32_t>(moves::unmoved(kept, compaction::stable));
+    out.slots_[static_cast<std::size_t>(r)] = slot;
+    if (slot >= 0 && slot != n - 1) out.order_ = row_order::scattered;
+  }
+}
+
+template <class Context, class Entry> replaced replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep) {
+  replaced out;
+  replace(ctx, view, keep, out);
+  return out;
+}
+
+}  // namespace v0
+}  // namespace kvevict

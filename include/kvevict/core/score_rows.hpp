@@ -18,6 +18,7 @@ struct row {
   std::int32_t candidates;     // M, evictable tokens
   std::int32_t budget;         // ≤ tokens; the heads stage may move it between the heads of a sequence
   bool active;                 // false: everything is kept, nothing is scored
+  std::int32_t fresh = 0;      // observe(): tokens of this rank or later have just arrived
 
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
   /// Evictable tokens that stay.

@@ -98,7 +98,7 @@ template <class Evidence> std::int32_t new_rows(Evidence const& e) {
   return e.cache.sequences() == 0 ? 0 : e.attention.rows(0);
 }
 
-/// Rows for observe(): all of them, new tokens from rank `first` on.
+/// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
 template <class Evidence, class Layers>
 score_rows observe_rows(frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
   auto const& cache = e.cache;
@@ -115,8 +115,9 @@ score_rows observe_rows(frame& scratch, Evidence const& e, protect const& keep, 
                     " tokens; append the new tokens to the cache first, one row each");
     KVEVICT_EXPECTS(out.positions == nullptr || R == 1, "observe: the rows are scattered; only single steps can be folded in");
     planning::protect_ends(scratch, out, r, 0, R);
-    it.first = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
-    it.last = std::numeric_limits<std::int32_t>::max();
+    it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
+    it.first = out.positions == nullptr ? 0 : std::numeric_limits<std::int32_t>::min();
+    it.last = out.positions == nullptr ? it.tokens : std::numeric_limits<std::int32_t>::max();
     it.budget = want.of(it.sequence);
     if (it.tokens > it.budget) it.budget = layers(layer_query{it.budget, std::min(ends, it.budget), it.tokens, want.layer, want.layer_count});
     it.candidates = it.tokens;

@@ -30,7 +30,7 @@ void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component c
   });
 }
 
-/// Folds the row's values into the state. Tokens of rank ≥ row.first are new: all their columns start from zero. No scratch.
+/// Folds the row's values into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. No scratch.
 template <class Entry>
 void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
             score_rows const& from) {
@@ -41,7 +41,7 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
     std::int64_t const column = fold.columns == nullptr ? 0 : fold.columns[in.sequence];
     for (std::int32_t j = 0; j < in.tokens; ++j) {
       float* s = &element<float>(view, state, in.sequence, in.head, j);
-      if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.first) std::fill_n(s, width, 0.0f);
+      if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) std::fill_n(s, width, 0.0f);
       float const x = from.scores(r)[j];
       s[column] = fold.how == folding::add ? s[column] + x : x;
     }

@@ -1,17 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
 // Causal attention over paged keys and values: blocks of queries against tiles of keys, softmax on the fly, never N x N.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+
+#pragma GCC diagnostic push  // GCC 12 warns about its own AVX-512 header (bug 105593)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <Eigen/Core>
+#pragma GCC diagnostic pop
 
 #include "cache.hpp"
 
 namespace llama {
 
-inline constexpr int key_tile = 128;     // keys per step
-inline constexpr int query_tile = 192;   // query rows of one KV head's group per task
+inline constexpr int key_tile = 128;    // keys per step
+inline constexpr int query_tile = 192;  // query rows per task
+inline constexpr int few_rows = 8;      // up to so many, tiles are not worth a copy: a decode step
 
 /// One task: `count` tokens of one sequence, all G query heads of one KV head.
 struct attention_task {
@@ -24,27 +32,50 @@ struct attention_task {
 
 /// Buffers of one thread.
 struct attention_scratch {
-  attention_scratch(int head_dim, int group)
-      : keys(head_dim, key_tile), values(head_dim, key_tile), queries(head_dim, std::max(query_tile, group)), sums(head_dim, queries.cols()),
-        weights(key_tile, queries.cols()), peak(queries.cols()), total(queries.cols()) {}
+  attention_scratch(int D, int group)
+      : tile(D, key_tile), queries(D, std::max(query_tile, group)), sums(D, queries.cols()), weights(key_tile, queries.cols()),
+        peak(queries.cols()), total(queries.cols()) {}
 
-  Eigen::MatrixXf keys, values, queries, sums;  // rows of D floats
-  Eigen::MatrixXf weights;                      // (rows,key_tile)
-  Eigen::ArrayXf peak, total;                   // (rows) running maximum and sum
+  std::array<float const*, key_tile> at{};  // where a tile's keys or values lie
+  Eigen::MatrixXf tile, queries, sums;      // (key_tile,D) (rows,D) (rows,D)
+  Eigen::MatrixXf weights;                  // (rows,key_tile)
+  Eigen::ArrayXf peak, total;               // (rows) running maximum and sum
 };
 
-using float_rows = Eigen::Map<Eigen::MatrixXf const>;  // a column is a row of D floats
+using vector_map = Eigen::Map<Eigen::VectorXf const>;
 
-/// Slots [start, start+n) as one block: in place where they lie in one page, else copied to `tile`.
-inline float_rows gather(float const* rows, kv_pool const& pool, head_table const& t, int start, int n, Eigen::MatrixXf& tile) {
+/// Finds slots [start, start+n) of a component; for many query rows they are brought together.
+inline void locate(float const* component, kv_pool const& pool, head_table const& t, int start, int n, bool together, attention_scratch& s) {
   int const P = pool.page_size(), D = pool.head_dim();
-  auto const address = [&](int slot) { return rows + t.row(slot, P) * std::size_t(D); };
-  if (start % P + n <= P) return {address(start), D, n};
-  for (int i = 0, run = 0; i < n; i += run) {
-    run = std::min(n - i, P - (start + i) % P);
-    std::copy_n(address(start + i), run * D, tile.data() + i * D);
+  for (int i = 0; i < n; ++i) s.at[std::size_t(i)] = component + t.row(start + i, P) * std::size_t(D);
+  for (int i = 0; together && i < n; ++i) std::copy_n(s.at[std::size_t(i)], D, s.tile.col(i).data());
+}
+
+/// weights = q k, for every located key.
+inline void add_keys(attention_scratch& s, int rows, int n) {
+  if (rows > few_rows) {
+    s.weights.topLeftCorner(n, rows).noalias() = s.tile.leftCols(n).transpose() * s.queries.leftCols(rows);
+    return;
   }
-  return {tile.data(), D, n};
+  for (int i = 0; i < n; ++i)
+    for (int r = 0; r < rows; ++r) s.weights(i, r) = s.queries.col(r).dot(vector_map(s.at[std::size_t(i)], s.queries.rows()));
+}
+
+/// sums += weights v, for every located value.
+inline void add_values(attention_scratch& s, int rows, int n) {
+  if (rows > few_rows) {
+    s.sums.leftCols(rows).noalias() += s.tile.leftCols(n) * s.weights.topLeftCorner(n, rows);
+    return;
+  }
+  auto const v = [&](int i) { return vector_map(s.at[std::size_t(i)], s.sums.rows()); };
+  int i = 0;
+  for (; i + 4 <= n; i += 4)
+    for (int r = 0; r < rows; ++r) {
+      auto const w = s.weights.col(r).segment<4>(i);
+      s.sums.col(r) += w[0] * v(i) + w[1] * v(i + 1) + w[2] * v(i + 2) + w[3] * v(i + 3);
+    }
+  for (; i < n; ++i)
+    for (int r = 0; r < rows; ++r) s.sums.col(r) += s.weights(i, r) * v(i);
 }
 
 /// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled.
@@ -68,24 +99,21 @@ inline void attend(kv_pool const& pool, attention_task const& task, int heads, i
   int const D = pool.head_dim(), n = task.count, rows = n * group;
   float const scale = 1.0f / std::sqrt(float(D));
   auto const offset = [&](int r) { return std::ptrdiff_t(r / group) * heads + r % group; };
-  for (int r = 0; r < rows; ++r) s.queries.col(r) = scale * Eigen::Map<Eigen::VectorXf const>(task.queries + offset(r) * D, D);
-  auto const q = s.queries.leftCols(rows);  // (rows,D)
-  auto sums = s.sums.leftCols(rows);        // (rows,D)
-  sums.setZero();
+  for (int r = 0; r < rows; ++r) s.queries.col(r) = scale * vector_map(task.queries + offset(r) * D, D);
+  s.sums.leftCols(rows).setZero();
   s.total.setZero();
   s.peak.setConstant(-std::numeric_limits<float>::infinity());
 
   for (int start = 0; start < task.visible; start += key_tile) {
     int const width = std::min(key_tile, task.visible - start);
-    auto const k = gather(pool.keys(), pool, *task.table, start, width, s.keys);      // (width,D)
-    auto const v = gather(pool.values(), pool, *task.table, start, width, s.values);  // (width,D)
-    auto weights = s.weights.topLeftCorner(width, rows);                              // (rows,width)
-    weights.noalias() = k.transpose() * q;
+    locate(pool.keys(), pool, *task.table, start, width, rows > few_rows, s);
+    add_keys(s, rows, width);
     for (int r = 0; r < rows; ++r) fold(s, r, width, std::clamp(task.visible - (n - 1 - r / group) - start, 0, width));
-    sums.noalias() += v * weights;
+    locate(pool.values(), pool, *task.table, start, width, rows > few_rows, s);
+    add_values(s, rows, width);
   }
   for (int r = 0; r < rows; ++r) {
-    Eigen::Map<Eigen::VectorXf>(task.out + offset(r) * D, D) = sums.col(r) / s.total[r];
+    Eigen::Map<Eigen::VectorXf>(task.out + offset(r) * D, D) = s.sums.col(r) / s.total[r];
     task.lse[offset(r)] = s.peak[r] + std::log(s.total[r]);
   }
 }

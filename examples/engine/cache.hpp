@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // The KV cache: pages of one pool, and for every sequence one page table per (layer, KV head).
 #pragma once
 
@@ -24,12 +25,15 @@ class kv_pool {
   }
 
   int take() {
-    if (free_.empty()) throw std::runtime_error("the KV pool is full; give it more pages or evict");
+    expect_free(1);
     int const page = free_.back();
     free_.pop_back();
     return page;
   }
   void give(int page) { free_.push_back(page); }
+  void expect_free(int pages) const {
+    if (pages > std::ssize(free_)) throw std::runtime_error("the KV pool is full; give it more pages or evict");
+  }
 
   int pages() const { return pages_; }
   int page_size() const { return page_size_; }
@@ -66,9 +70,11 @@ struct head_table {
 class sequence {
  public:
   sequence(kv_pool& pool, int layers, int kv_heads) : pool_(&pool), kv_heads_(kv_heads), tables_(std::size_t(layers) * std::size_t(kv_heads)) {}
-  sequence(sequence&& other) noexcept { swap(other); }
+  sequence(sequence&&) = default;
   sequence& operator=(sequence&& other) noexcept {
-    sequence(std::move(other)).swap(*this);
+    std::swap(pool_, other.pool_);
+    std::swap(next_position, other.next_position);
+    tables_.swap(other.tables_);
     return *this;
   }
   ~sequence() {
@@ -81,11 +87,17 @@ class sequence {
     sequence copy(*pool_, layers(), kv_heads_);
     copy.next_position = next_position;
     for (std::size_t i = 0; i < tables_.size(); ++i) {
-      copy.tables_[i].length = tables_[i].length;
-      copy.tables_[i].hole = tables_[i].hole;
+      copy.tables_[i] = {{}, tables_[i].length, tables_[i].hole};
       for (int page : tables_[i].pages) copy.tables_[i].pages.push_back(copy_page(page));
     }
     return copy;
+  }
+
+  /// Pages that n more tokens take from the pool.
+  int pages_for(int n) const {
+    int sum = 0, P = pool_->page_size();
+    for (auto const& t : tables_) sum += t.hole >= 0 ? 0 : std::max(0, (t.length + n + P - 1) / P - int(t.pages.size()));
+    return sum;
   }
 
   /// Makes room for n tokens and returns the first one's slot; the others follow it.
@@ -117,13 +129,6 @@ class sequence {
   int next_position = 0;  // logical: eviction does not change it
 
  private:
-  void swap(sequence& other) noexcept {
-    std::swap(pool_, other.pool_);
-    std::swap(kv_heads_, other.kv_heads_);
-    std::swap(next_position, other.next_position);
-    tables_.swap(other.tables_);
-  }
-
   int copy_page(int from) const {
     int const to = pool_->take(), P = pool_->page_size();
     auto const copy = [&](auto* rows, std::size_t size) { std::copy_n(rows + std::size_t(from) * size, size, rows + std::size_t(to) * size); };
@@ -133,8 +138,8 @@ class sequence {
     return to;
   }
 
-  kv_pool* pool_ = nullptr;
-  int kv_heads_ = 1;
+  kv_pool* pool_;
+  int kv_heads_;
   std::vector<head_table> tables_;  // (L,H)
 };
 
@@ -147,16 +152,15 @@ struct layer_tables {
 
 inline layer_tables tables_of(std::span<sequence* const> batch, int layer) {
   layer_tables out;
-  auto const each = [&](auto&& f) {
-    for (sequence* s : batch)
-      for (int h = 0; h < s->kv_heads(); ++h) f(s->table(layer, h));
-  };
-  each([&](head_table const& t) { out.columns = std::max(out.columns, int(t.pages.size())); });
-  each([&](head_table const& t) {
-    out.lengths.push_back(t.length);
-    out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
-    out.entries.insert(out.entries.end(), std::size_t(out.columns) - t.pages.size(), -1);
-  });
+  for (sequence* s : batch)
+    for (int h = 0; h < s->kv_heads(); ++h) out.columns = std::max(out.columns, int(s->table(layer, h).pages.size()));
+  for (sequence* s : batch)
+    for (int h = 0; h < s->kv_heads(); ++h) {
+      auto const& t = s->table(layer, h);
+      out.lengths.push_back(t.length);
+      out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
+      out.entries.resize(out.lengths.size() * std::size_t(out.columns), -1);
+    }
   return out;
 }
 

@@ -1,13 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
 // The forward pass: any mix of prefill chunks and decode steps of several sequences in one batch.
 #pragma once
 
 #include <omp.h>
 
-#include <Eigen/Core>
 #include <climits>
-#include <cmath>
-#include <numeric>
-#include <span>
 
 #include "attention.hpp"
 #include "cache.hpp"
@@ -15,8 +12,9 @@
 
 namespace llama {
 
-using activations = Eigen::Map<Eigen::MatrixXf>;  // a column is one token: (T,features) in memory
-using logits = Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> const>;
+using activations = Eigen::MatrixXf;  // a column is one token, so (T,features) in memory
+using row_major = Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> const>;
+using logits = row_major;
 
 /// New tokens of one sequence: a prompt, a further piece of it, or one token of a decode step.
 struct chunk {
@@ -34,71 +32,54 @@ struct record {
   std::vector<std::int32_t> row_begin;      // (B+1)
 };
 
-/// Memory that only grows.
-class buffer {
- public:
-  activations operator()(Eigen::Index rows, Eigen::Index cols) {
-    if (store_.size() < rows * cols) store_.resize(rows * cols);
-    return {store_.data(), rows, cols};
-  }
-
- private:
-  Eigen::VectorXf store_;
-};
-
-enum class into { set, add };
-
-/// y = W x, or y += W x, in tiles that the threads share.
-inline void linear(tensor const& w, activations const& x, activations y, into how = into::set) {
-  Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> const> const weight(w.data, w.rows, w.cols);
+/// y += W x in tiles that the threads share.
+inline void add_linear(tensor const& w, activations const& x, activations& y) {
+  row_major const weight(w.data, w.rows, w.cols);
   int const T = int(x.cols()), height = T < 128 ? 96 : 192, width = 256;
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (int t = 0; t < T; t += width)
     for (int o = 0; o < w.rows; o += height) {
       int const m = std::min(height, w.rows - o), n = std::min(width, T - t);
-      auto tile = y.block(o, t, m, n);
-      if (how == into::set) tile.noalias() = weight.middleRows(o, m) * x.middleCols(t, n);
-      else tile.noalias() += weight.middleRows(o, m) * x.middleCols(t, n);
+      y.block(o, t, m, n).noalias() += weight.middleRows(o, m) * x.middleCols(t, n);
     }
 }
 
-inline void rms_norm(activations const& x, tensor const& gain, float eps, activations y) {
-  Eigen::Map<Eigen::VectorXf const> const g(gain.data, gain.rows);
+inline void linear(tensor const& w, activations const& x, activations& y) {
+  y.setZero(w.rows, x.cols());
+  add_linear(w, x, y);
+}
+
+inline void rms_norm(activations const& x, tensor const& gain, float eps, activations& y) {
+  y.resize(x.rows(), x.cols());
 #pragma omp parallel for if (x.cols() > 16)
   for (Eigen::Index t = 0; t < x.cols(); ++t) {
     float const scale = 1.0f / std::sqrt(x.col(t).squaredNorm() / float(x.rows()) + eps);
-    y.col(t) = scale * x.col(t).cwiseProduct(g);
-  }
-}
-
-/// gate = silu(gate) * up
-inline void swiglu(activations gate, activations const& up) {
-#pragma omp parallel for if (gate.cols() > 16)
-  for (Eigen::Index t = 0; t < gate.cols(); ++t) {
-    auto g = gate.col(t).array();
-    g = g / (1.0f + (-g).exp()) * up.col(t).array();
+    y.col(t) = scale * x.col(t).cwiseProduct(vector_map(gain.data, gain.rows));
   }
 }
 
 class engine {
  public:
-  explicit engine(model const& m) : model_(m), cfg_(m.cfg), frequency_(cfg_.head_dim / 2) {
+  explicit engine(model const& m) : model_(m), frequency_(m.cfg.head_dim / 2) {
     for (int i = 0; i < frequency_.size(); ++i) {
-      frequency_[i] = 1.0f / float(std::pow(double(cfg_.rope_base), 2.0 * i / cfg_.head_dim));
-      if (!cfg_.rope_factors.empty()) frequency_[i] /= cfg_.rope_factors[std::size_t(i)];
+      frequency_[i] = 1.0f / float(std::pow(double(cfg().rope_base), 2.0 * i / cfg().head_dim));
+      if (!cfg().rope_factors.empty()) frequency_[i] /= cfg().rope_factors[std::size_t(i)];
     }
-    for (int i = 0; i < omp_get_max_threads(); ++i) scratch_.emplace_back(cfg_.head_dim, cfg_.group());
+    for (int i = 0; i < omp_get_max_threads(); ++i) scratch_.emplace_back(cfg().head_dim, cfg().group());
   }
 
-  config const& cfg() const { return cfg_; }
-  sequence start(kv_pool& pool) const { return {pool, cfg_.layers, cfg_.kv_heads}; }
+  config const& cfg() const { return model_.cfg; }
+  sequence start(kv_pool& pool) const { return {pool, cfg().layers, cfg().kv_heads}; }
 
-  /// Runs the new tokens of every chunk and appends them to the caches.
+  /// Runs the new tokens of every chunk and appends them to the caches, all in one pool.
   /// Returns the logits of each chunk's last `tail` tokens, chunk after chunk; they live until the next call.
   logits forward(std::span<chunk const> batch, record* seen = nullptr) {
-    begin(batch, seen);
-    for (int l = 0; l < cfg_.layers; ++l) {
-      attention_block(batch, l, seen);
+    check(batch);
+    lay_out(batch);
+    if (seen) *seen = {seen->tail, std::vector<std::vector<float>>(model_.layers.size()), std::vector<std::vector<float>>(model_.layers.size()), {}, {0}};
+    for (int l = 0; l < cfg().layers; ++l) {
+      attention_block(batch, l);
+      if (seen) keep(batch, l, *seen);
       ffn_block(model_.layers[std::size_t(l)]);
     }
     for (auto const& c : batch) c.seq->next_position += int(c.tokens.size());
@@ -112,163 +93,152 @@ class engine {
 
   /// One token for each sequence; their lengths may differ. Returns (B,vocab).
   logits decode(std::span<sequence* const> batch, std::span<int const> tokens, record* seen = nullptr) {
-    if (batch.size() != tokens.size()) throw std::invalid_argument("decode: one token per sequence");
     std::vector<chunk> chunks;
     for (std::size_t b = 0; b < batch.size(); ++b) chunks.push_back({batch[b], tokens.subspan(b, 1)});
     return forward(chunks, seen);
   }
 
  private:
-  /// Checks the batch before anything changes; lays out its tokens one after another; looks up embeddings and angles.
-  void begin(std::span<chunk const> batch, record* seen) {
-    owner_.clear();
-    position_.clear();
-    first_row_.clear();
+  struct place {
+    int chunk, index, position;
+  };
+
+  /// Refuses a batch before anything has changed.
+  void check(std::span<chunk const> batch) const {
+    int pages = 0;
     for (auto const& c : batch) {
-      if (c.seq->next_position + std::ssize(c.tokens) > cfg_.max_positions) throw std::invalid_argument("the text is longer than the model's positions");
-      for (int id : c.tokens)
-        if (id < 0 || id >= cfg_.vocab) throw std::invalid_argument("token " + std::to_string(id) + " is outside the vocabulary");
-      first_row_.push_back(int(owner_.size()));
-      owner_.insert(owner_.end(), c.tokens.size(), int(first_row_.size()) - 1);
-      for (std::size_t i = 0; i < c.tokens.size(); ++i) position_.push_back(c.seq->next_position + int(i));
+      if (&c.seq->pool() != &batch[0].seq->pool()) throw std::invalid_argument("all sequences of a batch must share one pool");
+      if (c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions) throw std::invalid_argument("the text is longer than the model's positions");
+      if (std::ranges::any_of(c.tokens, [&](int id) { return id < 0 || id >= cfg().vocab; })) throw std::invalid_argument("a token is outside the vocabulary");
+      pages += c.seq->pages_for(int(c.tokens.size()));
     }
-    auto x = rows(x_, cfg_.hidden);  // (T,hidden)
-    auto turn = rows(turn_, cfg_.head_dim);  // (T,D): D/2 cosines, D/2 sines
-    for (int t = 0; t < tokens(); ++t) {
-      auto const& c = batch[std::size_t(owner_[std::size_t(t)])];
-      int const id = c.tokens[std::size_t(t - first_row_[std::size_t(owner_[std::size_t(t)])])];
-      x.col(t) = Eigen::Map<Eigen::VectorXf const>(model_.embedding.data + std::ptrdiff_t(id) * cfg_.hidden, cfg_.hidden);
-      turn.col(t).head(frequency_.size()) = (float(position_[std::size_t(t)]) * frequency_).cos();
-      turn.col(t).tail(frequency_.size()) = (float(position_[std::size_t(t)]) * frequency_).sin();
-    }
-    if (seen) begin_record(batch, *seen);
+    if (pages > 0) batch[0].seq->pool().expect_free(pages);
   }
 
-  void attention_block(std::span<chunk const> batch, int l, record* seen) {
+  /// The tokens of all chunks one after another, with their embeddings and angles.
+  void lay_out(std::span<chunk const> batch) {
+    places_.clear();
+    for (auto const& c : batch)
+      for (int i = 0; i < std::ssize(c.tokens); ++i) places_.push_back({int(&c - batch.data()), i, c.seq->next_position + i});
+    x_.resize(cfg().hidden, std::ssize(places_));
+    turn_.resize(cfg().head_dim, std::ssize(places_));
+    for (int t = 0; t < std::ssize(places_); ++t) {
+      auto const [b, i, position] = places_[std::size_t(t)];
+      auto const id = batch[std::size_t(b)].tokens[std::size_t(i)];
+      x_.col(t) = vector_map(model_.embedding.data + std::ptrdiff_t(id) * cfg().hidden, cfg().hidden);
+      turn_.col(t) << (float(position) * frequency_).cos(), (float(position) * frequency_).sin();
+    }
+  }
+
+  void attention_block(std::span<chunk const> batch, int l) {
     auto const& w = model_.layers[std::size_t(l)];
-    int const D = cfg_.head_dim, Hq = cfg_.heads, H = cfg_.kv_heads;
-    auto x = rows(x_, cfg_.hidden), h = rows(h_, cfg_.hidden);               // (T,hidden)
-    auto q = rows(q_, Hq * D), k = rows(k_, H * D), v = rows(v_, H * D);     // (T,Hq,D) (T,H,D) (T,H,D)
-    auto o = rows(o_, Hq * D), lse = rows(lse_, Hq);                         // (T,Hq,D) (T,Hq)
-    rms_norm(x, w.input_norm, cfg_.rms_eps, h);
-    linear(w.q, h, q);
-    linear(w.k, h, k);
-    linear(w.v, h, v);
-    store(batch, l, q, k, v);
-    attend_all(batch, l, q, o, lse);
-    linear(w.o, o, x, into::add);
-    if (seen) keep(*seen, l, q, lse);
+    rms_norm(x_, w.input_norm, cfg().rms_eps, h_);
+    linear(w.q, h_, q_);
+    linear(w.k, h_, k_);
+    linear(w.v, h_, v_);
+    store(batch, l);
+    attend_all(batch, l);
+    add_linear(w.o, h_, x_);
   }
 
   void ffn_block(layer_weights const& w) {
-    auto x = rows(x_, cfg_.hidden), h = rows(h_, cfg_.hidden);    // (T,hidden)
-    auto gate = rows(gate_, cfg_.ffn), up = rows(up_, cfg_.ffn);  // (T,ffn)
-    rms_norm(x, w.ffn_norm, cfg_.rms_eps, h);
-    linear(w.gate, h, gate);
-    linear(w.up, h, up);
-    swiglu(gate, up);
-    linear(w.down, gate, x, into::add);
+    rms_norm(x_, w.ffn_norm, cfg().rms_eps, h_);
+    linear(w.gate, h_, gate_);
+    linear(w.up, h_, up_);
+#pragma omp parallel for if (gate_.cols() > 16)
+    for (Eigen::Index t = 0; t < gate_.cols(); ++t) {
+      auto g = gate_.col(t).array();
+      g = g / (1.0f + (-g).exp()) * up_.col(t).array();
+    }
+    add_linear(w.down, gate_, x_);
   }
 
   /// Rotates queries and keys, and writes keys, values and positions into the pages.
-  void store(std::span<chunk const> batch, int l, activations q, activations k, activations const& v) {
-    int const D = cfg_.head_dim, H = cfg_.kv_heads;
-    slot_.clear();
+  void store(std::span<chunk const> batch, int l) {
+    int const D = cfg().head_dim, H = cfg().kv_heads;
+    first_slot_.clear();
     for (auto const& c : batch)
-      for (int h = 0; h < H; ++h) slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));  // (B,H)
-#pragma omp parallel for if (tokens() > 16)
-    for (int t = 0; t < tokens(); ++t) {
-      int const b = owner_[std::size_t(t)], i = t - first_row_[std::size_t(b)];
-      for (int h = 0; h < cfg_.heads; ++h) rotate(&q(h * D, t), t);
+      for (int h = 0; h < H; ++h) first_slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));
+#pragma omp parallel for if (places_.size() > 16)
+    for (int t = 0; t < std::ssize(places_); ++t) {
+      auto const [b, i, position] = places_[std::size_t(t)];
+      auto const& seq = *batch[std::size_t(b)].seq;
+      auto const& pool = seq.pool();
+      for (int h = 0; h < cfg().heads; ++h) rotate(&q_(h * D, t), t);
       for (int h = 0; h < H; ++h) {
-        rotate(&k(h * D, t), t);
-        auto const& pool = batch[std::size_t(b)].seq->pool();
-        auto const row = batch[std::size_t(b)].seq->table(l, h).row(slot_[std::size_t(b * H + h)] + i, pool.page_size());
-        std::copy_n(&k(h * D, t), D, pool.keys() + row * std::size_t(D));
-        std::copy_n(&v(h * D, t), D, pool.values() + row * std::size_t(D));
-        pool.positions()[row] = position_[std::size_t(t)];
+        auto const row = seq.table(l, h).row(first_slot_[std::size_t(b * H + h)] + i, pool.page_size());
+        rotate(&k_(h * D, t), t);
+        std::copy_n(&k_(h * D, t), D, pool.keys() + row * std::size_t(D));
+        std::copy_n(&v_(h * D, t), D, pool.values() + row * std::size_t(D));
+        pool.positions()[row] = position;
       }
     }
   }
 
   /// RoPE, half-split: element i turns with element i + D/2.
-  void rotate(float* row, int t) {
-    int const half = cfg_.head_dim / 2;
-    auto const turn = rows(turn_, cfg_.head_dim).col(t).array();
-    Eigen::Map<Eigen::ArrayXf> low(row, half), high(row + half, half);
+  void rotate(float* low, int t) const {
+    int const half = cfg().head_dim / 2;
+    float const *cosine = &turn_(0, t), *sine = cosine + half;
+    float* const high = low + half;
     for (int i = 0; i < half; ++i) {
-      float const a = low[i], b = high[i], cosine = turn[i], sine = turn[half + i];
-      low[i] = a * cosine - b * sine;
-      high[i] = b * cosine + a * sine;
+      float const a = low[i], b = high[i];
+      low[i] = a * cosine[i] - b * sine[i];
+      high[i] = b * cosine[i] + a * sine[i];
     }
   }
 
-  void attend_all(std::span<chunk const> batch, int l, activations const& q, activations o, activations lse) {
-    int const D = cfg_.head_dim, G = cfg_.group(), step = std::max(1, query_tile / G);
+  void attend_all(std::span<chunk const> batch, int l) {
+    int const D = cfg().head_dim, G = cfg().group(), step = std::max(1, query_tile / G);
+    h_.resize(q_.rows(), q_.cols());
+    lse_.resize(cfg().heads, q_.cols());
     tasks_.clear();
-    for (std::size_t b = 0; b < batch.size(); ++b)
-      for (int n = int(batch[b].tokens.size()), end = n; end > 0; end -= step)  // the longest first
-        for (int h = 0; h < cfg_.kv_heads; ++h) {
-          int const i = std::max(0, end - step), t = first_row_[b] + i;
-          auto const& table = batch[b].seq->table(l, h);
-          tasks_.push_back({&table, &q(h * G * D, t), &o(h * G * D, t), &lse(h * G, t), end - i, table.length - (n - end)});
+    int t = 0;
+    for (auto const& c : batch) {
+      int const n = int(c.tokens.size());
+      for (int end = n; end > 0; end -= step)  // the longest first
+        for (int h = 0; h < cfg().kv_heads; ++h) {
+          int const i = std::max(0, end - step), visible = c.seq->table(l, h).length - (n - end);
+          tasks_.push_back({&c.seq->table(l, h), &q_(h * G * D, t + i), &h_(h * G * D, t + i), &lse_(h * G, t + i), end - i, visible});
         }
+      t += n;
+    }
 #pragma omp parallel for schedule(dynamic)
     for (std::size_t i = 0; i < tasks_.size(); ++i)
-      attend(batch[0].seq->pool(), tasks_[i], cfg_.heads, G, scratch_[std::size_t(omp_get_thread_num())]);
+      attend(batch[0].seq->pool(), tasks_[i], cfg().heads, G, scratch_[std::size_t(omp_get_thread_num())]);
   }
 
   logits read_out(std::span<chunk const> batch) {
-    int count = 0;
-    for (auto const& c : batch) count += tail(c, c.tail);
-    auto const x = rows(x_, cfg_.hidden);                                                      // (T,hidden)
-    auto last = h_(cfg_.hidden, count), normed = q_(cfg_.hidden, count), out = out_(cfg_.vocab, count);  // (rows,...)
-    for (int b = 0, row = 0; b < std::ssize(batch); ++b) {
-      auto const& c = batch[std::size_t(b)];
-      int const n = tail(c, c.tail);
-      last.middleCols(row, n) = x.middleCols(first_row_[std::size_t(b)] + std::ssize(c.tokens) - n, n);
-      row += n;
+    auto const wanted = [&](place const& p) { return std::ssize(batch[std::size_t(p.chunk)].tokens) - p.index <= batch[std::size_t(p.chunk)].tail; };
+    Eigen::Index count = 0;
+    for (Eigen::Index t = 0; t < x_.cols(); ++t)
+      if (wanted(places_[std::size_t(t)])) x_.col(count++) = x_.col(t);
+    x_.conservativeResize(Eigen::NoChange, count);     // (rows,hidden)
+    rms_norm(x_, model_.norm, cfg().rms_eps, h_);
+    linear(model_.output, h_, out_);                   // (rows,vocab)
+    return {out_.data(), count, cfg().vocab};
+  }
+
+  void keep(std::span<chunk const> batch, int l, record& seen) const {
+    auto const copy = [](activations const& from, Eigen::Index t, std::vector<float>& to) { to.insert(to.end(), &from(0, t), &from(0, t) + from.rows()); };
+    for (int t = 0; t < std::ssize(places_); ++t) {
+      auto const [b, i, position] = places_[std::size_t(t)];
+      if (std::ssize(batch[std::size_t(b)].tokens) - i > seen.tail) continue;
+      copy(q_, t, seen.queries[std::size_t(l)]);
+      copy(lse_, t, seen.lse[std::size_t(l)]);
+      if (l == 0) seen.positions.push_back(position);
     }
-    rms_norm(last, model_.norm, cfg_.rms_eps, normed);
-    linear(model_.output, normed, out);
-    return {out.data(), count, cfg_.vocab};
+    for (auto const& c : batch)
+      if (l == 0) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
   }
-
-  void begin_record(std::span<chunk const> batch, record& seen) const {
-    seen.queries.assign(std::size_t(cfg_.layers), {});
-    seen.lse.assign(std::size_t(cfg_.layers), {});
-    seen.positions.clear();
-    seen.row_begin.assign(1, 0);
-    for (std::size_t b = 0; b < batch.size(); ++b) {
-      auto const end = position_.begin() + first_row_[b] + std::ssize(batch[b].tokens);
-      seen.positions.insert(seen.positions.end(), end - tail(batch[b], seen.tail), end);
-      seen.row_begin.push_back(int(seen.positions.size()));
-    }
-  }
-
-  void keep(record& seen, int l, activations const& q, activations const& lse) const {
-    auto const copy = [&](activations const& from, std::vector<float>& to) {
-      for (std::size_t b = 0; b + 1 < seen.row_begin.size(); ++b) {
-        auto const end = b + 1 < first_row_.size() ? first_row_[b + 1] : tokens();
-        auto const* const last = from.data() + end * from.rows();
-        to.insert(to.end(), last - (seen.row_begin[b + 1] - seen.row_begin[b]) * from.rows(), last);
-      }
-    };
-    copy(q, seen.queries[std::size_t(l)]);
-    copy(lse, seen.lse[std::size_t(l)]);
-  }
-
-  static int tail(chunk const& c, int wanted) { return std::min(wanted, int(c.tokens.size())); }
-  int tokens() const { return int(owner_.size()); }
-  activations rows(buffer& b, int features) { return b(features, tokens()); }
 
   model const& model_;
-  config cfg_;
-  Eigen::ArrayXf frequency_;                                     // (D/2)
-  buffer x_, h_, q_, k_, v_, o_, lse_, gate_, up_, turn_, out_;
-  std::vector<int> owner_, position_, first_row_, slot_;         // chunk and position of a token; first token of a chunk
+  Eigen::ArrayXf frequency_;                     // (D/2)
+  activations x_, h_, q_, k_, v_;                // (T,hidden) (T,hidden or Hq*D) (T,Hq,D) (T,H,D) (T,H,D)
+  activations turn_, lse_, gate_, up_, out_;     // (T,D) cosines, sines; (T,Hq) (T,ffn) (T,ffn) (rows,vocab)
+  std::vector<place> places_;                    // (T)
+  std::vector<int> first_slot_;                  // (B,H)
   std::vector<attention_task> tasks_;
-  std::vector<attention_scratch> scratch_;                       // one per thread
+  std::vector<attention_scratch> scratch_;       // one per thread
 };
 
 inline int argmax(logits const& l, int row) {

@@ -1,9 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
 // The model on disk: config.json and model.safetensors, as prepare.py writes them.
 #pragma once
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -20,9 +20,9 @@ namespace llama {
 
 using json = nlohmann::json;
 
-/// Everything that is wrong with the files of a model; the message is one line.
+/// What is wrong with the files of a model, in one line.
 struct model_error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  using runtime_error::runtime_error;
 };
 
 struct config {
@@ -42,18 +42,16 @@ struct tensor {
 };
 
 inline config read_config(std::filesystem::path const& path) try {
-  std::ifstream file(path);
-  if (!file) throw model_error("no such file");
-  json const j = json::parse(file);
+  if (!std::filesystem::exists(path)) throw model_error("no such file");
+  json const j = json::parse(std::ifstream(path));
   config c{.layers = j.at("layers"), .heads = j.at("heads"), .kv_heads = j.at("kv_heads"), .head_dim = j.at("head_dim"),
            .hidden = j.at("hidden"), .ffn = j.at("ffn"), .vocab = j.at("vocab"), .max_positions = j.at("max_positions"),
            .rope_base = j.at("rope_base"), .rms_eps = j.at("rms_eps"), .tied = j.at("tied"), .eos = j.at("eos"),
            .rope_factors = j.value("rope_factors", std::vector<float>{})};
   for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
     if (n < 1 || n > 1 << 24) throw model_error("a size is not between 1 and 2^24");
-  if (c.heads % c.kv_heads != 0) throw model_error("heads is not a multiple of kv_heads");
-  if (c.head_dim % 2 != 0) throw model_error("head_dim is odd");
-  if (!c.rope_factors.empty() && c.rope_factors.size() != std::size_t(c.head_dim) / 2) throw model_error("rope_factors has the wrong length");
+  if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0) throw model_error("heads is not a multiple of kv_heads, or head_dim is odd");
+  if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2) throw model_error("rope_factors has the wrong length");
   return c;
 } catch (std::exception const& e) {
   throw model_error(path.string() + ": " + e.what());
@@ -65,12 +63,10 @@ class tensor_file {
   explicit tensor_file(std::filesystem::path const& path) try {
     map(path);
     std::uint64_t header = 0;
-    if (bytes_ < sizeof header) throw model_error("too short for a safetensors file");
-    std::memcpy(&header, memory_.get(), sizeof header);
-    if (header > bytes_ - sizeof header) throw model_error("the header is longer than the file; it is truncated or no safetensors file");
-    auto const* text = reinterpret_cast<char const*>(memory_.get()) + sizeof header;
-    index_ = json::parse(text, text + header);
+    if (bytes_ >= sizeof header) std::memcpy(&header, memory_.get(), sizeof header);
+    if (header == 0 || header > bytes_ - sizeof header) throw model_error("its header does not fit; it is truncated or no safetensors file");
     data_ = sizeof header + header;
+    index_ = json::parse(memory_.get() + sizeof header, memory_.get() + data_);
   } catch (std::exception const& e) {
     throw model_error(path.string() + ": " + e.what());
   }
@@ -79,12 +75,12 @@ class tensor_file {
     auto const& entry = index_.at(name);
     auto const shape = entry.at("shape").get<std::vector<std::int64_t>>();
     auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
-    bool const same = shape == std::vector<std::int64_t>{rows, cols} || (cols == 1 && shape == std::vector<std::int64_t>{rows});
+    auto const size = std::uint64_t(rows) * std::uint64_t(cols) * sizeof(float);
     if (entry.at("dtype") != "F32") throw model_error("is not F32");
-    if (!same) throw model_error("does not have the shape that config.json implies");
-    if (range.size() != 2 || range[0] > range[1] || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
-    if (range[1] - range[0] != std::uint64_t(rows) * std::uint64_t(cols) * sizeof(float)) throw model_error("has the wrong number of bytes");
-    if ((data_ + range[0]) % alignof(float) != 0) throw model_error("is not aligned");
+    if (shape != (cols == 1 ? std::vector<std::int64_t>{rows} : std::vector<std::int64_t>{rows, cols}))
+      throw model_error("does not have the shape that config.json implies");
+    if (range.size() != 2 || range[0] > bytes_ - data_ || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
+    if (range[1] - range[0] != size || (data_ + range[0]) % alignof(float) != 0) throw model_error("has the wrong number of bytes, or odd ones");
     return {reinterpret_cast<float const*>(memory_.get() + data_ + range[0]), rows, cols};
   } catch (std::exception const& e) {
     throw model_error("tensor " + name + ": " + e.what());
@@ -92,18 +88,15 @@ class tensor_file {
 
  private:
   void map(std::filesystem::path const& path) {
+    bytes_ = std::filesystem::file_size(path);
     int const file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) throw model_error("no such file");
-    struct stat info{};
-    bool const known = fstat(file, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0;
-    bytes_ = known ? std::size_t(info.st_size) : 0;
-    void* const address = known ? mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0) : MAP_FAILED;
+    void* const address = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
     close(file);
-    if (address == MAP_FAILED) throw model_error("cannot be mapped; it is empty or not a file");
-    memory_ = {static_cast<std::byte*>(address), [n = bytes_](std::byte* p) { munmap(p, n); }};
+    if (address == MAP_FAILED) throw model_error("cannot be mapped; it is empty or may not be read");
+    memory_ = {static_cast<char*>(address), [n = bytes_](char* p) { munmap(p, n); }};
   }
 
-  std::shared_ptr<std::byte> memory_;
+  std::shared_ptr<char> memory_;
   std::size_t bytes_ = 0, data_ = 0;
   json index_;
 };

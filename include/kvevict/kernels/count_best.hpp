@@ -73,6 +73,8 @@ struct contenders {
 
 /// The candidates of one row, as keys of their weighted scores.
 inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight) {
+  c.finite = true;
+  if (c.size == 0) return;  // inactive rows, too
   row const& it = s.rows[r];
   float const* const x = s.values + s.begin[r];
   std::uint32_t worst = 0;

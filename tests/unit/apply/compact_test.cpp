@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/kernels/threads.hpp>
 
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
+#include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
 using namespace kvevict;
@@ -9,29 +12,6 @@ using layouts::layout;
 using reference::generator;
 
 namespace {
-
-/// Random kept tokens; the same number in all heads of a sequence unless the cache has a table per head.
-template <class Cache> keep_set random_keep(generator& random, Cache const& cache) {
-  keep_set keep;
-  auto const& v = cache.view;
-  keep.sequences = v.sequences(), keep.heads = v.heads();
-  keep.row_begin.push_back(0);
-  for (int b = 0; b < v.sequences(); ++b) {
-    std::int32_t count = 0;
-    for (int h = 0; h < v.heads(); ++h) {
-      std::int32_t const n = v.length(b, h);
-      if (h == 0 || cache.per_head()) count = static_cast<std::int32_t>(random.below(static_cast<std::size_t>(n) + 1));
-      std::vector<std::int32_t> all(static_cast<std::size_t>(n));
-      for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int32_t>(i);
-      for (std::size_t i = all.size(); i > 1; --i) std::swap(all[i - 1], all[random.below(i)]);
-      std::sort(all.begin(), all.begin() + count);
-      keep.tokens.insert(keep.tokens.end(), all.begin(), all.begin() + count);
-      keep.row_begin.push_back(keep.kept());
-      keep.lengths.push_back(n);
-    }
-  }
-  return keep;
-}
 
 /// Which old token must lie in each slot of a row afterwards.
 std::vector<std::int32_t> expected_row(slice<std::int32_t const> kept, compaction mode) {
@@ -131,7 +111,7 @@ TEST_CASE("compact: every layout, mode, page size and type; all components toget
             CAPTURE(c.name(), P, name_of(type), seed, static_cast<int>(mode));
             fill(c);
             generator random(seed);
-            keep_set const keep = random_keep(random, c);
+            keep_set const keep = support::random_keep(random, c.view, c.per_head());
             auto const before = c.snapshot();
             auto const done = compact(ctx, c.view, keep, mode);
             expect_compacted(c, keep, mode, done);
@@ -142,4 +122,148 @@ TEST_CASE("compact: every layout, mode, page size and type; all components toget
             REQUIRE(done.bytes_moved() == bytes * done.moves().moves());
           });
         }
+}
+
+TEST_CASE("compact: heads with lengths of their own, on tables of their own") {
+  host ctx;
+  for (layout const l : {layout::head_blocks, layout::head_pages, layout::bnsh})
+    for (compaction const mode : {compaction::stable, compaction::fill_holes})
+      for (std::uint64_t seed = 0; seed < 5; ++seed)
+        layouts::with_layout(l, {.lengths = {0, 0}, .head_lengths = {40, 7, 0, 33, 2, 19}, .heads = 3, .seed = seed}, [&](auto& c) {
+          CAPTURE(c.name(), seed, static_cast<int>(mode));
+          fill(c);
+          generator random(seed);
+          keep_set const keep = support::random_keep(random, c.view, true);
+          auto const done = compact(ctx, c.view, keep, mode);
+          expect_compacted(c, keep, mode, done);
+          expect_freed(c, keep, done);
+        });
+}
+
+TEST_CASE("compact: a shared prefix is neither moved nor written, and its pages are not freed") {
+  host ctx;
+  for (compaction const mode : {compaction::stable, compaction::fill_holes})
+    for (std::uint64_t seed = 0; seed < 20; ++seed)
+      for (layout const l : {layout::nhd, layout::csr, layout::pointers})
+        layouts::with_layout(l, {.lengths = {37, 21, 9}, .seed = seed}, [&](auto& c) {
+          CAPTURE(c.name(), seed);
+          std::int32_t const read_only[] = {8, 8, 9};
+          auto const first = [&](int b, int i) -> auto& {
+            return c.entries()[static_cast<std::size_t>(c.view.pages.row_begin == nullptr ? b * c.view.pages.seq_stride : c.row_begin()[static_cast<std::size_t>(b)]) +
+                               static_cast<std::size_t>(i)];
+          };
+          first(1, 0) = first(0, 0), first(1, 1) = first(0, 1);
+          fill(c);
+          auto const view = c.view = c.view.with_read_only(read_only);
+          generator random(seed);
+          keep_set const keep = support::random_keep(random, view, false);
+          auto const before = c.snapshot();
+          auto const done = compact(ctx, view, keep, mode);
+          expect_untouched_elsewhere(c, before, done.moves());
+          for (std::int32_t const to : done.moves().destinations) REQUIRE(to >= 8);
+          for (auto const page : done.freed_pages()) REQUIRE((page != first(0, 0) && page != first(0, 1)));
+          REQUIRE(done.length(2, 0) == 9);
+        });
+}
+
+TEST_CASE("compact: fill_holes makes the fewest moves, and says whether the order survived") {
+  host ctx;
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {10}, .heads = 1});
+  auto const plan = [&](std::vector<std::int32_t> const& row, compaction mode) { return plan_moves(ctx, c.view, support::keep_of(c.view, {row}), mode); };
+  auto p = plan({0, 1, 3, 4, 5, 9}, compaction::fill_holes);
+  CHECK(p.sources == std::vector<std::int32_t>{9});
+  CHECK(p.destinations == std::vector<std::int32_t>{2});
+  CHECK(p.order == row_order::scattered);
+  p = plan({0, 1, 3, 4, 5, 9}, compaction::stable);
+  CHECK(p.sources == std::vector<std::int32_t>{3, 4, 5, 9});
+  CHECK(p.destinations == std::vector<std::int32_t>{2, 3, 4, 5});
+  CHECK(p.order == row_order::ascending);
+  CHECK(plan({0, 1, 2, 8, 9}, compaction::fill_holes).order == row_order::ascending);
+  CHECK(plan({0, 1, 2}, compaction::fill_holes).moves() == 0);
+  CHECK(plan({0, 1, 2}, compaction::fill_holes).order == row_order::ascending);
+  CHECK(plan({}, compaction::stable).moves() == 0);
+  c.view.order = row_order::scattered;
+  CHECK(plan({0, 1, 2}, compaction::stable).order == row_order::scattered);
+}
+
+TEST_CASE("compact: positions common to all heads move once, when the heads agree") {
+  for (compaction const mode : {compaction::stable, compaction::fill_holes}) {
+    layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {20}, .heads = 3, .positions = 0});
+    std::vector<std::int32_t> positions(static_cast<std::size_t>(c.view.begin()->rows.page_count * 4));
+    component p;
+    p.rows = {reinterpret_cast<std::byte*>(positions.data()), 0, c.view.begin()->rows.page_count, 16, 0, 4, 0, 4, 1};
+    p.type = dtype::i32, p.what = role::position;
+    auto const view = c.view.with(p);
+    for (int t = 0; t < 20; ++t) element<std::int32_t>(view, p, 0, 0, t) = t * 3;
+    host ctx;
+    std::vector<std::int32_t> const row{0, 2, 3, 7, 11, 18, 19};
+    auto const done = compact(ctx, view, support::keep_of(view, {row, row, row}), mode);
+    for (std::size_t s = 0; s < row.size(); ++s)
+      CHECK(element<std::int32_t>(view, p, 0, 2, static_cast<int>(s)) == expected_row({row.data(), 7}, mode)[s] * 3);
+    std::int64_t const kv = 2 * 3 * 64;
+    CHECK(done.bytes_moved() == done.moves().moves() / 3 * (kv + 4));
+  }
+}
+
+TEST_CASE("compact: nothing to evict, no tokens, no sequences") {
+  host ctx;
+  layouts::for_each_layout({.lengths = {9, 0}}, [&](auto& c) {
+    auto const before = c.snapshot();
+    std::vector<std::int32_t> const all{0, 1, 2, 3, 4, 5, 6, 7, 8};
+    auto done = compact(ctx, c.view, support::keep_of(c.view, {all, all, {}, {}}));
+    CHECK(done.moves().moves() == 0);
+    CHECK(done.bytes_moved() == 0);
+    CHECK(done.freed_pages().empty());
+    CHECK(c.snapshot() == before);
+    done = compact(ctx, c.view, support::keep_of(c.view, {{}, {}, {}, {}}), compaction::fill_holes);
+    CHECK(done.lengths()[0] == 0);
+    CHECK(c.snapshot() == before);
+  });
+  layer_view<> none;
+  none.pages.heads = 8, none.pages.page_size = 16, none.component_count = 1;
+  keep_set keep;
+  keep.heads = 8, keep.row_begin = {0};
+  CHECK(compact(ctx, none, keep).freed_pages().empty());
+}
+
+TEST_CASE("compact: threads move what one thread moves, and no call after the first allocates") {
+  threads pool(4);
+  host serial, threaded(pool.as_executor());
+  for (compaction const mode : {compaction::stable, compaction::fill_holes})
+    layouts::for_each_layout({.lengths = {150, 37, 64}, .heads = 4, .page_size = 16, .state_floats = 2}, [&](auto& c) {
+      CAPTURE(c.name());
+      fill(c);
+      generator random(5);
+      keep_set const keep = support::random_keep(random, c.view, c.per_head());
+      auto const before = c.snapshot();
+      auto done = compact(serial, c.view, keep, mode);
+      auto const moved = c.snapshot();
+      for (host* ctx : {&serial, &threaded}) {
+        c.restore(before);
+        compact(*ctx, c.view, keep, mode, done);
+        auto const count = allocations();
+        compact(*ctx, c.view, keep, mode, done);
+        CHECK(allocations() == count);
+        c.restore(before);
+        compact(*ctx, c.view, keep, mode, done);
+        CHECK(c.snapshot() == moved);
+      }
+    });
+}
+
+TEST_CASE("apply: an inspected plan does what compact does") {
+  host ctx;
+  for (compaction const mode : {compaction::stable, compaction::fill_holes})
+    layouts::for_each_layout({.lengths = {50, 3}}, [&](auto& c) {
+      CAPTURE(c.name());
+      fill(c);
+      generator random(11);
+      keep_set const keep = support::random_keep(random, c.view, c.per_head());
+      auto const before = c.snapshot();
+      auto const plan = plan_moves(ctx, c.view, keep, mode);
+      CHECK(c.snapshot() == before);
+      auto const done = kvevict::apply(ctx, c.view, plan);
+      expect_compacted(c, keep, mode, done);
+      expect_freed(c, keep, done);
+    });
 }

@@ -34,15 +34,15 @@ template <class Entry, class F> void for_each_table_row(layer_view<Entry> const&
 /// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
 template <class Entry> void violate_double(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
   Entry const id = v.pages.entry(b, h, i);
+  for (std::int64_t j = 0; j < pages_in_use(v, b, h); ++j)
+    if (j != i && v.pages.entry(b, h, j) == id)
+      contract::violate("validate: pages ", std::min(i, j), " and ", std::max(i, j), " of sequence ", b, ", head ", h,
+                        " are the same page; a row uses a page once, correct the table");
   for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
-    for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j) {
-      if (v.pages.entry(b2, h2, j) != id || (b == b2 && h == h2 && i == j)) continue;
-      if (b == b2 && h == h2)
-        contract::violate("validate: pages ", std::min(i, j), " and ", std::max(i, j), " of sequence ", b, ", head ", h,
-                          " are the same page; a row uses a page once, correct the table");
-      contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ", b2, ", head ", h2,
-                        " and would be written by both; copy it, or declare the shared front with read_only");
-    }
+    for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
+      if ((b2 != b || h2 != h) && v.pages.entry(b2, h2, j) == id)
+        contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ", b2, ", head ", h2,
+                          " and would be written by both; copy it, or declare the shared front with read_only");
   });
 }
 

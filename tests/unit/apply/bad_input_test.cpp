@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// What must be refused before a byte of the cache changes: every case says what is wrong, what to do, and leaves the pool as it was.
+#include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/replace.hpp>
+
+#include <functional>
+
+#include "support/catch.hpp"
+#include "support/keep_sets.hpp"
+#include "support/layouts.hpp"
+
+using namespace kvevict;
+using layouts::layout;
+using support::contains, support::keep_of, support::refusal;
+
+namespace {
+
+struct scene {
+  layouts::cache<std::int32_t> cache;
+  keep_set keep;
+  std::vector<std::int32_t> read_only;
+
+  explicit scene(layout l = layout::nhd)
+      : cache(l, {.lengths = {10, 7}, .heads = 2, .page_size = 4, .state_floats = 1}),
+        keep(keep_of(cache.view, {{0, 2, 5, 9}, {1, 2, 3, 8}, {0, 3, 4}, {2, 5, 6}})),
+        read_only{0, 0} {}
+  layer_view<>& view() { return cache.view; }
+};
+
+/// Refused by every verb that writes or would let the engine write, with the cache byte-identical afterwards.
+void expect_refused(scene& s, std::string const& words) {
+  auto const before = s.cache.snapshot();
+  host ctx;
+  for (compaction const mode : {compaction::stable, compaction::fill_holes}) {
+    std::string const message = refusal([&] { compact(ctx, s.view(), s.keep, mode); });
+    INFO(message);
+    CHECK(contains(message, words));
+    CHECK(contains(message, "; "));
+    CHECK(s.cache.snapshot() == before);
+  }
+}
+
+void expect_plan_refused(std::string const& words, std::function<void(scene&, move_plan&)> const& damage, layout l = layout::head_pages) {
+  scene s(l);
+  host ctx;
+  auto plan = plan_moves(ctx, s.view(), s.keep);
+  damage(s, plan);
+  auto const before = s.cache.snapshot();
+  std::string const message = refusal([&] { kvevict::apply(ctx, s.view(), plan); });
+  INFO(message);
+  CHECK(contains(message, words));
+  CHECK(contains(message, "; "));
+  CHECK(s.cache.snapshot() == before);
+}
+
+}  // namespace
+
+TEST_CASE("bad input: the scene itself is sound") {
+  for (layout const l : {layout::nhd, layout::head_pages}) {
+    scene s(l);
+    host ctx;
+    CHECK(compact(ctx, s.view(), s.keep).moves().moves() == 12);
+  }
+}
+TEST_CASE("bad input: page id out of range") {
+  scene s;
+  s.cache.entries()[0] = 4000;
+  expect_refused(s, "has id 4000");
+}
+TEST_CASE("bad input: page twice in a row") {
+  scene s;
+  s.cache.entries()[0] = s.cache.entries()[1];
+  expect_refused(s, "are the same page");
+}
+TEST_CASE("bad input: page of two sequences") {
+  scene s;
+  s.cache.entries()[4] = s.cache.entries()[1];
+  expect_refused(s, "would be written by both");
+}
+TEST_CASE("bad input: K and V overlap") {
+  scene s;
+  s.view().components[1].rows = s.view().components[0].rows;
+  expect_refused(s, "components k and v overlap");
+}
+TEST_CASE("bad input: length beyond the table") {
+  scene s;
+  s.cache.lengths()[0] = 13;
+  expect_refused(s, "table addresses 12");
+}
+TEST_CASE("bad input: misaligned stride") {
+  scene s;
+  s.view().components[0].rows.slot_stride += 1;
+  expect_refused(s, "not a multiple of its 4-byte elements");
+}
+TEST_CASE("bad input: address overflow") {
+  scene s;
+  s.view().components[0].rows.page_stride = std::int64_t{1} << 62;
+  expect_refused(s, "does not fit into 64 bits");
+}
+TEST_CASE("bad input: keep set of another batch") {
+  scene s;
+  s.keep.sequences = 1;
+  expect_refused(s, "use the view that was planned on");
+}
+TEST_CASE("bad input: keep set of other heads") {
+  scene s;
+  s.keep.heads = 4, s.keep.sequences = 1;
+  expect_refused(s, "use the view that was planned on");
+}
+TEST_CASE("bad input: keep set planned before the cache grew") {
+  scene s;
+  s.keep.lengths[2] = 6;
+  expect_refused(s, "plan again");
+}
+TEST_CASE("bad input: keep set with a token beyond the row") {
+  scene s;
+  s.keep.tokens[3] = 10;
+  expect_refused(s, "not strictly ascending within [0, 10)");
+}
+TEST_CASE("bad input: keep set with a negative token") {
+  scene s;
+  s.keep.tokens[0] = -1;
+  expect_refused(s, "not strictly ascending");
+}
+TEST_CASE("bad input: keep set not ascending") {
+  scene s;
+  std::swap(s.keep.tokens[1], s.keep.tokens[2]);
+  expect_refused(s, "not strictly ascending");
+}
+TEST_CASE("bad input: keep set with a token twice") {
+  scene s;
+  s.keep.tokens[1] = s.keep.tokens[2];
+  expect_refused(s, "not strictly ascending");
+}
+TEST_CASE("bad input: keep set whose offsets do not fit") {
+  scene s;
+  s.keep.row_begin[1] = 9;
+  expect_refused(s, "do not describe its tokens");
+  s.keep.row_begin[1] = 4, s.keep.row_begin.pop_back();
+  expect_refused(s, "do not describe its tokens");
+}
+TEST_CASE("bad input: ragged result on a shared table") {
+  scene s;
+  s.keep = keep_of(s.view(), {{0, 2}, {1, 2, 3}, {0}, {0}});
+  expect_refused(s, "heads 0 and 1 of sequence 0 keep 2 and 3 tokens but share a page table");
+}
+TEST_CASE("bad input: read-only prefix inside a moved range") {
+  scene s;
+  s.read_only = {4, 0};
+  s.view().read_only = s.read_only.data();
+  expect_refused(s, "read-only prefix of sequence 0, head 0 (4 tokens)");
+  s.keep = keep_of(s.view(), {{0, 1, 2, 3, 9}, {0, 1, 2, 4, 8}, {0}, {0}});
+  expect_refused(s, "read-only prefix of sequence 0, head 1");
+}
+TEST_CASE("bad input: read-only sequence that loses a token") {
+  scene s;
+  s.read_only = {0, 7};
+  s.view().read_only = s.read_only.data();
+  expect_refused(s, "read-only prefix of sequence 1");
+}
+TEST_CASE("bad input: read-only prefix that ends inside a page") {
+  scene s;
+  s.read_only = {3, 0};
+  s.view().read_only = s.read_only.data();
+  expect_refused(s, "not a multiple of the page size");
+}
+TEST_CASE("bad input: positions common to heads that keep different tokens") {
+  scene s;
+  s.view().components[2].rows.head_stride = 0;
+  expect_refused(s, "component position has one row for all heads");
+}
+TEST_CASE("bad input: scales per page and channel") {
+  scene s;
+  s.view().components[1].scope = quant_scope::page_channel;
+  expect_refused(s, "drop whole pages instead");
+  s.keep = keep_of(s.view(), {{0, 1, 2}, {0, 1, 2}, {0}, {0}});  // only the tail goes: nothing moves
+  host ctx;
+  CHECK(compact(ctx, s.view(), s.keep).moves().moves() == 0);
+}
+
+TEST_CASE("bad input: plan of another cache") {
+  expect_plan_refused("use the view that was planned on", [](scene&, move_plan& p) { p.heads = 1; });
+  expect_plan_refused("plan again", [](scene&, move_plan& p) { p.lengths_before[1] = 9; });
+}
+TEST_CASE("bad input: plan whose arrays do not fit") {
+  expect_plan_refused("do not describe its moves", [](scene&, move_plan& p) { p.row_begin.pop_back(); });
+  expect_plan_refused("do not describe its moves", [](scene&, move_plan& p) { p.destinations.pop_back(); });
+  expect_plan_refused("do not describe its moves", [](scene&, move_plan& p) { p.row_begin[1] = 99; });
+}
+TEST_CASE("bad input: plan with moves out of range") {
+  expect_plan_refused("move 2 of sequence 0, head 0 is 10 to 3", [](scene&, move_plan& p) { p.sources[2] = 10; });
+  expect_plan_refused("is 2 to -1", [](scene&, move_plan& p) { p.destinations[0] = -1; });
+  expect_plan_refused("is 9 to 4", [](scene&, move_plan& p) { p.destinations[2] = 4; });
+}
+TEST_CASE("bad input: plan that overwrites what it still needs") {
+  expect_plan_refused("must ascend", [](scene&, move_plan& p) { p.destinations[1] = 1; });                      // written twice
+  expect_plan_refused("must ascend", [](scene&, move_plan& p) { std::swap(p.sources[0], p.sources[1]); });      // read after written
+  expect_plan_refused("lie below their sources", [](scene&, move_plan& p) { p.sources[0] = p.destinations[0]; });
+}
+TEST_CASE("bad input: plan with lengths that cannot be") {
+  expect_plan_refused("would have 11 tokens", [](scene&, move_plan& p) { p.lengths[0] = 11; });
+  expect_plan_refused("would have -1 tokens", [](scene&, move_plan& p) { p.lengths[0] = -1; });
+  expect_plan_refused("share a page table", [](scene&, move_plan& p) { p.lengths[1] = 5; p.order = row_order::scattered; }, layout::nhd);
+}
+TEST_CASE("bad input: plan that writes a read-only prefix") {
+  expect_plan_refused("read-only tokens", [](scene& s, move_plan&) {
+    s.read_only = {4, 0};
+    s.view().read_only = s.read_only.data();
+  });
+}
+TEST_CASE("bad input: plan that hides what it does to the order") {
+  auto const to_holes = [](scene& s, move_plan& p) {
+    host ctx;
+    p = plan_moves(ctx, s.view(), s.keep, compaction::fill_holes);
+    p.order = row_order::ascending;
+  };
+  expect_plan_refused("set move_plan::order to scattered", to_holes);
+  expect_plan_refused("moving does not sort", [](scene& s, move_plan&) { s.view().order = row_order::scattered; });
+}
+TEST_CASE("bad input: plan on common positions with different moves") {
+  expect_plan_refused("component position has one row for all heads", [](scene& s, move_plan&) { s.view().components[2].rows.head_stride = 0; },
+                      layout::nhd);
+}
+TEST_CASE("bad input: plan that moves page-wise quantised tokens") {
+  expect_plan_refused("drop whole pages instead", [](scene& s, move_plan&) { s.view().components[0].scope = quant_scope::page_channel; });
+}

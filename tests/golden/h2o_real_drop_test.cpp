@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The authors' decoding loop, replayed with the library: observe, plan, compact.
+#include <kvevict/kvevict.hpp>
+
+#include "support/batch_cache.hpp"
 #include "support/catch.hpp"
 #include "support/golden.hpp"
-#include "support/presets.hpp"
 
 using namespace support;
 

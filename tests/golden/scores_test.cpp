@@ -3,9 +3,11 @@
 #include <regex>
 #include <string>
 
+#include <kvevict/kvevict.hpp>
+
+#include "support/batch_cache.hpp"
 #include "support/catch.hpp"
 #include "support/golden.hpp"
-#include "support/presets.hpp"
 
 using namespace support;
 

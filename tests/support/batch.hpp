@@ -13,8 +13,10 @@
 
 namespace support {
 
+using reference::counts;
 using reference::index_row;
 using reference::index_rows;
+using reference::rows;
 
 inline std::int32_t int32(std::size_t n) { return static_cast<std::int32_t>(n); }
 

@@ -1,48 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one list of presets that every law runs over, each with the evidence it needs and what the naive reference answers.
 //
-//   for_each_preset([&](auto const& p) {
-//     CAPTURE(p.name);
-//     auto keep = plan(ctx, p.policy, p.show(cache.view, rows), {.tokens_per_head = 16});
-//   });
+// Laws use it through any_preset.hpp, which hides the types, so that they compile once.
 #pragma once
 
 #include <kvevict/kvevict.hpp>
 
-#include "support/batch.hpp"
-#include "support/layouts.hpp"
+#include "support/any_preset.hpp"
 
 namespace support {
 
-using reference::counts;
-using reference::rows;
-
-// Small, so that a cache of 60 tokens shows everything.
-inline constexpr std::int32_t window = 8, pool = 5, sinks = 2, recent = 5, floor_permille = 200;
-
 enum class needs : std::uint8_t { nothing, prompt, future };
-
-/// What the reference says about one sequence: scores of the evictable tokens (H,M), which those are, and the tokens that stay.
-struct answer {
-  rows scores;
-  reference::evictable where;
-  index_rows keep;
-};
-
-struct question {
-  reference::layer const& all;  // N + future tokens
-  std::size_t N, budget, layer, layers;
-
-  [[nodiscard]] reference::layer prompt() const { return reference::prefix(all, N); }
-};
-
-/// Attention rows of a batch, as the presets need them.
-struct hand_in {
-  attention prompt, future;
-
-  explicit hand_in(batch const& in) : prompt(all_rows(in)), future(future_rows(in)) {}
-  hand_in(batch const& in, std::size_t last) : prompt(last_rows(in, last)), future(future_rows(in)) {}
-};
 
 template <needs What, class Policy> struct preset {
   static constexpr needs what = What;
@@ -52,15 +20,14 @@ template <needs What, class Policy> struct preset {
   std::int32_t protected_first = 0, protected_last = 0, protected_last_permille = 0;
   bool over_layers = false;  // the budget is exact over the layers, not in each
 
-  static constexpr bool equal_counts = Policy::equal_counts;
-  [[nodiscard]] bool is(char const* other) const { return std::string_view(name) == other; }
-
-  template <class View> auto show(View const& view, hand_in const& in) const {
-    if constexpr (What == needs::nothing) return kvevict::contents(view);
-    else if constexpr (What == needs::prompt) return kvevict::prompt(view, in.prompt.queries());
-    else return kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1);
+  /// f(evidence) with the evidence that the policy needs, in the form that the engine has.
+  template <class View, class F> void show(View const& view, hand_in const& in, F&& f) const {
+    if constexpr (What == needs::nothing) f(kvevict::contents(view));
+    else if constexpr (What == needs::future) f(kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1));
+    else if (in.as == form::queries) f(kvevict::prompt(view, in.prompt.queries()));
+    else if (in.as == form::lse) f(kvevict::prompt(view, in.prompt.queries()).with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1));
+    else f(kvevict::prompt(view, in.prompt.rows()));
   }
-  [[nodiscard]] std::int32_t last(std::int32_t budget) const { return std::max(protected_last, budget * protected_last_permille / 1000); }
 };
 
 namespace expect {
@@ -89,8 +56,6 @@ inline answer windowed(question const& q, index_rows keep) {
 
 template <class F> void for_each_preset(F&& f) {
   namespace p = kvevict::presets;
-  auto const S = static_cast<std::size_t>(sinks), R = static_cast<std::size_t>(recent);
-  static_cast<void>(S), static_cast<void>(R);
   auto const add = [&]<needs What, class Policy>(std::integral_constant<needs, What>, char const* name, Policy policy, answer (*expected)(question const&),
                                                  std::int32_t first, std::int32_t last, std::int32_t share, bool over_layers = false) {
     f(preset<What, Policy>{name, policy, expected, first, last, share, over_layers});
@@ -127,43 +92,6 @@ template <class F> void for_each_preset(F&& f) {
     reference::protection const both{2, 5, 0};
     return expect::made(q, both, reference::keep_oracle(q.all, q.N, q.budget, both), [&] { return reference::oracle_scores(q.all, q.N); });
   }, sinks, recent, 0);
-}
-
-/// Fills K and V of a cache with the batch's first tokens; positions are there already.
-template <class Cache> void fill(Cache& cache, batch const& in) {
-  auto const from = [&](reference::cube reference::layer::*what) {
-    return [&in, what](int b, int h, int t, int d) {
-      return (in.layers[static_cast<std::size_t>(b)].*what).at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), static_cast<std::size_t>(d));
-    };
-  };
-  cache.fill(from(&reference::layer::keys), from(&reference::layer::values));
-}
-
-inline layouts::cache_shape cache_shape_of(batch const& in) {
-  layouts::cache_shape out;
-  out.lengths.clear();
-  for (std::size_t const n : in.N) out.lengths.push_back(int32(n));
-  out.heads = int32(in.H), out.head_dim = int32(in.D);
-  out.page_size = 16;
-  return out;
-}
-
-/// f(cache) with the batch in a cache of that layout.
-template <class F> void with_cache(layouts::layout l, layouts::cache_shape const& shape, batch const& in, F&& f) {
-  layouts::with_layout(l, shape, [&](auto& cache) {
-    fill(cache, in);
-    f(cache);
-  });
-}
-template <class F> void with_cache(batch const& in, F&& f) { with_cache(layouts::layout::head_pages, cache_shape_of(in), in, f); }
-
-inline index_rows rows_of_sequence(kvevict::keep_set const& keep, std::size_t b) {
-  index_rows out;
-  for (std::int32_t h = 0; h < keep.heads; ++h) {
-    auto const row = keep(int32(b), h);
-    out.emplace_back(row.begin(), row.end());
-  }
-  return out;
 }
 
 }  // namespace support

@@ -12,11 +12,12 @@ namespace contract {
 
 /// Checks that queries and softmax rows share.
 template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || (data != nullptr && r.row_begin != nullptr),
+  std::int32_t const B = cache.sequences();
+  KVEVICT_EXPECTS(B == 0 || (r.row_begin != nullptr && (data != nullptr || r.row_begin[0] == r.row_begin[B])),
                   "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
-  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+  for (std::int32_t b = 0; b < B; ++b)
     KVEVICT_EXPECTS(r.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
 }
 

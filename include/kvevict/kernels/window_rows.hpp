@@ -102,7 +102,7 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1),
                   "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
                   "compact them stably first, or ask for one row and no pooling");
-  KVEVICT_EXPECTS(o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
+  KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
                   "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// The presets of presets.hpp behind one type. Defined in laws/presets.cpp.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/host.hpp>
+#include <kvevict/evidence/budget.hpp>
+
+#include "support/batch_cache.hpp"
+
+namespace support {
+
+// Small, so that a cache of 60 tokens shows everything.
+inline constexpr std::int32_t window = 8, pool = 5, sinks = 2, recent = 5, floor_permille = 200;
+
+/// What the reference says about one sequence: scores of the evictable tokens (H,M), which those are, and the tokens that stay.
+struct answer {
+  rows scores;
+  reference::evictable where;
+  index_rows keep;
+};
+
+struct question {
+  reference::layer const& all;  // N + future tokens
+  std::size_t N, budget, layer, layers;
+
+  [[nodiscard]] reference::layer prompt() const { return reference::prefix(all, N); }
+};
+
+/// What an engine has of the prompt's attention.
+enum class form : std::uint8_t { queries, lse, weights };
+
+struct hand_in {
+  attention prompt, future;
+  form as = form::queries;
+
+  explicit hand_in(batch const& in) : prompt(all_rows(in)), future(future_rows(in)) {}
+};
+
+using any_view = std::variant<kvevict::layer_view<std::int32_t>, kvevict::layer_view<std::byte*>>;
+
+struct any_preset {
+  std::string name;
+  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, kvevict::keep_set&)> plan_into;
+  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, std::vector<float>&)> scores;
+  /// The keep set when every score is multiplied by a factor. Integer tables only.
+  std::function<kvevict::keep_set(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, float)> plan_scaled;
+  answer (*expected)(question const&);  // null: the reference has no opinion (random)
+  std::int32_t first, last, last_permille;  // protected tokens
+  bool equal_counts, over_layers;           // over_layers: the budget is exact over the layers, not in each
+
+  [[nodiscard]] kvevict::keep_set plan(kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b) const {
+    kvevict::keep_set out;
+    plan_into(ctx, view, in, b, out);
+    return out;
+  }
+  [[nodiscard]] std::int32_t newest(std::int32_t budget) const { return std::max(last, budget * last_permille / 1000); }
+  [[nodiscard]] bool unlimited() const { return name == "full"; }
+};
+
+std::vector<any_preset> const& presets();
+
+}  // namespace support

@@ -2,6 +2,7 @@
 // Finding the k-th best of n keys without sorting: a histogram of the leading digit, then refinement inside the boundary bucket alone.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -33,18 +34,30 @@ inline constexpr std::int64_t buckets = 2048;
 inline constexpr std::int64_t lanes = 4;  // equal neighbours in one table would wait for each other's store
 inline constexpr std::int64_t table_size = buckets * lanes;
 
+/// Bit i is f(i), 0 ≤ i < 64, in order; what f computes can be vectorised.
+template <class F> std::uint64_t mask(F f) {
+  std::uint8_t flags[64];
+  for (std::int32_t i = 0; i < 64; ++i) flags[i] = f(i) ? 1 : 0;
+  std::uint64_t bits = 0;
+  for (std::int32_t i = 0; i < 8; ++i) {
+    std::uint64_t eight = 0;  // one byte each; the product brings byte k to bit 56 + k
+    if constexpr (std::endian::native == std::endian::little) std::memcpy(&eight, flags + 8 * i, 8);
+    else
+      for (std::int32_t k = 0; k < 8; ++k) eight |= std::uint64_t{flags[8 * i + k]} << (8 * k);
+    bits |= (eight * 0x0102040810204080u >> 56) << (8 * i);
+  }
+  return bits;
+}
+
 /// counts[b] = keys whose digit is b; `counts` has table_size elements, of which the first `buckets` are the result.
 inline void count(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t* counts) {
-  bool const wide = n >= 2 * table_size;
-  std::memset(counts, 0, static_cast<std::size_t>(wide ? table_size : buckets) * sizeof *counts);
-  std::int64_t i = 0;
-  if (wide) {
-    for (; i + lanes <= n; i += lanes)
-      for (std::int64_t lane = 0; lane < lanes; ++lane) ++counts[lane * buckets + d.of(keys[i + lane])];
-    for (std::int64_t b = 0; b < buckets; ++b)
-      counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
-  }
-  for (; i < n; ++i) ++counts[d.of(keys[i])];
+  std::int64_t const wide = n >= 2 * table_size ? n / lanes : 0;
+  std::memset(counts, 0, static_cast<std::size_t>(wide > 0 ? table_size : buckets) * sizeof *counts);
+  for (std::int64_t i = 0; i < wide; ++i)
+    for (std::int64_t lane = 0; lane < lanes; ++lane) ++counts[lane * buckets + d.of(keys[i * lanes + lane])];
+  if (wide > 0)
+    for (std::int64_t b = 0; b < buckets; ++b) counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
+  for (std::int64_t i = wide * lanes; i < n; ++i) ++counts[d.of(keys[i])];
 }
 
 struct bucket {
@@ -59,14 +72,14 @@ inline bucket boundary(std::uint32_t const* counts, std::int64_t k) {
   return {static_cast<std::uint32_t>(b), above};
 }
 
-/// Keys of bucket b, in order, to `out`, which may be `keys` itself; returns how many. Writes no more than n elements.
+/// Keys of bucket b, in order, to `out`, which may be `keys` itself; returns how many.
 inline std::int64_t gather(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t b, std::uint32_t* out) {
-  std::int64_t size = 0;
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::uint32_t const k = keys[i];
-    out[size] = k;
-    size += d.of(k) == b;
-  }
+  std::int64_t size = 0, i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (std::uint64_t in = mask([&](std::int32_t k) { return d.of(keys[i + k]) == b; }); in != 0; in &= in - 1)
+      out[size++] = keys[i + std::countr_zero(in)];
+  for (; i < n; ++i)
+    if (d.of(keys[i]) == b) out[size++] = keys[i];
   return size;
 }
 

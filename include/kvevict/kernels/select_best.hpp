@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <numeric>
 
@@ -35,15 +36,12 @@ struct writer {
     std::iota(next, next + (to - from), from);
     next += to - from;
   }
-  /// Tokens of [from, to) for which keep(token); no branch while there is room for a whole block.
+  /// Tokens of [from, to) for which keep(token).
   template <class Keep> void those(std::int32_t from, std::int32_t to, Keep keep) {
-    constexpr std::int32_t block = 16;
     std::int32_t j = from;
-    for (; j + block <= to && end - next >= block; j += block)
-      for (std::int32_t i = j; i < j + block; ++i) {
-        *next = i;
-        next += keep(i);
-      }
+    for (; j + 64 <= to; j += 64)
+      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && next != end; in &= in - 1)
+        *next++ = j + std::countr_zero(in);
     for (; j < to && next != end; ++j)
       if (keep(j)) *next++ = j;
   }

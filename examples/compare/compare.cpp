@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The main job: every preset at every budget on a real model, on needle prompts, natural text and while decoding.
+#include <CLI/CLI.hpp>
+
+#include "decode.hpp"
+
+namespace {
+
+using namespace compare;
+
+double cost_of(json const& prompt) {  // of one needle prompt, roughly in seconds
+  double const n = double(prompt.at("context").size()) / 1000;
+  return 7 * n + 2 * n * n + 6;
+}
+
+llama::kv_pool pool_for(llama::config const& cfg, int page_size, double tokens) {
+  return {int(tokens / page_size * 1.1 + 64) * cfg.layers * cfg.kv_heads, page_size, cfg.head_dim};
+}
+
+/// Decode speed and cache of the full cache and of one budget as the context grows.
+json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_size, int budget, int longest) {
+  json out = json::array();
+  auto const text = passage.at("context").get<ids>();
+  auto pool = pool_for(e.cfg(), page_size, 2.2 * longest);
+  auto seq = e.start(pool);
+  for (int n = 512; n <= std::min(longest, int(text.size())); n *= 2) {
+    llama::record seen;
+    e.prefill(seq, std::span(text).subspan(std::size_t(seq.next_position), std::size_t(n - seq.next_position)), 1, &seen);
+    auto full = seq.fork(), cut = seq.fork();
+    auto const cost = evict(ctx, cut, kvevict::presets::snapkv(), budget, [&](auto const& view, int l) {
+      return kvevict::prompt(view, queries_of(seen, e.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e.cfg().heads, 1);
+    });
+    out.push_back({{"context", n}, {"full", decode_rate(e, full, 1)}, {"evicted", decode_rate(e, cut, 1)}, {"budget", budget},
+                   {"bytes_full", cost.bytes_before}, {"bytes_evicted", cost.bytes_after}});
+  }
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  std::string model_dir, tasks_file, out_dir;
+  int page_size = 16;
+  CLI::App app{"Compares the presets on a prepared model; run examples/run.sh, which prepares it"};
+  app.add_option("--model", model_dir, "directory that prepare.py printed")->required();
+  app.add_option("--tasks", tasks_file, "what tasks.py wrote")->required();
+  app.add_option("--out", out_dir, "where results.csv and details.json go")->required();
+  app.add_option("--page-size", page_size, "tokens per page")->check(CLI::Range(1, 1024));
+  CLI11_PARSE(app, argc, argv);
+
+  json const tasks = json::parse(std::ifstream(tasks_file));
+  llama::model const m(model_dir);
+  llama::engine e(m);
+  kvevict::host ctx(llama::openmp());
+  settings s;
+  s.seed = tasks.at("seed");
+  table results(m.cfg.layers, m.cfg.kv_heads, s.seed);
+  json details;
+  int const steps = tasks.at("decode_tokens");
+  double work = 40;
+  for (auto const& p : tasks.at("needle")) work += cost_of(p);
+  work += 30 * double(tasks.at("text").size()) + 0.12 * steps;
+  progress bar(work);
+
+  double longest = 0;
+  for (auto const& p : tasks.at("needle")) longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
+  std::map<std::string, int> speeds_of;
+  {
+    auto pool = pool_for(m.cfg, page_size, 13 * longest);
+    needle prompts(e, ctx, pool, s, results);
+    for (auto const& p : tasks.at("needle")) {
+      prompts.run(p, speeds_of[p.at("task")]++ == 0);
+      bar.advance(cost_of(p), "needle prompt, " + p.at("task").get<std::string>());
+    }
+  }
+  for (auto const& p : tasks.at("text")) {
+    auto pool = pool_for(m.cfg, page_size, 6.0 * double(p.at("context").size() + p.at("follow").size()));
+    text passage(e, ctx, pool, s, results);
+    passage.run(p, {}, "", details[p.at("task").get<std::string>()]);
+    if (tasks.at("both_structures")) passage.run(p, {.sinks = 4}, "_4_sinks", details);
+    bar.advance(30, "text, " + p.at("task").get<std::string>());
+  }
+  {
+    auto const& p = tasks.at("decode");
+    auto pool = pool_for(m.cfg, page_size, 11.0 * double(p.at("context").size()) + 2.0 * steps);
+    decoding(e, ctx, pool, s, results).run(p, steps, bar, 0.12 * steps);
+  }
+  details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));
+  bar.advance(40, "decode speed against context");
+  results.write(out_dir + "/results.csv");
+  details["model"] = tasks.at("model");
+  details["page_size"] = page_size;
+  details["threads"] = omp_get_max_threads();
+  details["oracle_rows"] = s.oracle_rows;
+  std::ofstream(out_dir + "/details.json") << details;
+} catch (std::exception const& error) {
+  std::fprintf(stderr, "compare: %s\n", error.what());
+  return 2;
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Eviction while generating: the cache is held at its budget, token after token.
+#pragma once
+
+#include <random>
+
+#include "text.hpp"
+
+namespace compare {
+
+/// The full cache samples a continuation; beside it, in the same batch, each policy at each budget reads the same tokens.
+class decoding {
+ public:
+  decoding(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
+
+  void run(json const& passage, int tokens, progress& bar, double work) {
+    auto const context = passage.at("context").get<ids>();
+    N_ = int(context.size());
+    task_ = passage.at("task");
+    auto full = e_.start(pool_);
+    llama::record seen;
+    auto const logits = e_.prefill(full, context, 1, &seen);
+    std::mt19937_64 random(s_.seed);
+    ids next{sample(logits.row(0), random)};
+    start(full, kvevict::presets::streaming_llm(), "streaming_llm", seen);
+    start(full, kvevict::presets::h2o(), "h2o", seen);
+    start(full, kvevict::presets::ahakv(), "ahakv", seen);
+    std::vector<llama::sequence*> batch{&full};
+    for (auto& g : groups_)
+      for (auto& s : g.seqs) batch.push_back(&s);
+    for (int t = 0; t < tokens; ++t) {
+      next.assign(batch.size(), next[0]);
+      auto const rows = e_.decode(batch, next, &seen);  // (B,vocab)
+      for (auto& g : groups_)
+        for (std::size_t i = 0; i < g.seqs.size(); ++i) g.apart[i].add(rows.row(0), rows.row(g.first + Eigen::Index(i)));
+      next[0] = sample(rows.row(0), random);
+      for (auto& g : groups_) g.after(g, seen, t + 1 == tokens ? 0 : slack);
+      if ((t + 1) % 64 == 0) bar.advance(work * 64 / tokens, "decoding " + std::to_string(t + 1) + " of " + std::to_string(tokens));
+    }
+    report(full);
+    groups_.clear();
+  }
+
+ private:
+  static constexpr int slack = 16;  // evict every 16 tokens, down to the budget
+
+  /// One policy at every budget: its sequences, and the state that its scores keep per slot of the pool.
+  struct group {
+    std::string name;
+    std::vector<std::int32_t> budgets;
+    std::vector<llama::sequence> seqs;
+    std::vector<divergence> apart;
+    std::vector<eviction> costs;
+    std::vector<float> state;  // (pages,P,width)
+    Eigen::Index first = 0;    // its first row of the batch
+    std::function<void(group&, llama::record const&, int)> after;
+  };
+
+  template <class Policy> void start(llama::sequence const& full, Policy const& policy, std::string const& name, llama::record const& seen) {
+    group g;
+    g.name = name;
+    g.first = groups_.empty() ? 1 : groups_.back().first + std::ssize(groups_.back().seqs);
+    for (int share : s_.shares) {
+      g.budgets.push_back(N_ * share / 100);
+      g.seqs.push_back(full.fork());
+    }
+    g.apart.resize(g.seqs.size());
+    g.costs.resize(g.seqs.size());
+    g.state.resize(std::size_t(pool_.pages()) * std::size_t(pool_.page_size()) * std::size_t(state_floats(policy)));
+    observe_prompt(g, policy, seen);
+    g.after = [this, policy](group& it, llama::record const& step, int spare) { after_step(it, policy, step, spare); };
+    evict_group(g, policy);
+    groups_.push_back(std::move(g));
+  }
+
+  template <class Policy> auto view_of(group& g, Policy const& policy, llama::layer_cache const& cache) {
+    auto const view = cache.view();
+    return state_floats(policy) == 0 ? view : view.with(per_slot(pool_, g.state.data(), kvevict::role::state, kvevict::dtype::f32, state_floats(policy)));
+  }
+
+  template <class Policy> void observe_prompt(group& g, Policy const& policy, llama::record const& seen) {
+    if constexpr (requires { policy.score.state_floats(); })
+      for (std::size_t i = 0; i < g.seqs.size(); ++i) {
+        llama::sequence* const one[] = {&g.seqs[i]};
+        for (int l = 0; l < e_.cfg().layers; ++l) {
+          llama::layer_cache const cache(one, l);
+          kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), seen, l, 0), {.tokens_per_head = g.budgets[i]});
+        }
+      }
+  }
+
+  template <class View> auto evidence(View const& view, llama::record const& seen, int l, int first) {
+    return kvevict::prompt(view, queries_of(seen, e_.cfg(), l, first)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+  }
+
+  template <class Policy> void after_step(group& g, Policy const& policy, llama::record const& step, int spare) {
+    auto const batch = pointers(g);
+    if constexpr (requires { policy.score.state_floats(); })
+      for (int l = 0; l < e_.cfg().layers; ++l) {
+        llama::layer_cache const cache(batch, l);
+        double const begin = now();
+        kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), step, l, int(g.first)), {.per_sequence = g.budgets.data()});
+        for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());
+      }
+    if (g.seqs[0].table(0, 0).length > g.budgets[0] + spare) evict_group(g, policy);
+  }
+
+  template <class Policy> void evict_group(group& g, Policy const& policy) {
+    auto const batch = pointers(g);
+    std::vector<std::int64_t> before;
+    for (auto& s : g.seqs) before.push_back(pages(s));
+    for (int l = 0; l < e_.cfg().layers; ++l) {
+      llama::layer_cache const cache(batch, l);
+      auto const view = view_of(g, policy, cache);
+      kvevict::budget const want{.layer = l, .layer_count = e_.cfg().layers, .per_sequence = g.budgets.data()};
+      double const begin = now();
+      auto const keep = [&] {
+        if constexpr (requires { policy.score.state_floats(); }) return kvevict::plan(ctx_, policy, kvevict::remembered(view), want);
+        else return kvevict::plan(ctx_, policy, kvevict::contents(view), want);
+      }();
+      double const planned = now();
+      cache.truncate(kvevict::compact(ctx_, view, keep).lengths());
+      for (auto& c : g.costs) {
+        c.plan_us += (planned - begin) * 1e6 / double(g.costs.size());
+        c.move_us += (now() - planned) * 1e6 / double(g.costs.size());
+      }
+    }
+    for (std::size_t i = 0; i < g.seqs.size(); ++i) g.costs[i].pages_freed += before[i] - pages(g.seqs[i]);
+  }
+
+  void report(llama::sequence& full) {
+    auto const bytes = [&](llama::sequence const& s) { return pages(s) * std::int64_t(pool_.page_bytes()); };
+    for (auto& g : groups_)
+      for (std::size_t i = 0; i < g.seqs.size(); ++i) {
+        auto& cost = g.costs[i];
+        cost.bytes_before = bytes(full);  // what this context would take now
+        cost.bytes_after = bytes(g.seqs[i]);
+        cost.kept = 0;
+        for (int l = 0; l < e_.cfg().layers; ++l)
+          for (int h = 0; h < e_.cfg().kv_heads; ++h) cost.kept += g.seqs[i].table(l, h).length;
+        table::where const at{g.name, task_, "decode", N_, g.budgets[i]};
+        double const rate = decode_rate(e_, g.seqs[i], 1);
+        out_.add(at, "kl_nats", g.apart[i].kl / g.apart[i].rows, cost, rate);
+        out_.add(at, "top1", g.apart[i].top1 / g.apart[i].rows, cost, rate);
+      }
+  }
+
+  static std::vector<llama::sequence*> pointers(group& g) {
+    std::vector<llama::sequence*> out;
+    for (auto& s : g.seqs) out.push_back(&s);
+    return out;
+  }
+  static std::int64_t pages(llama::sequence const& s) {
+    std::int64_t n = 0;
+    for (int l = 0; l < s.layers(); ++l)
+      for (int h = 0; h < s.kv_heads(); ++h) n += std::ssize(s.table(l, h).pages);
+    return n;
+  }
+  static int sample(Eigen::RowVectorXf const& logits, std::mt19937_64& random) {
+    Eigen::ArrayXf const p = (logits.array() - logits.maxCoeff()).exp();
+    double x = double(random() >> 11) * 0x1p-53 * double(p.cast<double>().sum());
+    int i = 0;
+    while (i + 1 < p.size() && (x -= double(p[i])) > 0) ++i;
+    return i;
+  }
+
+  llama::engine& e_;
+  kvevict::host& ctx_;
+  llama::kv_pool& pool_;
+  settings const& s_;
+  table& out_;
+  std::string task_;
+  int N_ = 0;
+  std::vector<group> groups_;
+};
+
+}  // namespace compare

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Needle prompts: is the number still produced after eviction?
+#pragma once
+
+#include "table.hpp"
+
+namespace compare {
+
+using llama::json;
+using ids = std::vector<int>;
+
+struct settings {
+  std::vector<int> shares{10, 20, 40};  // per cent of the prompt
+  std::uint64_t seed = 1;
+  int oracle_rows = 32;
+};
+
+/// A compressed copy of one cache, waiting to answer.
+struct contestant {
+  table::where at;
+  eviction cost;
+  llama::sequence seq;
+  ids answer;
+};
+
+class needle {
+ public:
+  needle(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
+
+  /// One prompt in both settings: `aware` compresses context and question, `agnostic` the context before the question is seen.
+  void run(json const& prompt, bool measure_speed) {
+    auto const context = prompt.at("context").get<ids>(), question = prompt.at("question").get<ids>();
+    answer_ = prompt.at("answer").get<ids>();
+    task_ = prompt.at("task");
+    auto base = e_.start(pool_);
+    llama::record seen, more;
+    e_.prefill(base, context, 1, &seen);
+    auto whole = base.fork();
+    auto const asked = e_.prefill(whole, question, 1, &more);
+    int const first = llama::argmax(asked, 0);
+    ids const reply = full_reply(whole, first);
+    setting(base, "agnostic", seen, future(base, question, reply), question, measure_speed);
+    append(seen, more);
+    setting(whole, "aware", seen, future(whole, {}, reply), {}, measure_speed, first);
+  }
+
+ private:
+  static constexpr int reply_tokens = 8;
+
+  ids full_reply(llama::sequence const& whole, int first) {
+    auto seq = whole.fork();
+    std::vector<contestant> one;
+    one.push_back({{}, {}, std::move(seq), {first}});
+    decode(one);
+    return one[0].answer;
+  }
+
+  /// Queries and LSE of the tokens that really come after the cache.
+  llama::record future(llama::sequence const& from, ids tokens, ids const& reply) {
+    tokens.insert(tokens.end(), reply.begin(), reply.end());
+    auto seq = from.fork();
+    llama::record out;
+    e_.prefill(seq, tokens, 1, &out);
+    return out;
+  }
+
+  void setting(llama::sequence const& base, std::string const& name, llama::record const& seen, llama::record const& ahead,
+               ids const& question, bool measure_speed, int first = -1) {
+    std::vector<contestant> all;
+    int const N = base.next_position;
+    auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence) {
+      auto seq = base.fork();
+      auto cost = evict(ctx_, seq, p, budget, evidence);
+      all.push_back({{policy, task_, name, N, budget}, std::move(cost), std::move(seq), {}});
+    };
+    for (int share : s_.shares) {
+      int const budget = N * share / 100;
+      for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
+        if (policy == "full" && share != s_.shares[0]) return;
+        enter(policy, p, policy == "full" ? N : budget, [&](auto const& view, int l) {
+          return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+        });
+      });
+      enter("oracle", kvevict::presets::oracle({.rows = int(ahead.positions.size()), .recent = 32}), budget, [&](auto const& view, int l) {
+        return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+      });
+    }
+    ask(all, question, first);
+    decode(all);
+    for (auto& c : all) {
+      bool const found = std::search(c.answer.begin(), c.answer.end(), answer_.begin(), answer_.end()) != c.answer.end();
+      out_.add(c.at, "needle_rate", found, c.cost, measure_speed ? decode_rate(e_, c.seq, answer_[0]) : 0);
+    }
+  }
+
+  /// The first token of every answer: from the question, or known already where the question was part of the prompt.
+  void ask(std::vector<contestant>& all, ids const& question, int first) {
+    std::vector<llama::chunk> chunks;
+    for (auto& c : all) chunks.push_back({&c.seq, question});
+    if (question.empty()) {
+      for (auto& c : all) c.answer = {first};
+    } else {
+      auto const logits = e_.forward(chunks);
+      for (int i = 0; i < std::ssize(all); ++i) all[std::size_t(i)].answer = {llama::argmax(logits, i)};
+    }
+  }
+
+  void decode(std::vector<contestant>& all) {
+    std::vector<llama::sequence*> batch;
+    for (auto& c : all) batch.push_back(&c.seq);
+    for (int t = 1; t < reply_tokens; ++t) {
+      ids next;
+      for (auto const& c : all) next.push_back(c.answer.back());
+      auto const logits = e_.decode(batch, next);
+      for (int i = 0; i < std::ssize(all); ++i) all[std::size_t(i)].answer.push_back(llama::argmax(logits, i));
+    }
+  }
+
+  llama::engine& e_;
+  kvevict::host& ctx_;
+  llama::kv_pool& pool_;
+  settings const& s_;
+  table& out_;
+  ids answer_;
+  std::string task_;
+};
+
+}  // namespace compare

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// The presets side by side, and one timed eviction of one sequence.
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "../engine/eviction.hpp"
+
+namespace compare {
+
+using seconds = std::chrono::duration<double>;
+inline double now() { return seconds(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+/// What happened to one cache, and what it cost over all layers.
+struct eviction {
+  double score_us = 0, plan_us = 0, move_us = 0;
+  std::int64_t kept = 0, pages_freed = 0, bytes_before = 0, bytes_after = 0;  // bytes: pages in use × page size
+  std::vector<kvevict::keep_set> keep;                                         // (L)
+};
+
+/// A score that also says how long it took: a stage is any type with a call operator.
+template <class Inner> struct timed {
+  Inner inner;
+  double* us;
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
+    double const start = now();
+    inner(ctx, e, out);
+    *us += (now() - start) * 1e6;
+  }
+};
+template <class Inner> timed(Inner, double*) -> timed<Inner>;
+
+/// Protection that every policy of a fair comparison shares, besides what it brings itself.
+struct structure {
+  int sinks = 0, recent = 32;
+};
+
+/// f(name, policy) for every preset that a prompt's own evidence is enough for.
+template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) {
+  using namespace kvevict::presets;
+  f("full", full());
+  f("random", random({.seed = seed, .sinks = s.sinks, .recent = s.recent}));
+  f("streaming_llm", streaming_llm());
+  f("h2o", h2o({.sinks = s.sinks}));
+  f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
+  f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
+  f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
+}
+
+/// Plans and compacts every layer of one sequence. `evidence(view, layer)` says what each layer's policy may look at.
+template <class Policy, class Evidence>
+eviction evict(kvevict::host& ctx, llama::sequence& seq, Policy const& policy, int tokens_per_head, Evidence&& evidence) {
+  eviction out;
+  auto& pool = seq.pool();
+  int const used = pool.used_pages();
+  for (int l = 0; l < seq.layers(); ++l)
+    for (int h = 0; h < seq.kv_heads(); ++h) out.bytes_before += std::int64_t(seq.table(l, h).pages.size() * pool.page_bytes());
+  auto const with_clock = policy.with(timed{policy.score, &out.score_us});
+  llama::sequence* const one[] = {&seq};
+  for (int l = 0; l < seq.layers(); ++l) {
+    llama::layer_cache const cache(one, l);
+    auto const view = cache.view();
+    double const start = now();
+    auto keep = kvevict::plan(ctx, with_clock, evidence(view, l), {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
+    double const planned = now();
+    auto const done = kvevict::compact(ctx, view, keep);
+    out.move_us += (now() - planned) * 1e6;
+    out.plan_us += (planned - start) * 1e6;
+    cache.truncate(done.lengths());
+    out.kept += keep.kept();
+    out.keep.push_back(std::move(keep));
+  }
+  out.plan_us -= out.score_us;
+  out.pages_freed = used - pool.used_pages();
+  out.bytes_after = out.bytes_before - out.pages_freed * std::int64_t(pool.page_bytes());
+  return out;
+}
+
+/// Tokens per second of one sequence alone: median of five steps, which stay in its cache.
+inline double decode_rate(llama::engine& e, llama::sequence& seq, int token) {
+  double steps[5];
+  for (double& step : steps) {
+    llama::sequence* const one = &seq;
+    double const start = now();
+    e.decode({&one, 1}, {&token, 1});
+    step = now() - start;
+  }
+  std::sort(steps, steps + 5);
+  return 1 / steps[2];
+}
+
+}  // namespace compare

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the engine meets kvevict: its pages as a view, its records as evidence, its threads as an executor.
+#pragma once
+
+#include <omp.h>
+
+#include <kvevict/kvevict.hpp>
+
+#include "engine.hpp"
+
+namespace llama {
+
+/// The engine's own threads, lent to the library.
+inline kvevict::executor openmp() {
+  return {[](void*, std::int64_t count, kvevict::executor::task_function task, void* state) {
+#pragma omp parallel for schedule(static, 1)
+            for (std::int64_t i = 0; i < count; ++i) task(state, i);
+          },
+          nullptr, omp_get_max_threads()};
+}
+
+/// Rows of `width` 4-byte elements, one per slot of the pool.
+inline kvevict::component per_slot(kv_pool const& pool, void* data, kvevict::role what, kvevict::dtype type, int width) {
+  kvevict::component c;
+  c.what = what;
+  c.type = type;
+  c.rows = {.base = static_cast<std::byte*>(data), .page_count = pool.pages(), .page_stride = 4ll * pool.page_size() * width,
+            .slot_stride = 4ll * width, .run_bytes = 4 * width};
+  return c;
+}
+
+/// One layer of several sequences. The view points into the tables: keep the object while the view is used.
+struct layer_cache {
+  layer_cache(std::span<sequence* const> batch, int layer) : batch_(batch), layer_(layer), tables_(tables_of(batch, layer)) {}
+
+  kvevict::layer_view<> view() const {
+    auto const& pool = batch_[0]->pool();
+    int const B = int(batch_.size()), H = batch_[0]->kv_heads(), D = pool.head_dim();
+    kvevict::layer_view<> v;
+    v.pages = {.entries = tables_.entries.data(), .seq_stride = std::int64_t{H} * tables_.columns, .head_stride = tables_.columns,
+               .sequences = B, .heads = H, .columns = tables_.columns, .page_size = pool.page_size()};
+    v.lengths = {tables_.lengths.data(), H, 1};
+    return v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D))
+        .with(per_slot(pool, pool.values(), kvevict::role::v, kvevict::dtype::f32, D))
+        .with(per_slot(pool, pool.positions(), kvevict::role::position, kvevict::dtype::i32, 1));
+  }
+
+  /// After compact(): shorter lengths, and the pages behind them back to the pool.
+  void truncate(kvevict::slice<std::int32_t const> lengths) const {
+    for (int b = 0, i = 0; b < int(batch_.size()); ++b)
+      for (int h = 0; h < batch_[0]->kv_heads(); ++h, ++i) batch_[std::size_t(b)]->truncate(layer_, h, lengths[i]);
+  }
+
+ private:
+  std::span<sequence* const> batch_;
+  int layer_;
+  layer_tables tables_;
+};
+
+/// The recorded queries of sequences [first, first + B) of a pass; their LSE goes in with `with_lse(seen.lse[layer].data(), Hq, 1)`.
+inline kvevict::query_rows queries_of(record const& seen, config const& cfg, int layer, int first = 0) {
+  return {.data = seen.queries[std::size_t(layer)].data(), .token_stride = std::int64_t{cfg.heads} * cfg.head_dim,
+          .head_stride = cfg.head_dim, .heads = cfg.heads, .head_dim = cfg.head_dim, .row_begin = seen.row_begin.data() + first,
+          .positions = seen.positions.data()};
+}
+
+/// A prompt's record continued by a later chunk of the same, single sequence.
+inline void append(record& to, record const& more) {
+  for (std::size_t l = 0; l < to.queries.size(); ++l) {
+    to.queries[l].insert(to.queries[l].end(), more.queries[l].begin(), more.queries[l].end());
+    to.lse[l].insert(to.lse[l].end(), more.lse[l].begin(), more.lse[l].end());
+  }
+  to.positions.insert(to.positions.end(), more.positions.begin(), more.positions.end());
+  to.row_begin.back() += more.row_begin.back();
+}
+
+}  // namespace llama

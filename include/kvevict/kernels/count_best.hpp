@@ -77,14 +77,16 @@ inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight
   if (c.size == 0) return;  // inactive rows, too
   row const& it = s.rows[r];
   float const* const x = s.values + s.begin[r];
+  std::uint32_t* const keys = c.keys;
   std::uint32_t worst = 0;
   auto const put = [&](std::int64_t i, std::int32_t j) {
     float const y = x[j] * weight;
     worst = std::max(worst, bits::as_uint(y) & 0x7fffffffu);
-    c.keys[i] = radix::key(y);
+    keys[i] = radix::key(y);
   };
   if (s.positions == nullptr) {
-    for (std::int32_t j = it.first; j < it.last; ++j) put(j - it.first, j);
+    std::int32_t const first = it.first, last = it.last;
+    for (std::int32_t j = first; j < last; ++j) put(j - first, j);
   } else {
     std::int64_t n = 0;
     for (std::int32_t j = 0; j < it.tokens; ++j)

@@ -38,23 +38,27 @@ struct writer {
   }
   /// Tokens of [from, to) for which keep(token).
   template <class Keep> void those(std::int32_t from, std::int32_t to, Keep keep) {
+    std::int32_t* at = next;
     std::int32_t j = from;
     for (; j + 64 <= to; j += 64)
-      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && next != end; in &= in - 1)
-        *next++ = j + std::countr_zero(in);
-    for (; j < to && next != end; ++j)
-      if (keep(j)) *next++ = j;
+      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && at != end; in &= in - 1)
+        *at++ = j + std::countr_zero(in);
+    for (; j < to && at != end; ++j)
+      if (keep(j)) *at++ = j;
+    next = at;
   }
 };
 
 /// Slots in order of position: ties go to the larger token index.
 inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
-  for (std::int32_t j = it.first; j < it.last; ++j) keys[j - it.first] = radix::key(x[j]);
-  radix::cut const c = radix::best(keys, it.last - it.first, it.quota(), counts);
-  std::int32_t ties_from = it.first;  // the ties before it are the oldest ones, and go
-  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= radix::key(x[ties_from]) == c.key;
-  out.those(it.first, ties_from, [&](std::int32_t j) { return radix::key(x[j]) > c.key; });
-  out.those(ties_from, it.last, [&](std::int32_t j) { return radix::key(x[j]) >= c.key; });
+  std::int32_t const first = it.first, last = it.last;
+  for (std::int32_t j = first; j < last; ++j) keys[j - first] = radix::key(x[j]);
+  radix::cut const c = radix::best(keys, last - first, it.quota(), counts);
+  std::uint32_t const worst = c.key;
+  std::int32_t ties_from = first;  // the ties before it are the oldest ones, and go
+  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= radix::key(x[ties_from]) == worst;
+  out.those(first, ties_from, [=](std::int32_t j) { return radix::key(x[j]) > worst; });
+  out.those(ties_from, last, [=](std::int32_t j) { return radix::key(x[j]) >= worst; });
 }
 
 /// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.

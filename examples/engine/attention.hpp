@@ -47,35 +47,26 @@ using vector_map = Eigen::Map<Eigen::VectorXf const>;
 /// Finds slots [start, start+n) of a component; for many query rows they are brought together.
 inline void locate(float const* component, kv_pool const& pool, head_table const& t, int start, int n, bool together, attention_scratch& s) {
   int const P = pool.page_size(), D = pool.head_dim();
-  for (int i = 0; i < n; ++i) s.at[std::size_t(i)] = component + t.row(start + i, P) * std::size_t(D);
-  for (int i = 0; together && i < n; ++i) std::copy_n(s.at[std::size_t(i)], D, s.tile.col(i).data());
+  for (int i = 0; i < n; ++i) s.at[i] = component + t.row(start + i, P) * D;
+  for (int i = 0; together && i < n; ++i) std::copy_n(s.at[i], D, s.tile.col(i).data());
 }
 
 /// weights = q k, for every located key.
 inline void add_keys(attention_scratch& s, int rows, int n) {
-  if (rows > few_rows) {
+  if (rows > few_rows)
     s.weights.topLeftCorner(n, rows).noalias() = s.tile.leftCols(n).transpose() * s.queries.leftCols(rows);
-    return;
-  }
-  for (int i = 0; i < n; ++i)
-    for (int r = 0; r < rows; ++r) s.weights(i, r) = s.queries.col(r).dot(vector_map(s.at[std::size_t(i)], s.queries.rows()));
+  else for (int i = 0; i < n; ++i)
+    for (int r = 0; r < rows; ++r) s.weights(i, r) = s.queries.col(r).dot(vector_map(s.at[i], s.queries.rows()));
 }
 
-/// sums += weights v, for every located value.
+/// sums += weights v, for every located value; a few rows take four values at a time.
 inline void add_values(attention_scratch& s, int rows, int n) {
-  if (rows > few_rows) {
-    s.sums.leftCols(rows).noalias() += s.tile.leftCols(n) * s.weights.topLeftCorner(n, rows);
-    return;
-  }
-  auto const v = [&](int i) { return vector_map(s.at[std::size_t(i)], s.sums.rows()); };
-  int i = 0;
-  for (; i + 4 <= n; i += 4)
-    for (int r = 0; r < rows; ++r) {
-      auto const w = s.weights.col(r).segment<4>(i);
-      s.sums.col(r) += w[0] * v(i) + w[1] * v(i + 1) + w[2] * v(i + 2) + w[3] * v(i + 3);
-    }
-  for (; i < n; ++i)
-    for (int r = 0; r < rows; ++r) s.sums.col(r) += s.weights(i, r) * v(i);
+  auto const part = [&](int i, int r) { return s.weights(i, r) * vector_map(s.at[i], s.sums.rows()); };
+  if (rows > few_rows) s.sums.leftCols(rows).noalias() += s.tile.leftCols(n) * s.weights.topLeftCorner(n, rows);
+  else for (int i = 0; i < n; i += 4)
+    for (int r = 0; r < rows; ++r)
+      if (i + 4 <= n) s.sums.col(r) += part(i, r) + part(i + 1, r) + part(i + 2, r) + part(i + 3, r);
+      else for (int j = i; j < n; ++j) s.sums.col(r) += part(j, r);
 }
 
 /// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled.

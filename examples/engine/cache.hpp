@@ -17,10 +17,9 @@ class kv_pool {
  public:
   kv_pool(int pages, int page_size, int head_dim)
       : pages_(pages), page_size_(page_size), head_dim_(head_dim),
-        keys_(std::make_unique_for_overwrite<float[]>(slots() * std::size_t(head_dim))),
-        values_(std::make_unique_for_overwrite<float[]>(slots() * std::size_t(head_dim))),
+        keys_(std::make_unique_for_overwrite<float[]>(slots() * head_dim)),
+        values_(std::make_unique_for_overwrite<float[]>(slots() * head_dim)),
         positions_(std::make_unique_for_overwrite<std::int32_t[]>(slots())) {
-    free_.reserve(std::size_t(pages));
     for (int page = pages; page-- > 0;) free_.push_back(page);
   }
 
@@ -35,19 +34,28 @@ class kv_pool {
     if (pages > std::ssize(free_)) throw std::runtime_error("the KV pool is full; give it more pages or evict");
   }
 
+  /// A fresh page with the same content.
+  int copy(std::int64_t from) {
+    std::int64_t const to = take(), size = page_size_ * head_dim_;
+    std::copy_n(keys() + from * size, size, keys() + to * size);
+    std::copy_n(values() + from * size, size, values() + to * size);
+    std::copy_n(positions() + from * page_size_, page_size_, positions() + to * page_size_);
+    return int(to);
+  }
+
   int pages() const { return pages_; }
   int page_size() const { return page_size_; }
   int head_dim() const { return head_dim_; }
   int used_pages() const { return pages_ - int(free_.size()); }
-  std::size_t page_bytes() const { return std::size_t(page_size_) * (2 * std::size_t(head_dim_) * sizeof(float) + sizeof(std::int32_t)); }
-  std::size_t used_bytes() const { return std::size_t(used_pages()) * page_bytes(); }
+  std::size_t page_bytes() const { return page_size_ * (2 * head_dim_ * sizeof(float) + sizeof(std::int32_t)); }
+  std::size_t used_bytes() const { return used_pages() * page_bytes(); }
 
   float* keys() const { return keys_.get(); }                    // (pages,P,D), after RoPE
   float* values() const { return values_.get(); }                // (pages,P,D)
   std::int32_t* positions() const { return positions_.get(); }   // (pages,P), logical
 
  private:
-  std::size_t slots() const { return std::size_t(pages_) * std::size_t(page_size_); }
+  std::size_t slots() const { return std::size_t(pages_) * page_size_; }
 
   int pages_, page_size_, head_dim_;
   std::unique_ptr<float[]> keys_, values_;
@@ -61,18 +69,17 @@ struct head_table {
   int length = 0;  // physical: slots in use
   int hole = -1;   // a slot below length that the next token takes instead of a new one (replacement in place)
 
-  std::size_t row(int slot, int page_size) const {
-    return std::size_t(pages[std::size_t(slot / page_size)]) * std::size_t(page_size) + std::size_t(slot % page_size);
-  }
+  std::int64_t row(int slot, int page_size) const { return std::int64_t{pages[slot / page_size]} * page_size + slot % page_size; }
 };
 
 /// One sequence: its tables and its next logical position. Pages go back to the pool with it.
 class sequence {
  public:
-  sequence(kv_pool& pool, int layers, int kv_heads) : pool_(&pool), kv_heads_(kv_heads), tables_(std::size_t(layers) * std::size_t(kv_heads)) {}
+  sequence(kv_pool& pool, int layers, int kv_heads) : pool_(&pool), kv_heads_(kv_heads), tables_(layers * kv_heads) {}
   sequence(sequence&&) = default;
   sequence& operator=(sequence&& other) noexcept {
     std::swap(pool_, other.pool_);
+    std::swap(kv_heads_, other.kv_heads_);
     std::swap(next_position, other.next_position);
     tables_.swap(other.tables_);
     return *this;
@@ -88,7 +95,7 @@ class sequence {
     copy.next_position = next_position;
     for (std::size_t i = 0; i < tables_.size(); ++i) {
       copy.tables_[i] = {{}, tables_[i].length, tables_[i].hole};
-      for (int page : tables_[i].pages) copy.tables_[i].pages.push_back(copy_page(page));
+      for (int page : tables_[i].pages) copy.tables_[i].pages.push_back(pool_->copy(page));
     }
     return copy;
   }
@@ -123,21 +130,12 @@ class sequence {
   kv_pool& pool() const { return *pool_; }
   int kv_heads() const { return kv_heads_; }
   int layers() const { return int(tables_.size()) / kv_heads_; }
-  head_table& table(int layer, int head) { return tables_[std::size_t(layer * kv_heads_ + head)]; }
-  head_table const& table(int layer, int head) const { return tables_[std::size_t(layer * kv_heads_ + head)]; }
+  head_table& table(int layer, int head) { return tables_[layer * kv_heads_ + head]; }
+  head_table const& table(int layer, int head) const { return tables_[layer * kv_heads_ + head]; }
 
   int next_position = 0;  // logical: eviction does not change it
 
  private:
-  int copy_page(int from) const {
-    int const to = pool_->take(), P = pool_->page_size();
-    auto const copy = [&](auto* rows, std::size_t size) { std::copy_n(rows + std::size_t(from) * size, size, rows + std::size_t(to) * size); };
-    copy(pool_->keys(), std::size_t(P) * std::size_t(pool_->head_dim()));
-    copy(pool_->values(), std::size_t(P) * std::size_t(pool_->head_dim()));
-    copy(pool_->positions(), std::size_t(P));
-    return to;
-  }
-
   kv_pool* pool_;
   int kv_heads_;
   std::vector<head_table> tables_;  // (L,H)
@@ -159,7 +157,7 @@ inline layer_tables tables_of(std::span<sequence* const> batch, int layer) {
       auto const& t = s->table(layer, h);
       out.lengths.push_back(t.length);
       out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
-      out.entries.resize(out.lengths.size() * std::size_t(out.columns), -1);
+      out.entries.resize(out.lengths.size() * out.columns, -1);
     }
   return out;
 }

@@ -15,6 +15,7 @@ namespace llama {
 using activations = Eigen::MatrixXf;  // a column is one token, so (T,features) in memory
 using row_major = Eigen::Map<Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> const>;
 using logits = row_major;
+using layer_rows = std::vector<std::vector<float>>;
 
 /// New tokens of one sequence: a prompt, a further piece of it, or one token of a decode step.
 struct chunk {
@@ -26,27 +27,25 @@ struct chunk {
 /// What a pass saw, for eviction afterwards. The rows are the last `tail` tokens of each chunk, chunk after chunk.
 struct record {
   int tail = INT_MAX;
-  std::vector<std::vector<float>> queries;  // L x (rows,Hq,D), rotated
-  std::vector<std::vector<float>> lse;      // L x (rows,Hq), natural log
-  std::vector<std::int32_t> positions;      // (rows)
-  std::vector<std::int32_t> row_begin;      // (B+1)
+  layer_rows queries;                   // L x (rows,Hq,D), rotated
+  layer_rows lse;                       // L x (rows,Hq), natural log
+  std::vector<std::int32_t> positions;  // (rows)
+  std::vector<std::int32_t> row_begin;  // (B+1)
 };
 
-/// y += W x in tiles that the threads share.
-inline void add_linear(tensor const& w, activations const& x, activations& y) {
-  row_major const weight(w.data, w.rows, w.cols);
+enum class into { set, add };
+
+/// y = W x or y += W x, in tiles that the threads share.
+inline void linear(tensor const& w, activations const& x, activations& y, into how = into::set) {
   int const T = int(x.cols()), height = T < 128 ? 96 : 192, width = 256;
+  if (how == into::set) y.resize(w.rows, T);
 #pragma omp parallel for collapse(2) schedule(dynamic)
   for (int t = 0; t < T; t += width)
     for (int o = 0; o < w.rows; o += height) {
-      int const m = std::min(height, w.rows - o), n = std::min(width, T - t);
-      y.block(o, t, m, n).noalias() += weight.middleRows(o, m) * x.middleCols(t, n);
+      auto tile = y.block(o, t, std::min(height, w.rows - o), std::min(width, T - t));
+      if (how == into::set) tile.setZero();
+      tile.noalias() += row_major(w.data, w.rows, w.cols).middleRows(o, tile.rows()) * x.middleCols(t, tile.cols());
     }
-}
-
-inline void linear(tensor const& w, activations const& x, activations& y) {
-  y.setZero(w.rows, x.cols());
-  add_linear(w, x, y);
 }
 
 inline void rms_norm(activations const& x, tensor const& gain, float eps, activations& y) {
@@ -63,7 +62,7 @@ class engine {
   explicit engine(model const& m) : model_(m), frequency_(m.cfg.head_dim / 2) {
     for (int i = 0; i < frequency_.size(); ++i) {
       frequency_[i] = 1.0f / float(std::pow(double(cfg().rope_base), 2.0 * i / cfg().head_dim));
-      if (!cfg().rope_factors.empty()) frequency_[i] /= cfg().rope_factors[std::size_t(i)];
+      if (!cfg().rope_factors.empty()) frequency_[i] /= cfg().rope_factors[i];
     }
     for (int i = 0; i < omp_get_max_threads(); ++i) scratch_.emplace_back(cfg().head_dim, cfg().group());
   }
@@ -76,11 +75,11 @@ class engine {
   logits forward(std::span<chunk const> batch, record* seen = nullptr) {
     check(batch);
     lay_out(batch);
-    if (seen) *seen = {seen->tail, std::vector<std::vector<float>>(model_.layers.size()), std::vector<std::vector<float>>(model_.layers.size()), {}, {0}};
+    if (seen) *seen = {seen->tail, layer_rows(model_.layers.size()), layer_rows(model_.layers.size()), {}, {0}};
     for (int l = 0; l < cfg().layers; ++l) {
       attention_block(batch, l);
       if (seen) keep(batch, l, *seen);
-      ffn_block(model_.layers[std::size_t(l)]);
+      ffn_block(model_.layers[l]);
     }
     for (auto const& c : batch) c.seq->next_position += int(c.tokens.size());
     return read_out(batch);
@@ -94,22 +93,19 @@ class engine {
   /// One token for each sequence; their lengths may differ. Returns (B,vocab).
   logits decode(std::span<sequence* const> batch, std::span<int const> tokens, record* seen = nullptr) {
     std::vector<chunk> chunks;
-    for (std::size_t b = 0; b < batch.size(); ++b) chunks.push_back({batch[b], tokens.subspan(b, 1)});
+    for (auto& seq : batch) chunks.push_back({seq, tokens.subspan(chunks.size(), 1)});
     return forward(chunks, seen);
   }
 
  private:
-  struct place {
-    int chunk, index, position;
-  };
-
   /// Refuses a batch before anything has changed.
   void check(std::span<chunk const> batch) const {
     int pages = 0;
+    auto const refuse = [](bool wrong, char const* why) { if (wrong) throw std::invalid_argument(why); };
     for (auto const& c : batch) {
-      if (&c.seq->pool() != &batch[0].seq->pool()) throw std::invalid_argument("all sequences of a batch must share one pool");
-      if (c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions) throw std::invalid_argument("the text is longer than the model's positions");
-      if (std::ranges::any_of(c.tokens, [&](int id) { return id < 0 || id >= cfg().vocab; })) throw std::invalid_argument("a token is outside the vocabulary");
+      refuse(&c.seq->pool() != &batch[0].seq->pool(), "all sequences of a batch must share one pool");
+      refuse(c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions, "the text is longer than the model's positions");
+      for (int id : c.tokens) refuse(id < 0 || id >= cfg().vocab, "a token is outside the vocabulary");
       pages += c.seq->pages_for(int(c.tokens.size()));
     }
     if (pages > 0) batch[0].seq->pool().expect_free(pages);
@@ -123,22 +119,21 @@ class engine {
     x_.resize(cfg().hidden, std::ssize(places_));
     turn_.resize(cfg().head_dim, std::ssize(places_));
     for (int t = 0; t < std::ssize(places_); ++t) {
-      auto const [b, i, position] = places_[std::size_t(t)];
-      auto const id = batch[std::size_t(b)].tokens[std::size_t(i)];
-      x_.col(t) = vector_map(model_.embedding.data + std::ptrdiff_t(id) * cfg().hidden, cfg().hidden);
+      auto const [b, i, position] = places_[t];
+      x_.col(t) = vector_map(model_.embedding.data + std::ptrdiff_t(batch[b].tokens[i]) * cfg().hidden, cfg().hidden);
       turn_.col(t) << (float(position) * frequency_).cos(), (float(position) * frequency_).sin();
     }
   }
 
   void attention_block(std::span<chunk const> batch, int l) {
-    auto const& w = model_.layers[std::size_t(l)];
+    auto const& w = model_.layers[l];
     rms_norm(x_, w.input_norm, cfg().rms_eps, h_);
     linear(w.q, h_, q_);
     linear(w.k, h_, k_);
     linear(w.v, h_, v_);
     store(batch, l);
     attend_all(batch, l);
-    add_linear(w.o, h_, x_);
+    linear(w.o, h_, x_, into::add);
   }
 
   void ffn_block(layer_weights const& w) {
@@ -146,11 +141,9 @@ class engine {
     linear(w.gate, h_, gate_);
     linear(w.up, h_, up_);
 #pragma omp parallel for if (gate_.cols() > 16)
-    for (Eigen::Index t = 0; t < gate_.cols(); ++t) {
-      auto g = gate_.col(t).array();
-      g = g / (1.0f + (-g).exp()) * up_.col(t).array();
-    }
-    add_linear(w.down, gate_, x_);
+    for (Eigen::Index t = 0; t < gate_.cols(); ++t)
+      gate_.col(t).array() *= up_.col(t).array() / (1.0f + (-gate_.col(t).array()).exp());  // silu(gate) * up
+    linear(w.down, gate_, x_, into::add);
   }
 
   /// Rotates queries and keys, and writes keys, values and positions into the pages.
@@ -161,15 +154,15 @@ class engine {
       for (int h = 0; h < H; ++h) first_slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));
 #pragma omp parallel for if (places_.size() > 16)
     for (int t = 0; t < std::ssize(places_); ++t) {
-      auto const [b, i, position] = places_[std::size_t(t)];
-      auto const& seq = *batch[std::size_t(b)].seq;
+      auto const [b, i, position] = places_[t];
+      auto const& seq = *batch[b].seq;
       auto const& pool = seq.pool();
       for (int h = 0; h < cfg().heads; ++h) rotate(&q_(h * D, t), t);
       for (int h = 0; h < H; ++h) {
-        auto const row = seq.table(l, h).row(first_slot_[std::size_t(b * H + h)] + i, pool.page_size());
+        auto const row = seq.table(l, h).row(first_slot_[b * H + h] + i, pool.page_size());
         rotate(&k_(h * D, t), t);
-        std::copy_n(&k_(h * D, t), D, pool.keys() + row * std::size_t(D));
-        std::copy_n(&v_(h * D, t), D, pool.values() + row * std::size_t(D));
+        std::copy_n(&k_(h * D, t), D, pool.keys() + row * D);
+        std::copy_n(&v_(h * D, t), D, pool.values() + row * D);
         pool.positions()[row] = position;
       }
     }
@@ -177,62 +170,65 @@ class engine {
 
   /// RoPE, half-split: element i turns with element i + D/2.
   void rotate(float* low, int t) const {
-    int const half = cfg().head_dim / 2;
-    float const *cosine = &turn_(0, t), *sine = cosine + half;
-    float* const high = low + half;
-    for (int i = 0; i < half; ++i) {
-      float const a = low[i], b = high[i];
-      low[i] = a * cosine[i] - b * sine[i];
-      high[i] = b * cosine[i] + a * sine[i];
+    float* const high = low + frequency_.size();
+    for (Eigen::Index i = 0; i < frequency_.size(); ++i) {
+      float const a = low[i], b = high[i], cosine = turn_(i, t), sine = turn_(frequency_.size() + i, t);
+      low[i] = a * cosine - b * sine;
+      high[i] = b * cosine + a * sine;
     }
   }
 
   void attend_all(std::span<chunk const> batch, int l) {
-    int const D = cfg().head_dim, G = cfg().group(), step = std::max(1, query_tile / G);
+    int const G = cfg().group(), width = G * cfg().head_dim, step = std::max(1, query_tile / G);
     h_.resize(q_.rows(), q_.cols());
     lse_.resize(cfg().heads, q_.cols());
     tasks_.clear();
-    int t = 0;
-    for (auto const& c : batch) {
-      int const n = int(c.tokens.size());
-      for (int end = n; end > 0; end -= step)  // the longest first
-        for (int h = 0; h < cfg().kv_heads; ++h) {
-          int const i = std::max(0, end - step), visible = c.seq->table(l, h).length - (n - end);
-          tasks_.push_back({&c.seq->table(l, h), &q_(h * G * D, t + i), &h_(h * G * D, t + i), &lse_(h * G, t + i), end - i, visible});
+    for (int t = 0; auto const& c : batch) {
+      t += int(c.tokens.size());  // behind this chunk's last token
+      for (int after = 0; after < std::ssize(c.tokens); after += step)
+        for (int h = 0; h < cfg().kv_heads; ++h) {  // the last tokens first: they see most
+          auto const& table = c.seq->table(l, h);
+          int const n = std::min(step, int(c.tokens.size()) - after), at = t - after - n;
+          tasks_.push_back({&table, &q_(h * width, at), &h_(h * width, at), &lse_(h * G, at), n, table.length - after});
         }
-      t += n;
     }
 #pragma omp parallel for schedule(dynamic)
     for (std::size_t i = 0; i < tasks_.size(); ++i)
-      attend(batch[0].seq->pool(), tasks_[i], cfg().heads, G, scratch_[std::size_t(omp_get_thread_num())]);
+      attend(batch[0].seq->pool(), tasks_[i], cfg().heads, G, scratch_[omp_get_thread_num()]);
   }
 
   logits read_out(std::span<chunk const> batch) {
-    auto const wanted = [&](place const& p) { return std::ssize(batch[std::size_t(p.chunk)].tokens) - p.index <= batch[std::size_t(p.chunk)].tail; };
     Eigen::Index count = 0;
-    for (Eigen::Index t = 0; t < x_.cols(); ++t)
-      if (wanted(places_[std::size_t(t)])) x_.col(count++) = x_.col(t);
-    x_.conservativeResize(Eigen::NoChange, count);     // (rows,hidden)
+    for (auto const& p : places_) {
+      auto const& c = batch[p.chunk];
+      if (std::ssize(c.tokens) - p.index <= c.tail) x_.col(count++) = x_.col(&p - places_.data());
+    }
+    x_.conservativeResize(Eigen::NoChange, count);  // (rows,hidden)
     rms_norm(x_, model_.norm, cfg().rms_eps, h_);
-    linear(model_.output, h_, out_);                   // (rows,vocab)
+    linear(model_.output, h_, out_);                // (rows,vocab)
     return {out_.data(), count, cfg().vocab};
   }
 
   void keep(std::span<chunk const> batch, int l, record& seen) const {
-    auto const copy = [](activations const& from, Eigen::Index t, std::vector<float>& to) { to.insert(to.end(), &from(0, t), &from(0, t) + from.rows()); };
-    for (int t = 0; t < std::ssize(places_); ++t) {
-      auto const [b, i, position] = places_[std::size_t(t)];
-      if (std::ssize(batch[std::size_t(b)].tokens) - i > seen.tail) continue;
-      copy(q_, t, seen.queries[std::size_t(l)]);
-      copy(lse_, t, seen.lse[std::size_t(l)]);
-      if (l == 0) seen.positions.push_back(position);
+    Eigen::Index end = 0;
+    auto const copy = [&](activations const& from, int n, std::vector<float>& to) {
+      to.insert(to.end(), from.data() + (end - n) * from.rows(), from.data() + end * from.rows());
+    };
+    for (auto const& c : batch) {
+      int const n = std::min(seen.tail, int(c.tokens.size()));
+      end += std::ssize(c.tokens);
+      copy(q_, n, seen.queries[l]);
+      copy(lse_, n, seen.lse[l]);
+      if (l > 0) continue;
+      for (auto p = places_.begin() + end - n; p != places_.begin() + end; ++p) seen.positions.push_back(p->position);
+      seen.row_begin.push_back(int(seen.positions.size()));
     }
-    for (auto const& c : batch)
-      if (l == 0) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
   }
 
   model const& model_;
   Eigen::ArrayXf frequency_;                     // (D/2)
+  struct place { int chunk, index, position; };
+
   activations x_, h_, q_, k_, v_;                // (T,hidden) (T,hidden or Hq*D) (T,Hq,D) (T,H,D) (T,H,D)
   activations turn_, lse_, gate_, up_, out_;     // (T,D) cosines, sines; (T,Hq) (T,ffn) (T,ffn) (rows,vocab)
   std::vector<place> places_;                    // (T)
@@ -242,9 +238,8 @@ class engine {
 };
 
 inline int argmax(logits const& l, int row) {
-  Eigen::Index best = 0;
-  l.row(row).maxCoeff(&best);
-  return int(best);
+  auto const r = l.row(row);
+  return int(std::max_element(r.data(), r.data() + r.size()) - r.data());
 }
 
 }  // namespace llama

@@ -33,6 +33,7 @@ struct config {
   std::vector<float> rope_factors;  // (D/2), or empty
 
   int group() const { return heads / kv_heads; }
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(config, layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions, rope_base, rms_eps, tied, eos, rope_factors)
 };
 
 /// A row-major float matrix inside the mapped file.
@@ -43,14 +44,11 @@ struct tensor {
 
 inline config read_config(std::filesystem::path const& path) try {
   if (!std::filesystem::exists(path)) throw model_error("no such file");
-  json const j = json::parse(std::ifstream(path));
-  config c{.layers = j.at("layers"), .heads = j.at("heads"), .kv_heads = j.at("kv_heads"), .head_dim = j.at("head_dim"),
-           .hidden = j.at("hidden"), .ffn = j.at("ffn"), .vocab = j.at("vocab"), .max_positions = j.at("max_positions"),
-           .rope_base = j.at("rope_base"), .rms_eps = j.at("rms_eps"), .tied = j.at("tied"), .eos = j.at("eos"),
-           .rope_factors = j.value("rope_factors", std::vector<float>{})};
+  auto const c = json::parse(std::ifstream(path)).get<config>();
   for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
     if (n < 1 || n > 1 << 24) throw model_error("a size is not between 1 and 2^24");
   if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0) throw model_error("heads is not a multiple of kv_heads, or head_dim is odd");
+  if (std::int64_t{c.heads} * c.head_dim > 1 << 24) throw model_error("heads times head_dim is absurd");
   if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2) throw model_error("rope_factors has the wrong length");
   return c;
 } catch (std::exception const& e) {
@@ -60,10 +58,14 @@ inline config read_config(std::filesystem::path const& path) try {
 /// A safetensors file, mapped and checked; `get` hands out views that live as long as it does.
 class tensor_file {
  public:
-  explicit tensor_file(std::filesystem::path const& path) try {
-    map(path);
+  explicit tensor_file(std::filesystem::path const& path) try : bytes_(std::filesystem::file_size(path)) {
+    int const file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    void* const address = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    close(file);
+    if (address == MAP_FAILED) throw model_error("cannot be mapped; it is empty or may not be read");
+    memory_ = {static_cast<char*>(address), [n = bytes_](char* p) { munmap(p, n); }};
     std::uint64_t header = 0;
-    if (bytes_ >= sizeof header) std::memcpy(&header, memory_.get(), sizeof header);
+    if (bytes_ >= sizeof header) std::memcpy(&header, address, sizeof header);
     if (header == 0 || header > bytes_ - sizeof header) throw model_error("its header does not fit; it is truncated or no safetensors file");
     data_ = sizeof header + header;
     index_ = json::parse(memory_.get() + sizeof header, memory_.get() + data_);
@@ -75,10 +77,10 @@ class tensor_file {
     auto const& entry = index_.at(name);
     auto const shape = entry.at("shape").get<std::vector<std::int64_t>>();
     auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
+    auto const expected = cols == 1 ? std::vector<std::int64_t>{rows} : std::vector<std::int64_t>{rows, cols};
     auto const size = std::uint64_t(rows) * std::uint64_t(cols) * sizeof(float);
     if (entry.at("dtype") != "F32") throw model_error("is not F32");
-    if (shape != (cols == 1 ? std::vector<std::int64_t>{rows} : std::vector<std::int64_t>{rows, cols}))
-      throw model_error("does not have the shape that config.json implies");
+    if (shape != expected) throw model_error("does not have the shape that config.json implies");
     if (range.size() != 2 || range[0] > bytes_ - data_ || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
     if (range[1] - range[0] != size || (data_ + range[0]) % alignof(float) != 0) throw model_error("has the wrong number of bytes, or odd ones");
     return {reinterpret_cast<float const*>(memory_.get() + data_ + range[0]), rows, cols};
@@ -87,17 +89,8 @@ class tensor_file {
   }
 
  private:
-  void map(std::filesystem::path const& path) {
-    bytes_ = std::filesystem::file_size(path);
-    int const file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    void* const address = mmap(nullptr, bytes_, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
-    close(file);
-    if (address == MAP_FAILED) throw model_error("cannot be mapped; it is empty or may not be read");
-    memory_ = {static_cast<char*>(address), [n = bytes_](char* p) { munmap(p, n); }};
-  }
-
+  std::size_t bytes_, data_ = 0;
   std::shared_ptr<char> memory_;
-  std::size_t bytes_ = 0, data_ = 0;
   json index_;
 };
 
@@ -111,27 +104,23 @@ struct model {
     embedding = file.get("model.embed_tokens.weight", cfg.vocab, cfg.hidden);
     norm = file.get("model.norm.weight", cfg.hidden, 1);
     output = cfg.tied ? embedding : file.get("lm_head.weight", cfg.vocab, cfg.hidden);
-    for (int l = 0; l < cfg.layers; ++l) layers.push_back(read_layer("model.layers." + std::to_string(l) + "."));
+    int const q_rows = cfg.heads * cfg.head_dim, kv_rows = cfg.kv_heads * cfg.head_dim;
+    for (int l = 0; l < cfg.layers; ++l) {
+      auto const get = [&, at = "model.layers." + std::to_string(l) + "."](char const* name, int rows, int cols) {
+        return file.get(at + name + ".weight", rows, cols);
+      };
+      layers.push_back({get("input_layernorm", cfg.hidden, 1), get("self_attn.q_proj", q_rows, cfg.hidden),
+                        get("self_attn.k_proj", kv_rows, cfg.hidden), get("self_attn.v_proj", kv_rows, cfg.hidden),
+                        get("self_attn.o_proj", cfg.hidden, q_rows), get("post_attention_layernorm", cfg.hidden, 1),
+                        get("mlp.gate_proj", cfg.ffn, cfg.hidden), get("mlp.up_proj", cfg.ffn, cfg.hidden),
+                        get("mlp.down_proj", cfg.hidden, cfg.ffn)});
+    }
   }
 
   config cfg;
   tensor_file file;
   tensor embedding, norm, output;
   std::vector<layer_weights> layers;
-
- private:
-  layer_weights read_layer(std::string const& at) const {
-    int const q_rows = cfg.heads * cfg.head_dim, kv_rows = cfg.kv_heads * cfg.head_dim;
-    return {.input_norm = file.get(at + "input_layernorm.weight", cfg.hidden, 1),
-            .q = file.get(at + "self_attn.q_proj.weight", q_rows, cfg.hidden),
-            .k = file.get(at + "self_attn.k_proj.weight", kv_rows, cfg.hidden),
-            .v = file.get(at + "self_attn.v_proj.weight", kv_rows, cfg.hidden),
-            .o = file.get(at + "self_attn.o_proj.weight", cfg.hidden, q_rows),
-            .ffn_norm = file.get(at + "post_attention_layernorm.weight", cfg.hidden, 1),
-            .gate = file.get(at + "mlp.gate_proj.weight", cfg.ffn, cfg.hidden),
-            .up = file.get(at + "mlp.up_proj.weight", cfg.ffn, cfg.hidden),
-            .down = file.get(at + "mlp.down_proj.weight", cfg.hidden, cfg.ffn)};
-  }
 };
 
 }  // namespace llama

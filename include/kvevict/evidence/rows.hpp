@@ -8,6 +8,7 @@
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/budget.hpp>
 #include <kvevict/evidence/evidence.hpp>
 
@@ -60,6 +61,12 @@ inline void protect_ends(frame& scratch, score_rows const& rows, std::int64_t r,
 }
 
 }  // namespace planning
+
+/// Scratch of the rows of one plan: their descriptions, scores and, where rows are scattered, positions.
+constexpr std::int64_t rows_bytes(cache_shape const& s) {
+  std::int64_t const n = s.rows(), per_token = scratch_step(n * s.tokens * 4), sorting = n * scratch_step(s.tokens * 4);
+  return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
+}
 
 /// Rows with their budgets for plan(). Checks the budget against the protected tokens.
 template <class Entry, class Layers>

@@ -4,6 +4,7 @@
 
 #include <kvevict/core/apportion.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -28,6 +29,10 @@ struct adaptive {
   std::int32_t floor_permille = 200;
   rounding round = rounding::exact;
   float const* head_weights = nullptr;  // (H), or null
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return scratch_step(s.kv_heads * 4) + scratch_step(3 * 8 * s.kv_heads) + kernels::count_best.bytes(ctx, s);
+  }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "adaptive: floor_permille is ", floor_permille,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -18,6 +19,10 @@ struct forced_floor {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;
   std::int32_t floor_permille = 200;
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return scratch_step(s.kv_heads * 4) + kernels::count_best.bytes(ctx, s);
+  }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "forced_floor: floor_permille is ", floor_permille,

@@ -14,3 +14,4 @@
 #include <kvevict/kernels/squared_norms.hpp>
 #include <kvevict/kernels/threads.hpp>
 #include <kvevict/kernels/window_scores.hpp>
+#include <kvevict/kernels/workspace.hpp>

@@ -7,7 +7,8 @@
 
 #include <kvevict/core/host.hpp>
 
-/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …).
+/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …), and, for kernels that take
+/// scratch, workspace(name_tag, ctx, shape, …), which name.bytes(…) calls.
 #define KVEVICT_KERNEL(name)                                                                                        \
   struct name##_tag {};                                                                                             \
   struct name##_function {                                                                                          \
@@ -18,6 +19,10 @@
       else                                                                                                          \
         static_assert(missing_kernel<name##_tag, Context>, "kernels::" #name " has no overload for this context; "  \
                       "include the header of the context's kernels or write kernel(" #name "_tag, ctx, ...) beside it"); \
+    }                                                                                                               \
+    template <class Context, class... Arguments>                                                                    \
+    std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                                   \
+      return workspace(name##_tag{}, ctx, arguments...);                                                            \
     }                                                                                                               \
   };                                                                                                                \
   inline constexpr name##_function name {}

@@ -2,9 +2,10 @@
 // Attention summed over everything that has looked at a token.
 #pragma once
 
-#include <limits>
+#include <algorithm>
 
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -37,6 +38,10 @@ struct accumulated_attention {
     if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     else kernels::column_sums(ctx, e.cache, e.attention, group, out);
     if (norm == column_norm::rows_that_see) divide(out);
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return std::max(kernels::column_sums.bytes(ctx, s), kernels::window_scores.bytes(ctx, s, window_options{1}));
   }
 
   /// Adds the newest rows' attention to the state; the tokens of those rows start from zero.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -34,6 +35,10 @@ struct recent_attention {
                   "rows and no state; use prompt(cache, queries), or observe(...) and remembered(cache)");
     if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     else kernels::window_scores(ctx, e.cache, e.attention, window(rows), out);
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return scratch_step(s.sequences * 4) + kernels::window_scores.bytes(ctx, s, window(rows));
   }
 
   /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -40,6 +41,11 @@ template <class Inner> struct value_prior {
     kernels::squared_norms(ctx, e.cache, *v, gamma);
     kernels::pool(ctx, pool, gamma);
     kernels::multiply_by_share(ctx, gamma, out);
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    std::int64_t const own = scratch_step(s.rows() * std::int64_t{sizeof(row)}) + scratch_step(s.rows() * s.tokens * 4);
+    return std::max(inner.workspace_bytes(ctx, s), own + kernels::pool.bytes(ctx, s, pool));
   }
 
   template <class Context, class Evidence, class... Rest>

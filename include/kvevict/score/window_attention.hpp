@@ -2,7 +2,10 @@
 // Attention of the newest queries.
 #pragma once
 
+#include <algorithm>
+
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -30,10 +33,19 @@ struct window_attention {
     static_assert(has_attention<Evidence>, "window_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
     KVEVICT_EXPECTS(out.positions == nullptr, "window_attention: the rows are scattered (hole-filling or in-place replacement), so they "
                     "have no tail window; use stable compaction or a score that needs no neighbours");
-    window_options options{window, row_reduce::mean, group};
-    options.pool_before_group = pool_before_group;
-    kernels::window_scores(ctx, e.cache, e.attention, options, out);
+    kernels::window_scores(ctx, e.cache, e.attention, options(), out);
     kernels::pool(ctx, pool, out);
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return std::max(kernels::window_scores.bytes(ctx, s, options()), kernels::pool.bytes(ctx, s, pool));
+  }
+
+ private:
+  constexpr window_options options() const {
+    window_options o{window, row_reduce::mean, group};
+    o.pool_before_group = pool_before_group;
+    return o;
   }
 };
 
@@ -49,9 +61,18 @@ struct future_attention {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has<Evidence, facts::future>, "future_attention: the oracle needs the true future; use future(cache, queries).with_lse(...)");
     static_assert(has<Evidence, facts::lse>, "future_attention: later tokens also attend to each other, so their weights need the LSE; add .with_lse(...)");
-    window_options options{rows, row_reduce::mean, group};
-    options.sees = visibility::all;
-    kernels::window_scores(ctx, e.cache, e.attention, options, out);
+    kernels::window_scores(ctx, e.cache, e.attention, options(), out);
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return kernels::window_scores.bytes(ctx, s, options());
+  }
+
+ private:
+  constexpr window_options options() const {
+    window_options o{rows, row_reduce::mean, group};
+    o.sees = visibility::all;
+    return o;
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/core/stage.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -16,6 +17,9 @@ struct best {
   using stage = stages::select;
   template <class Context> void operator()(Context& ctx, score_rows const& rows, keep_set& out) const {
     kernels::select_best(ctx, rows, out);
+  }
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return kernels::select_best.bytes(ctx, s);
   }
 };
 

@@ -14,7 +14,8 @@ inline namespace KVEVICT_ISA {
 inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of query rows after the other
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 
-/// Scratch of one worker, in order: a block of queries, a strip of keys, sums of a block (float) and of all (double) per query head.
+/// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks (double) per
+/// query head, or every query row's maximum and sum.
 struct column_shape {
   std::int32_t group, head_dim;
   std::int64_t tokens;  // longest row
@@ -24,7 +25,10 @@ struct column_shape {
   constexpr std::int64_t query_floats() const { return padded(query_block_floats(std::int64_t{group} * block_tokens(), head_dim), 16); }
   constexpr std::int64_t strip_floats() const { return strip_tiles * tile_floats(head_dim); }
   constexpr std::int64_t column_floats() const { return std::int64_t{group} * strip_tokens; }
-  constexpr std::int64_t share_floats() const { return padded(query_floats() + strip_floats() + 3 * column_floats(), 16); }
+  constexpr std::int64_t sum_floats() const {
+    return std::max(3 * column_floats(), 2 * padded(std::int64_t{group} * block_tokens(), row_block));
+  }
+  constexpr std::int64_t share_floats() const { return padded(query_floats() + strip_floats() + sum_floats(), 16); }
 };
 
 /// Scratch of column_sums for `total` tokens over all rows (b, h); without LSE one float for each of their query rows.
@@ -78,24 +82,25 @@ template <class Entry> class column_pass {
 
   void pack_tile(std::int64_t r, std::int64_t first, float* to) const {
     row const& in = out_.rows[r];
-    pack_tokens(view_, keys_, in.sequence, in.head, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, in.tokens - first)), to);
+    pack_tokens(view_, keys_, in.sequence, in.head, first, in.tokens, to);
   }
 
   /// The LSE of a block of query rows.
   void normalise(std::int64_t r, std::int64_t first, float* memory) {
     query_block const q = pack(r, first, memory);
     float* const tokens = memory + shape_.query_floats();
-    float* const sums = tokens + shape_.strip_floats();
-    float* const peaks = sums + padded(q.rows, row_block);
-    std::fill(sums, peaks, 0.0f), std::fill(peaks, peaks + padded(q.rows, row_block), below_all_logits);
+    float* const peaks = tokens + shape_.strip_floats();
+    float* const sums = peaks + padded(q.rows, row_block);
+    std::fill(peaks, sums, below_all_logits), std::fill(sums, sums + padded(q.rows, row_block), 0.0f);
     for (std::int64_t t = 0; t < first + q.window; t += tile_tokens) {
       pack_tile(r, t, tokens);
       for (int i = 0; i < q.rows; i += row_block) {
-        vec z[row_block][tile_vectors];
-        float peak[row_block], sum[row_block];
+        vec z[row_block][tile_vectors], peak = load_first<row_block>(peaks + i), sum = load_first<row_block>(sums + i);
+        float tile_peak[row_block], tile_sum[row_block];
         logits(q, i, tokens, t, z);
-        exponentiate(z, peak, sum);
-        merge(row_block, peak, sum, peaks + i, sums + i);
+        exponentiate(z, tile_peak, tile_sum);
+        merge(load_first<row_block>(tile_peak), load_first<row_block>(tile_sum), peak, sum);
+        store_some(peaks + i, peak, row_block), store_some(sums + i, sum, row_block);
       }
     }
     for (int i = 0; i < q.rows; ++i) q.lse[i] = peaks[i] + std::log2(sums[i]);

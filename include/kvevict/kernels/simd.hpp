@@ -49,10 +49,17 @@ inline void store_some(float* p, vec v, std::int64_t n) {
   if (n >= lanes) store(p, v);
   else std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
+/// N floats, zeros behind them.
+template <int N> vec load_first(float const* p) {
+  vec v = {};
+  std::memcpy(&v, p, N * sizeof(float));
+  return v;
+}
 inline ivec bits_of(vec v) { return (ivec)v; }
 inline vec float_of(ivec v) { return (vec)v; }
 /// The second operand wins when one is NaN.
 inline vec max(vec a, vec b) { return a > b ? a : b; }
+inline vec min(vec a, vec b) { return a < b ? a : b; }
 /// NaN when either operand is.
 inline vec max_or_nan(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
 
@@ -80,13 +87,20 @@ template <> inline vec load_as_float<f16>(std::byte const* p) {
 #endif
 }
 
+/// x rounded to an integer n with |n| ≤ 126, and p · 2^n.
+#if defined(KVEVICT_WIDE_LANES)
+inline vec to_integer(vec x) { return _mm512_maskz_roundscale_ps(0xffff, x, _MM_FROUND_TO_NEAREST_INT); }
+inline vec times_power(vec p, vec n) { return _mm512_maskz_scalef_ps(0xffff, p, n); }
+#else
+inline constexpr float rounder = 12582912.0f;  // 1.5·2^23: adding it leaves the integer in the low bits
+inline vec to_integer(vec x) { return (x + rounder) - rounder; }
+inline vec times_power(vec p, vec n) { return p * float_of((bits_of(n + rounder) - bits_of(splat(rounder)) + 127) << 23); }
+#endif
+
 /// 2^x within 2 ulp; 0 below −126 (also for −∞), capped at 2^126, NaN for NaN.
 inline vec exp2(vec x) {
-  vec const shift = splat(12582912.0f);  // 1.5·2^23: adding it rounds to an integer, which the low bits then hold
-  vec y = x < -126.0f ? splat(-126.0f) : x;
-  y = y > 126.0f ? splat(126.0f) : y;
-  vec const t = y + shift;
-  vec const f = y - (t - shift);  // exact, in [−1/2, 1/2]
+  vec const y = min(splat(126.0f), max(splat(-126.0f), x));
+  vec const n = to_integer(y), f = y - n;  // f exact, in [−1/2, 1/2]
   vec p = splat(1.54531629e-4f);
   p = p * f + 1.33908634e-3f;
   p = p * f + 9.61808256e-3f;
@@ -94,8 +108,7 @@ inline vec exp2(vec x) {
   p = p * f + 2.40226508e-1f;
   p = p * f + 6.93147188e-1f;
   p = p * f + 1.0f;
-  vec const scale = float_of((bits_of(t) - bits_of(shift) + 127) << 23);
-  return x < -126.0f ? vec{} : p * scale;
+  return x < -126.0f ? vec{} : times_power(p, n);
 }
 
 /// tanh to 2e-7 absolute.
@@ -119,21 +132,24 @@ template <int S = lanes / 2> [[gnu::always_inline]] inline void transpose(vec (&
   if constexpr (S > 1) transpose<S / 2>(x);
 }
 
-/// Sum, and maximum, of all lanes, halving the vector each time.
-inline float sum_of(vec v) {
-  float x[lanes];
-  store(x, v);
-  for (int n = lanes / 2; n > 0; n /= 2)
-    for (int i = 0; i < n; ++i) x[i] += x[i + n];
-  return x[0];
+template <int S, int... I> vec rotated(vec x, std::integer_sequence<int, I...>) { return __builtin_shufflevector(x, x, (I ^ S)...); }
+
+/// Folds every one of N vectors to one number; that of x[i] comes to lane i · lanes/N (and its neighbours up to the next).
+template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec fold(vec* x, F f) {
+  if constexpr (N > 1)
+    for (int i = 0; i < N / 2; ++i) {
+      swap_blocks<S>(x[i], x[i + N / 2], std::make_integer_sequence<int, lanes>{});
+      x[i] = f(x[i], x[i + N / 2]);
+    }
+  else x[0] = f(x[0], rotated<S>(x[0], std::make_integer_sequence<int, lanes>{}));
+  if constexpr (S > 1) return fold<(N > 1 ? N / 2 : 1), S / 2>(x, f);
+  else return x[0];
 }
-inline float max_of(vec v) {
-  float x[lanes];
-  store(x, v);
-  for (int n = lanes / 2; n > 0; n /= 2)
-    for (int i = 0; i < n; ++i) x[i] = x[i] > x[i + n] ? x[i] : x[i + n];
-  return x[0];
-}
+struct add { vec operator()(vec a, vec b) const { return a + b; } };
+struct larger { vec operator()(vec a, vec b) const { return max(a, b); } };
+
+inline float sum_of(vec v) { return fold<1>(&v, add{})[0]; }
+inline float max_of(vec v) { return fold<1>(&v, larger{})[0]; }
 
 }  // namespace KVEVICT_ISA
 }  // namespace kernels

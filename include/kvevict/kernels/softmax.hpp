@@ -18,23 +18,33 @@ inline constexpr float below_all_logits = -1e30f;
 
 /// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to `peak` and `sum`.
 inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* sum) {
+  vec x[row_block];
+  float each[lanes];
+  unroll<row_block>([&](auto r) {
+    x[r] = z[r][0];
+    for (int v = 1; v < tile_vectors; ++v) x[r] = max(x[r], z[r][v]);
+  });
+  store(each, max(splat(below_all_logits), fold<row_block>(x, larger{})));
   for (int r = 0; r < row_block; ++r) {
-    vec m = z[r][0];
-    for (int v = 1; v < tile_vectors; ++v) m = max(m, z[r][v]);
-    peak[r] = std::max(max_of(m), below_all_logits);
+    peak[r] = each[r * (lanes / row_block)];
     vec s = {};
-    for (vec& x : z[r]) x = exp2(x - splat(peak[r])), s += x;
-    sum[r] = sum_of(s);
+    for (vec& w : z[r]) w = exp2(w - splat(peak[r])), s += w;
+    x[r] = s;
   }
+  store(each, fold<row_block>(x, add{}));
+  for (int r = 0; r < row_block; ++r) sum[r] = each[r * (lanes / row_block)];
 }
 
-/// Takes rows' (peak, sum) of one more tile into running ones.  (rows) each
-inline void merge(std::int64_t rows, float const* peak, float const* sum, float* all_peak, float* all_sum) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    float const top = std::max(peak[r], all_peak[r]);
-    all_sum[r] = all_sum[r] * std::exp2(all_peak[r] - top) + sum[r] * std::exp2(peak[r] - top);
-    all_peak[r] = top;
-  }
+/// Takes a block's (peak, sum) of one more tile into running ones.
+inline void merge(vec peak, vec sum, vec& all_peak, vec& all_sum) {
+  vec const top = max(peak, all_peak);
+  all_sum = all_sum * exp2(all_peak - top) + sum * exp2(peak - top);
+  all_peak = top;
+}
+
+/// log2 of Σ 2^z from a block's (peak, sum).
+inline void store_lse(float* lse, vec peak, vec sum) {
+  for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + std::log2(sum[r]);
 }
 
 /// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G, tile_tokens)

@@ -62,12 +62,12 @@ template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::i
   return load(out);
 }
 
-/// Gathers `count` ≥ 1 tokens of row (b, h) from `first` into a tile.  → (D, tile_tokens)
+/// Gathers up to tile_tokens tokens of row (b, h), which has `tokens`, from `first` < tokens into a tile.  → (D, tile_tokens)
 template <class Entry>
-void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, int count,
+void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
                  float* tile) {
   std::byte const* rows[tile_tokens];
-  row_addresses(view, c, b, h, first, count, tile_tokens, rows);
+  row_addresses(view, c, b, h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, tokens - first)), tile_tokens, rows);
   auto const width = static_cast<std::int32_t>(c.width());
   with_type(c.type, [&](auto type) {
     using T = decltype(type);

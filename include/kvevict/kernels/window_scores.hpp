@@ -65,8 +65,7 @@ template <class Entry> class window_pass {
   }
 
   void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
-    std::int64_t const first = tile * tile_tokens;
-    pack_tokens(view_, keys_, w.b, w.h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, w.tokens - first)), to);
+    pack_tokens(view_, keys_, w.b, w.h, tile * tile_tokens, w.tokens, to);
   }
 
   /// Maximum and sum of every row in each tile, and the exponentials where they are kept.
@@ -86,14 +85,14 @@ template <class Entry> class window_pass {
 
   /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to be multiplied with.
   void normalise(window_row const& w) const {
-    float sum[row_block];
     for (std::int32_t r = 0; r < w.rows; r += row_block) {
-      std::fill(sum, sum + row_block, 0.0f), std::fill(w.lse + r, w.lse + r + row_block, below_all_logits);
-      for (std::int64_t t = 0; t < w.tiles; ++t) merge(row_block, w.peak + t * w.rows + r, w.sum + t * w.rows + r, w.lse + r, sum);
-      for (int i = 0; i < row_block; ++i) w.lse[r + i] += std::log2(sum[i]);
+      vec peak = splat(below_all_logits), sum = {};
+      for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
+        merge(load_first<row_block>(w.peak + i), load_first<row_block>(w.sum + i), peak, sum);
+      store_lse(w.lse + r, peak, sum);
       if (w.weights != nullptr)
-        for (std::int64_t t = 0; t < w.tiles; ++t)
-          for (int i = 0; i < row_block; ++i) w.peak[t * w.rows + r + i] = std::exp2(w.peak[t * w.rows + r + i] - w.lse[r + i]);
+        for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
+          store_some(w.peak + i, exp2(load_first<row_block>(w.peak + i) - load_first<row_block>(w.lse + r)), row_block);
     }
   }
 

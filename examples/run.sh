@@ -88,6 +88,7 @@ python=$cache/venv/bin/python
 model_dir=$("$python" "$here/engine/prepare.py" ${model[@]+"${model[@]}"}) || exit 2
 build_programs
 bin=$build/examples
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait do not take the cores of others
 
 case $command in
   check)

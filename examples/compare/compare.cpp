@@ -91,7 +91,7 @@ int main(int argc, char** argv) try {
   details["model"] = tasks.at("model");
   details["page_size"] = page_size;
   details["threads"] = omp_get_max_threads();
-  details["oracle_rows"] = s.oracle_rows;
+  details["oracle_rows"] = tasks.at("text").at(0).at("follow").size();
   std::ofstream(out_dir + "/details.json") << details;
 } catch (std::exception const& error) {
   std::fprintf(stderr, "compare: %s\n", error.what());

@@ -12,7 +12,6 @@ using ids = std::vector<int>;
 struct settings {
   std::vector<int> shares{10, 20, 40};  // per cent of the prompt
   std::uint64_t seed = 1;
-  int oracle_rows = 32;
 };
 
 /// A compressed copy of one cache, waiting to answer.

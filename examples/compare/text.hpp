@@ -56,7 +56,7 @@ class text {
       for_each_preset(shared, s_.seed, [&](std::string const& policy, auto const& p) {
         if (policy != "full" || share == s_.shares[0]) enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
-      enter("oracle", kvevict::presets::oracle({.rows = s_.oracle_rows, .sinks = shared.sinks, .recent = shared.recent}), budget, [&](auto const& view, int l) {
+      enter("oracle", kvevict::presets::oracle({.rows = int(follow.size()), .sinks = shared.sinks, .recent = shared.recent}), budget, [&](auto const& view, int l) {
         return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
       });
     }

@@ -12,7 +12,7 @@ namespace {
 int failures = 0;
 void report(std::string const& what, bool good, double value) {
   if (!good) ++failures;
-  if (!good || value >= 0) std::printf("%-4s %-78s %.2g\n", good ? "ok" : "FAIL", what.c_str(), value);
+  std::printf("%-4s %-78s %g\n", good ? "ok" : "FAIL", what.c_str(), value);
 }
 
 /// softmax(q·k/√D)·v over the given slots of one head, in `Real`.

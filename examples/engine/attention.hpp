@@ -74,15 +74,11 @@ inline void fold(attention_scratch& s, int r, int n, int seen) {
   auto row = s.weights.col(r).head(n).array();
   row.tail(n - seen).setZero();
   if (seen == 0) return;
-  float const peak = std::max(s.peak[r], row.head(seen).maxCoeff());
+  float const peak = std::max(s.peak[r], row.head(seen).maxCoeff()), shrink = std::exp(s.peak[r] - peak);
   row.head(seen) = (row.head(seen) - peak).exp();
-  if (peak != s.peak[r]) {
-    float const shrink = std::exp(s.peak[r] - peak);
-    s.sums.col(r) *= shrink;
-    s.total[r] *= shrink;
-    s.peak[r] = peak;
-  }
-  s.total[r] += row.head(seen).sum();
+  s.total[r] = s.total[r] * shrink + row.head(seen).sum();
+  s.sums.col(r) *= shrink;
+  s.peak[r] = peak;
 }
 
 /// Softmax(q k / sqrt D) v for one task; heads = Hq is the stride of a token.

@@ -15,12 +15,12 @@ namespace llama {
 /// Pages of P tokens of one KV head of one layer, with a free list. Untouched pages cost no memory.
 class kv_pool {
  public:
-  kv_pool(int pages, int page_size, int head_dim)
-      : pages_(pages), page_size_(page_size), head_dim_(head_dim),
-        keys_(std::make_unique_for_overwrite<float[]>(slots() * head_dim)),
-        values_(std::make_unique_for_overwrite<float[]>(slots() * head_dim)),
-        positions_(std::make_unique_for_overwrite<std::int32_t[]>(slots())) {
-    for (int page = pages; page-- > 0;) free_.push_back(page);
+  kv_pool(int pages, int page_size, int head_dim) : pages_(pages), page_size_(page_size), head_dim_(head_dim) {
+    std::size_t const slots = std::size_t(pages) * page_size;
+    keys_ = std::make_unique_for_overwrite<float[]>(slots * head_dim);
+    values_ = std::make_unique_for_overwrite<float[]>(slots * head_dim);
+    positions_ = std::make_unique_for_overwrite<std::int32_t[]>(slots);
+    while (pages-- > 0) free_.push_back(pages);
   }
 
   int take() {
@@ -55,8 +55,6 @@ class kv_pool {
   std::int32_t* positions() const { return positions_.get(); }   // (pages,P), logical
 
  private:
-  std::size_t slots() const { return std::size_t(pages_) * page_size_; }
-
   int pages_, page_size_, head_dim_;
   std::unique_ptr<float[]> keys_, values_;
   std::unique_ptr<std::int32_t[]> positions_;
@@ -77,13 +75,6 @@ class sequence {
  public:
   sequence(kv_pool& pool, int layers, int kv_heads) : pool_(&pool), kv_heads_(kv_heads), tables_(layers * kv_heads) {}
   sequence(sequence&&) = default;
-  sequence& operator=(sequence&& other) noexcept {
-    std::swap(pool_, other.pool_);
-    std::swap(kv_heads_, other.kv_heads_);
-    std::swap(next_position, other.next_position);
-    tables_.swap(other.tables_);
-    return *this;
-  }
   ~sequence() {
     for (auto& t : tables_)
       for (int page : t.pages) pool_->give(page);

@@ -4,8 +4,6 @@
 
 #include <omp.h>
 
-#include <climits>
-
 #include "attention.hpp"
 #include "cache.hpp"
 #include "model.hpp"
@@ -26,7 +24,7 @@ struct chunk {
 
 /// What a pass saw, for eviction afterwards. The rows are the last `tail` tokens of each chunk, chunk after chunk.
 struct record {
-  int tail = INT_MAX;
+  int tail = std::numeric_limits<int>::max();
   layer_rows queries;                   // L x (rows,Hq,D), rotated
   layer_rows lse;                       // L x (rows,Hq), natural log
   std::vector<std::int32_t> positions;  // (rows)
@@ -98,6 +96,8 @@ class engine {
   }
 
  private:
+  struct place { int chunk, index, position; };
+
   /// Refuses a batch before anything has changed.
   void check(std::span<chunk const> batch) const {
     int pages = 0;
@@ -108,7 +108,7 @@ class engine {
       for (int id : c.tokens) refuse(id < 0 || id >= cfg().vocab, "a token is outside the vocabulary");
       pages += c.seq->pages_for(int(c.tokens.size()));
     }
-    if (pages > 0) batch[0].seq->pool().expect_free(pages);
+    if (!batch.empty()) batch[0].seq->pool().expect_free(pages);
   }
 
   /// The tokens of all chunks one after another, with their embeddings and angles.
@@ -197,12 +197,12 @@ class engine {
       attend(batch[0].seq->pool(), tasks_[i], cfg().heads, G, scratch_[omp_get_thread_num()]);
   }
 
+  bool in_tail(std::span<chunk const> batch, place const& p, int tail) const { return std::ssize(batch[p.chunk].tokens) - p.index <= tail; }
+
   logits read_out(std::span<chunk const> batch) {
     Eigen::Index count = 0;
-    for (auto const& p : places_) {
-      auto const& c = batch[p.chunk];
-      if (std::ssize(c.tokens) - p.index <= c.tail) x_.col(count++) = x_.col(&p - places_.data());
-    }
+    for (auto const& p : places_)
+      if (in_tail(batch, p, batch[p.chunk].tail)) x_.col(count++) = x_.col(&p - places_.data());
     x_.conservativeResize(Eigen::NoChange, count);  // (rows,hidden)
     rms_norm(x_, model_.norm, cfg().rms_eps, h_);
     linear(model_.output, h_, out_);                // (rows,vocab)
@@ -210,25 +210,19 @@ class engine {
   }
 
   void keep(std::span<chunk const> batch, int l, record& seen) const {
-    Eigen::Index end = 0;
-    auto const copy = [&](activations const& from, int n, std::vector<float>& to) {
-      to.insert(to.end(), from.data() + (end - n) * from.rows(), from.data() + end * from.rows());
-    };
-    for (auto const& c : batch) {
-      int const n = std::min(seen.tail, int(c.tokens.size()));
-      end += std::ssize(c.tokens);
-      copy(q_, n, seen.queries[l]);
-      copy(lse_, n, seen.lse[l]);
-      if (l > 0) continue;
-      for (auto p = places_.begin() + end - n; p != places_.begin() + end; ++p) seen.positions.push_back(p->position);
-      seen.row_begin.push_back(int(seen.positions.size()));
-    }
+    auto const copy = [](auto const& token, std::vector<float>& to) { to.insert(to.end(), token.data(), token.data() + token.size()); };
+    for (auto const& p : places_)
+      if (in_tail(batch, p, seen.tail)) {
+        copy(q_.col(&p - places_.data()), seen.queries[l]);
+        copy(lse_.col(&p - places_.data()), seen.lse[l]);
+        if (l == 0) seen.positions.push_back(p.position);
+      }
+    for (auto const& c : batch)
+      if (l == 0) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
   }
 
   model const& model_;
   Eigen::ArrayXf frequency_;                     // (D/2)
-  struct place { int chunk, index, position; };
-
   activations x_, h_, q_, k_, v_;                // (T,hidden) (T,hidden or Hq*D) (T,Hq,D) (T,H,D) (T,H,D)
   activations turn_, lse_, gate_, up_, out_;     // (T,D) cosines, sines; (T,Hq) (T,ffn) (T,ffn) (rows,vocab)
   std::vector<place> places_;                    // (T)

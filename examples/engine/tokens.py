@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Text to token ids and back. One JSON value per line on stdin, one per line on stdout.
 
     tokens.py DIR encode    "text"                 ->  [ids]

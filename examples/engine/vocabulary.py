@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build a `tokenizers` tokenizer from the vocabulary and merges inside a GGUF."""
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// What this machine can do, measured in the same run as what is compared with it.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <ctime>
+#include <vector>
+
+#include <benchmark/benchmark.h>
+
+#include <kvevict/core/host.hpp>
+#include <kvevict/kernels/simd.hpp>
+
+namespace bench {
+
+namespace kernels = kvevict::kernels;
+
+/// Seconds so far: of this process's CPU for one thread, so that neighbours on a shared machine count less; of the wall for several.
+inline double seconds(std::int32_t threads) {
+  if (threads == 1) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct roof {
+  double flops = 0, read = 0, copy = 0;  // per second; copy counts bytes read and written
+};
+
+inline constexpr int rounds = 1 << 20;
+inline constexpr double round_flop = 2.0 * 12 * kernels::lanes;
+
+/// `rounds` multiply-adds on each of 12 independent registers.
+inline void multiply_add(float* sink) {
+  kernels::vec x[12];
+  kernels::vec const f = kernels::splat(0.999f), g = kernels::splat(0.001f);
+  for (kernels::vec& v : x) v = kernels::load(sink);
+  for (int i = 0; i < rounds; ++i) kernels::unroll<12>([&](auto j) { x[j] = x[j] * f + g; });
+  for (int i = 1; i < 12; ++i) x[0] += x[i];
+  kernels::store(sink, x[0]);
+}
+
+inline float sum_of(float const* p, std::int64_t count) {
+  kernels::vec x[8] = {};
+  for (std::int64_t i = 0; i < count; i += 8 * kernels::lanes)
+    kernels::unroll<8>([&](auto j) { x[j] += kernels::load(p + i + j * kernels::lanes); });
+  for (int i = 1; i < 8; ++i) x[0] += x[i];
+  return kernels::sum_of(x[0]);
+}
+
+/// The best of several tries, on every thread of the context at once, each with 128 MiB of its own.
+inline roof measure_roof(kvevict::host& ctx) {
+  std::int32_t const n = ctx.concurrency();
+  constexpr std::int64_t floats = std::int64_t{32} << 20;
+  std::vector<std::vector<float>> memory(static_cast<std::size_t>(n), std::vector<float>(static_cast<std::size_t>(floats), 1.0f));
+  auto const time = [&](auto f) {
+    double best = 1e30;
+    for (int i = 0; i < 5; ++i) {
+      double const start = seconds(n);
+      ctx.for_each(n, [&](std::int64_t t, std::int32_t) { f(memory[static_cast<std::size_t>(t)].data()); });
+      best = std::min(best, seconds(n) - start);
+    }
+    return best;
+  };
+  double const bytes = static_cast<double>(floats) * 4;
+  roof r;
+  r.flops = n * round_flop * rounds / time([](float* p) { multiply_add(p); });
+  r.read = n * bytes / time([](float* p) { benchmark::DoNotOptimize(sum_of(p, floats)); });
+  r.copy = n * bytes / time([](float* p) { std::memcpy(p, p + floats / 2, static_cast<std::size_t>(floats) * 2); benchmark::ClobberMemory(); });
+  return r;
+}
+
+}  // namespace bench

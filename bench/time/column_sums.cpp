@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention that every token receives from all rows: ours, and the plainest loops.
+#include <kvevict/kernels/column_sums.hpp>
+
+#include "support/input.hpp"
+
+namespace {
+
+using namespace bench;
+
+double flop(shape const& s, bool lse) { return (lse ? 1.0 : 2.0) * s.Hq * double(s.N) * s.N * s.D; }
+
+void ours(benchmark::State& state, shape s, int threads, bool lse) {
+  context& c = on(threads);
+  input in(s, s.N);
+  kernels::column_sums(c.ctx, in.view(), in.queries(), kvevict::group_reduce::mean, in.out());
+  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.N, 0), 1)) return state.SkipWithError("wrong sums");
+  auto const q = lse ? in.queries_with_lse() : in.queries();
+  for (auto _ : state) kernels::column_sums(c.ctx, in.view(), q, kvevict::group_reduce::mean, in.out());
+  count(state, c, s.N, flop(s, lse), s.key_bytes(), bound::arithmetic);
+}
+
+void naive(benchmark::State& state, shape s) {
+  input in(s, s.N);
+  auto const keys = in.keys(0);
+  for (auto _ : state) benchmark::DoNotOptimize(naive_attention<float>(keys, in, s, s.N, 0));
+  count(state, on(1), s.N, flop(s, false) / 2, s.key_bytes(), bound::arithmetic);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (std::int32_t const N : {1024, 4096})
+    for (int const threads : {1, 2})
+      for (bool const lse : {false, true}) {
+        shape const s{4, 1, N, 128, 0, kvevict::dtype::f32};
+        add("column_sums/" + std::string(lse ? "lse" : "no_lse") + "/" + (threads == 1 ? "host" : "host_threads:2") + "/" + s.name(), threads,
+            [=](benchmark::State& state) { ours(state, s, threads, lse); });
+      }
+  shape const s{4, 1, 1024, 128, 0, kvevict::dtype::f32};
+  add("column_sums/naive/host/" + s.name(), 1, [=](benchmark::State& state) { naive(state, s); });
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of the last W rows to every token: ours, the plainest loops, and plain Eigen.
+#include <Eigen/Core>
+
+#include <kvevict/kernels/window_scores.hpp>
+
+#include "support/input.hpp"
+
+namespace {
+
+using namespace bench;
+
+void ours(benchmark::State& state, shape s, int threads, bool lse) {
+  context& c = on(threads);
+  input in(s, s.W);
+  kvevict::window_options o;
+  o.rows = s.W;
+  kernels::window_scores(c.ctx, in.view(), in.queries(), o, in.out());
+  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.W, 0), 1.0 / s.W)) return state.SkipWithError("wrong scores");
+  auto const q = lse ? in.queries_with_lse() : in.queries();
+  for (auto _ : state) kernels::window_scores(c.ctx, in.view(), q, o, in.out());
+  count(state, c, s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
+}
+
+void naive(benchmark::State& state, shape s) {
+  input in(s, s.W);
+  auto const keys = in.keys(0);
+  for (auto _ : state)
+    for (std::int32_t h = 0; h < s.H; ++h) benchmark::DoNotOptimize(naive_attention<float>(keys, in, s, s.W, h));
+  count(state, on(1), s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
+}
+
+/// Dense keys, one product per KV head with all its logits kept, array expressions for the rest; causal edge left out (that is W² of W·N).
+void eigen(benchmark::State& state, shape s) {
+  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  input in(s, s.W);
+  std::int32_t const G = s.Hq / s.H;
+  std::vector<std::vector<float>> keys;
+  for (std::int32_t h = 0; h < s.H; ++h) keys.push_back(in.keys(h));
+  matrix Q(G * s.W, s.D), Z(G * s.W, s.N);
+  Eigen::RowVectorXf scores(s.N);
+  for (auto _ : state)
+    for (std::int32_t h = 0; h < s.H; ++h) {
+      for (std::int32_t r = 0; r < G * s.W; ++r) Q.row(r) = Eigen::Map<Eigen::RowVectorXf const>(in.query(r % s.W, h * G + r / s.W), s.D);
+      Z.noalias() = Q * Eigen::Map<matrix const>(keys[std::size_t(h)].data(), s.N, s.D).transpose();
+      Z *= 1 / std::sqrt(float(s.D));
+      Z.colwise() -= Z.rowwise().maxCoeff().eval();
+      Z = Z.array().exp();
+      scores.noalias() = (Z.rowwise().sum().cwiseInverse() / float(G * s.W)).transpose() * Z;
+      benchmark::DoNotOptimize(scores.data());
+    }
+  count(state, on(1), s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using kvevict::dtype;
+  for (std::int32_t const N : {4096, 32768})
+    for (int const threads : {1, 2})
+      for (dtype const type : {dtype::f32, dtype::bf16})
+        for (bool const lse : {false, true}) {
+          shape const s{32, 8, N, 128, 32, type};
+          add("window_scores/" + std::string(lse ? "lse" : "no_lse") + "/" + (threads == 1 ? "host" : "host_threads:2") + "/" + s.name(), threads,
+              [=](benchmark::State& state) { ours(state, s, threads, lse); });
+        }
+  shape const small{32, 8, 4096, 128, 32, dtype::f32}, large{32, 8, 32768, 128, 32, dtype::f32};
+  add("window_scores/naive/host/" + small.name(), 1, [=](benchmark::State& state) { naive(state, small); });
+  for (shape const& s : {small, large}) add("window_scores/eigen/host/" + s.name(), 1, [=](benchmark::State& state) { eigen(state, s); });
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

@@ -40,6 +40,24 @@ struct policy {
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
 
+namespace contract {
+
+/// The state component that `observe` fills and plan() reads back.
+template <class Entry> component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
+  component const* state = cache.find(role::state);
+  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == floats, verb,
+                  ": the cache needs a role::state component of ", floats, " f32 per slot in one run; add it with cache.with(component)");
+  return *state;
+}
+
+/// Everything that can be checked before the rows are made.
+template <class Policy, class Evidence> void validate(Policy const& p, Evidence const& e, arena& scratch) {
+  v0::validate(e, scratch);
+  if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); }) state_of("plan", e.cache, p.score.state_floats());
+}
+
+}  // namespace contract
+
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
 /// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤ H·budget.
@@ -48,7 +66,7 @@ template <class Score> policy(Score, protect) -> policy<Score>;
 /// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set& out) {
-  validate(e, ctx.scratch());
+  contract::validate(p, e, ctx.scratch());
   frame scratch(ctx.scratch());
   score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
@@ -68,13 +86,13 @@ keep_set plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b)
 /// whole have none (their floats mean nothing).
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
-  validate(e, ctx.scratch());
+  contract::validate(p, e, ctx.scratch());
   frame scratch(ctx.scratch());
   score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  values.assign(static_cast<std::size_t>(rows.begin[rows.count()]), 0.0f);
-  rows.values = values.data();
+  std::fill_n(rows.values, rows.begin[rows.count()], 0.0f);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
+  values.assign(rows.values, rows.values + rows.begin[rows.count()]);
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
@@ -85,13 +103,10 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   static_assert(has_attention<Evidence>, "observe: the evidence has no queries and no softmax rows; use step(cache, queries)");
   static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   validate(e, ctx.scratch());
-  component const* state = e.cache.find(role::state);
-  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == p.score.state_floats(),
-                  "observe: the cache needs a role::state component of ", p.score.state_floats(),
-                  " f32 per slot in one run; add it with cache.with(component)");
+  component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = observe_rows(scratch, e, p.protect, p.layers, b);
-  if (rows.count() != 0) p.score.observe(ctx, e, *state, new_rows(e), rows);
+  if (rows.count() != 0) p.score.observe(ctx, e, state, new_rows(e), rows);
 }
 
 /// Scratch bytes that plan() or observe() takes at most for a layer of that shape (rows scattered or not, with or without LSE); after

@@ -127,6 +127,22 @@ inline attention rows_of(batch const& in, slot_positions const& slots, std::vect
   return out;
 }
 
+/// The queries of the last `count` rows of every prompt, alone: for layers too large for the naive softmax.
+inline attention last_queries(batch const& in, std::size_t count) {
+  attention out;
+  out.Hq = in.Hq, out.D = in.D;
+  for (std::size_t b = 0; b < in.B(); ++b) {
+    reference::cube const& q = in.layers[b].queries;
+    for (std::size_t i = in.N[b] - std::min(in.N[b], count); i < in.N[b]; ++i) {
+      out.positions.push_back(int32(i));
+      for (std::size_t hq = 0; hq < in.Hq; ++hq)
+        for (std::size_t d = 0; d < in.D; ++d) out.q.push_back(static_cast<float>(q.at(hq, i, d)));
+    }
+    out.begin.push_back(int32(out.positions.size()));
+  }
+  return out;
+}
+
 /// The last `count` rows of every prompt.
 inline attention last_rows(batch const& in, std::size_t count) {
   std::vector<std::size_t> from;

@@ -27,7 +27,11 @@ template <class Inner> struct value_prior {
   Inner inner;
   pool_options pool{5, pooling::average};
 
-  constexpr std::int32_t state_floats() const { return inner.state_floats(); }
+  constexpr std::int32_t state_floats() const
+    requires requires(Inner const& i) { i.state_floats(); }
+  {
+    return inner.state_floats();
+  }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     component const* v = e.cache.find(role::v);

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+// What plan, scores and observe refuse: the message says what and what to do, and nothing has been changed.
+#include <limits>
+
+#include <kvevict/kvevict.hpp>
+
+#include "support/batch_cache.hpp"
+#include "support/catch.hpp"
+
+using namespace support;
+using Catch::Contains;
+namespace presets = kvevict::presets;
+
+namespace {
+
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+
+/// Two sequences in a cache with state, and all their rows.
+struct room {
+  batch in = random_batch(81, {.Hq = 4, .H = 2, .D = 8, .N = {40, 30}, .future = 2});
+  attention all = all_rows(in);
+  layouts::cache<std::int32_t> cache;
+  kvevict::host ctx;
+  kvevict::query_rows q = all.queries();
+  kvevict::attention_rows weights = all.rows();
+
+  explicit room(std::int32_t state_floats = 1) : cache(layouts::layout::head_pages, shape(state_floats)) {
+    fill(cache, in);
+    cache.fill(kvevict::role::state, [](int b, int h, int t, int c) { return b + h + t + c; });
+  }
+  layouts::cache_shape shape(std::int32_t state_floats) const {
+    auto out = cache_shape_of(in);
+    out.state_floats = state_floats;
+    return out;
+  }
+  auto const& view() const { return cache.view; }
+  kvevict::layer_view<std::int32_t> without(kvevict::role what) const {
+    auto out = cache.view;
+    out.component_count = 0;
+    for (auto const& c : cache.view)
+      if (c.what != what) out = out.with(c);
+    return out;
+  }
+  auto lse(kvevict::log_base base = kvevict::log_base::e) const { return kvevict::prompt(view(), q).with_lse(all.lse.data(), all.lse_stride(), 1, base); }
+
+  /// plan, scores: refused with both parts in the message; outputs and cache as they were.
+  template <class Policy, class Evidence>
+  void refuses(Policy const& p, Evidence const& e, kvevict::budget const& b, std::string const& what, std::string const& remedy) {
+    auto const bytes = cache.snapshot();
+    kvevict::keep_set out = kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(view()), {.tokens_per_head = 9});
+    auto const tokens = out.tokens;
+    auto const begin = out.row_begin;
+    std::string const message = message_of(p, e, b, out);
+    CHECK_THAT(message, Contains(what) && Contains(remedy) && Contains("; "));
+    CHECK(out.tokens == tokens);
+    CHECK(out.row_begin == begin);
+    CHECK(cache.snapshot() == bytes);
+    if (what.find("floor_permille") != std::string::npos) return;  // the heads stage: scores() does not get there
+    std::vector<float> values{1, 2, 3};
+    CHECK_THROWS_AS(kvevict::scores(ctx, p, e, b, values), kvevict::contract_violation);
+    CHECK(values == std::vector<float>{1, 2, 3});
+    CHECK(cache.snapshot() == bytes);
+  }
+  template <class Policy, class Evidence>
+  std::string message_of(Policy const& p, Evidence const& e, kvevict::budget const& b, kvevict::keep_set& out) {
+    try {
+      kvevict::plan(ctx, p, e, b, out);
+    } catch (kvevict::contract_violation const& error) {
+      return error.what();
+    }
+    return "nothing was thrown";
+  }
+
+  /// observe: refused, and the state is as it was.
+  template <class Policy, class Evidence> void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy, kvevict::budget b = {.tokens_per_head = 20}) {
+    auto const bytes = cache.snapshot();
+    CHECK_THROWS_WITH(kvevict::observe(ctx, p, e, b), Contains(what) && Contains(remedy));
+    CHECK(cache.snapshot() == bytes);
+  }
+};
+
+constexpr kvevict::budget twenty{.tokens_per_head = 20};
+constexpr auto snapkv = presets::snapkv({.window = 8, .pool = 3});
+constexpr auto ahakv = presets::ahakv({.recent = 8});
+constexpr auto h2o = presets::h2o();
+
+/// A score of the user's own with one bad value.
+struct one_bad {
+  float value;
+  template <class Context, class Evidence> void operator()(Context&, Evidence const&, kvevict::score_rows& out) const {
+    for (std::int64_t i = 0; i < out.begin[out.count()]; ++i) out.values[i] = 0.5f;
+    out.scores(1)[7] = value;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("bad input: budget below the protected tokens") {
+  room r;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 7}, "below the 8 protected tokens", "raise tokens_per_head");
+  r.refuses(presets::streaming_llm({.sinks = 4}), kvevict::contents(r.view()), {.tokens_per_head = 3}, "below the 4 protected tokens", "protect fewer");
+  std::vector<std::int32_t> const read_only{16, 0};
+  r.refuses(presets::random({.recent = 8}), kvevict::contents(r.view().with_read_only(read_only.data())), {.tokens_per_head = 23}, "(16 at the front, 8 recent)", "raise");
+}
+TEST_CASE("bad input: budget negative") {
+  room r;
+  r.refuses(h2o, kvevict::prompt(r.view(), r.q), {.tokens_per_head = -1}, "budget of -1", "give a count");
+  std::vector<std::int32_t> const each{20, -5};
+  r.refuses(h2o, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 20, .per_sequence = each.data()}, "budget of -5 tokens for sequence 1", "give a count");
+}
+TEST_CASE("bad input: layer out of range") {
+  room r;
+  for (kvevict::budget const b : {kvevict::budget{20, 3, 3}, kvevict::budget{20, -1, 3}, kvevict::budget{20, 0, 0}})
+    r.refuses(presets::pyramidkv({.window = 8}), kvevict::prompt(r.view(), r.q), b, "layer ", "budget.layer in [0, budget.layer_count)");
+}
+TEST_CASE("bad input: query heads not a multiple of the KV heads") {
+  room r;
+  r.q.heads = 3, r.weights.heads = 3;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "3 query heads are not a multiple of 2 KV heads", "Hq = G·H");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "3 query heads", "Hq = G·H");
+  r.ignores(h2o, kvevict::step(r.view(), r.q), "3 query heads", "Hq = G·H");
+}
+TEST_CASE("bad input: head_dim of queries and keys differ") {
+  room r;
+  r.q.head_dim = 4;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "4 elements a head and keys 8", "both must be D");
+}
+TEST_CASE("bad input: queries of a type that is not floating") {
+  room r;
+  r.q.type = kvevict::dtype::i32;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "queries of type i32", "f32, f16 and bf16");
+}
+TEST_CASE("bad input: no rows, no offsets, offsets that descend") {
+  room r;
+  auto q = r.q;
+  q.data = nullptr;
+  r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "rows without data or row_begin", "(B+1) offsets");
+  q = r.q, q.row_begin = nullptr;
+  r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "rows without data or row_begin", "(B+1) offsets");
+  std::vector<std::int32_t> const begin{0, 70, 40};
+  q = r.q, q.row_begin = begin.data();
+  r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "descends at sequence 1", "ascending offsets");
+}
+TEST_CASE("bad input: LSE of the wrong base") {
+  room r;
+  r.refuses(snapkv, r.lse(kvevict::log_base::two), twenty, "is above 1", "log_base");
+  r.refuses(h2o, r.lse(kvevict::log_base::two), twenty, "is above 1", "scale");
+  attention const two = last_rows(r.in, 2);
+  r.ignores(h2o, kvevict::step(r.view(), two.queries()).with_lse(two.lse.data(), two.lse_stride(), 1, kvevict::log_base::two), "is above 1", "log_base");
+}
+TEST_CASE("bad input: another scale than the LSE's") {
+  room r;
+  r.refuses(snapkv, r.lse().with_scale(1.0f), twenty, "is above 1", "the scale, the softcap or the log_base");
+  r.refuses(h2o, r.lse().with_scale(1.0f), twenty, "is above 1", "the scale, the softcap or the log_base");
+}
+TEST_CASE("bad input: scale or softcap negative or not finite") {
+  room r;
+  for (float const x : {-1.0f, not_a_number, inf}) {
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_scale(x), twenty, "scale and softcap", "0 means");
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_softcap(x), twenty, "scale and softcap", "0 means");
+  }
+}
+TEST_CASE("bad input: softmax weights above 1") {
+  room r;
+  for (float& x : r.all.weights) x *= 8;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1", "normalised");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1", "normalised");
+  r.ignores(h2o, kvevict::step(r.view(), r.weights), "", "", {.tokens_per_head = 20});
+}
+TEST_CASE("bad input: NaN in a key, a query, a value, an LSE or a softmax row") {
+  for (int const where : {0, 1, 2, 3, 4}) {
+    CAPTURE(where);
+    room r;
+    if (where == 0) r.cache.set(*r.view().find(kvevict::role::k), 0, 1, 5, 3, not_a_number);
+    if (where == 1) r.all.q[r.all.q.size() / 2 - 40] = not_a_number;
+    if (where == 2) r.cache.set(*r.view().find(kvevict::role::v), 0, 1, 5, 3, not_a_number);
+    if (where == 3) std::fill(r.all.lse.begin(), r.all.lse.end(), not_a_number);
+    if (where == 4) std::fill(r.all.weights.begin(), r.all.weights.end(), not_a_number);
+    if (where < 2) r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where < 2) r.refuses(h2o, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where < 3) r.refuses(ahakv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where == 3) r.refuses(snapkv, r.lse(), twenty, "is NaN", "look for values that are not finite");
+    if (where == 4) r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "is NaN", "look for values that are not finite");
+  }
+}
+TEST_CASE("bad input: infinite keys, queries and values") {
+  for (int const where : {0, 1, 2})
+    for (float const x : {inf, -inf}) {
+      CAPTURE(where, x);
+      room r;
+      if (where == 1) std::fill(r.all.q.begin(), r.all.q.end(), x);
+      else r.cache.set(*r.view().find(where == 0 ? kvevict::role::k : kvevict::role::v), 0, 1, 5, 3, x);
+      auto const e = kvevict::prompt(r.view(), r.q);
+      if (where < 2) r.refuses(h2o, e, twenty, "is NaN", "look for values that are not finite");
+      r.refuses(ahakv, e, twenty, "is NaN", "look for values that are not finite");
+    }
+}
+TEST_CASE("bad input: NaN, +inf and -inf from a score of one's own") {
+  room r;
+  r.refuses(kvevict::policy{one_bad{not_a_number}}, kvevict::contents(r.view()), twenty, "token 7 of sequence 0, head 1 in layer 0 is NaN", "to keep a token, protect it");
+  r.refuses(kvevict::policy{one_bad{inf}}, kvevict::contents(r.view()), twenty, "is +inf", "to keep a token, protect it");
+  r.refuses(kvevict::policy{one_bad{-inf}}, kvevict::contents(r.view()), twenty, "is -inf", "to keep a token, protect it");
+}
+TEST_CASE("bad input: too few rows") {
+  room r;
+  attention const five = last_rows(r.in, 5);
+  r.refuses(snapkv, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows and the window needs 8", "hand in the queries of its newest tokens");
+  r.refuses(h2o, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows for 40 tokens", "a row of every token");
+  r.refuses(snapkv, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows and the score reads 8", "hand in the rows of its newest tokens");
+  r.refuses(h2o, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows for 40", "a row of every token");
+  attention const none = future_rows(batch{4, 2, 8, 0, r.in.N, r.in.layers, 0});
+  r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1), twenty, "rows", "hand in");
+}
+TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
+  room r;
+  auto const e = kvevict::prompt(r.view(), r.q);
+  r.refuses(presets::snapkv({.window = 0}), e, twenty, "the window has 0 rows", "at least one row");
+  r.refuses(presets::snapkv({.window = -3}), e, twenty, "negative count", "sinks, recent ≥ 0");
+  r.refuses(presets::random({.sinks = -1}), e, twenty, "negative count", "sinks, recent ≥ 0");
+  r.refuses(presets::random().with(kvevict::protect{0, 0, 1001}), e, twenty, "above 1000 permille", "give");
+}
+TEST_CASE("bad input: pool widths that are even or below 1") {
+  room r;
+  auto const e = kvevict::prompt(r.view(), r.q);
+  for (std::int32_t const width : {4, 0, -1}) {
+    r.refuses(presets::snapkv({.window = 8, .pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
+    r.refuses(presets::ahakv({.recent = 8, .value_pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
+  }
+}
+TEST_CASE("bad input: stages out of their range") {
+  room r;
+  auto const e = kvevict::prompt(r.view(), r.q);
+  for (std::int32_t const floor : {-1, 1001}) {
+    r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty, "adaptive: floor_permille is " + std::to_string(floor), "0 to 1000");
+    r.refuses(snapkv.with(kvevict::heads::forced_floor{floor}), e, twenty, "forced_floor: floor_permille is " + std::to_string(floor), "0 to 1000");
+  }
+  r.refuses(presets::pyramidkv({.window = 8, .beta = 0}), e, {20, 0, 4}, "beta is 0", "20");
+}
+TEST_CASE("bad input: a cache without K, without V") {
+  room r;
+  r.refuses(snapkv, kvevict::prompt(r.without(kvevict::role::k), r.q), twenty, "no component has role::k", "add the keys");
+  r.refuses(ahakv, kvevict::prompt(r.without(kvevict::role::v), r.q), twenty, "no V component", "add it");
+}
+TEST_CASE("bad input: scattered rows") {
+  room r;
+  auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+  r.refuses(snapkv, kvevict::prompt(scattered, r.q), twenty, "the rows are scattered", "use stable compaction");
+  r.refuses(h2o, kvevict::prompt(scattered, r.q), twenty, "the rows are scattered", "compact stably");
+  r.refuses(ahakv, kvevict::prompt(scattered, r.q), twenty, "the rows are scattered", "compact them stably");
+  kvevict::policy const means{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see}};
+  r.refuses(means, kvevict::remembered(scattered), twenty, "the rows are scattered", "column_norm::none");
+  r.ignores(h2o, kvevict::step(scattered, r.q), "", "");
+}
+TEST_CASE("bad input: scattered rows without positions") {
+  room r;
+  auto const scattered = r.without(kvevict::role::position).with_order(kvevict::row_order::scattered);
+  r.refuses(h2o, kvevict::remembered(scattered), twenty, "no position component", "compaction::stable");
+  r.refuses(presets::streaming_llm(), kvevict::contents(scattered), twenty, "no position component", "role::position");
+}
+TEST_CASE("bad input: no state, or state of another width or type") {
+  room r;
+  auto const none = r.without(kvevict::role::state);
+  r.refuses(h2o, kvevict::remembered(none), twenty, "role::state", "cache.with(");
+  r.ignores(h2o, kvevict::step(none, r.q), "role::state component of 1 f32", "cache.with(component)");
+  r.ignores(ahakv, kvevict::step(r.view(), r.q), "role::state component of 8 f32", "cache.with(component)");
+  r.refuses(ahakv, kvevict::remembered(r.view()), twenty, "role::state component of 8 f32", "cache.with(component)");
+  auto other = none;
+  auto c = *r.view().find(kvevict::role::state);
+  c.type = kvevict::dtype::i32;
+  r.refuses(h2o, kvevict::remembered(other.with(c)), twenty, "role::state component of 1 f32", "cache.with(component)");
+}
+
+TEST_CASE("bad input: observing without positions") {
+  room r;
+  attention const two = last_rows(r.in, 2);
+  auto q = two.queries();
+  q.positions = nullptr;
+  r.ignores(h2o, kvevict::step(r.view(), q), "carry no positions", "logical position");
+}
+TEST_CASE("bad input: observing rows of tokens that are not in the cache, or a different number in each sequence") {
+  room r;
+  r.ignores(h2o, kvevict::step(r.view(), r.q), "30 rows and sequence 0 40", "separate calls");
+  for (auto& n : r.cache.lengths()) n = 2;
+  r.ignores(h2o, kvevict::step(r.view(), last_rows(r.in, 3).queries()), "3 rows for 2 tokens", "append the new tokens");
+  r.ignores(h2o, kvevict::step(r.view(), last_rows(r.in, 0).queries()), "observe: ", "; ");
+}
+TEST_CASE("bad input: observing NaN leaves the state as it was") {
+  room aha(8), r;
+  for (attention rows : {last_rows(r.in, 3), last_rows(r.in, 1)}) {
+    rows.q.back() = not_a_number;
+    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "is NaN", "look for values that are not finite");
+    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "is NaN", "look for values that are not finite");
+    r.ignores(h2o, kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two), "", "");
+  }
+}
+TEST_CASE("bad input: several rows at once for scattered rows") {
+  room r;
+  auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+  r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 2).queries()), "the rows are scattered", "only single steps");
+}

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <utility>
 
 #include <kvevict/cache/row_map.hpp>
 
@@ -22,11 +21,12 @@ struct footprint {
 
   void add(std::int64_t extent, std::int64_t stride) {
     if (extent <= 1 || stride == 0) return;
-    dimensions[count++] = {extent, stride};
-    for (std::int32_t i = count - 1; i > 0 && dimensions[i].stride < dimensions[i - 1].stride; --i)
-      std::swap(dimensions[i], dimensions[i - 1]);
+    std::int32_t i = count++;
+    for (; i > 0 && dimensions[i - 1].stride > stride; --i) dimensions[i] = dimensions[i - 1];
+    dimensions[i] = {extent, stride};
   }
-  dimension outer() const { return dimensions[count - 1]; }
+  /// The one of the largest stride; a single run has {1, 0}.
+  dimension outer() const { return count > 0 ? dimensions[count - 1] : dimension{1, 0}; }
   footprint inner(std::int64_t index) const {
     footprint f = *this;
     f.start += index * outer().stride;
@@ -86,9 +86,9 @@ inline bool overlap(footprint const& a, footprint const& b, std::int32_t& work) 
   if (--work < 0) return true;
   if (a.start + a.span() <= b.start || b.start + b.span() <= a.start) return false;
   if (a.count == 0 && b.count == 0) return true;
-  if (a.count == 0 || (b.count != 0 && b.outer().stride > a.outer().stride)) return overlap(b, a, work);
+  if (b.outer().stride > a.outer().stride) return overlap(b, a, work);
   auto const [extent, stride] = a.outer();
-  bool const alike = b.count != 0 && b.outer().stride == stride;  // then only the difference of the two indices matters
+  bool const alike = b.outer().stride == stride;  // then only the difference of the two indices matters
   footprint const part_a = a.inner(0), part_b = alike ? b.inner(0) : b;
   std::int64_t const low = alike ? 1 - b.outer().extent : 0;
   std::int64_t const first = std::max(low, floor_div(part_b.start - part_a.start - part_a.span(), stride) + 1);

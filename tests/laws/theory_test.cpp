@@ -147,7 +147,7 @@ TEST_CASE("theory: the bound is never below the measured L1 loss") {
 
 TEST_CASE("theory: accumulated attention falls as H_N - H_(j-1)") {
   constexpr std::size_t N = 512;
-  batch const in = gaussian(401, 48, N, 32);
+  batch const in = gaussian(401, 40, N, 32);
   auto const mean = mean_of(scored(in, last_queries(in, N), kvevict::policy{kvevict::score::accumulated_attention{}}, 1));
   CHECK(sum(mean) == Approx(static_cast<double>(N)).epsilon(1e-5));
   constexpr std::size_t block = 16;
@@ -174,12 +174,12 @@ TEST_CASE("theory: recent accumulation is flat in position") {
 }
 
 TEST_CASE("theory: the step gain holds the entropy of a row at ln k") {
-  struct { std::size_t i; std::int32_t k; } const cases[] = {{1024, 256}, {2048, 1000}, {4096, 256}, {4096, 512}};
+  struct { std::size_t i; std::int32_t k; } const cases[] = {{1024, 256}, {2048, 1000}, {4096, 256}};
   for (auto const& c : cases) {
-    batch const in = gaussian(403, 8, c.i, 128);
+    batch const in = gaussian(403, 3, c.i, 128);
     double entropy = 0;
     for (auto const& a : scored(in, last_queries(in, 1), kvevict::policy{kvevict::score::recent_attention{1}}, c.k))
-      for (double const x : a) entropy -= x > 0 ? x * std::log(x) / 8 : 0;
+      for (double const x : a) entropy -= x > 0 ? x * std::log(x) / 3 : 0;
     CAPTURE(in.seed, c.i, c.k);
     CHECK(entropy == Approx(std::log(c.k)).epsilon(0.05));
   }

@@ -171,16 +171,19 @@ TEST_CASE("laws: a cache that has been compacted can be planned again, heads of 
         if (second.name == "h2o") return;  // it needs a row of every token
         CAPTURE(first.name, second.name, in.seed);
         take_lengths(cache, kvevict::compact(ctx, cache.view, first.plan(ctx, cache.view, rows, {.tokens_per_head = 40})));
-        hand_in later = rows;  // the newest rows as the compacted cache has them
-        std::vector<std::int32_t> lengths = cache.lengths();
-        auto const keep = second.plan(ctx, cache.view, later, {.tokens_per_head = 20});
-        for (std::int32_t b = 0; b < 2; ++b) {
-          std::int64_t sum = 0, uniform = 0, all = 0;
-          for (std::int32_t h = 0; h < 3; ++h) {
-            std::int32_t const n = lengths[static_cast<std::size_t>(b * 3 + h)];
-            sum += keep(b, h).size, uniform += std::min(n, 20), all += n;
+        std::vector<std::int32_t> const lengths = cache.lengths();
+        kvevict::keep_set keep;
+        for (std::int32_t const budget : {39, 41, 33, 20}) {  // 41: above the mean length, below the longest
+          keep = second.plan(ctx, cache.view, rows, {.tokens_per_head = budget});
+          for (std::int32_t b = 0; b < 2; ++b) {
+            std::int64_t sum = 0, uniform = 0, all = 0;
+            for (std::int32_t h = 0; h < 3; ++h) {
+              std::int32_t const n = lengths[static_cast<std::size_t>(b * 3 + h)];
+              sum += keep(b, h).size, uniform += std::min(n, budget), all += n;
+            }
+            CAPTURE(budget, lengths);
+            CHECK(sum == (second.unlimited() ? all : second.equal_counts ? uniform : std::min<std::int64_t>(all, 3 * budget)));
           }
-          CHECK(sum == (second.unlimited() ? all : second.equal_counts ? uniform : std::min<std::int64_t>(all, 60)));
         }
         auto const done = kvevict::compact(ctx, cache.view, keep);
         for (std::int64_t r = 0; r < keep.rows(); ++r) CHECK(done.lengths()[r] == keep.row(r).size);

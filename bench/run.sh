@@ -14,12 +14,13 @@ case "${1-}" in
 esac
 cmake -S . -B build/bench -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-march=native -Wno-maybe-uninitialized" \
   -DKVEVICT_TESTS=OFF -DKVEVICT_EXAMPLES=OFF -DKVEVICT_BENCH=ON >/dev/null
-cmake --build build/bench --target kvevict_bench >/dev/null
 found=0
-for program in build/bench/bench/bench_*"$word"*; do
-  [ -x "$program" ] || continue
+for source in bench/time/*"$word"*.cpp; do
+  [ -f "$source" ] || continue
   found=1
-  "$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true --benchmark_counters_tabular=true "$@" |
-    grep -v -e '_mean' -e '_stddev' -e '_cv' || exit 1
+  program=bench_$(basename "$source" .cpp)
+  cmake --build build/bench --target "$program" >/dev/null || { echo "bench/run.sh: $program does not build; is libbenchmark-dev installed?" >&2; exit 2; }
+  "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true --benchmark_counters_tabular=true "$@" |
+    grep -v -e '_mean' -e '_stddev' -e '_cv'
 done
-[ $found = 1 ] || { echo "bench/run.sh: no program of bench/time has '$word' in its name, or libbenchmark-dev is missing" >&2; exit 2; }
+[ $found = 1 ] || { echo "bench/run.sh: no program of bench/time has '$word' in its name" >&2; exit 2; }

@@ -21,6 +21,17 @@ template <class T> float squared_norm(std::byte const* row, row_map const& m, st
   return sum_of(sum);
 }
 
+/// The norms of up to 64 tokens of one row from `first`.
+template <class Entry>
+void squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in, std::int64_t first, int count, float* out) {
+  std::byte const* rows[64];
+  row_addresses(view, c, in.sequence, in.head, first, count, count, rows);
+  auto const width = static_cast<std::int32_t>(c.width());
+  with_type(c.type, [&](auto type) {
+    for (int j = 0; j < count; ++j) out[j] = squared_norm<decltype(type)>(rows[j], c.rows, width);
+  });
+}
+
 /// ‖row‖² of every token of every active row.
 ///
 ///   s(h,j) = Σ_d x(h,j,d)²      in float
@@ -31,23 +42,17 @@ template <class T> float squared_norm(std::byte const* row, row_map const& m, st
 template <class Entry>
 void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, component const& c, score_rows const& out) {
   KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: the component has type ", name_of(c.type), "; give one of f32, f16, bf16");
-  constexpr std::int64_t chunk = 1024;
+  constexpr std::int64_t chunk = 64;  // heads of a token may be neighbours in memory: all of them read one chunk before the next
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;
-  ctx.for_each(out.count() * chunks, [&](std::int64_t i, std::int32_t) {
-    std::int64_t const r = i / chunks, first = i % chunks * chunk;
-    row const& row = out.rows[r];
-    auto const width = static_cast<std::int32_t>(c.width());
-    if (!row.active) return;
-    with_type(c.type, [&](auto type) {
-      std::byte const* addresses[tile_tokens];
-      for (std::int64_t t = first; t < std::min<std::int64_t>(first + chunk, row.tokens); t += tile_tokens) {
-        auto const count = static_cast<int>(std::min<std::int64_t>(tile_tokens, std::min<std::int64_t>(first + chunk, row.tokens) - t));
-        row_addresses(view, c, row.sequence, row.head, t, count, count, addresses);
-        for (int j = 0; j < count; ++j) out.values[out.begin[r] + t + j] = squared_norm<decltype(type)>(addresses[j], c.rows, width);
-      }
-    });
+  ctx.for_each(out.sequences * chunks, [&](std::int64_t i, std::int32_t) {
+    std::int64_t const first = i % chunks * chunk;
+    for (std::int64_t r = i / chunks * out.heads; r < (i / chunks + 1) * out.heads; ++r) {
+      row const& in = out.rows[r];
+      auto const count = static_cast<int>(std::min(chunk, in.tokens - first));
+      if (in.active && count > 0) squared_norms_of(view, c, in, first, count, out.scores(r).data + first);
+    }
   });
 }
 

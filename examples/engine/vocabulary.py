@@ -8,14 +8,21 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
-def content(fields, key, default=None):
-    return fields[key].contents() if key in fields else default
+REQUIRED = object()
+
+
+def content(fields, key, default=REQUIRED):
+    if key in fields:
+        return fields[key].contents()
+    if default is REQUIRED:
+        raise ValueError(f"the file has no {key}")
+    return default
 
 
 def eos_ids(fields):
     """Every token that ends an answer: the file's own, and the end of a chat turn."""
     tokens = content(fields, "tokenizer.ggml.tokens", [])
-    named = [content(fields, f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
+    named = [content(fields, f"tokenizer.ggml.{kind}_token_id", None) for kind in ("eos", "eot")]
     return sorted({i for i in named if i is not None} | {tokens.index(t) for t in END_OF_TURN if t in tokens})
 
 
@@ -57,7 +64,7 @@ def sentence_piece(fields, tokens, vocab):
 
 
 def build_tokenizer(fields):
-    tokens, kinds = content(fields, "tokenizer.ggml.tokens"), content(fields, "tokenizer.ggml.token_type")
+    tokens, kinds = content(fields, "tokenizer.ggml.tokens"), content(fields, "tokenizer.ggml.token_type", None)
     vocab = {token: i for i, token in enumerate(tokens)}
     kind = content(fields, "tokenizer.ggml.model")
     if kind == "gpt2":

@@ -34,10 +34,7 @@ struct config {
 };
 
 /// A row-major float matrix inside the mapped file.
-struct tensor {
-  float const* data = nullptr;
-  int rows = 0, cols = 1;
-};
+struct tensor { float const* data = nullptr; int rows = 0, cols = 1; };
 
 inline config read_config(std::filesystem::path const& path) try {
   if (!std::filesystem::exists(path)) throw model_error("no such file");

@@ -10,7 +10,7 @@ using namespace compare;
 
 double cost_of(json const& prompt) {  // of one needle prompt, roughly in seconds
   double const n = double(prompt.at("context").size()) / 1000;
-  return 7 * n + 2 * n * n + 6;
+  return 2 + 3 * n + 1.5 * n * n;
 }
 
 llama::kv_pool pool_for(llama::config const& cfg, int page_size, double tokens) {
@@ -57,19 +57,19 @@ int main(int argc, char** argv) try {
   table results(m.cfg.layers, m.cfg.kv_heads, s.seed);
   json details;
   int const steps = tasks.at("decode_tokens");
-  double work = 40;
+  double work = 12;
   for (auto const& p : tasks.at("needle")) work += cost_of(p);
-  work += 30 * double(tasks.at("text").size()) + 0.12 * steps;
+  double const per_text = tasks.at("both_structures") ? 60 : 30;
+  work += per_text * double(tasks.at("text").size()) + 0.1 * steps;
   progress bar(work);
 
   double longest = 0;
   for (auto const& p : tasks.at("needle")) longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
-  std::map<std::string, int> speeds_of;
   {
     auto pool = pool_for(m.cfg, page_size, 13 * longest);
     needle prompts(e, ctx, pool, s, results);
     for (auto const& p : tasks.at("needle")) {
-      prompts.run(p, speeds_of[p.at("task")]++ == 0);
+      prompts.run(p);
       bar.advance(cost_of(p), "needle prompt, " + p.at("task").get<std::string>());
     }
   }
@@ -78,15 +78,15 @@ int main(int argc, char** argv) try {
     text passage(e, ctx, pool, s, results);
     passage.run(p, {}, "", details[p.at("task").get<std::string>()]);
     if (tasks.at("both_structures")) passage.run(p, {.sinks = 4}, "_4_sinks", details);
-    bar.advance(30, "text, " + p.at("task").get<std::string>());
+    bar.advance(per_text, "text, " + p.at("task").get<std::string>());
   }
   {
     auto const& p = tasks.at("decode");
     auto pool = pool_for(m.cfg, page_size, 11.0 * double(p.at("context").size()) + 2.0 * steps);
-    decoding(e, ctx, pool, s, results).run(p, steps, bar, 0.12 * steps);
+    decoding(e, ctx, pool, s, results).run(p, steps, bar, 0.1 * steps);
   }
   details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));
-  bar.advance(40, "decode speed against context");
+  bar.advance(12, "decode speed against context");
   results.write(out_dir + "/results.csv");
   details["model"] = tasks.at("model");
   details["page_size"] = page_size;

@@ -27,7 +27,7 @@ class needle {
   needle(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
 
   /// One prompt in both settings: `aware` compresses context and question, `agnostic` the context before the question is seen.
-  void run(json const& prompt, bool measure_speed) {
+  void run(json const& prompt) {
     auto const context = prompt.at("context").get<ids>(), question = prompt.at("question").get<ids>();
     answer_ = prompt.at("answer").get<ids>();
     task_ = prompt.at("task");
@@ -38,9 +38,9 @@ class needle {
     auto const asked = e_.prefill(whole, question, 1, &more);
     int const first = llama::argmax(asked, 0);
     ids const reply = full_reply(whole, first);
-    setting(base, "agnostic", seen, future(base, question, reply), question, measure_speed);
+    setting(base, "agnostic", seen, future(base, question, reply), question);
     append(seen, more);
-    setting(whole, "aware", seen, future(whole, {}, reply), {}, measure_speed, first);
+    setting(whole, "aware", seen, future(whole, {}, reply), {}, first);
   }
 
  private:
@@ -64,7 +64,7 @@ class needle {
   }
 
   void setting(llama::sequence const& base, std::string const& name, llama::record const& seen, llama::record const& ahead,
-               ids const& question, bool measure_speed, int first = -1) {
+               ids const& question, int first = -1) {
     std::vector<contestant> all;
     int const N = base.next_position;
     auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence) {
@@ -85,10 +85,10 @@ class needle {
       });
     }
     ask(all, question, first);
-    decode(all);
+    double const rate = decode(all);
     for (auto& c : all) {
       bool const found = std::search(c.answer.begin(), c.answer.end(), answer_.begin(), answer_.end()) != c.answer.end();
-      out_.add(c.at, "needle_rate", found, c.cost, measure_speed ? decode_rate(e_, c.seq, answer_[0]) : 0);
+      out_.add(c.at, "needle_rate", found, c.cost, rate);
     }
   }
 
@@ -104,7 +104,9 @@ class needle {
     }
   }
 
-  void decode(std::vector<contestant>& all) {
+  /// The rest of every answer, all in one batch; tokens per second of the whole batch.
+  double decode(std::vector<contestant>& all) {
+    double const start = now();
     std::vector<llama::sequence*> batch;
     for (auto& c : all) batch.push_back(&c.seq);
     for (int t = 1; t < reply_tokens; ++t) {
@@ -113,6 +115,7 @@ class needle {
       auto const logits = e_.decode(batch, next);
       for (int i = 0; i < std::ssize(all); ++i) all[std::size_t(i)].answer.push_back(llama::argmax(logits, i));
     }
+    return double((reply_tokens - 1) * std::ssize(all)) / (now() - start);
   }
 
   llama::engine& e_;

@@ -82,7 +82,7 @@ def main():
     try:
         tokens = Tokens(options.model_dir)
         make = Prompts(tokens, options.seed)
-        lengths, each = ((1000, 1500), 2) if options.quick else ((1000, 2000, 3000, 4000), 5)
+        lengths, each = ((1000,), 4) if options.quick else ((1000, 2000, 3000, 4000), 5)
         follow = 128 if options.quick else 256
         texts = ["GPL-3"] if options.quick else ["GPL-3", "GFDL-1.3", "Apache-2.0"]
         json.dump({

@@ -54,7 +54,8 @@ constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::
 inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) {
   expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
-                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, or set the width to 1");
+                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, "
+                  "or set the width to 1");
   if (o.width == 1) return;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].last);

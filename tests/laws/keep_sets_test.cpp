@@ -42,7 +42,7 @@ std::int64_t kept_of(kvevict::keep_set const& keep, std::size_t b) {
 
 bool contains(kvevict::slice<std::int32_t const> row, std::int32_t token) { return std::binary_search(row.begin(), row.end(), token); }
 
-/// The same tokens as the reference's, but where scores tie within float noise.
+/// The same tokens as the reference's, but where scores differ by no more than float noise; exact ties go to the newer token.
 void check_same(answer const& expected, index_rows const& obtained) {
   for (std::size_t h = 0; h < obtained.size(); ++h) {
     if (obtained[h] == expected.keep[h]) continue;
@@ -56,7 +56,11 @@ void check_same(answer const& expected, index_rows const& obtained) {
     REQUIRE_FALSE(expected.scores.empty());
     auto const& scores = expected.scores[h];
     double const noise = 1e-5 * *std::max_element(scores.begin(), scores.end());
-    CHECK(reference::equal_up_to_ties(scores, older(expected.keep[h]).size(), older(expected.keep[h]), older(obtained[h]), noise));
+    index_row const theirs = older(expected.keep[h]), ours = older(obtained[h]);
+    CHECK(reference::equal_up_to_ties(scores, theirs.size(), theirs, ours, noise));
+    for (std::size_t const j : theirs)
+      for (std::size_t const i : ours)
+        if (!std::binary_search(ours.begin(), ours.end(), j) && !std::binary_search(theirs.begin(), theirs.end(), i)) CHECK(scores[i] != scores[j]);
   }
 }
 

@@ -88,10 +88,10 @@ template <class F> void for_each_preset(F&& f) {
   add(prompt, "ada_pyramidkv", p::ada_pyramidkv({.window = window, .pool = pool, .floor_permille = floor_permille}), [](question const& q) {
     return expect::windowed(q, reference::keep_ada_pyramidkv(q.prompt(), q.budget, expect::snapkv(), expect::pyramid(q), expect::ada()));
   }, 0, window, 0, true);
-  add(future, "oracle", p::oracle({.rows = 6, .sinks = sinks, .recent = recent}), [](question const& q) {
-    reference::protection const both{2, 5, 0};
+  add(future, "oracle", p::oracle({.rows = 6, .sinks = sinks, .recent = 1}), [](question const& q) {
+    reference::protection const both{2, 1, 0};
     return expect::made(q, both, reference::keep_oracle(q.all, q.N, q.budget, both), [&] { return reference::oracle_scores(q.all, q.N); });
-  }, sinks, recent, 0);
+  }, sinks, 1, 0);
 }
 
 }  // namespace support

@@ -66,7 +66,7 @@ TEST_CASE("laws: the H2O loop equals its replay") {
   }
 }
 
-TEST_CASE("laws: the AhaKV loop equals its replay; the prior is pooled over the slots of the cache") {
+TEST_CASE("laws: the AhaKV loop equals its replay, the prior is pooled over the slots of the cache") {
   batch const in = input(72);
   for (std::int32_t const value_pool : {5, 1}) {
     auto const policy = kvevict::presets::ahakv({.recent = ring, .value_pool = value_pool});

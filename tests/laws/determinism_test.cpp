@@ -84,7 +84,7 @@ TEST_CASE("laws: the same bits on every executor") {
       });
 }
 
-TEST_CASE("laws: the same bits in every layout and for every page size; paged equals dense") {
+TEST_CASE("laws: the same bits in every layout and for every page size, paged equals dense") {
   kvevict::threads pool(3);
   kvevict::host serial, threaded(pool.as_executor());
   for (layouts::layout const l : layouts::all)

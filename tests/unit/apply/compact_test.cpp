@@ -98,7 +98,7 @@ template <class Cache, class Done> void expect_freed(Cache& c, keep_set const& k
 
 }  // namespace
 
-TEST_CASE("compact: every layout, mode, page size and type; all components together, nothing else") {
+TEST_CASE("compact: every layout, mode, page size and type, all components together, nothing else") {
   host ctx;
   std::uint64_t seed = 0;
   for (compaction const mode : {compaction::stable, compaction::fill_holes})

@@ -26,7 +26,7 @@ component& part(layer_view<>& v, std::size_t i) { return v.components[i]; }
 
 }  // namespace
 
-TEST_CASE("validate: sound caches of every layout, page size and type; bounded scratch, no allocation after the first call") {
+TEST_CASE("validate: sound caches of every layout, page size and type, bounded scratch, no allocation after the first call") {
   for (std::int32_t const P : {1, 16, 64, 256})
     for (dtype const type : {dtype::f32, dtype::f16, dtype::bf16})
       layouts::for_each_layout({.lengths = {300, 0, 1, 37}, .heads = 3, .page_size = P, .type = type, .state_floats = 5}, [&](auto& c) {

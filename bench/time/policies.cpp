@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a layer's eviction costs, per policy: plan() and compact() beside the attention of the same layer.
+#include <Eigen/Core>
+
+#include <kvevict/kvevict.hpp>
+
+#include "support/input.hpp"
+
+namespace {
+
+using namespace bench;
+
+constexpr std::int32_t budget = 1024;
+
+/// The keys of `input` with values in pages of the same shape.
+struct layer {
+  explicit layer(shape s, std::int32_t query_tokens) : in(s, query_tokens), values(std::size_t(s.N) * std::size_t(s.H * s.D)) {
+    std::minstd_rand random(2);
+    for (float& x : values) x = static_cast<float>(random()) / 1e9f - 1;
+    kvevict::component v = in.view().components[0];
+    v.what = kvevict::role::v;
+    v.rows.base = reinterpret_cast<std::byte*>(values.data());
+    view = in.view().with(v);
+  }
+  input in;
+  std::vector<float> values;
+  kvevict::layer_view<> view;
+};
+
+bool exact(kvevict::keep_set const& keep) {
+  for (std::int64_t r = 0; r < keep.rows(); ++r)
+    for (std::int64_t i = 1; i < keep.row(r).size; ++i)
+      if (keep.row(r)[i - 1] >= keep.row(r)[i]) return false;
+  return keep.kept() == std::int64_t{budget} * keep.heads;
+}
+
+template <class Policy> void plan(benchmark::State& state, shape s, int threads, Policy policy, std::int32_t query_tokens) {
+  context& c = on(threads);
+  layer l(s, query_tokens);
+  kvevict::keep_set keep;
+  auto const evidence = kvevict::prompt(l.view, l.in.queries());
+  for (auto _ : state) kvevict::plan(c.ctx, policy, evidence, {.tokens_per_head = budget}, keep);
+  if (!exact(keep)) return state.SkipWithError("the budget is not kept");
+  count(state, c, s.N, 0, s.key_bytes(), bound::cache);
+}
+
+/// A new copy of the cache is compacted every time; the copy is not timed.
+void compact(benchmark::State& state, shape s, int threads, kvevict::compaction mode) {
+  context& c = on(threads);
+  layer l(s, s.W);
+  auto const* keys = reinterpret_cast<float const*>(l.view.components[0].rows.base);
+  std::vector<float> const whole_k(keys, keys + l.values.size()), whole_v = l.values;
+  std::int32_t const kept = s.N / 5;
+  auto const keep = kvevict::plan(c.ctx, kvevict::presets::snapkv({.window = s.W}), kvevict::prompt(l.view, l.in.queries()), {.tokens_per_head = kept});
+  kvevict::compacted<std::int32_t> out;
+  for (auto _ : state) {
+    state.PauseTiming();
+    std::copy(whole_k.begin(), whole_k.end(), reinterpret_cast<float*>(l.view.components[0].rows.base));
+    l.values = whole_v;
+    state.ResumeTiming();
+    kvevict::compact(c.ctx, l.view, keep, mode, out);
+  }
+  auto const* first = l.view.row(l.view.components[1], 0, 0, kept - 1);
+  layer const fresh(s, s.W);
+  std::int32_t const moved_from = keep(0, 0)[kept - 1];
+  if (mode == kvevict::compaction::stable && std::memcmp(first, fresh.view.row(fresh.view.components[1], 0, 0, moved_from), std::size_t(s.D) * 4) != 0)
+    return state.SkipWithError("a row is not where it should be");
+  double const bytes = 2.0 * double(out.bytes_moved());
+  count(state, c, s.N, 0, bytes, bound::cache);
+  state.counters["roof"] = benchmark::Counter(bytes / c.top.copy, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// Causal prefill attention with plain Eigen products, measured on the last 64 tokens and scaled to all N: N/2 keys a row instead of N.
+void attention(benchmark::State& state, shape s) {
+  constexpr std::int32_t rows = 64, tile = 512;
+  using matrix = Eigen::MatrixXf;
+  std::int32_t const G = s.Hq / s.H;
+  matrix const K = matrix::Random(s.D, s.N), V = matrix::Random(s.D, s.N), Q = matrix::Random(s.D, rows * G);
+  matrix Z(tile, rows * G), O(s.D, rows * G);
+  double seconds = 0;
+  for (auto _ : state) {
+    double const start = bench::seconds(1);
+    for (std::int32_t h = 0; h < s.H; ++h) {
+      O.setZero();
+      for (std::int32_t j = 0; j < s.N; j += tile) {
+        Z.noalias() = K.middleCols(j, tile).transpose() * Q;
+        Z = Z.array().exp();
+        O.noalias() += V.middleCols(j, tile) * Z;
+      }
+      benchmark::DoNotOptimize(O.data());
+    }
+    seconds = (bench::seconds(1) - start) * s.N / rows / 2;
+    state.SetIterationTime(seconds);
+  }
+}
+
+template <class F> void for_each_policy(F&& f) {
+  using namespace kvevict::presets;
+  f("random", kvevict::presets::random());
+  f("streaming_llm", streaming_llm());
+  f("snapkv", snapkv());
+  f("pyramidkv", pyramidkv());
+  f("ada_snapkv", ada_snapkv());
+  f("ada_pyramidkv", ada_pyramidkv());
+  f("ahakv", ahakv());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (std::int32_t const N : {4096, 32768}) {
+    shape const s{32, 8, N, 128, 32, kvevict::dtype::f32};
+    std::string const tail = "/" + s.name() + "/B:" + std::to_string(budget);
+    for (int const threads : {1, 2}) {
+      std::string const context = threads == 1 ? "/host" : "/host_threads:2";
+      for_each_policy([&](std::string const& name, auto policy) {
+        add("plan/" + name + context + tail, threads, [=](benchmark::State& state) { plan(state, s, threads, policy, s.W); });
+      });
+      add("compact/stable" + context + tail, threads, [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::stable); });
+      add("compact/fill_holes" + context + tail, threads, [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::fill_holes); });
+    }
+    auto* h2o = benchmark::RegisterBenchmark(("plan/h2o/host_threads:2" + tail).c_str(),
+                                             [=](benchmark::State& state) { plan(state, s, 2, kvevict::presets::h2o(), s.N); });
+    h2o->Unit(benchmark::kMillisecond)->UseRealTime();
+    if (N > 4096) h2o->Iterations(1)->Repetitions(1);
+    benchmark::RegisterBenchmark(("attention/prefill_scaled/host" + tail).c_str(), [=](benchmark::State& state) { attention(state, s); })
+        ->Unit(benchmark::kMillisecond)->UseManualTime()->Iterations(3);
+  }
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

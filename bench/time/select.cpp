@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Selection and Ada-KV's allocation: ours and std::nth_element.
+#include <kvevict/kernels/count_best.hpp>
+#include <kvevict/heads/adaptive.hpp>
+#include <kvevict/kernels/select_best.hpp>
+
+#include "support/input.hpp"
+
+namespace {
+
+using namespace bench;
+
+/// Scores of H heads, skewed as attention is, a fifth of them to be kept.
+struct scores {
+  scores(std::int32_t H, std::int32_t N) : values(std::size_t(H) * std::size_t(N)) {
+    std::minstd_rand random(3);
+    for (float& x : values) x = std::exp(-12 * static_cast<float>(random()) / 2147483647.0f);
+    for (std::int32_t h = 0; h < H; ++h) rows.push_back({0, h, N, 0, N, N, N / 5, true}), begin.push_back(begin.back() + N);
+  }
+  kvevict::score_rows view() { return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0}; }
+  std::vector<float> values;
+  std::vector<kvevict::row> rows;
+  std::vector<std::int64_t> begin{0};
+};
+
+/// The plainest way: the k best by nth_element on indices, in ascending order, for every head.
+std::vector<std::int32_t> naive(scores const& s, std::size_t h) {
+  auto const& it = s.rows[h];
+  float const* x = s.values.data() + s.begin[h];
+  std::vector<std::int32_t> index(std::size_t(it.tokens));
+  std::iota(index.begin(), index.end(), 0);
+  std::nth_element(index.begin(), index.begin() + it.budget, index.end(), [&](auto a, auto b) { return x[a] > x[b] || (x[a] == x[b] && a > b); });
+  index.resize(std::size_t(it.budget));
+  std::sort(index.begin(), index.end());
+  return index;
+}
+
+void ours(benchmark::State& state, std::int32_t H, std::int32_t N, int threads, bool adaptive) {
+  context& c = on(threads);
+  scores s(H, N);
+  kvevict::keep_set keep;
+  for (auto _ : state) {
+    auto rows = s.view();
+    for (auto& r : s.rows) r.budget = N / 5;
+    if (adaptive) kvevict::heads::adaptive{}(c.ctx, rows);
+    kernels::select_best(c.ctx, rows, keep);
+  }
+  if (keep.kept() != std::int64_t{H} * (N / 5)) return state.SkipWithError("the budget is not kept");
+  for (std::size_t h = 0; h < std::size_t(H); ++h) {
+    auto const want = naive(s, h);
+    if (!std::equal(want.begin(), want.end(), keep.row(std::int64_t(h)).begin(), keep.row(std::int64_t(h)).end())) return state.SkipWithError("wrong tokens");
+  }
+  count(state, c, double(H) * N, 0, 4.0 * H * N, bound::memory);
+}
+
+void nth_element(benchmark::State& state, std::int32_t H, std::int32_t N) {
+  scores s(H, N);
+  for (auto _ : state)
+    for (std::size_t h = 0; h < std::size_t(H); ++h) benchmark::DoNotOptimize(naive(s, h).data());
+  count(state, on(1), double(H) * N, 0, 4.0 * H * N, bound::memory);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  for (std::int32_t const N : {4096, 32768, 131072}) {
+    std::string const tail = "/H:8/N:" + std::to_string(N) + "/B:" + std::to_string(N / 5);
+    for (int const threads : {1, 2}) {
+      std::string const context = threads == 1 ? "/host" : "/host_threads:2";
+      add("select/best" + context + tail, threads, [=](benchmark::State& state) { ours(state, 8, N, threads, false); });
+      add("select/adaptive" + context + tail, threads, [=](benchmark::State& state) { ours(state, 8, N, threads, true); });
+    }
+    add("select/nth_element/host" + tail, 1, [=](benchmark::State& state) { nth_element(state, 8, N); });
+  }
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

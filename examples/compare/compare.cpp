@@ -21,7 +21,7 @@ llama::kv_pool pool_for(llama::config const& cfg, int page_size, double tokens) 
 json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_size, int budget, int longest) {
   json out = json::array();
   auto const text = passage.at("context").get<ids>();
-  auto pool = pool_for(e.cfg(), page_size, 2.2 * longest);
+  auto pool = pool_for(e.cfg(), page_size, 3.1 * longest);
   auto seq = e.start(pool);
   for (int n = 512; n <= std::min(longest, int(text.size())); n *= 2) {
     llama::record seen;

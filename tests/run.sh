@@ -88,6 +88,7 @@ pass() {
   log=$(mktemp)
   ctest --test-dir "build/$preset" --parallel "$(nproc)" --output-on-failure --no-tests=ignore --timeout 900 \
     ${only:+-L "^$only\$"} "$@" | tee "$log" || true
+  grep -h '^not covered: ' "build/$preset/Testing/Temporary/LastTest.log" 2>/dev/null || true
   line=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests? failed out of [0-9]+' "$log" || true)
   rm -f "$log"
   if [[ $line =~ ([0-9]+)\ tests?\ failed\ out\ of\ ([0-9]+) ]]; then

@@ -44,7 +44,7 @@ TEST_CASE("golden: h2o_real_drop, kept tokens and scores after every step") {
         positions.clear();
         for (std::size_t i = 0; i < rows; ++i) positions.push_back(int32(next - rows + i));
         std::vector<std::int32_t> const begin{0, int32(rows)};
-        kvevict::attention_rows const seen{values.data(), static_cast<std::int64_t>(slots), static_cast<std::int64_t>(rows * slots), int32(heads), begin.data(),
+        kvevict::attention_rows const seen{values.data(), static_cast<std::int64_t>(slots), static_cast<std::int64_t>(rows * slots), int32(heads), int32(slots), begin.data(),
                                            positions.data()};
         kvevict::observe(ctx, policy, kvevict::step(cache.view, seen), ask);
         auto const keep = kvevict::plan(ctx, policy, kvevict::remembered(cache.view), ask);

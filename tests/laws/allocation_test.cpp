@@ -22,7 +22,7 @@ template <class F> std::int64_t allocated_by(F f) {
 
 template <class F> void for_each_context(F f) {
   kvevict::threads pool(3);
-  kvevict::host serial, threaded(pool.as_executor());
+  kvevict::host serial, threaded(pool.as_executor(0));
   f("serial", serial);
   f("threads(3)", threaded);
 }
@@ -57,6 +57,31 @@ TEST_CASE("laws: plan and compact allocate nothing after the first call") {
             CHECK(allocated_by(once) == 0);
           });
   });
+}
+
+TEST_CASE("laws: with workspace_bytes reserved, not even the first plan takes memory for scratch") {
+  batch const in = random_batch(53, {.Hq = 6, .H = 2, .D = 16, .N = {200, 130, 7}});
+  hand_in rows(in);
+  kvevict::threads pool(3);
+  for (bool const threaded : {false, true})
+    for (form const as : {form::queries, form::lse, form::weights})
+      for (any_preset const& p : presets())
+        with_cache(in, [&](auto& cache) {
+          rows.as = as;
+          kvevict::host ctx = threaded ? kvevict::host(pool.as_executor(0)) : kvevict::host();
+          auto const& v = cache.view;
+          std::int64_t const entries = v.pages.rows() * std::max(v.pages.columns, 256), pages = v.components[0].rows.page_count;
+          std::int64_t const promised = p.workspace(ctx, {3, 6, 2, 16, 200, entries, pages});
+          CAPTURE(p.name, threaded, static_cast<int>(as), in.seed, promised);
+          ctx.reserve(static_cast<std::size_t>(promised));
+          kvevict::budget const ask{.tokens_per_head = 40, .layer = 0, .layer_count = 2};
+          kvevict::keep_set keep;
+          p.plan_into(ctx, cache.view, rows, ask, keep);
+          auto const used = static_cast<std::int64_t>(ctx.scratch().high_water());
+          CHECK(used <= promised);
+          CHECK(ctx.scratch().capacity() == static_cast<std::size_t>(promised));
+          CHECK(promised < 40 * used + (1 << 20));  // a promise, not a guess
+        });
 }
 
 TEST_CASE("laws: decoding allocates nothing after the first steps") {

@@ -30,6 +30,7 @@ std::vector<any_preset> const& presets() {
                      [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, std::vector<float>& values) {
                        std::visit([&](auto const& v) { p.show(v, in, [&](auto const& e) { kvevict::scores(ctx, p.policy, e, b, values); }); }, view);
                      },
+                     [p](kvevict::host const& ctx, kvevict::cache_shape const& s) { return workspace_bytes(ctx, p.policy, s); },
                      [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, float factor) {
                        kvevict::keep_set keep;
                        auto const policy = p.policy.with(scaled<decltype(p.policy.score)>{p.policy.score, factor});

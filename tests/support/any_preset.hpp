@@ -9,6 +9,7 @@
 
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/budget.hpp>
 
 #include "support/batch_cache.hpp"
@@ -48,6 +49,7 @@ struct any_preset {
   std::string name;
   std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, kvevict::keep_set&)> plan_into;
   std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, std::vector<float>&)> scores;
+  std::function<std::int64_t(kvevict::host const&, kvevict::cache_shape const&)> workspace;
   /// The keep set when every score is multiplied by a factor. Integer tables only.
   std::function<kvevict::keep_set(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, float)> plan_scaled;
   answer (*expected)(question const&);  // null: the reference has no opinion (random)

@@ -91,7 +91,7 @@ struct attention {
     return out;
   }
   [[nodiscard]] kvevict::attention_rows rows() const {
-    return {weights.data(), static_cast<std::int64_t>(Hq * slots), static_cast<std::int64_t>(slots), int32(Hq), begin.data(), positions.data()};
+    return {weights.data(), static_cast<std::int64_t>(Hq * slots), static_cast<std::int64_t>(slots), int32(Hq), int32(slots), begin.data(), positions.data()};
   }
   [[nodiscard]] std::int64_t lse_stride() const { return static_cast<std::int64_t>(Hq); }
 };

@@ -51,7 +51,7 @@ template <class Context, class Entry> void expect_keep(char const* verb, Context
                   verb, ": the keep set's row_begin and lengths do not describe its tokens; fill them as plan() does");
   frame scratch(ctx.scratch());
   auto* const faults = scratch.template take<fault>(v.rows());
-  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); });
+  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
   for (std::int64_t r = 0; r < v.rows(); ++r)
     if (faults[r] != none) violate(verb, v, keep, r, faults[r]);
   if (v.pages.per_head()) return;
@@ -109,7 +109,7 @@ void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& kee
     std::int64_t const first = out.row_begin[static_cast<std::size_t>(r)], stay = kept.size - (out.row_begin[static_cast<std::size_t>(r) + 1] - first);
     std::copy(kept.begin() + stay, kept.end(), out.sources.begin() + first);
     moves::write_holes(kept, stay, out.destinations.data() + first);
-  });
+  }, keep.kept());
   out.order = view.order;
   for (std::size_t r = 0; r < rows; ++r)  // in order still, where the holes lay behind all that stayed
     if (out.row_begin[r] != out.row_begin[r + 1] &&

@@ -13,6 +13,7 @@ struct attention_rows {
   float const* weights = nullptr;                       // (T, Hq, ≥ N)
   std::int64_t token_stride = 0, head_stride = 0;
   std::int32_t heads = 0;                               // Hq
+  std::int32_t slots = 0;                               // floats in a row, at least the longest N
   std::int32_t const* row_begin = nullptr;              // (B + 1)
   std::int32_t const* positions = nullptr;              // (T) logical positions; null: row i of n is token N − n + i
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -30,6 +31,7 @@ struct executor {
   };
   void* pool = nullptr;
   std::int32_t concurrency = 1;  // how many tasks may run at once; scratch grows with it
+  std::int64_t least_work = 1 << 16;  // elements below which waking the threads costs more than it saves
 };
 
 /// Grow-only bump memory. The first call of a size may allocate; after it, none does.
@@ -57,7 +59,13 @@ class arena {
     block_ = used_ = 0;
   }
 
+  /// Bytes that were in use at once, at most; and bytes held.
   std::size_t high_water() const { return high_water_; }
+  std::size_t capacity() const {
+    std::size_t sum = 0;
+    for (block const& b : blocks_) sum += b.size;
+    return sum;
+  }
 
  private:
   friend class frame;
@@ -119,11 +127,12 @@ class host {
   void reserve(std::size_t bytes) { arena_.reserve(bytes); }
 
   /// f(i, slot) for every i in [0, count): slot < concurrency() is this worker's share of scratch. Items are
-  /// handed out one at a time, so results must depend on i alone. f must not throw.
-  template <class F> void for_each(std::int64_t count, F&& f) {
+  /// handed out one at a time, so results must depend on i alone. f must not throw. `work` says how many elements are touched in all
+  /// (a nanosecond each, roughly); a job smaller than the executor's `least_work` runs on the calling thread.
+  template <class F> void for_each(std::int64_t count, F&& f, std::int64_t work = std::numeric_limits<std::int64_t>::max()) {
     struct state_type { std::remove_reference_t<F>* f; std::int64_t count; std::atomic<std::int64_t> next{0}; };
     std::int64_t const workers = std::min<std::int64_t>(count, executor_.concurrency);
-    if (workers <= 1) {
+    if (workers <= 1 || work < executor_.least_work) {
       for (std::int64_t i = 0; i < count; ++i) f(i, std::int32_t{0});
       return;
     }

@@ -33,11 +33,6 @@ struct query_rows {
 
   std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
   float logit_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim)); }
-  /// LSE of row t (counted over the whole batch) in natural logarithm.
-  float natural_lse(std::int64_t t, std::int64_t hq) const {
-    float const x = lse[t * lse_token_stride + hq * lse_head_stride];
-    return base == log_base::e ? x : x * 0.693147180559945309f;
-  }
 };
 
 }  // namespace v0

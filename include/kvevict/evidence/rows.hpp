@@ -110,7 +110,7 @@ template <class Evidence, class Layers>
 score_rows observe_rows(frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
   auto const& cache = e.cache;
   std::int32_t const R = new_rows(e);
-  KVEVICT_EXPECTS(cache.sequences() == 0 || e.attention.positions != nullptr,
+  KVEVICT_EXPECTS(cache.sequences() == 0 || R == 0 || e.attention.positions != nullptr,
                   "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
   score_rows out = planning::make_rows(scratch, cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {

@@ -32,7 +32,13 @@ template <class Entry> void check(layer_view<Entry> const& cache, query_rows con
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
 
-template <class Entry> void check(layer_view<Entry> const& cache, attention_rows const& a) { check_rows(cache, a, a.weights); }
+template <class Entry> void check(layer_view<Entry> const& cache, attention_rows const& a) {
+  check_rows(cache, a, a.weights);
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    for (std::int32_t h = 0; h < cache.heads(); ++h)
+      KVEVICT_EXPECTS(a.rows(b) == 0 || cache.length(b, h) <= a.slots, "evidence: a softmax row has ", a.slots, " floats and sequence ", b,
+                      ", head ", h, " ", cache.length(b, h), " tokens; hand in one weight per slot and say how many in attention_rows::slots");
+}
 
 }  // namespace contract
 

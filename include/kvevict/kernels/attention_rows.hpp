@@ -76,7 +76,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
         scores[j] = g == 0 ? sums[j] : o.group == group_reduce::max ? std::max(scores[j], sums[j]) : scores[j] + sums[j];
     }
     for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
-  });
+  }, out.begin[out.count()] * G);
   KVEVICT_EXPECTS(sound.load(), "evidence: a softmax weight is above 1; hand in normalised attention weights, not logits or sums");
   static_cast<void>(view);
 }

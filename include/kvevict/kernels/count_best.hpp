@@ -44,6 +44,7 @@ struct contenders {
   contender* heads;
   std::int32_t count;
   std::uint32_t* totals;  // (buckets)
+  std::int64_t work;      // candidates of all heads
 
   /// Finds where the k best of all heads end, starting from `keys` or, for ties, from what is in `live`; adds up `above`, sets `equal`.
   template <class Context> radix::cut best(Context& ctx, std::int64_t k, bool from_keys) {
@@ -53,7 +54,7 @@ struct contenders {
       ctx.for_each(count, [&](std::int64_t h, std::int32_t) {
         contender& c = heads[h];
         radix::count(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, c.counts);
-      });
+      }, work);
       std::copy_n(heads[0].counts, radix::buckets, totals);
       for (std::int32_t h = 1; h < count; ++h)
         for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += heads[h].counts[b];
@@ -65,7 +66,7 @@ struct contenders {
         for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
         c.equal = c.counts[b.index];
         c.live_size = radix::gather(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, b.index, c.live);
-      });
+      }, work);
     }
     return {prefix, k, totals[radix::digits[2].of(prefix)]};
   }
@@ -110,7 +111,7 @@ inline void force(contender& c) {
 }
 
 inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t sequence, best_of const& what) {
-  contenders out{scratch.take<contender>(s.heads), s.heads, scratch.take<std::uint32_t>(radix::buckets)};
+  contenders out{scratch.take<contender>(s.heads), s.heads, scratch.take<std::uint32_t>(radix::buckets), 0};
   std::int64_t total = 0, forced = 0;
   for (std::int32_t h = 0; h < s.heads; ++h) {
     std::int64_t const r = std::int64_t{sequence} * s.heads + h;
@@ -128,6 +129,7 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
     total += size;
     forced += c.forced;
   }
+  out.work = total;
   KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in sequence ", sequence,
                   ", but ", forced, " are forced and ", total, " can be evicted; ask for a count between the two");
   return out;
@@ -156,7 +158,7 @@ inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t 
   ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) {
     select::fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h, what.weights == nullptr ? 1.0f : what.weights[h]);
     select::force(all.heads[h]);
-  });
+  }, all.work);
   for (std::int32_t h = 0; h < s.heads; ++h) {
     KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of sequence ", sequence, ", head ", h,
                     " is not finite after its weight; check the scores first and keep weights moderate");
@@ -166,7 +168,7 @@ inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t 
   radix::cut const c = all.best(ctx, what.count, true);
   std::int64_t take = c.take;
   if (c.take < c.equal) {
-    ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); });
+    ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); }, all.work);
     take = all.best(ctx, c.take, false).take;
   }
   for (std::int32_t h = 0; h < s.heads; ++h) {

@@ -107,7 +107,7 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
       for (component const& c : v)
         if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, head);
     }
-  });
+  }, plan.moves() * 16);
 }
 
 }  // namespace KVEVICT_ISA

@@ -22,7 +22,7 @@ inline void kernel(multiply_by_share_tag, host& ctx, score_rows const& share, sc
     float const most = *std::max_element(gamma, gamma + n);
     if (most == 0) return;
     for (std::int32_t j = 0; j < n; ++j) scores[j] *= gamma[j] / most;
-  });
+  }, out.begin[out.count()] / 4);
 }
 
 }  // namespace KVEVICT_ISA

@@ -65,7 +65,7 @@ inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const&
   ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t slot) {
     row const& row = out.rows[r];
     if (row.active) pool_row(o, out.values + out.begin[r], row.last, copies + slot * share);
-  });
+  }, out.begin[out.count()] * o.width / 8);
 }
 
 }  // namespace KVEVICT_ISA

@@ -133,7 +133,7 @@ inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& ou
       if (it.quota() > 0) select::ascending(it, x, keys + worker * stride, counts + worker * radix::table_size, w);
       w.all(it.last, it.tokens);
     }
-  });
+  }, s.begin[s.count()]);
 }
 
 }  // namespace KVEVICT_ISA

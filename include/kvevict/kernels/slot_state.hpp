@@ -27,7 +27,7 @@ void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component c
       for (std::int64_t c = 0; c < width; ++c) sum += s[c];
       out.scores(r)[j] = sum;
     }
-  });
+  }, out.begin[out.count()] * width);
 }
 
 /// Folds the row's values into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. No scratch.
@@ -45,7 +45,7 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
       float const x = from.scores(r)[j];
       s[column] = fold.how == folding::add ? s[column] + x : x;
     }
-  });
+  }, from.begin[from.count()] * 4);
 }
 
 }  // namespace KVEVICT_ISA

@@ -27,8 +27,9 @@ class threads {
 
   int count() const { return count_; }
 
-  executor as_executor() {
+  executor as_executor(std::int64_t least_work = executor{}.least_work) {
     executor e;
+    e.least_work = least_work;
     e.run = &run;
     e.pool = this;
     e.concurrency = count_;

@@ -35,7 +35,7 @@ struct random {
         std::int32_t const p = positions == nullptr ? j : element<std::int32_t const>(e.cache, *positions, in.sequence, in.head, j);
         out.scores(r)[j] = static_cast<float>(mix(key, p) >> 40) * 0x1p-24f;
       }
-    });
+    }, 4 * out.begin[out.count()]);
   }
 
  private:

@@ -228,7 +228,7 @@ TEST_CASE("compact: nothing to evict, no tokens, no sequences") {
 
 TEST_CASE("compact: threads move what one thread moves, and no call after the first allocates") {
   threads pool(4);
-  host serial, threaded(pool.as_executor());
+  host serial, threaded(pool.as_executor(0));
   for (compaction const mode : {compaction::stable, compaction::fill_holes})
     layouts::for_each_layout({.lengths = {150, 37, 64}, .heads = 4, .page_size = 16, .state_floats = 2}, [&](auto& c) {
       CAPTURE(c.name());

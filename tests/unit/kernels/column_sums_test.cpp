@@ -95,7 +95,7 @@ TEST_CASE("a row of attention sums to one, so all columns sum to N") {
 
 TEST_CASE("no bit of a column sum depends on layout, page size or threads") {
   threads two(2), five(5);
-  host serial, pair(two.as_executor()), many(five.as_executor());
+  host serial, pair(two.as_executor(0)), many(five.as_executor(0));
   for (bool const lse : {false, true}) {
     attention_case a(shape_of({kernels::strip_tokens + 50, 31}, 2, 3, 24));
     query_rows const q = lse ? a.queries_with_lse(log_base::e) : a.queries();
@@ -131,7 +131,7 @@ TEST_CASE("column sums refuse what cannot be right") {
 TEST_CASE("column sums allocate once and stay within their scratch bound") {
   threads two(2);
   for (bool const lse : {false, true}) {
-    host ctx(two.as_executor());
+    host ctx(two.as_executor(0));
     attention_case a(shape_of({300, 90, 7}, 2, 3, 24));
     query_rows const q = lse ? a.queries_with_lse(log_base::e) : a.queries();
     layouts::with_layout(layout::nhd, a.shape.cache, [&](auto& cache) {

@@ -36,7 +36,7 @@ struct pooled_rows {
 
 TEST_CASE("pooling along the tokens before the window") {
   threads two(2);
-  host ctx(two.as_executor());
+  host ctx(two.as_executor(0));
   for (auto const kind : {pooling::max, pooling::average})
     for (std::int32_t const width : {1, 3, 5, 7, 33}) {
       pooled_rows x({0, 1, 2, 7, 15, 16, 17, 64, 333}, 4);
@@ -79,7 +79,7 @@ TEST_CASE("pooling refuses even widths and scattered rows") {
 
 TEST_CASE("pooling skips inactive rows, allocates once and stays within its bound") {
   threads two(2);
-  host ctx(two.as_executor());
+  host ctx(two.as_executor(0));
   pooled_rows x({400, 30}, 0);
   x.rows[1].active = false;
   auto const before = x.values;

@@ -147,7 +147,7 @@ TEST_CASE("require_finite: names the first bad score, and looks at candidates al
 
 TEST_CASE("selection: the same on every number of threads, and no call after the first allocates") {
   threads pool(3);
-  host serial, threaded(pool.as_executor());
+  host serial, threaded(pool.as_executor(0));
   for (bool const scattered : {false, true}) {
     generator random(99);
     reference::selection_shape shape{.sequences = 4, .heads = 5, .most_tokens = 9000, .scattered = scattered, .levels = 7};

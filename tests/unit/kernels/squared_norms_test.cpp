@@ -23,7 +23,7 @@ attention_shape shape_of(std::int32_t head_dim, dtype type) {
 
 TEST_CASE("squared norms of keys and values in every layout") {
   threads two(2);
-  host ctx(two.as_executor());
+  host ctx(two.as_executor(0));
   for (dtype const type : {dtype::f32, dtype::f16, dtype::bf16})
     for (std::int32_t const D : {8, 24, 80}) {
       attention_case a(shape_of(D, type));

@@ -15,7 +15,7 @@ TEST_CASE("every item runs once, on as many threads as asked for") {
   for (int const n : {1, 2, 3, 8}) {
     threads pool(n);
     CHECK(pool.count() == n);
-    host ctx(pool.as_executor());
+    host ctx(pool.as_executor(0));
     CHECK(ctx.concurrency() == n);
     for (std::int64_t const count : {0, 1, 2, 7, 1000}) {
       std::vector<int> runs(static_cast<std::size_t>(count), 0);  // not atomic: each item belongs to one thread
@@ -29,7 +29,7 @@ TEST_CASE("every item runs once, on as many threads as asked for") {
 
 TEST_CASE("tasks of one call can wait for each other: they run at the same time") {
   threads pool(3);
-  host ctx(pool.as_executor());
+  host ctx(pool.as_executor(0));
   std::atomic<int> arrived{0};
   ctx.for_each(3, [&](std::int64_t, std::int32_t) {
     ++arrived;
@@ -40,7 +40,7 @@ TEST_CASE("tasks of one call can wait for each other: they run at the same time"
 
 TEST_CASE("a call of the pool does not allocate") {
   threads pool(4);
-  host ctx(pool.as_executor());
+  host ctx(pool.as_executor(0));
   std::atomic<std::int64_t> sum{0};
   auto const work = [&](std::int64_t i, std::int32_t) { sum += i; };
   ctx.for_each(100, work);
@@ -53,7 +53,7 @@ TEST_CASE("a call of the pool does not allocate") {
 TEST_CASE("a pool may go before it was used, and serve several contexts in turn") {
   { threads idle(3); }
   threads pool(2);
-  host a(pool.as_executor()), b(pool.as_executor());
+  host a(pool.as_executor(0)), b(pool.as_executor(0));
   std::atomic<int> runs{0};
   a.for_each(5, [&](std::int64_t, std::int32_t) { ++runs; });
   b.for_each(5, [&](std::int64_t, std::int32_t) { ++runs; });

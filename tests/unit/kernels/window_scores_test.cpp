@@ -210,7 +210,7 @@ TEST_CASE("types of keys and queries") {
 
 TEST_CASE("no bit of a score depends on layout, page size or threads") {
   threads two(2), five(5);
-  host serial, pair(two.as_executor()), many(five.as_executor());
+  host serial, pair(two.as_executor(0)), many(five.as_executor(0));
   for (dtype const type : {dtype::f32, dtype::bf16, dtype::f16})
     for (bool const lse : {false, true}) {
       auto s = shape_of({4 * kernels::tile_tokens + 5, 31}, 2, 3, 24);
@@ -307,7 +307,7 @@ TEST_CASE("window scores allocate once and stay within their scratch bound") {
   threads two(2);
   for (auto const& pool : {pool_options{}, pool_options{3, pooling::max}})
     for (bool const lse : {false, true}) {
-      host ctx(two.as_executor());
+      host ctx(two.as_executor(0));
       attention_case a(shape_of({300, 90, 7}, 2, 3, 24));
       query_rows const q = lse ? a.queries_with_lse(log_base::e) : a.queries();
       window_options o = window(8);

@@ -241,6 +241,11 @@ TEST_CASE("bad input: a cache without K, without V") {
   r.refuses(snapkv, kvevict::prompt(r.without(kvevict::role::k), r.q), twenty, "no component has role::k", "add the keys");
   r.refuses(ahakv, kvevict::prompt(r.without(kvevict::role::v), r.q), twenty, "no V component", "add it");
 }
+TEST_CASE("bad input: softmax rows shorter than the cache") {
+  room r;
+  r.weights.slots = 39;
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "39 floats and sequence 0, head 0 40 tokens", "attention_rows::slots");
+}
 TEST_CASE("bad input: scattered rows") {
   room r;
   auto const scattered = r.view().with_order(kvevict::row_order::scattered);

@@ -79,14 +79,17 @@ python_environment() {  # made once per content of requirements.txt
 build_programs() {
   echo "== building for this machine" >&2
   cmake -S "$tree" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native -DKVEVICT_TESTS=OFF -DKVEVICT_BENCH=OFF >/dev/null
-  cmake --build "$build" --target kvevict_engine >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; refuse "the build failed"; }
+  cmake --build "$build" --target "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; refuse "the build failed"; }
 }
 
 install_missing
 python_environment
 python=$cache/venv/bin/python
 model_dir=$("$python" "$here/engine/prepare.py" ${model[@]+"${model[@]}"}) || exit 2
-build_programs
+case $command in
+  check) build_programs engine_check engine_check_eviction ;;
+  *) build_programs "engine_$command" ;;
+esac
 bin=$build/examples
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait do not take the cores of others
 

@@ -110,7 +110,8 @@ template <class F> void for_each_policy(F&& f) {
 int main(int argc, char** argv) {
   for (std::int32_t const N : {4096, 32768}) {
     shape const s{32, 8, N, 128, 32, kvevict::dtype::f32};
-    std::string const tail = "/" + s.name() + "/B:" + std::to_string(budget);
+    std::string tail = "/";
+    tail.append(s.name()).append("/B:").append(std::to_string(budget));
     for (int const threads : {1, 2}) {
       std::string const context = threads == 1 ? "/host" : "/host_threads:2";
       for_each_policy([&](std::string const& name, auto policy) {

@@ -13,7 +13,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 ORDER = "full oracle ada_pyramidkv ada_snapkv pyramidkv snapkv ahakv h2o streaming_llm random".split()
-COLOUR = dict(zip(ORDER, ["#222222", "#888888"] + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 3, 4, 5, 6, 7)]))
+COLOUR = dict(zip(ORDER, ["#222222", "#888888"] + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 3, 4, 5, 6, 8)]))
 MIB = 1024 * 1024
 NUMBERS = "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed score_us plan_us move_us decode_tokens_per_s prompts".split()
 KINDS = [("aware", "needle_rate", "needle, question in view", "share of prompts answered", True), ("agnostic", "needle_rate", "needle, question-agnostic", "share of prompts answered", True),

@@ -9,7 +9,7 @@ examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--seed N] [--page-siz
     prepares the model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF), runs every preset at 10, 20 and
     40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes results.csv and
     report.html to DIR (default: build/report). Once the model is prepared, --quick takes about 3 minutes on two cores and the
-    full run about 20.
+    full run about 20 (added up from its parts).
 examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
     Generates text after cutting the prompt's cache to the budget.
 examples/run.sh check

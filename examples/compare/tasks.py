@@ -4,7 +4,7 @@
 
     tasks.py MODEL_DIR [--quick] [--seed N] > tasks.json
 
-Needle prompts follow RULER: sentences of a generated haystack, one "special magic number" (single) or four with different keys
+Needle prompts follow RULER: sentences of a generated haystack, one "special magic number" (single) or two with different keys
 (multi), a question about one of them in the model's chat template, and the beginning of the answer. All prompts of a task have
 exactly the same number of tokens, with and without the question. The texts are /usr/share/common-licenses of Debian's base-files.
 """
@@ -50,7 +50,11 @@ class Prompts:
 
     def needle(self, needles, length):
         """One prompt of exactly `length` tokens, question included."""
-        keys = self.random.sample(self.keys, needles)
+        keys = []
+        while len(keys) < needles:  # no two keys of a prompt share a word
+            key = self.random.choice(self.keys)
+            if not any(word in other.split("-") for other in keys for word in key.split("-")):
+                keys.append(key)
         numbers = [str(self.random.randint(10000, 99999)) for _ in keys]
         question = self.question(keys[0])
         hay, room = [], length - len(question) - len(head := self.ids(self.before + INTRO))
@@ -87,7 +91,7 @@ def main():
         texts = ["GPL-3"] if options.quick else ["GPL-3", "GFDL-1.3", "Apache-2.0"]
         json.dump({
             "seed": options.seed, "model": tokens.config["name"], "both_structures": not options.quick,
-            "needle": [make.needle(n, length) for length in lengths for n in (1, 4) for _ in range(each)],
+            "needle": [make.needle(n, length) for length in lengths for n in (1, 2) for _ in range(each)],
             "text": [make.passage(name, 1024, follow) for name in texts],
             "decode": make.passage("GFDL-1.3", 512 if options.quick else 1024), "decode_tokens": 512,
             "growth": make.passage("GPL-3", 4096), "growth_tokens": 2048 if options.quick else 4096,

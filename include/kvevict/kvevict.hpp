@@ -14,6 +14,7 @@
 #include <kvevict/presets/ada_pyramidkv.hpp>
 #include <kvevict/presets/ada_snapkv.hpp>
 #include <kvevict/presets/ahakv.hpp>
+#include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
 #include <kvevict/presets/oracle.hpp>

@@ -35,7 +35,7 @@ struct policy {
 
   /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will do.
   static constexpr bool equal_counts = Heads::equal_counts;
-  static constexpr sharing budgets = equal_counts ? sharing::none : sharing::heads;
+  static constexpr sharing budgets = requires { Heads::capped; } ? sharing::cap : equal_counts ? sharing::none : sharing::heads;
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
@@ -100,7 +100,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 /// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows. Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
-  static_assert(has_attention<Evidence>, "observe: the evidence has no queries and no softmax rows; use step(cache, queries)");
+  static_assert(has_attention<Evidence> || has<Evidence, facts::features>, "observe: the evidence has no queries, no softmax rows and no "
+                "hidden states; use step(cache, queries)");
   static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   validate(e, ctx.scratch());
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());

@@ -1,4 +1,4 @@
-// expect: observe: the evidence has no queries and no softmax rows; use step(cache, queries)
+// expect: observe: the evidence has no queries, no softmax rows and no hidden states; use step(cache, queries)
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kvevict.hpp>
 

@@ -7,6 +7,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/gate.hpp>
 #include <kvevict/core/queries.hpp>
 
 namespace kvevict {
@@ -15,6 +16,7 @@ inline namespace v0 {
 namespace facts {
 struct queries { query_rows attention; };      // rotated queries of the newest tokens; weights follow from K
 struct weights { attention_rows attention; };  // softmax rows of the newest tokens
+struct features { feature_rows input; };       // hidden states of the newest tokens: the layer's input
 struct lse {};                                 // the queries carry the row LSE
 struct future {};                              // the queries belong to tokens that come after the cache
 struct state {};                               // the cache carries a role::state component that `observe` has filled
@@ -52,6 +54,10 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows co
 /// The same from an engine whose attention is eager: softmax rows in place of queries.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_rows const& rows) {
   return evidence<layer_view<Entry>, facts::weights>{{rows}, cache};
+}
+/// Hidden states of the newest tokens, for gates: of a whole prompt, or, with the gate's memory, of its next chunk.
+template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
+  return evidence<layer_view<Entry>, facts::features>{{rows}, cache};
 }
 /// One decoding step: one row per sequence, whose token is already in the cache.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) { return prompt(cache, rows); }

@@ -15,8 +15,8 @@
 namespace kvevict {
 inline namespace v0 {
 
-/// Whether the heads of a sequence draw on one budget.
-enum class sharing : std::uint8_t { none, heads };
+/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (0: none) on rows that are scored in any case.
+enum class sharing : std::uint8_t { none, heads, cap };
 
 namespace planning {
 
@@ -78,13 +78,14 @@ score_rows plan_rows(frame& scratch, layer_view<Entry> const& cache, protect con
                   "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
   score_rows out = planning::make_rows(scratch, cache, want.layer);
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
-    std::int32_t const asked = want.of(b), H = cache.heads();
+    std::int32_t asked = want.of(b), H = cache.heads();
     KVEVICT_EXPECTS(asked >= 0, "plan: a budget of ", asked, " tokens for sequence ", b, "; give a count, not a negative number");
+    if (share == sharing::cap && asked == 0) asked = std::numeric_limits<std::int32_t>::max();
     row* of = out.rows + std::int64_t{b} * H;
     std::int64_t total = 0;
     std::int32_t longest = 0;
     for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
-    bool const cut = share == sharing::heads ? total > std::int64_t{asked} * H : longest > asked;
+    bool const cut = share == sharing::cap || (share == sharing::heads ? total > std::int64_t{asked} * H : longest > asked);
     if (!cut) continue;
     std::int32_t const front = keep.front(cache.read_only_tokens(b)), back = keep.back(asked, cache.read_only_tokens(b));
     std::int32_t const ends = std::min(longest, front + back);
@@ -93,35 +94,48 @@ score_rows plan_rows(frame& scratch, layer_view<Entry> const& cache, protect con
     std::int32_t const budget = layers(layer_query{asked, ends, longest, want.layer, want.layer_count});
     for (std::int32_t h = 0; h < H; ++h) {
       planning::protect_ends(scratch, out, std::int64_t{b} * H + h, front, back);
-      of[h].active = share == sharing::heads ? total > std::int64_t{budget} * H : of[h].tokens > budget;
-      of[h].budget = of[h].active ? budget : of[h].tokens;
+      of[h].active = share == sharing::cap ? of[h].candidates > 0 : share == sharing::heads ? total > std::int64_t{budget} * H : of[h].tokens > budget;
+      of[h].budget = of[h].active ? std::min(budget, of[h].tokens) : of[h].tokens;
     }
   }
   return out;
 }
 
-/// How many new rows each sequence hands in; 0 for an empty batch.
-template <class Evidence> std::int32_t new_rows(Evidence const& e) {
-  return e.cache.sequences() == 0 ? 0 : e.attention.rows(0);
+/// How many new rows sequence b hands in, of attention or of hidden states.
+template <class Evidence> std::int32_t new_rows(Evidence const& e, std::int32_t b) {
+  if constexpr (has<Evidence, facts::features>) return e.input.rows(b);
+  else return e.attention.rows(b);
 }
+/// The same of all sequences, which hand in equally many rows of attention; 0 for an empty batch.
+template <class Evidence> std::int32_t new_rows(Evidence const& e) { return e.cache.sequences() == 0 ? 0 : new_rows(e, 0); }
+
+namespace planning {
+
+/// Rows of attention are folded one step at a time, all sequences together; hidden states may be as many as there are.
+template <class Evidence> void expect_new_rows(Evidence const& e, std::int32_t b, std::int32_t tokens) {
+  std::int32_t const rows = new_rows(e, b);
+  if constexpr (!has<Evidence, facts::features>) {
+    KVEVICT_EXPECTS(rows == 0 || e.attention.positions != nullptr,
+                    "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+    KVEVICT_EXPECTS(rows == new_rows(e), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", new_rows(e),
+                    "; observe prompts and steps in separate calls");
+    KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
+  }
+  KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
+  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1, "observe: the rows are scattered; only single steps can be folded in");
+}
+
+}  // namespace planning
 
 /// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
 template <class Evidence, class Layers>
 score_rows observe_rows(frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
-  auto const& cache = e.cache;
-  std::int32_t const R = new_rows(e);
-  KVEVICT_EXPECTS(cache.sequences() == 0 || R == 0 || e.attention.positions != nullptr,
-                  "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-  score_rows out = planning::make_rows(scratch, cache, want.layer);
+  score_rows out = planning::make_rows(scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
-    std::int32_t const rows = e.attention.rows(it.sequence), ends = keep.front(0) + keep.back(want.of(it.sequence), 0);
-    KVEVICT_EXPECTS(rows == R, "observe: sequence ", it.sequence, " hands in ", rows, " rows and sequence 0 ", R,
-                    "; observe prompts and steps in separate calls");
-    KVEVICT_EXPECTS(R >= 1 && R <= it.tokens, "observe: ", R, " rows for ", it.tokens,
-                    " tokens; append the new tokens to the cache first, one row each");
-    KVEVICT_EXPECTS(out.positions == nullptr || R == 1, "observe: the rows are scattered; only single steps can be folded in");
-    planning::protect_ends(scratch, out, r, 0, R);
+    std::int32_t const ends = keep.front(0) + keep.back(want.of(it.sequence), 0);
+    planning::expect_new_rows(e, it.sequence, it.tokens);
+    planning::protect_ends(scratch, out, r, 0, new_rows(e, it.sequence));
     it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
     it.first = out.positions == nullptr ? 0 : std::numeric_limits<std::int32_t>::min();
     it.last = out.positions == nullptr ? it.tokens : std::numeric_limits<std::int32_t>::max();

@@ -40,12 +40,19 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
                       ", head ", h, " ", cache.length(b, h), " tokens; hand in one weight per slot and say how many in attention_rows::slots");
 }
 
+/// The kernel checks the rest, against the gate.
+template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
+  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
+                  "(B+1) offsets");
+}
+
 }  // namespace contract
 
 /// Raises contract_violation unless the cache is sound and the rows fit it.
 template <class View, class... Facts> void validate(evidence<View, Facts...> const& e, arena& scratch) {
   validate(e.cache, scratch);
   if constexpr (has_attention<evidence<View, Facts...>>) contract::check(e.cache, e.attention);
+  if constexpr (has<evidence<View, Facts...>, facts::features>) contract::check(e.cache, e.input);
   if constexpr (has<evidence<View, Facts...>, facts::state>)
     KVEVICT_EXPECTS(e.cache.find(role::state) != nullptr,
                     "evidence: remembered(cache) without a role::state component; add the one that observe fills: cache.with(state)");

@@ -4,7 +4,9 @@
 
 #include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/column_sums.hpp>
+#include <kvevict/kernels/count_above.hpp>
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/move_rows.hpp>
 #include <kvevict/kernels/multiply_by_share.hpp>
 #include <kvevict/kernels/pool.hpp>

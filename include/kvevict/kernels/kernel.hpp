@@ -67,6 +67,9 @@ struct best_of {
   float const* weights = nullptr;
 };
 
+/// What a token of a gate reads: earlier tokens and itself, or the complete prompt.
+enum class gate_mask : std::uint8_t { causal, bidirectional };
+
 enum class folding : std::uint8_t { add, assign };
 enum class fresh : std::uint8_t { kept, zeroed };
 
@@ -92,6 +95,9 @@ KVEVICT_KERNEL(select_best);     // (ctx, score_rows, keep_set&): protected toke
 KVEVICT_KERNEL(count_best);      // (ctx, score_rows, sequence, best_of, std::int32_t* counts (H))
 KVEVICT_KERNEL(sum_state);       // (ctx, view, component, score_rows): Σ of the floats that each slot's state holds
 KVEVICT_KERNEL(fold_state);      // (ctx, view, component, fold_options, score_rows): a row of weights into each slot's state
+KVEVICT_KERNEL(gate);            // (ctx, gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H)): keep probabilities
+KVEVICT_KERNEL(put_rows);        // (ctx, feature_rows, float const* p (T,H), score_rows): p into the scores of the newest tokens
+KVEVICT_KERNEL(count_above);     // (ctx, score_rows, float threshold, std::int32_t* counts (B·H))
 KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component
 
 }  // namespace kernels

@@ -8,6 +8,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/select_best.hpp>
@@ -35,6 +36,10 @@ inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, p
 inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) { return require_finite_bytes(s.rows()); }
 inline std::int64_t workspace(count_best_tag, host const&, cache_shape const& s) {
   return count_best_bytes(s.kv_heads, s.kv_heads * s.tokens);
+}
+inline std::int64_t workspace(gate_tag, host const& ctx, cache_shape const& s, gate_weights const& w) {
+  std::int64_t const tokens = s.sequences * s.tokens, tiles = s.sequences * ((s.tokens + tile_tokens - 1) / tile_tokens);
+  return gate_shape{w.features, w.width(), w.flags, tokens, tiles, false}.bytes(ctx.concurrency());
 }
 inline std::int64_t workspace(select_best_tag, host const& ctx, cache_shape const& s) {
   return select_best_bytes(s.rows(), s.tokens, ctx.concurrency());

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// A gate of Attention-Gate and what it reads. Everything belongs to the caller.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/core/dtype.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// The weights of one layer's gate: matrices row-major, a row per output, as PyTorch's Linear keeps them.
+///
+///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax(Q'_h K'_hᵀ / √dg) V'_h;   p = sigmoid(C Woᵀ + b)
+///
+/// `flags` is H, or Hq = G·H when the gate was trained per query head: a KV head then takes the largest p of its group, which is OR.
+struct gate_weights {
+  void const *q = nullptr, *k = nullptr, *v = nullptr;  // (Hg·dg, E)
+  void const* o = nullptr;                              // (flags, Hg·dg)
+  void const* bias = nullptr;                           // (flags)
+  dtype type = dtype::f32;                              // of all five
+  std::int32_t heads = 0, head_dim = 0;                 // Hg, dg
+  std::int32_t features = 0;                            // E
+  std::int32_t flags = 0;                               // H or Hq
+
+  constexpr std::int32_t width() const { return heads * head_dim; }
+};
+
+/// The gate's own keys and values of all tokens so far, evicted ones too: row t of sequence b is K'_t and V'_t side by side, at
+/// rows[b·seq_stride + t·2·Hg·dg]. A call writes the rows of its new tokens behind the `tokens[b]` that are there; the caller then
+/// advances `tokens`. Needed for chunked prefill and decoding; a complete prompt does without.
+struct gate_memory {
+  float* rows = nullptr;                  // (B, capacity, 2·Hg·dg)
+  std::int64_t seq_stride = 0;            // floats
+  std::int32_t capacity = 0;              // tokens a sequence
+  std::int32_t const* tokens = nullptr;   // (B)
+};
+
+/// Hidden states of the newest tokens: the input of the layer's q/k/v projections, ragged: sequence b owns rows
+/// [row_begin[b], row_begin[b+1]).
+struct feature_rows {
+  void const* data = nullptr;                // (T, E)
+  dtype type = dtype::f32;
+  std::int64_t token_stride = 0;             // elements
+  std::int32_t width = 0;                    // E
+  std::int32_t const* row_begin = nullptr;   // (B + 1)
+  gate_memory memory{};
+
+  std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
+};
+
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The probability of being kept that a trained gate gives each token.
+#pragma once
+
+#include <algorithm>
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
+#include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace score {
+
+/// Keep probability of each token from the layer's input, by a gate of this layer: see kernels::gate for the formula.
+///
+/// Paper    Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design; the paper publishes neither code nor sizes.
+/// Shapes   features (T,E), weights of a gate → (H,N) float in [0,1]. From a whole prompt, or with `observe` chunk by chunk and, if new
+///          tokens are to be gated, step by step: the cache's role::state component then holds p, one float a slot.
+/// Cost     6·T·E·A + 4·T·N·A flop, A = Hg·dg; scratch O(T·A).
+/// Errors   contract_violation: see kernels::gate; a prompt that is not the whole cache; a prompt of scattered rows.
+struct gate {
+  gate_weights weights;
+  gate_mask sees = gate_mask::causal;
+
+  constexpr std::int32_t state_floats() const { return 1; }
+
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    static_assert(has<Evidence, facts::features> || has<Evidence, facts::state>, "gate: the evidence has no hidden states and no state; use "
+                  "prompt(cache, features), or observe(...) and remembered(cache)");
+    if constexpr (has<Evidence, facts::state>) {
+      kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
+    } else {
+      for (std::int64_t r = 0; r < out.count(); ++r)
+        KVEVICT_EXPECTS(!out.rows[r].active || (out.positions == nullptr && e.input.rows(out.rows[r].sequence) == out.rows[r].tokens),
+                        "gate: sequence ", out.rows[r].sequence, " hands in ", e.input.rows(out.rows[r].sequence), " hidden states for ",
+                        out.rows[r].tokens, " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+      probabilities(ctx, e, out);
+    }
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return scratch_step(s.sequences * s.tokens * s.kv_heads * 4) + kernels::gate.bytes(ctx, s, weights);
+  }
+
+  /// Writes p of the newest tokens into the state.
+  template <class Context, class Evidence>
+  void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t, score_rows& work) const {
+    static_assert(has<Evidence, facts::features>, "observe: a gate reads hidden states; use prompt(cache, features)");
+    kernels::sum_state(ctx, e.cache, state, work);
+    probabilities(ctx, e, work);  // raises here, before anything is written
+    kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, fresh::kept}, work);
+  }
+
+ private:
+  template <class Context, class Evidence> void probabilities(Context& ctx, Evidence const& e, score_rows& out) const {
+    if (out.count() == 0) return;
+    frame scratch(ctx.scratch());
+    auto* p = scratch.template take<float>(std::int64_t{e.input.row_begin[out.sequences] - e.input.row_begin[0]} * out.heads);  // (T,H)
+    kernels::gate(ctx, weights, e.input, sees, out.sequences, out.heads, p);
+    kernels::put_rows(ctx, e.input, p, out);
+  }
+};
+
+}  // namespace score
+}  // namespace v0
+}  // namespace kvevict

@@ -38,7 +38,7 @@ constexpr entry table[] = {
     {"scores_kvpress", "expected_attention_.*", no_policy},
     {"scores_kvpress", "criticalkv_.*", no_policy},
     {"scores_kvpress", "wo_v_l1norm", "projected value norms: CriticalKV, which does not exist yet (the reference is checked against it)"},
-    {"attention_gate", ".*", no_policy},
+    {"attention_gate", "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
     {"rkv", ".*", no_policy},
     {"rerotate", ".*", "re-rotation of kept keys does not exist yet"},
 };

@@ -12,6 +12,8 @@ COLUMNS = (
 ).split()
 POLICIES = "full random streaming_llm h2o snapkv ahakv pyramidkv ada_snapkv ada_pyramidkv oracle".split()
 SHARES = (10, 20, 40)  # per cent of the prompt
+GATES = ("attention_gate", "attention_gate_cache")  # they decide how much they keep, and the others get as much
+TARGETS = (30, 50)
 METRICS = {"aware": ["needle_rate"], "agnostic": ["needle_rate"], "text": ["kl_nats", "top1"]}
 DECODERS = "h2o ahakv streaming_llm".split()
 RANGES = {"needle_rate": (0, 1), "top1": (0, 1), "kl_nats": (-1e-6, math.inf)}
@@ -32,10 +34,15 @@ def name(row):
     return "/".join(row[c] for c in ("policy", "task", "setting", "budget_tokens", "metric"))
 
 
+def targets(row):
+    return [round(int(row["prompt_tokens"]) * t / 100) for t in TARGETS] if row["setting"] != "decode" else []
+
+
 def check_row(row):
     """Numbers are numbers, and exactly the budget is kept."""
     try:
-        prompt, budget, kept = (int(row[c]) for c in ("prompt_tokens", "budget_tokens", "kept_tokens"))
+        prompt, budget = (int(row[c]) for c in ("prompt_tokens", "budget_tokens"))
+        kept = float(row["kept_tokens"])
         before, after = int(row["cache_bytes_before"]), int(row["cache_bytes_after"])
         score = float(row["score"])
         rest = [float(row[c]) for c in ("pages_freed", "score_us", "plan_us", "move_us", "decode_tokens_per_s", "seed")]
@@ -46,11 +53,28 @@ def check_row(row):
     check(low <= score <= high, f"{name(row)}: score {score} of metric {row['metric']!r}")
     check(all(math.isfinite(x) and x >= 0 for x in rest), f"{name(row)}: a time or count is negative or not finite")
     check(0 < after <= before, f"{name(row)}: cache of {before} bytes became {after}")
-    if row["policy"] != "full":
+    if budget in targets(row):
+        check(0 < kept < prompt, f"{name(row)}: kept {kept} tokens")
+    elif row["policy"] != "full":
         check(kept == budget, f"{name(row)}: kept {kept} tokens, budget {budget}")
         if row["setting"] != "decode":
             shares = [prompt * s // 100 for s in SHARES]
             check(budget in shares, f"{name(row)}: budget {budget} is none of {shares}")
+
+
+def check_gates(rows):
+    """At each target of the gates every other policy keeps what they kept, to a token a head."""
+    for setting, task, target in sorted({(r["setting"], r["task"], r["budget_tokens"]) for r in rows if int(r["budget_tokens"]) in targets(r)}):
+        here = [r for r in rows if (r["setting"], r["task"], r["budget_tokens"]) == (setting, task, target)]
+        kept = {r["policy"]: float(r["kept_tokens"]) for r in here}
+        check(all(g in kept for g in GATES), f"{task}/{setting}/{target}: no gates")
+        most = max(kept.get(g, 0) for g in GATES)
+        for policy, tokens in kept.items():
+            if policy not in GATES and policy != "full":
+                check(most - 1e-3 <= tokens <= most * 1.1 + 1, f"{policy}/{task}/{setting}/{target}: kept {tokens} tokens, the gates {most}")
+    for setting in METRICS:
+        found = {round(100 * int(r["budget_tokens"]) / int(r["prompt_tokens"])) for r in rows if r["policy"] in GATES and r["setting"] == setting}
+        check(found == set(TARGETS), f"{setting}: gates at targets {sorted(found)}, expected {TARGETS}")
 
 
 def check_table(rows):
@@ -67,6 +91,7 @@ def check_table(rows):
                     budgets = {r["budget_tokens"] for r in here}
                     wanted = 1 if policy == "full" else len(SHARES)
                     check(len(budgets) >= wanted, f"{policy}/{task}/{setting}/{metric}: {len(budgets)} of {wanted} budgets")
+    check_gates(rows)
     for policy in DECODERS:
         check(any(r["policy"] == policy and r["setting"] == "decode" for r in rows), f"{policy}: no decode row")
 

@@ -4,14 +4,15 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--seed N] [--page-size P]
+examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--gates FILE.safetensors]... [--seed N] [--page-size P]
     Compares the eviction policies on a real language model with a real paged cache: installs what is missing, builds,
     prepares the model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF), runs every preset at 10, 20 and
     40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes results.csv and
-    report.html to DIR (default: build/report). Once the model is prepared, --quick takes about 3 minutes on two cores and the
+    report.html to DIR (default: build/report). Gates for SmolLM2 are in examples/attention_gate/weights; for another model
+    train.sh beside them trains some, and --gates names their file. Once the model is prepared, --quick takes about 3 minutes on two cores and the
     full run about 20 (added up from its parts).
-examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
-    Generates text after cutting the prompt's cache to the budget.
+examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf] [--gates FILE.safetensors]
+    Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).
 examples/run.sh check
     Compares the engine's logits with an independent implementation's, and eviction on the real model with masking.
 examples/run.sh speed
@@ -24,7 +25,7 @@ refuse() { echo "examples/run.sh: $1" >&2; exit 2; }
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict build=$tree/build/native
-command=compare quick=() out='' model=() seed=1 page_size=16 prompt='' generate=()
+command=compare quick=() out='' model=() seed=1 page_size=16 prompt='' generate=() gates=()
 case ${1-} in
   generate) command=generate; prompt=${2-}; [[ -n $prompt ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'; shift 2 ;;
   check | speed) command=$1; shift ;;
@@ -38,57 +39,25 @@ while (($#)); do
     --out) [[ $command == compare && -n ${2-} ]] || refuse "--out needs a directory, and belongs to the comparison"; out=$2; shift 2 ;;
     --seed | --page-size) [[ $command == compare ]] || refuse "$1 belongs to the comparison"; whole "$1" "${2-}"
       if [[ $1 == --seed ]]; then seed=$2; else page_size=$2; fi; shift 2 ;;
+    --gates) [[ $command == compare || $command == generate ]] || refuse "$1 belongs to the comparison and to generate"
+      [[ -f ${2-} ]] || refuse "--gates ${2-}: no such file"; gates+=(--gates "$2"); shift 2 ;;
     --policy) [[ $command == generate && -n ${2-} ]] || refuse "--policy needs a name, and belongs to generate"; generate+=(--policy "$2"); shift 2 ;;
     --budget | --tokens) [[ $command == generate ]] || refuse "$1 belongs to generate"; whole "$1" "${2-}"; generate+=("$1" "$2"); shift 2 ;;
     *) refuse "unknown argument $1; see --help" ;;
   esac
 done
 
-install_missing() {
-  local missing=() package
-  for package in g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv; do
-    case $package in  # a tool may be there without its package
-      g++ | cmake | python3) command -v "$package" >/dev/null || missing+=("$package") ;;
-      ninja-build) command -v ninja >/dev/null || missing+=("$package") ;;
-      python3-venv) python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=("$package") ;;
-      *) dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package") ;;
-    esac
-  done
-  ((${#missing[@]})) || return 0
-  local as=()
-  if ((EUID)); then as=(sudo -n); fi
-  if ! command -v apt-get >/dev/null || { ((EUID)) && ! sudo -n true 2>/dev/null; }; then
-    refuse "packages are missing; run: sudo apt-get update && sudo apt-get install -y ${missing[*]}"
-  fi
-  echo "== installing ${missing[*]}" >&2
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >/dev/null
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
-}
-
-python_environment() {  # made once per content of requirements.txt
-  local stamp wanted
-  wanted=$(sha256sum <"$here/engine/requirements.txt") stamp=$cache/venv/kvevict.stamp
-  [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return 0
-  echo "== preparing the Python environment in $cache/venv" >&2
-  mkdir -p "$cache"
-  python3 -m venv --clear "$cache/venv"
-  "$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/engine/requirements.txt"
-  printf '%s' "$wanted" >"$stamp"
-}
-
-build_programs() {
-  echo "== building for this machine" >&2
-  cmake -S "$tree" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native -DKVEVICT_TESTS=OFF -DKVEVICT_BENCH=OFF >/dev/null
-  cmake --build "$build" --target "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; refuse "the build failed"; }
-}
-
-install_missing
-python_environment
+source "$here/install.sh"
+install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv
+python_environment "$cache/venv" "$here/engine/requirements.txt"
 python=$cache/venv/bin/python
 model_dir=$("$python" "$here/engine/prepare.py" ${model[@]+"${model[@]}"}) || exit 2
+if ! ((${#gates[@]} + ${#model[@]})); then  # the gates of the usual model
+  for file in "$here"/attention_gate/weights/*.safetensors; do [[ ! -f $file ]] || gates+=(--gates "$file"); done
+fi
 case $command in
-  check) build_programs engine_check engine_check_eviction ;;
-  *) build_programs "engine_$command" ;;
+  check) build_programs "$tree" engine_check engine_check_eviction ;;
+  *) build_programs "$tree" "engine_$command" ;;
 esac
 bin=$build/examples
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait do not take the cores of others
@@ -100,11 +69,11 @@ case $command in
   speed) "$bin/engine_speed" "$model_dir" ;;
   generate)
     printf '%s' "$prompt" | "$python" -c 'import json, sys; print(json.dumps(sys.stdin.read()))' | "$python" "$here/engine/tokens.py" "$model_dir" chat |
-      "$bin/engine_generate" --model "$model_dir" ${generate[@]+"${generate[@]}"} | "$python" "$here/engine/tokens.py" "$model_dir" stream ;;
+      "$bin/engine_generate" --model "$model_dir" ${gates[@]+"${gates[@]:0:2}"} ${generate[@]+"${generate[@]}"} | "$python" "$here/engine/tokens.py" "$model_dir" stream ;;
   compare)
     out=${out:-$tree/build/report}
     mkdir -p -- "$out" || refuse "--out $out: cannot be made"
     "$python" "$here/compare/tasks.py" "$model_dir" ${quick[@]+"${quick[@]}"} --seed "$seed" >"$out/tasks.json"
-    "$bin/engine_compare" --model "$model_dir" --tasks "$out/tasks.json" --out "$out" --page-size "$page_size"
+    "$bin/engine_compare" --model "$model_dir" --tasks "$out/tasks.json" --out "$out" --page-size "$page_size" ${gates[@]+"${gates[@]}"}
     "$python" "$here/compare/report.py" "$out" ;;
 esac

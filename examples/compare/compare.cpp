@@ -40,11 +40,13 @@ json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_
 
 int main(int argc, char** argv) try {
   std::string model_dir, tasks_file, out_dir;
+  std::vector<std::string> gate_files;
   int page_size = 16;
   CLI::App app{"Compares the presets on a prepared model; run examples/run.sh, which prepares it"};
   app.add_option("--model", model_dir, "directory that prepare.py printed")->required();
   app.add_option("--tasks", tasks_file, "what tasks.py wrote")->required();
   app.add_option("--out", out_dir, "where results.csv and details.json go")->required();
+  app.add_option("--gates", gate_files, "trained gates of this model (safetensors)");
   app.add_option("--page-size", page_size, "tokens per page")->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
 
@@ -54,27 +56,31 @@ int main(int argc, char** argv) try {
   kvevict::host ctx(llama::openmp());
   settings s;
   s.seed = tasks.at("seed");
+  for (auto const& file : gate_files) s.gates.emplace_back(file, m);
   table results(m.cfg.layers, m.cfg.kv_heads, s.seed);
   json details;
   int const steps = tasks.at("decode_tokens");
   double work = 12;
-  for (auto const& p : tasks.at("needle")) work += cost_of(p);
-  double const per_text = tasks.at("both_structures") ? 60 : 30;
+  double const contestants = 1 + 0.4 * double(s.gates.size());
+  for (auto const& p : tasks.at("needle")) work += contestants * cost_of(p);
+  double const per_text = contestants * (tasks.at("both_structures") ? 60 : 30);
   work += per_text * double(tasks.at("text").size()) + 0.1 * steps;
   progress bar(work);
 
   double longest = 0;
   for (auto const& p : tasks.at("needle")) longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
   {
-    auto pool = pool_for(m.cfg, page_size, 13 * longest);
+    auto pool = pool_for(m.cfg, page_size, (13 + 8 * double(s.gates.size())) * longest);
+    if (!s.gates.empty()) pool.add_keep();
     needle prompts(e, ctx, pool, s, results);
     for (auto const& p : tasks.at("needle")) {
       prompts.run(p);
-      bar.advance(cost_of(p), "needle prompt, " + p.at("task").get<std::string>());
+      bar.advance(contestants * cost_of(p), "needle prompt, " + p.at("task").get<std::string>());
     }
   }
   for (auto const& p : tasks.at("text")) {
-    auto pool = pool_for(m.cfg, page_size, 6.0 * double(p.at("context").size() + p.at("follow").size()));
+    auto pool = pool_for(m.cfg, page_size, 8.0 * double(p.at("context").size() + p.at("follow").size()));
+    if (!s.gates.empty()) pool.add_keep();
     text passage(e, ctx, pool, s, results);
     passage.run(p, {}, "", details[p.at("task").get<std::string>()]);
     if (tasks.at("both_structures")) passage.run(p, {.sinks = 4}, "_4_sinks", details);

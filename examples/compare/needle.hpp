@@ -11,6 +11,7 @@ using ids = std::vector<int>;
 
 struct settings {
   std::vector<int> shares{10, 20, 40};  // per cent of the prompt
+  std::vector<llama::gates> gates;      // of this model, if there are any
   std::uint64_t seed = 1;
 };
 
@@ -33,14 +34,17 @@ class needle {
     task_ = prompt.at("task");
     auto base = e_.start(pool_);
     llama::record seen, more;
+    seen.inputs = more.inputs = !s_.gates.empty();
     e_.prefill(base, context, 1, &seen);
     auto whole = base.fork();
     auto const asked = e_.prefill(whole, question, 1, &more);
     int const first = llama::argmax(asked, 0);
     ids const reply = full_reply(whole, first);
-    setting(base, "agnostic", seen, future(base, question, reply), question);
+    setting(base, "agnostic", context, seen, future(base, question, reply), question);
     append(seen, more);
-    setting(whole, "aware", seen, future(whole, {}, reply), {}, first);
+    ids both = context;
+    both.insert(both.end(), question.begin(), question.end());
+    setting(whole, "aware", both, seen, future(whole, {}, reply), {}, first);
   }
 
  private:
@@ -63,25 +67,35 @@ class needle {
     return out;
   }
 
-  void setting(llama::sequence const& base, std::string const& name, llama::record const& seen, llama::record const& ahead,
+  void setting(llama::sequence const& base, std::string const& name, ids const& prompt, llama::record const& seen, llama::record const& ahead,
                ids const& question, int first = -1) {
     std::vector<contestant> all;
     int const N = base.next_position;
-    auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence) {
+    auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence, int label = 0) {
       auto seq = base.fork();
       auto cost = evict(ctx_, seq, p, budget, evidence);
-      all.push_back({{policy, task_, name, N, budget}, std::move(cost), std::move(seq), {}});
+      all.push_back({{policy, task_, name, N, label == 0 ? budget : label}, std::move(cost), std::move(seq), {}});
+    };
+    auto const from_prompt = [&](auto const& view, int l) {
+      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
     };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
         if (policy == "full" && share != s_.shares[0]) return;
-        enter(policy, p, policy == "full" ? N : budget, [&](auto const& view, int l) {
-          return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
-        });
+        enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
       enter("oracle", kvevict::presets::oracle({.rows = int(ahead.positions.size()), .recent = 32}), budget, [&](auto const& view, int l) {
         return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+      });
+    }
+    for (llama::gates const& g : s_.gates) {  // named by their target; the other presets get the true count
+      int const target = int(std::lround(N * g.target));
+      gated both(e_, ctx_, g, prompt, base, seen);
+      all.push_back({{"attention_gate", task_, name, N, target}, both.flagged_cost, std::move(both.flagged), {both.first}});
+      all.push_back({{"attention_gate_cache", task_, name, N, target}, both.cheap_cost, std::move(both.cheap), {first}});
+      for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
+        if (policy != "full") enter(policy, p, both.tokens_per_head(), from_prompt, target);
       });
     }
     ask(all, question, first);
@@ -97,7 +111,8 @@ class needle {
     std::vector<llama::chunk> chunks;
     for (auto& c : all) chunks.push_back({&c.seq, question});
     if (question.empty()) {
-      for (auto& c : all) c.answer = {first};
+      for (auto& c : all)
+        if (c.answer.empty()) c.answer = {first};
     } else {
       auto const logits = e_.forward(chunks);
       for (int i = 0; i < std::ssize(all); ++i) all[std::size_t(i)].answer = {llama::argmax(logits, i)};

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../engine/eviction.hpp"
+#include "../engine/gates.hpp"
 
 namespace compare {
 
@@ -51,21 +51,26 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 
-/// Plans and compacts every layer of one sequence. `evidence(view, layer)` says what each layer's policy may look at.
-template <class Policy, class Evidence>
-eviction evict(kvevict::host& ctx, llama::sequence& seq, Policy const& policy, int tokens_per_head, Evidence&& evidence) {
+/// Plans and compacts every layer of one sequence. `policies` is a policy, or gives each layer's; `evidence(view, layer)` says what it may
+/// look at.
+template <class Policies, class Evidence>
+eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policies, int tokens_per_head, Evidence&& evidence) {
   eviction out;
   auto& pool = seq.pool();
   int const used = pool.used_pages();
   for (int l = 0; l < seq.layers(); ++l)
     for (int h = 0; h < seq.kv_heads(); ++h) out.bytes_before += std::int64_t(seq.table(l, h).pages.size() * pool.page_bytes());
-  auto const with_clock = policy.with(timed{policy.score, &out.score_us});
+  auto const of_layer = [&](int l) {
+    auto const with_clock = [&](auto const& policy) { return policy.with(timed{policy.score, &out.score_us}); };
+    if constexpr (requires { policies(l); }) return with_clock(policies(l));
+    else return with_clock(policies);
+  };
   llama::sequence* const one[] = {&seq};
   for (int l = 0; l < seq.layers(); ++l) {
     llama::layer_cache const cache(one, l);
     auto const view = cache.view();
     double const start = now();
-    auto keep = kvevict::plan(ctx, with_clock, evidence(view, l), {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
+    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, l), {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
     double const planned = now();
     auto const done = kvevict::compact(ctx, view, keep);
     out.move_us += (now() - planned) * 1e6;
@@ -79,6 +84,37 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policy const& policy, i
   out.bytes_after = out.bytes_before - out.pages_freed * std::int64_t(pool.page_bytes());
   return out;
 }
+
+/// What the gates of every layer keep of one sequence: after a prefill under their flags, or, from the inputs that an ordinary prefill
+/// recorded, of its cache alone.
+inline eviction evict_flagged(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g, int cap = 0) {
+  return evict(ctx, seq, [&](int l) { return g.policy(l); }, cap, [](auto const& view, int) { return kvevict::remembered(view); });
+}
+inline eviction evict_gated(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g, llama::record const& seen) {
+  return evict(ctx, seq, [&](int l) { return g.policy(l); }, 0, [&](auto const& view, int l) {
+    return kvevict::prompt(view, llama::features_of(seen.input[std::size_t(l)].data(), g.layer(l).features, seen.row_begin.data()));
+  });
+}
+
+/// What the gates of one file make of a prompt: prefilled under their flags, and from its ordinary prefill the cache alone.
+struct gated {
+  gated(llama::engine& e, kvevict::host& ctx, llama::gates const& g, std::span<int const> prompt, llama::sequence const& base, llama::record const& seen)
+      : flagged(e.start(base.pool())), cheap(base.fork()) {
+    first = llama::argmax(llama::flagged_prefill(e, ctx, g, flagged, int(prompt.size())).run(prompt), 0);
+    flagged_cost = evict_flagged(ctx, flagged, g);
+    cheap_cost = evict_gated(ctx, cheap, g, seen);
+  }
+
+  /// For the other presets: at least as many tokens as either kept.
+  int tokens_per_head() const {
+    std::int64_t const rows = std::int64_t{flagged.layers()} * flagged.kv_heads();
+    return int((std::max(flagged_cost.kept, cheap_cost.kept) + rows - 1) / rows);
+  }
+
+  llama::sequence flagged, cheap;
+  eviction flagged_cost, cheap_cost;
+  int first;  // the flagged prefill's best next token
+};
 
 /// Tokens per second of one sequence alone: median of five steps, which stay in its cache.
 inline double decode_rate(llama::engine& e, llama::sequence& seq, int token) {

@@ -12,8 +12,8 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-ORDER = "full oracle ada_pyramidkv ada_snapkv pyramidkv snapkv ahakv h2o streaming_llm random".split()
-COLOUR = dict(zip(ORDER, ["#222222", "#888888"] + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 3, 4, 5, 6, 8)]))
+ORDER = "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv ahakv h2o streaming_llm random".split()
+COLOUR = dict(zip(ORDER, ["#222222", "#888888", "#d62728", "#ff9896"] + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 4, 5, 6, 8)]))
 MIB = 1024 * 1024
 NUMBERS = "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed score_us plan_us move_us decode_tokens_per_s prompts".split()
 KINDS = [("aware", "needle_rate", "needle, question in view", "share of prompts answered", True), ("agnostic", "needle_rate", "needle, question-agnostic", "share of prompts answered", True),
@@ -39,10 +39,14 @@ def pick(rows, **want):
     return [r for r in rows if all(r[k] == v for k, v in want.items()) and not r["task"].endswith("_4_sinks")]
 
 
+def shares(rows):
+    return sorted({r["share"] for r in rows if r["policy"] != "full"})
+
+
 def summary(rows):
     """One line per (policy, share): quality in every setting, cost over prompts and texts."""
     out = []
-    for share in (100, 40, 20, 10):
+    for share in sorted({r["share"] for r in rows}, reverse=True):
         for policy in ORDER:
             here = pick(rows, policy=policy, share=share)
             if not here:
@@ -98,13 +102,13 @@ def plot_quality(rows):
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.2))
     for axis, (setting, metric, title, label, rising) in zip(axes, KINDS):
         for policy in ORDER[1:]:
-            points = sorted((s, mean(pick(rows, policy=policy, setting=setting, metric=metric, share=s), "score")) for s in (10, 20, 40) if pick(rows, policy=policy, setting=setting, metric=metric, share=s))
+            points = sorted((s, mean(pick(rows, policy=policy, setting=setting, metric=metric, share=s), "score")) for s in shares(rows) if pick(rows, policy=policy, setting=setting, metric=metric, share=s))
             if points:
                 axis.plot(*zip(*points), marker="o", ms=4, label=policy, color=COLOUR[policy], ls="--" if policy in ("oracle", "random") else "-")
         full = pick(rows, policy="full", setting=setting, metric=metric)
         if full and rising:
             axis.axhline(mean(full, "score"), color=COLOUR["full"], lw=1, label="full")
-        axis.set(title=title, xlabel="tokens kept, % of the prompt", ylabel=label, xticks=(10, 20, 40))
+        axis.set(title=title, xlabel="tokens kept, % of the prompt", ylabel=label, xticks=shares(rows))
         if not rising:
             axis.set_yscale("log")
         axis.grid(alpha=.3)
@@ -117,11 +121,17 @@ def text_details(details):
     return next(v for v in details.values() if isinstance(v, dict) and "epsilon" in v)
 
 
+def shown_budget(found):
+    """The smallest target of the gates, so that they are in the picture, or the middle budget."""
+    return min(map(int, found["attention_gate"])) if "attention_gate" in found else sorted(map(int, found["snapkv"]))[1]
+
+
 def plot_positions(details):
     found = text_details(details)
     names = [p for p in ORDER if p in found and p != "full"]
     figure, axis = plt.subplots(figsize=(11, 4))
-    budget = sorted(map(int, found[names[0]]))[1]
+    budget = shown_budget(found)
+    names = [p for p in names if str(budget) in found[p]]
     image = [found[p][str(budget)]["bins"] for p in names]
     shown = axis.imshow(image, aspect="auto", cmap="viridis", interpolation="nearest", vmax=sorted(x for row in image for x in row)[int(.97 * 64 * len(image))])
     axis.set(yticks=range(len(names)), yticklabels=names, xlabel="position in the prompt (64 bins)", title=f"where each policy keeps its {budget} tokens (all layers and heads)")
@@ -131,9 +141,9 @@ def plot_positions(details):
 
 def plot_heads(details):
     found = text_details(details)
-    names = [p for p in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv") if p in found]
+    budget = shown_budget(found)
+    names = [p for p in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "attention_gate") if str(budget) in found.get(p, {})]
     figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 6), sharey=True)
-    budget = sorted(map(int, found[names[0]]))[1]
     most = max(x for p in names for row in found[p][str(budget)]["heads"] for x in row)
     for axis, p in zip(axes, names):
         shown = axis.imshow(found[p][str(budget)]["heads"], aspect="auto", cmap="magma", vmin=0, vmax=most)
@@ -159,8 +169,10 @@ def sentences(rows, details):
     """What the numbers say, without dressing."""
     out = []
     for setting, metric, title, _, rising in KINDS:
-        for share in (10, 20, 40):
+        for share in shares(rows):
             found = [(mean(pick(rows, policy=p, setting=setting, metric=metric, share=share), "score"), p) for p in ORDER if p not in ("full",) and pick(rows, policy=p, setting=setting, metric=metric, share=share)]
+            if not found:
+                continue
             found.sort(reverse=rising)
             out.append(f"{title}, {share} % kept: " + ", ".join(f"{p} {s:.3f}" if not rising else f"{p} {s:.2f}" for s, p in found))
     for task, found in details.items():
@@ -188,7 +200,8 @@ def page(lines, rows, details):
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>kvevict: policies on {html.escape(details['model'])}</title><style>{STYLE}</style>
 <h1>KV-cache eviction policies on {html.escape(details['model'])}</h1>
 <p>Paged cache, {details['page_size']} tokens a page, one page table per layer and KV head, {details['threads']} threads. Every policy keeps exactly its budget
-(Σ kept / (layers · KV heads), protected tokens included); MiB are the pool's own count of pages in use. <b>oracle</b> (the attention that the next tokens really pay;
+(Σ kept / (layers · KV heads), protected tokens included), but for the gates, which decide for themselves: at their targets the other policies get as many tokens as the gates
+kept (<b>attention_gate</b>: prefill under the flags; <b>attention_gate_cache</b>: ordinary prefill, flags for the cache only); MiB are the pool's own count of pages in use. <b>oracle</b> (the attention that the next tokens really pay;
 T = {details['oracle_rows']} rows on text, question and answer on needles) and <b>full</b> bound from above, <b>random</b> from below.</p>
 <h2>Quality against budget</h2>{plot_quality(rows)}
 <h2>All numbers</h2><p>aware, agnostic: share of needle prompts answered; text, decode: KL to the full cache in nats; top-1: agreement with the full cache's best token on the

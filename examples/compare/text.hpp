@@ -35,18 +35,22 @@ class text {
     std::string const task = passage.at("task").get<std::string>() + suffix;
     auto base = e_.start(pool_);
     llama::record seen, ahead;
+    seen.inputs = !s_.gates.empty();
     e_.prefill(base, context, 1, &seen);
     auto whole = base.fork();
     Eigen::MatrixXf const truth = e_.prefill(whole, follow, int(follow.size()), &ahead).transpose();  // (T,vocab), a column per token
     int const N = int(context.size());
-    auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence) {
-      auto seq = base.fork();
-      auto const cost = evict(ctx_, seq, p, budget, evidence);
+    auto const judge = [&](std::string const& policy, llama::sequence& seq, eviction const& cost, int budget) {
       auto const d = compare_rows(seq, follow, truth);
       double const rate = suffix.empty() ? decode_rate(e_, seq, follow[0]) : 0;
       out_.add({policy, task, "text", N, budget}, "kl_nats", d.kl / d.rows, cost, rate);
       out_.add({policy, task, "text", N, budget}, "top1", d.top1 / d.rows, cost, rate);
       if (suffix.empty()) describe(details[policy][std::to_string(budget)], cost, N);
+    };
+    auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence, int name = 0) {
+      auto seq = base.fork();
+      auto const cost = evict(ctx_, seq, p, budget, evidence);
+      judge(policy, seq, cost, name == 0 ? budget : name);
     };
     auto const from_prompt = [&](auto const& view, int l) {
       return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
@@ -58,6 +62,15 @@ class text {
       });
       enter("oracle", kvevict::presets::oracle({.rows = int(follow.size()), .sinks = shared.sinks, .recent = shared.recent}), budget, [&](auto const& view, int l) {
         return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+      });
+    }
+    for (llama::gates const& g : s_.gates) {  // named by their target; the other presets get the true count
+      int const target = int(std::lround(N * g.target));
+      gated all(e_, ctx_, g, context, base, seen);
+      judge("attention_gate", all.flagged, all.flagged_cost, target);
+      judge("attention_gate_cache", all.cheap, all.cheap_cost, target);
+      for_each_preset(shared, s_.seed, [&](std::string const& policy, auto const& p) {
+        if (policy != "full") enter(policy, p, all.tokens_per_head(), from_prompt, target);
       });
     }
     if (suffix.empty())

@@ -21,6 +21,9 @@ inline constexpr int key_tile = 128;    // keys per step
 inline constexpr int query_tile = 192;  // query rows per task
 inline constexpr int few_rows = 8;      // up to so many, tiles are not worth a copy: a decode step
 
+/// Which slots later tokens see under gates: keep probability above `threshold`, the first `sinks` tokens, and each token itself.
+struct visibility { float threshold = 0.5f; int sinks = 0; };
+
 /// One task: `count` tokens of one sequence, all G query heads of one KV head.
 struct attention_task {
   head_table const* table;
@@ -28,6 +31,7 @@ struct attention_task {
   float* out;            // (count,Hq,D) likewise
   float* lse;            // (count,Hq) natural log
   int count, visible;    // the last token sees `visible` slots, the one before it one less, and so on
+  visibility const* flags = nullptr;  // without flags all of them
 };
 
 /// Buffers of one thread.
@@ -40,6 +44,7 @@ struct attention_scratch {
   Eigen::MatrixXf tile, queries, sums;      // (key_tile,D) (rows,D) (rows,D)
   Eigen::MatrixXf weights;                  // (rows,key_tile)
   Eigen::ArrayXf peak, total;               // (rows) running maximum and sum
+  Eigen::Array<float, key_tile, 1> hidden;  // -inf where a flag hides a tile's slot, else 0
 };
 
 using vector_map = Eigen::Map<Eigen::VectorXf const>;
@@ -69,12 +74,25 @@ inline void add_values(attention_scratch& s, int rows, int n) {
       else for (int j = i; j < n; ++j) s.sums.col(r) += part(j, r);
 }
 
-/// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled.
-inline void fold(attention_scratch& s, int r, int n, int seen) {
+/// What the flags say of slots [start, start+n).
+inline void read_flags(attention_task const& task, kv_pool const& pool, int start, int n, attention_scratch& s) {
+  for (int i = 0; i < n; ++i) {
+    auto const row = task.table->row(start + i, pool.page_size());
+    bool const seen = pool.keep()[row] > task.flags->threshold || pool.positions()[row] < task.flags->sinks;
+    s.hidden[i] = seen ? 0.0f : -std::numeric_limits<float>::infinity();
+  }
+}
+
+/// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled. Its own token is slot `seen` - 1.
+inline void fold(attention_scratch& s, int r, int n, int visible, bool flagged) {
+  int const seen = std::clamp(visible, 0, n);
   auto row = s.weights.col(r).head(n).array();
   row.tail(n - seen).setZero();
   if (seen == 0) return;
-  float const peak = std::max(s.peak[r], row.head(seen).maxCoeff()), shrink = std::exp(s.peak[r] - peak);
+  if (flagged) row.head(visible > n ? n : seen - 1) += s.hidden.head(visible > n ? n : seen - 1);
+  float const peak = std::max(s.peak[r], row.head(seen).maxCoeff());
+  if (peak == -std::numeric_limits<float>::infinity()) return row.setZero(), void();  // every slot so far is hidden
+  float const shrink = std::exp(s.peak[r] - peak);
   row.head(seen) = (row.head(seen) - peak).exp();
   s.total[r] = s.total[r] * shrink + row.head(seen).sum();
   s.sums.col(r) *= shrink;
@@ -95,7 +113,8 @@ inline void attend(kv_pool const& pool, attention_task const& task, int heads, i
     int const width = std::min(key_tile, task.visible - start);
     locate(pool.keys(), pool, *task.table, start, width, rows > few_rows, s);
     add_keys(s, rows, width);
-    for (int r = 0; r < rows; ++r) fold(s, r, width, std::clamp(task.visible - (n - 1 - r / group) - start, 0, width));
+    if (task.flags) read_flags(task, pool, start, width, s);
+    for (int r = 0; r < rows; ++r) fold(s, r, width, task.visible - (n - 1 - r / group) - start, task.flags != nullptr);
     locate(pool.values(), pool, *task.table, start, width, rows > few_rows, s);
     add_values(s, rows, width);
   }

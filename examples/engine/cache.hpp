@@ -40,8 +40,12 @@ class kv_pool {
     std::copy_n(keys() + from * size, size, keys() + to * size);
     std::copy_n(values() + from * size, size, values() + to * size);
     std::copy_n(positions() + from * page_size_, page_size_, positions() + to * page_size_);
+    if (keep()) std::copy_n(keep() + from * page_size_, page_size_, keep() + to * page_size_);
     return int(to);
   }
+
+  /// From now on every slot has a keep probability, which gates fill.
+  void add_keep() { keep_ = std::make_unique_for_overwrite<float[]>(std::size_t(pages_) * page_size_); }
 
   int pages() const { return pages_; }
   int page_size() const { return page_size_; }
@@ -53,10 +57,11 @@ class kv_pool {
   float* keys() const { return keys_.get(); }                    // (pages,P,D), after RoPE
   float* values() const { return values_.get(); }                // (pages,P,D)
   std::int32_t* positions() const { return positions_.get(); }   // (pages,P), logical
+  float* keep() const { return keep_.get(); }                    // (pages,P) keep probabilities, or null
 
  private:
   int pages_, page_size_, head_dim_;
-  std::unique_ptr<float[]> keys_, values_;
+  std::unique_ptr<float[]> keys_, values_, keep_;
   std::unique_ptr<std::int32_t[]> positions_;
   std::vector<std::int32_t> free_;
 };

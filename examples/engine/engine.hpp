@@ -4,6 +4,8 @@
 
 #include <omp.h>
 
+#include <functional>
+
 #include "attention.hpp"
 #include "cache.hpp"
 #include "model.hpp"
@@ -25,10 +27,18 @@ struct chunk {
 /// What a pass saw, for eviction afterwards. The rows are the last `tail` tokens of each chunk, chunk after chunk.
 struct record {
   int tail = std::numeric_limits<int>::max();
+  bool inputs = false;                  // keep the layers' inputs, too
   layer_rows queries;                   // L x (rows,Hq,D), rotated
   layer_rows lse;                       // L x (rows,Hq), natural log
+  layer_rows input;                     // L x (rows,hidden), normalised, or empty
   std::vector<std::int32_t> positions;  // (rows)
   std::vector<std::int32_t> row_begin;  // (B+1)
+};
+
+/// Gates for one pass: `decide` reads a layer's normalised input (T,hidden) when the new keys are stored, and fills pool.keep().
+struct gating {
+  std::function<void(int layer, activations const& input)> decide;
+  visibility sees;
 };
 
 enum class into { set, add };
@@ -70,12 +80,14 @@ class engine {
 
   /// Runs the new tokens of every chunk and appends them to the caches, all in one pool.
   /// Returns the logits of each chunk's last `tail` tokens, chunk after chunk; they live until the next call.
-  logits forward(std::span<chunk const> batch, record* seen = nullptr) {
+  /// Under gates each token sees what they keep, and itself.
+  logits forward(std::span<chunk const> batch, record* seen = nullptr, gating const* gates = nullptr) {
     check(batch);
     lay_out(batch);
-    if (seen) *seen = {seen->tail, layer_rows(model_.layers.size()), layer_rows(model_.layers.size()), {}, {0}};
+    layer_rows const none(model_.layers.size());
+    if (seen) *seen = {seen->tail, seen->inputs, none, none, none, {}, {0}};
     for (int l = 0; l < cfg().layers; ++l) {
-      attention_block(batch, l);
+      attention_block(batch, l, seen, gates);
       if (seen) keep(batch, l, *seen);
       ffn_block(model_.layers[l]);
     }
@@ -83,9 +95,9 @@ class engine {
     return read_out(batch);
   }
 
-  logits prefill(sequence& seq, std::span<int const> tokens, int tail = 1, record* seen = nullptr) {
+  logits prefill(sequence& seq, std::span<int const> tokens, int tail = 1, record* seen = nullptr, gating const* gates = nullptr) {
     chunk const one{&seq, tokens, tail};
-    return forward({&one, 1}, seen);
+    return forward({&one, 1}, seen, gates);
   }
 
   /// One token for each sequence; their lengths may differ. Returns (B,vocab).
@@ -125,14 +137,16 @@ class engine {
     }
   }
 
-  void attention_block(std::span<chunk const> batch, int l) {
+  void attention_block(std::span<chunk const> batch, int l, record* seen, gating const* gates) {
     auto const& w = model_.layers[l];
     rms_norm(x_, w.input_norm, cfg().rms_eps, h_);
     linear(w.q, h_, q_);
     linear(w.k, h_, k_);
     linear(w.v, h_, v_);
     store(batch, l);
-    attend_all(batch, l);
+    if (seen && seen->inputs) keep_rows(batch, h_, *seen, seen->input[l]);
+    if (gates) gates->decide(l, h_);
+    attend_all(batch, l, gates ? &gates->sees : nullptr);
     linear(w.o, h_, x_, into::add);
   }
 
@@ -178,7 +192,7 @@ class engine {
     }
   }
 
-  void attend_all(std::span<chunk const> batch, int l) {
+  void attend_all(std::span<chunk const> batch, int l, visibility const* flags) {
     int const G = cfg().group(), width = G * cfg().head_dim, step = std::max(1, query_tile / G);
     h_.resize(q_.rows(), q_.cols());
     lse_.resize(cfg().heads, q_.cols());
@@ -189,7 +203,7 @@ class engine {
         for (int h = 0; h < cfg().kv_heads; ++h) {  // the last tokens first: they see most
           auto const& table = c.seq->table(l, h);
           int const n = std::min(step, int(c.tokens.size()) - after), at = t - after - n;
-          tasks_.push_back({&table, &q_(h * width, at), &h_(h * width, at), &lse_(h * G, at), n, table.length - after});
+          tasks_.push_back({&table, &q_(h * width, at), &h_(h * width, at), &lse_(h * G, at), n, table.length - after, flags});
         }
     }
 #pragma omp parallel for schedule(dynamic)
@@ -209,16 +223,19 @@ class engine {
     return {out_.data(), count, cfg().vocab};
   }
 
-  void keep(std::span<chunk const> batch, int l, record& seen) const {
-    auto const copy = [](auto const& token, std::vector<float>& to) { to.insert(to.end(), token.data(), token.data() + token.size()); };
+  /// The columns of the tail's tokens, appended.
+  void keep_rows(std::span<chunk const> batch, activations const& x, record const& seen, std::vector<float>& to) const {
     for (auto const& p : places_)
-      if (in_tail(batch, p, seen.tail)) {
-        copy(q_.col(&p - places_.data()), seen.queries[l]);
-        copy(lse_.col(&p - places_.data()), seen.lse[l]);
-        if (l == 0) seen.positions.push_back(p.position);
-      }
-    for (auto const& c : batch)
-      if (l == 0) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
+      if (in_tail(batch, p, seen.tail)) to.insert(to.end(), x.col(&p - places_.data()).data(), x.col(&p - places_.data()).data() + x.rows());
+  }
+
+  void keep(std::span<chunk const> batch, int l, record& seen) const {
+    keep_rows(batch, q_, seen, seen.queries[l]);
+    keep_rows(batch, lse_, seen, seen.lse[l]);
+    if (l > 0) return;
+    for (auto const& p : places_)
+      if (in_tail(batch, p, seen.tail)) seen.positions.push_back(p.position);
+    for (auto const& c : batch) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
   }
 
   model const& model_;

@@ -40,9 +40,10 @@ struct layer_cache {
     v.pages = {.entries = tables_.entries.data(), .seq_stride = std::int64_t{H} * tables_.columns, .head_stride = tables_.columns,
                .sequences = B, .heads = H, .columns = tables_.columns, .page_size = pool.page_size()};
     v.lengths = {tables_.lengths.data(), H, 1};
-    return v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D))
-        .with(per_slot(pool, pool.values(), kvevict::role::v, kvevict::dtype::f32, D))
-        .with(per_slot(pool, pool.positions(), kvevict::role::position, kvevict::dtype::i32, 1));
+    v = v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D))
+            .with(per_slot(pool, pool.values(), kvevict::role::v, kvevict::dtype::f32, D))
+            .with(per_slot(pool, pool.positions(), kvevict::role::position, kvevict::dtype::i32, 1));
+    return pool.keep() ? v.with(per_slot(pool, pool.keep(), kvevict::role::state, kvevict::dtype::f32, 1)) : v;
   }
 
   /// After compact(): shorter lengths, and the pages behind them back to the pool.
@@ -69,6 +70,7 @@ inline void append(record& to, record const& more) {
   for (std::size_t l = 0; l < to.queries.size(); ++l) {
     to.queries[l].insert(to.queries[l].end(), more.queries[l].begin(), more.queries[l].end());
     to.lse[l].insert(to.lse[l].end(), more.lse[l].begin(), more.lse[l].end());
+    to.input[l].insert(to.input[l].end(), more.input[l].begin(), more.input[l].end());
   }
   to.positions.insert(to.positions.end(), more.positions.begin(), more.positions.end());
   to.row_begin.back() += more.row_begin.back();

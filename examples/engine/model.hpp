@@ -67,20 +67,28 @@ class tensor_file {
     throw model_error(path.string() + ": " + e.what());
   }
 
-  tensor get(std::string const& name, int rows, int cols) const try {
+  tensor get(std::string const& name, int rows, int cols) const {
+    return {static_cast<float const*>(get(name, cols == 1 ? shape{rows} : shape{rows, cols}, "F32", sizeof(float))), rows, cols};
+  }
+
+  /// The data of a tensor whose shape and type are as expected.
+  using shape = std::vector<std::int64_t>;
+  void const* get(std::string const& name, shape const& expected, std::string const& dtype, std::size_t width) const try {
     auto const& entry = index_.at(name);
-    auto const shape = entry.at("shape").get<std::vector<std::int64_t>>();
     auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
-    auto const expected = cols == 1 ? std::vector<std::int64_t>{rows} : std::vector<std::int64_t>{rows, cols};
-    auto const size = std::uint64_t(rows) * std::uint64_t(cols) * sizeof(float);
-    if (entry.at("dtype") != "F32") throw model_error("is not F32");
-    if (shape != expected) throw model_error("does not have the shape that config.json implies");
+    auto size = std::uint64_t(width);
+    for (auto n : expected) size *= std::uint64_t(n);
+    if (entry.at("dtype") != dtype) throw model_error("is not " + dtype);
+    if (entry.at("shape").get<shape>() != expected) throw model_error("has shape " + entry.at("shape").dump() + ", expected " + json(expected).dump());
     if (range.size() != 2 || range[0] > bytes_ - data_ || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
-    if (range[1] - range[0] != size || (data_ + range[0]) % alignof(float) != 0) throw model_error("has the wrong number of bytes, or odd ones");
-    return {reinterpret_cast<float const*>(memory_.get() + data_ + range[0]), rows, cols};
+    if (range[1] - range[0] != size || (data_ + range[0]) % width != 0) throw model_error("has the wrong number of bytes, or odd ones");
+    return memory_.get() + data_ + range[0];
   } catch (std::exception const& e) {
     throw model_error("tensor " + name + ": " + e.what());
   }
+
+  /// The header: tensors, and the strings of __metadata__.
+  json const& index() const { return index_; }
 
  private:
   std::size_t bytes_, data_ = 0;

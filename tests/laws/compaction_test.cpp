@@ -81,6 +81,12 @@ template <class Cache> void check_rows_followed(Cache const& cache, batch const&
     }
 }
 
+bool is_ragged(kvevict::keep_set const& keep) {
+  for (std::int64_t r = 0; r < keep.rows(); ++r)
+    if (keep.row(r).size != keep.row(r / keep.heads * keep.heads).size) return true;
+  return false;
+}
+
 /// The cache with state that names its token and column.
 template <class F> void with_state(layouts::layout l, std::int32_t page, batch const& in, F f) {
   auto shape = cache_shape_of(in);
@@ -127,7 +133,7 @@ TEST_CASE("laws: compacted attention is masked attention, and state follows rows
             CAPTURE(p.name, cache.name(), page, static_cast<int>(mode), in.seed);
             auto const keep = p.plan(ctx, cache.view, rows, ask);
             auto const before = cache.snapshot();
-            if (!cache.per_head() && !p.equal_counts) {  // refused, and nothing has changed
+            if (!cache.per_head() && !p.equal_counts && is_ragged(keep)) {  // refused, and nothing has changed
               CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep, mode), Catch::Contains("share a page table; use a policy with equal counts"));
               CHECK(cache.snapshot() == before);
               return;
@@ -168,7 +174,7 @@ TEST_CASE("laws: a cache that has been compacted can be planned again, heads of 
   for (any_preset const& first : presets())
     for (any_preset const& second : presets())
       with_state(layouts::layout::head_pages, 16, in, [&](auto& cache) {
-        if (second.name == "h2o") return;  // it needs a row of every token
+        if (second.name == "h2o" || second.name == "attention_gate") return;  // they need a row of every token
         CAPTURE(first.name, second.name, in.seed);
         take_lengths(cache, kvevict::compact(ctx, cache.view, first.plan(ctx, cache.view, rows, {.tokens_per_head = 40})));
         std::vector<std::int32_t> const lengths = cache.lengths();

@@ -13,6 +13,7 @@
 #include <kvevict/evidence/budget.hpp>
 
 #include "support/batch_cache.hpp"
+#include "support/gate_case.hpp"
 
 namespace support {
 
@@ -33,14 +34,36 @@ struct question {
   [[nodiscard]] reference::layer prompt() const { return reference::prefix(all, N); }
 };
 
+/// The gate of the laws: its flags are OR'ed to 1, 2, 3 or 4 KV heads.
+inline gate_case const& law_gate() {
+  static gate_case const gate({.N = {}, .H = 12, .heads = 2, .width = 3, .features = 8, .spread = 2, .seed = 9});
+  return gate;
+}
+/// Its hidden states, (N,E): something of every token.
+inline rows hidden_states(reference::layer const& l, std::size_t N) {
+  rows out(N, reference::row(8, 0.0));
+  for (std::size_t t = 0; t < N; ++t)
+    for (std::size_t e = 0; e < 8; ++e) {
+      for (std::size_t h = 0; h < l.H(); ++h) out[t][e] += l.keys.at(h, t, e);
+      out[t][e] = static_cast<double>(static_cast<float>(out[t][e]));
+    }
+  return out;
+}
+inline hidden hidden_states(batch const& in) {
+  gate_case of = law_gate();
+  for (std::size_t b = 0; b < in.B(); ++b) of.X.push_back(hidden_states(in.layers[b], in.N[b]));
+  return of.states();
+}
+
 /// What an engine has of the prompt's attention.
 enum class form : std::uint8_t { queries, lse, weights };
 
 struct hand_in {
   attention prompt, future;
+  hidden states;
   form as = form::queries;
 
-  explicit hand_in(batch const& in) : prompt(all_rows(in)), future(future_rows(in)) {}
+  explicit hand_in(batch const& in) : prompt(all_rows(in)), future(future_rows(in)), states(hidden_states(in)) {}
 };
 
 using any_view = std::variant<kvevict::layer_view<std::int32_t>, kvevict::layer_view<std::byte*>>;

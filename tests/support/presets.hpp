@@ -10,7 +10,7 @@
 
 namespace support {
 
-enum class needs : std::uint8_t { nothing, prompt, future };
+enum class needs : std::uint8_t { nothing, prompt, future, features };
 
 template <needs What, class Policy> struct preset {
   static constexpr needs what = What;
@@ -24,6 +24,7 @@ template <needs What, class Policy> struct preset {
   template <class View, class F> void show(View const& view, hand_in const& in, F&& f) const {
     if constexpr (What == needs::nothing) f(kvevict::contents(view));
     else if constexpr (What == needs::future) f(kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1));
+    else if constexpr (What == needs::features) f(kvevict::prompt(view, in.states.rows()));
     else if (in.as == form::queries) f(kvevict::prompt(view, in.prompt.queries()));
     else if (in.as == form::lse) f(kvevict::prompt(view, in.prompt.queries()).with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1));
     else f(kvevict::prompt(view, in.prompt.rows()));
@@ -63,6 +64,7 @@ template <class F> void for_each_preset(F&& f) {
   constexpr std::integral_constant<needs, needs::nothing> nothing{};
   constexpr std::integral_constant<needs, needs::prompt> prompt{};
   constexpr std::integral_constant<needs, needs::future> future{};
+  constexpr std::integral_constant<needs, needs::features> features{};
 
   add(nothing, "full", p::full(), [](question const& q) { return answer{{}, {q.N, {}}, reference::identity(q.all.H(), q.N)}; }, 0, 0, 0);
   add(nothing, "random", p::random({.seed = 7, .sinks = sinks, .recent = recent}), nullptr, sinks, recent, 0);
@@ -92,6 +94,14 @@ template <class F> void for_each_preset(F&& f) {
     reference::protection const both{2, 1, 0};
     return expect::made(q, both, reference::keep_oracle(q.all, q.N, q.budget, both), [&] { return reference::oracle_scores(q.all, q.N); });
   }, sinks, 1, 0);
+  // Every flag is 1, so that the cap decides and the laws of budgets hold; other thresholds are the business of unit/policy/gate_test.cpp.
+  add(features, "attention_gate", p::attention_gate(law_gate().weights(), {.threshold = 0, .sinks = sinks, .recent = recent}), [](question const& q) {
+    reference::protection const both{2, 5, 0};
+    auto const p = reference::gate_of_heads(reference::gate_flags(law_gate().gate, hidden_states(q.all, q.N), reference::gate_sight::causal), q.all.H());
+    reference::evictable const where(q.N, both);
+    index_rows keep = q.N <= q.budget ? reference::identity(q.all.H(), q.N) : reference::keep_uniform(reference::cut(p, where), q.budget, where);
+    return expect::made(q, both, std::move(keep), [&] { return p; });
+  }, sinks, recent, 0);
 }
 
 }  // namespace support

@@ -272,12 +272,14 @@ TEST_CASE("a gate allocates once and stays within its scratch bound") {
     auto const bound = kvevict::kernels::gate.bytes(ctx, kvevict::cache_shape{5, 4, 2, 8, static_cast<std::int64_t>(longest(c))}, c.weights());
     CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= bound);
   }
-  for (std::size_t const n : {tile, 10 * tile + 1}) {  // a bound that is met: every sequence is the longest
-    kvevict::host ctx;
-    gate_case const c({.N = {n, n}, .H = 1, .heads = 1, .width = 3, .features = 5});
-    run(ctx, c);
-    CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kvevict::kernels::gate.bytes(ctx, kvevict::cache_shape{2, 1, 1, 8, static_cast<std::int64_t>(n)}, c.weights()));
-  }
+  for (std::size_t const n : {tile, 10 * tile + 1})  // every sequence is the longest: the bound is met
+    for (bool const threaded : {false, true}) {
+      kvevict::host ctx = threaded ? kvevict::host(three.as_executor(0)) : kvevict::host();
+      gate_case const c({.N = {n, n}, .H = 1, .heads = 1, .width = 3, .features = 5});
+      run(ctx, c);
+      kvevict::cache_shape const shape{2, 1, 1, 8, static_cast<std::int64_t>(n)};
+      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) == kvevict::kernels::gate.bytes(ctx, shape, c.weights()));
+    }
 }
 
 TEST_CASE("probabilities go to the scores of the newest tokens, of active rows") {
@@ -294,7 +296,7 @@ TEST_CASE("probabilities go to the scores of the newest tokens, of active rows")
   std::int32_t const one_of[] = {7, 8, 9};  // scattered: the newest token is found by its position
   std::int32_t const positions[] = {9, 2, 0, 5, 3, 1, 9, 4, 0, 9, 2, 5, 9, 0, 1, 2};
   std::fill(values.begin(), values.end(), -1.0f);
-  for (auto& x : r) x.fresh = 6;
+  for (auto& x : r) x.fresh = 9;
   in.row_begin = one_of;
   kvevict::kernels::put_rows(ctx, in, p, kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
   CHECK(values == std::vector<float>{0.1f, -1, -1, -1, -1, -1, 0.2f, -1, -1, 0.3f, -1, -1, -1, -1, -1, -1});

@@ -115,6 +115,13 @@ template <class Cache> void observe_in_chunks(kvevict::host& ctx, layer_case con
   }
 }
 
+/// A score of the user's own.
+struct zeros {
+  template <class Context, class Evidence> void operator()(Context&, Evidence const&, kvevict::score_rows& out) const {
+    std::fill_n(out.values, out.begin[out.count()], 0.0f);
+  }
+};
+
 bool same(kvevict::keep_set const& a, kvevict::keep_set const& b) { return a.tokens == b.tokens && a.row_begin == b.row_begin && a.lengths == b.lengths; }
 
 }  // namespace
@@ -232,6 +239,17 @@ TEST_CASE("fewer tokens pass a higher threshold, none a threshold of almost 1, a
   c.gate.store();
   CHECK(plan(c, {.threshold = 0.5f, .sinks = 0, .recent = 0}).kept() == 0);  // p = τ is not above it
   CHECK(plan(c, {.threshold = 0.49999997f, .sinks = 0, .recent = 0}).is_identity());
+}
+
+TEST_CASE("a threshold of 0 keeps all, scores of exactly 0 too") {
+  layer_case const c = ragged();
+  c.with_cache([&](auto& cache) {
+    kvevict::host ctx;
+    kvevict::policy const p{zeros{}, kvevict::protect{2, 5}};
+    CHECK(kvevict::plan(ctx, p.with(kvevict::heads::threshold{0}), kvevict::contents(cache.view), no_cap).is_identity());
+    auto const keep = kvevict::plan(ctx, p.with(kvevict::heads::threshold{1e-45f}), kvevict::contents(cache.view), no_cap);
+    for (std::int64_t r = 0; r < keep.rows(); ++r) CHECK(keep.row(r).size == std::min(keep.lengths[static_cast<std::size_t>(r)], 7));
+  });
 }
 
 TEST_CASE("protected tokens stay whatever the gate says") {

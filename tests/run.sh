@@ -4,13 +4,14 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|fail|consumer] [--model] [--help]
+tests/run.sh [--only unit|laws|golden|fail|consumer] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed.
 
   --only GROUP   build and run one group
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
+  --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
   --help         this text
 
 KVEVICT_GOLDEN_DIR=DIR   takes the golden fixtures from DIR instead of tests/golden/data
@@ -18,7 +19,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model=''
+only='' model='' training=''
 while (($#)); do
   case $1 in
     --only)
@@ -28,6 +29,7 @@ while (($#)); do
       esac
       shift 2 ;;
     --model) model=1; shift ;;
+    --training) training=1; shift ;;
     --help | -h) usage; exit 0 ;;
     *) refuse "unknown argument $1; see --help" ;;
   esac
@@ -99,13 +101,24 @@ pass() {
 }
 
 install_missing
-if [[ -z $model || -n $only ]]; then
+if [[ -z $model$training || -n $only ]]; then
   pass asan
   pass release -LE '^once$'  # what does not depend on the build type has run
 fi
 if [[ -n $model ]]; then
   if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   lap 'logits check'
+fi
+if [[ -n $training ]]; then
+  log=$(mktemp)
+  examples/attention_gate/train.sh test 2>&1 | tee "$log" || true
+  if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+    passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+  else
+    failed=$((failed + 1))
+  fi
+  rm -f "$log"
+  lap 'training recipe'
 fi
 echo "$passed passed, $failed failed"
 ((failed == 0 && passed > 0))

@@ -16,24 +16,27 @@ inline namespace KVEVICT_ISA {
 /// sums[r][v] += scalars[r][d] · tile[d][v] for d < depth.
 [[gnu::always_inline]] inline void add_products(float const* const (&scalars)[row_block], std::int64_t depth, float const* tile,
                                                 vec (&sums)[row_block][tile_vectors]) {
+  vec sum[row_block][tile_vectors];  // local, so that it stays in registers
+  unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sum[r][v] = sums[r][v]; }); });
   for (std::int64_t d = 0; d < depth; ++d, tile += tile_tokens) {
     vec x[tile_vectors];
     unroll<tile_vectors>([&](auto v) { x[v] = load(tile + v * lanes); });
     unroll<row_block>([&](auto r) {
       vec const s = splat(scalars[r][d]);
-      unroll<tile_vectors>([&](auto v) { sums[r][v] += s * x[v]; });
+      unroll<tile_vectors>([&](auto v) { sum[r][v] += s * x[v]; });
     });
   }
+  unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sums[r][v] = sum[r][v]; }); });
 }
 
 /// −∞ where key j + r is behind what a lane sees: itself, token now + lane, or all `seen` tokens.
-inline void hide(vec (&z)[row_block][tile_vectors], std::int64_t j, gate_mask sees, std::int64_t now, std::int64_t seen) {
+[[gnu::always_inline]] inline void hide(vec (&z)[row_block][tile_vectors], std::int64_t j, gate_mask sees, std::int64_t now, std::int64_t seen) {
   bool const causal = sees == gate_mask::causal;
   if (j + row_block <= (causal ? now + 1 : seen)) return;
-  for (int v = 0; v < tile_vectors; ++v) {
+  unroll<tile_vectors>([&](auto v) {
     ivec const last = causal ? count_from(now + v * lanes) : ivec{} + static_cast<std::int32_t>(seen - 1);
-    for (int r = 0; r < row_block; ++r) z[r][v] = last < static_cast<std::int32_t>(j + r) ? splat(-__builtin_inff()) : z[r][v];
-  }
+    unroll<row_block>([&](auto r) { z[r][v] = last < static_cast<std::int32_t>(j + r) ? splat(-__builtin_inff()) : z[r][v]; });
+  });
 }
 
 /// C of one gate head.  queries (dg, tile_tokens), memory (seen, 2·Hg·dg) from this head's K' → values (dg, tile_tokens)

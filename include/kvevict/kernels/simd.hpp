@@ -38,7 +38,8 @@ constexpr std::int64_t padded(std::int64_t n, std::int64_t unit) { return (n + u
 
 /// f(0), …, f(N−1) with constant arguments, so that arrays of vectors stay in registers.
 template <int N, class F> [[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) { (f(std::integral_constant<int, I>{}), ...); }(std::make_integer_sequence<int, N>{});
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(std::integral_constant<int, I>{}), ...); }
+  (std::make_integer_sequence<int, N>{});
 }
 
 inline vec splat(float x) { return x - vec{}; }

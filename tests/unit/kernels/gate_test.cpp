@@ -368,6 +368,24 @@ TEST_CASE("bad input: a gate kernel refuses what cannot be right and writes no p
   refuses([&](auto&, auto& in, auto&) { memory.tokens[1] = 1, in.memory = memory.view(); }, "sequence 1 continues after 1 tokens", "use gate_mask::causal", gate_mask::bidirectional);
 }
 
+TEST_CASE("bad input: a gate's rows that overlap") {
+  kvevict::host ctx;
+  gate_case const c({.N = {20, 6}, .H = 2, .seed = 44});
+  hidden const x = c.states();
+  gate_rows memory = c.memory(20);
+  std::vector<float> p(52);
+  for (std::int64_t const stride : {0, 23}) {  // 0: the default
+    auto in = x.rows();
+    in.token_stride = stride;
+    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()), Contains("token_stride") && Contains("; "));
+  }
+  for (std::int64_t const stride : {std::int64_t{0}, memory.stride - 1}) {
+    auto in = x.rows(memory.view());
+    in.memory.seq_stride = stride;
+    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()), Contains("seq_stride") && Contains("; "));
+  }
+}
+
 TEST_CASE("bad input: a gate whose probability is not a number says so") {
   kvevict::host ctx;
   for (int const where : {0, 1, 2, 3, 4, 5}) {

@@ -5,6 +5,7 @@
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/kernels/threads.hpp>
 #include <kvevict/kvevict.hpp>
+#include <kvevict/layers/pyramid.hpp>
 
 #include "support/allocations.hpp"
 #include "support/batch_cache.hpp"
@@ -337,6 +338,26 @@ TEST_CASE("every sequence may have a cap of its own, 0 is none") {
   CHECK(rows_of_sequence(keep, 3) == c.rule(3));
 }
 
+TEST_CASE("a layer stage divides a cap, and leaves no cap alone") {
+  layer_case const c = ragged(81);
+  hidden const x = c.prompt();
+  auto const policy = c.policy().with(kvevict::layers::pyramid{});
+  c.with_cache([&](auto& cache) {
+    kvevict::host ctx;
+    auto const e = kvevict::prompt(cache.view, x.rows());
+    std::int64_t sum = 0;
+    for (std::int32_t layer = 0; layer < 4; ++layer) {
+      CAPTURE(layer);
+      kvevict::keep_set all;
+      CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.layer = layer, .layer_count = 4}, all); }) == "");
+      CHECK(same(all, plan(c)));
+      auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e, {.tokens_per_head = 20, .layer = layer, .layer_count = 4});
+      sum += keep(0, 0).size;
+    }
+    CHECK(sum == 4 * 20);
+  });
+}
+
 TEST_CASE("the bits of a gate's plan do not depend on threads") {
   kvevict::threads three(3);
   kvevict::host serial, threaded(three.as_executor(0));
@@ -604,10 +625,34 @@ TEST_CASE("bad input: hidden states of another width or type, without offsets or
   in = r.x.rows(r.memory.view()), in.memory.tokens = nullptr;
   both(in, "without its token counts", "gate_memory::tokens");
   r.memory.tokens[0] = 1;
-  both(r.x.rows(r.memory.view()), "1 + 40 tokens of sequence 0 do not fit the memory's 40", "larger");
+  r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows(r.memory.view())), "1 + 40 tokens of sequence 0 do not fit the memory's 40", "larger");
   std::int32_t const descending[] = {0, 40, 30};
   in = r.x.rows(), in.row_begin = descending;
   r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, in), "row_begin descends at sequence 1", "ascending offsets");
+}
+TEST_CASE("bad input: offsets of hidden states that descend in all") {
+  for (std::size_t const N : {30u, 5u})  // 5: all protected
+    for (auto const order : {kvevict::row_order::ascending, kvevict::row_order::scattered}) {
+      layer_case const c({.N = {N}, .seed = 82});
+      hidden const x = c.prompt();
+      auto in = x.rows();
+      std::int32_t const begin[] = {40, 0};
+      in.row_begin = begin;
+      c.with_cache([&](auto& cache) {
+        kvevict::host ctx;
+        auto const e = kvevict::prompt(cache.view.with_order(order), in);
+        CHECK_THROWS_AS(kvevict::plan(ctx, c.policy(), e, no_cap), kvevict::contract_violation);
+        CHECK_THROWS_AS(kvevict::observe(ctx, c.policy(), e, no_cap), kvevict::contract_violation);
+      });
+    }
+}
+TEST_CASE("bad input: a whole prompt behind a memory that holds it already") {
+  room r;
+  gate_rows memory = r.c.gate.memory(80);  // room for decoding
+  auto const in = r.x.rows(memory.view());
+  kvevict::observe(r.ctx, r.c.policy(), kvevict::prompt(r.cache.view, in), no_cap);
+  memory.tokens = {40, 30};
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, in), "memory", "remembered(cache)");
 }
 TEST_CASE("bad input: a gate without weights or with sizes that do not fit the cache") {
   room r;

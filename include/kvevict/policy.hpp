@@ -60,7 +60,8 @@ template <class Policy, class Evidence> void validate(Policy const& p, Evidence 
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
-/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤ H·budget.
+/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤ H·budget. Under a
+/// threshold every row is scored, and the budget is a cap.
 /// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget over the layers).
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first call of a size.
 /// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.

@@ -87,15 +87,15 @@ score_rows plan_rows(frame& scratch, layer_view<Entry> const& cache, protect con
     for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
     bool const cut = share == sharing::cap || (share == sharing::heads ? total > std::int64_t{asked} * H : longest > asked);
     if (!cut) continue;
-    std::int32_t const front = keep.front(cache.read_only_tokens(b)), back = keep.back(asked, cache.read_only_tokens(b));
+    std::int32_t const front = keep.front(cache.read_only_tokens(b)), back = keep.back(want.of(b), cache.read_only_tokens(b));
     std::int32_t const ends = std::min(longest, front + back);
     KVEVICT_EXPECTS(asked >= ends, "plan: a budget of ", asked, " tokens is below the ", ends, " protected tokens of sequence ", b, " (",
                     front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
-    std::int32_t const budget = layers(layer_query{asked, ends, longest, want.layer, want.layer_count});
+    std::int32_t const budget = longest > asked ? layers(layer_query{asked, ends, longest, want.layer, want.layer_count}) : asked;
     for (std::int32_t h = 0; h < H; ++h) {
       planning::protect_ends(scratch, out, std::int64_t{b} * H + h, front, back);
       of[h].active = share == sharing::cap ? of[h].candidates > 0 : share == sharing::heads ? total > std::int64_t{budget} * H : of[h].tokens > budget;
-      of[h].budget = of[h].active ? std::min(budget, of[h].tokens) : of[h].tokens;
+      of[h].budget = !of[h].active ? of[h].tokens : share == sharing::cap ? std::min(budget, of[h].tokens) : budget;
     }
   }
   return out;

@@ -44,6 +44,8 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
 template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
   KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
                   "(B+1) offsets");
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    KVEVICT_EXPECTS(x.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
 }
 
 }  // namespace contract

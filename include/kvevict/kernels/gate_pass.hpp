@@ -90,7 +90,7 @@ class gate_pass {
       using T = decltype(type);
       row_map one;
       one.n_runs = 1;
-      one.run_bytes = static_cast<std::int32_t>(in_.width * sizeof(T));
+      one.run_bytes = in_.width * static_cast<std::int32_t>(sizeof(T));
       for (int v = 0; v < tile_tokens; v += lanes)
         for (std::int32_t e = 0; e < in_.width; e += lanes) {
           vec x[lanes];

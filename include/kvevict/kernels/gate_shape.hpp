@@ -28,6 +28,10 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
   KVEVICT_EXPECTS(in.row_begin != nullptr && (in.data != nullptr || in.row_begin[0] == in.row_begin[sequences]),
                   "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;
+  KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride,
+                  " elements for rows of ", in.width, "; give the distance from one token's hidden state to the next");
+  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(), "gate: a seq_stride of ",
+                  m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(), "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
   KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr, "gate: a memory without its token counts; give gate_memory::tokens (B)");
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");

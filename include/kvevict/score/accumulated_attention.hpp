@@ -47,6 +47,7 @@ struct accumulated_attention {
   /// Adds the newest rows' attention to the state; the tokens of those rows start from zero.
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
+    static_assert(has_attention<Evidence>, "accumulated_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
     window_options options{new_rows, row_reduce::sum, group};
     if (is_whole_prompt(work, new_rows)) kernels::column_sums(ctx, e.cache, e.attention, group, work);
     else kernels::window_scores(ctx, e.cache, e.attention, options, work);

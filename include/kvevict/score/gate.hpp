@@ -37,6 +37,9 @@ struct gate {
         KVEVICT_EXPECTS(!out.rows[r].active || (out.positions == nullptr && e.input.rows(out.rows[r].sequence) == out.rows[r].tokens),
                         "gate: sequence ", out.rows[r].sequence, " hands in ", e.input.rows(out.rows[r].sequence), " hidden states for ",
                         out.rows[r].tokens, " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+      for (std::int32_t b = 0; b < out.sequences && e.input.memory.rows != nullptr && e.input.memory.tokens != nullptr; ++b)
+        KVEVICT_EXPECTS(e.input.memory.tokens[b] == 0, "gate: the memory already holds ", e.input.memory.tokens[b], " tokens of sequence ", b,
+                        ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt without the memory");
       probabilities(ctx, e, out);
     }
   }

@@ -44,6 +44,7 @@ struct recent_attention {
   /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
+    static_assert(has_attention<Evidence>, "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
     std::int32_t const last = new_rows < rows ? new_rows : rows, B = work.sequences;
     kernels::window_scores(ctx, e.cache, e.attention, window(last), work);  // raises here, before the first row is written
     kernels::require_finite(ctx, work);

@@ -92,10 +92,11 @@ class needle {
     for (llama::gates const& g : s_.gates) {  // named by their target; the other presets get the true count
       int const target = int(std::lround(N * g.target));
       gated both(e_, ctx_, g, prompt, base, seen);
+      int const count = both.tokens_per_head();
       all.push_back({{"attention_gate", task_, name, N, target}, both.flagged_cost, std::move(both.flagged), {both.first}});
       all.push_back({{"attention_gate_cache", task_, name, N, target}, both.cheap_cost, std::move(both.cheap), {first}});
       for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
-        if (policy != "full") enter(policy, p, both.tokens_per_head(), from_prompt, target);
+        if (policy != "full") enter(policy, p, count, from_prompt, target);
       });
     }
     ask(all, question, first);

@@ -39,7 +39,8 @@ class gates {
     if (fact("format") != "kvevict.attention_gate.1") throw model_error("format is " + fact("format") + ", expected kvevict.attention_gate.1");
     if (fact("model_fingerprint") != fingerprint(m)) throw model_error("trained for another model, " + fact("model") + "; train gates for this one with examples/attention_gate/train.sh");
     int const heads = int(number("gate_heads", 1, 64)), width = int(number("gate_dim", 1, 1024)), A = heads * width;
-    threshold = float(number("tau", 0, std::nextafter(1.0, 0.0)));
+    threshold = float(number("tau", 0, 1));
+    if (threshold == 1) throw model_error("tau is 1, expected a number in [0,1): nothing would be kept");
     sinks = int(number("sinks", 0, 1 << 20));
     sees = fact("causal") == "true" ? kvevict::gate_mask::causal : kvevict::gate_mask::bidirectional;
     target = number("target_keep", 0, 1);

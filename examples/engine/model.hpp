@@ -74,6 +74,7 @@ class tensor_file {
   /// The data of a tensor whose shape and type are as expected.
   using shape = std::vector<std::int64_t>;
   void const* get(std::string const& name, shape const& expected, std::string const& dtype, std::size_t width) const try {
+    if (!index_.contains(name)) throw model_error("is missing");
     auto const& entry = index_.at(name);
     auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
     auto size = std::uint64_t(width);

@@ -35,7 +35,9 @@ def name(row):
 
 
 def targets(row):
-    return [round(int(row["prompt_tokens"]) * t / 100) for t in TARGETS] if row["setting"] != "decode" else []
+    """The whole numbers next to the gates' targets."""
+    near = lambda x: (math.floor(x), math.ceil(x))
+    return [n for t in TARGETS for n in near(int(row["prompt_tokens"]) * t / 100)] if row["setting"] != "decode" else []
 
 
 def check_row(row):

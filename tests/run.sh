@@ -4,10 +4,11 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|fail|consumer] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
-Release, runs again, and ends with one line: N passed, M failed.
+Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
+runs with the thread sanitizer, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
@@ -24,8 +25,8 @@ while (($#)); do
   case $1 in
     --only)
       case ${2-} in
-        unit | laws | golden | fail | consumer) only=$2 ;;
-        *) refuse "--only needs one of unit, laws, golden, fail, consumer" ;;
+        unit | laws | golden | simt | fail | consumer) only=$2 ;;
+        *) refuse "--only needs one of unit, laws, golden, simt, fail, consumer" ;;
       esac
       shift 2 ;;
     --model) model=1; shift ;;
@@ -54,7 +55,7 @@ install_missing() {
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
   if command -v dpkg-query >/dev/null; then
-    for package in catch2 libeigen3-dev nlohmann-json3-dev; do
+    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
   fi
@@ -72,13 +73,13 @@ install_missing() {
   lap install
 }
 
-# one PRESET CTEST_ARGUMENT…: build, run, add to the sums
+# [only=GROUP] pass PRESET CTEST_ARGUMENT…: build, run, add to the sums
 pass() {
-  local preset=$1 log targets=(unit laws golden kvevict_examples) line
+  local preset=$1 log targets=(unit laws golden simt kvevict_examples) line
   shift
   case $only in
     '') ;;
-    unit | laws | golden) targets=("$only") ;;
+    unit | laws | golden | simt) targets=("$only") ;;
     *) targets=() ;;
   esac
   cmake --preset "$preset" >/dev/null
@@ -100,10 +101,37 @@ pass() {
   lap "$preset run"
 }
 
+# The device code for every architecture that is named and the newest that the compiler has; nothing of it runs.
+compile_cuda() {
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architecture flags=() source
+  if [[ ! -x $nvcc ]]; then
+    echo '== nvcc is absent: the device code is not compiled'
+    return
+  fi
+  newest=$("$nvcc" --list-gpu-code | sort -V | tail -n 1)
+  for architecture in $(printf '%s\n' sm_80 sm_90 "$newest" | sort -uV); do
+    flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
+  done
+  for source in tests/simt/*.cu; do
+    if "$nvcc" -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Iinclude -Itests "${flags[@]}" \
+      -c "$source" -o /dev/null; then
+      echo "compiled, not run: $source for sm_80, sm_90, $newest"
+      passed=$((passed + 1))
+    else
+      failed=$((failed + 1))
+    fi
+  done
+  lap nvcc
+}
+
 install_missing
 if [[ -z $model$training || -n $only ]]; then
   pass asan
   pass release -LE '^once$'  # what does not depend on the build type has run
+  if [[ -z $only || $only == simt ]]; then
+    only=simt pass tsan
+    compile_cuda
+  fi
 fi
 if [[ -n $model ]]; then
   if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi

@@ -24,7 +24,7 @@ constexpr int umbrella = 100;
 int rank_of(std::string const& layer) {
   static std::map<std::string, int> const ranks{
       {"version.hpp", 0}, {"core", 1},   {"cache", 2},  {"kernels", 3},    {"evidence", 4}, {"score", 5},   {"heads", 5},   {"layers", 5},
-      {"select", 5},      {"state", 5},  {"policy.hpp", 6}, {"apply", 7}, {"presets", 8},  {"engines", 9}, {"kvevict.hpp", umbrella}};
+      {"select", 5},      {"state", 5},  {"policy.hpp", 6}, {"apply", 7}, {"presets", 8},  {"cuda", 8},      {"engines", 9}, {"kvevict.hpp", umbrella}};
   auto const found = ranks.find(layer);
   return found == ranks.end() ? -1 : found->second;
 }
@@ -32,6 +32,7 @@ int rank_of(std::string const& layer) {
 std::string layer_of(std::string const& path) { return path.substr(0, path.find('/')); }
 
 bool may_include(std::string const& from, std::string const& to) {
+  if (to == "cuda") return from == "cuda";  // opt-in: nothing includes it
   int const a = rank_of(from), b = rank_of(to);
   return b != -1 && b != umbrella && (from == to || b < a);
 }
@@ -60,6 +61,8 @@ std::vector<std::string> violations(source const& file) {
   if (rank_of(layer) == -1) report("is in no layer of the library");
   if (file.text.rfind("// SPDX-License-Identifier: Apache-2.0\n", 0) != 0) report("does not begin with the licence line");
   if (std::count(file.text.begin(), file.text.end(), '\n') > 200) report("has more than 200 lines");
+  static std::regex const device("<<<|\\b(?:__)?asm(?:__)?\\b|\\bcudaLaunch");
+  if (layer != "cuda" && std::regex_search(file.text, device)) report("launches kernels or contains assembly; only cuda/ may");
   static std::regex const include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
   for (std::sregex_iterator i(file.text.begin(), file.text.end(), include), end; i != end; ++i)
     report(check_include(layer, (*i)[2], (*i)[1] == "\""));
@@ -95,6 +98,7 @@ TEST_CASE("the layer check lets right includes pass") {
   CHECK(count("core/a.hpp", "#include <cstdint>\n#  include <immintrin.h>\n#include <kvevict/core/b.hpp>") == 0);
   CHECK(count("score/a.hpp", "#include <kvevict/score/b.hpp>\n#include <kvevict/evidence/c.hpp>") == 0);
   CHECK(count("policy.hpp", "#include <kvevict/state/a.hpp>\n#include <kvevict/heads/b.hpp>") == 0);
+  CHECK(count("cuda/a.hpp", "#include <kvevict/cuda/b.hpp>\n#include <kvevict/apply/c.hpp>\n#include <kvevict/policy.hpp>\nasm(\"\"); f<<<1, 2>>>();") == 0);
   CHECK(count("kvevict.hpp", "#include <kvevict/version.hpp>\n#include <kvevict/engines/a.hpp>") == 0);
 }
 
@@ -113,6 +117,13 @@ TEST_CASE("the layer check finds wrong includes") {
   CHECK(count("engines/a.hpp", "#include <kvevict/kvevict.hpp>") == 1);
   CHECK(count("kernels/a.hpp", "#include <kvevict/utils/b.hpp>") == 1);
   CHECK(count("utils/a.hpp", "") == 1);
+  CHECK(count("kvevict.hpp", "#include <kvevict/cuda/a.hpp>") == 1);
+  CHECK(count("engines/a.hpp", "#include <kvevict/cuda/b.hpp>") == 1);
+  CHECK(count("presets/a.hpp", "#include <kvevict/cuda/b.hpp>") == 1);
+  CHECK(count("cuda/a.hpp", "#include <kvevict/presets/b.hpp>") == 1);
+  CHECK(count("kernels/a.hpp", "f<<<1, 2>>>();") == 1);
+  CHECK(count("kernels/a.hpp", "asm volatile(\"\");") == 1);
+  CHECK(count("core/a.hpp", "__asm__(\"\");") == 1);
   CHECK(count("core/a.hpp", std::string(200, '\n')) == 1);
   CHECK(violations({"core/a.hpp", "#pragma once\n"}).size() == 1);
 }

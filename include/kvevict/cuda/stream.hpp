@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Streams and device memory. nvcc's half of the layer (see layer.hpp): not run on a GPU yet.
+#pragma once
+
+#include <kvevict/cuda/extent.hpp>
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime_api.h>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// Raises cuda_error unless the runtime said yes.
+inline void require(cudaError_t status, char const* call, char const* remedy) {
+  if (status != cudaSuccess)
+    raise(std::string(call) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + "); " + remedy);
+}
+
+/// A stream that somebody else owns: what is put into it runs in order, after the call has returned.
+class stream {
+ public:
+  explicit stream(cudaStream_t handle) : handle_(handle) {}
+  cudaStream_t handle() const { return handle_; }
+
+ private:
+  cudaStream_t handle_;
+};
+
+/// A stream of one's own; waits for its work when it goes.
+class owned_stream {
+ public:
+  owned_stream() { require(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking), "create a stream", "is there a device?"); }
+  owned_stream(owned_stream const&) = delete;
+  owned_stream& operator=(owned_stream const&) = delete;
+  ~owned_stream() {
+    static_cast<void>(cudaStreamSynchronize(handle_));
+    static_cast<void>(cudaStreamDestroy(handle_));
+  }
+  operator stream() const { return stream(handle_); }
+
+ private:
+  cudaStream_t handle_ = nullptr;
+};
+
+/// Waits for the stream's work; errors of its kernels surface here.
+inline void synchronize(stream s) {
+  require(cudaStreamSynchronize(s.handle()), "synchronize", "a kernel before it failed; run compute-sanitizer to see which");
+}
+
+/// Device memory, not initialised, aligned to 256 bytes; allocated and given back in the order of the stream.
+inline void* allocate(stream s, std::size_t bytes) {
+  void* p = nullptr;
+  require(cudaMallocAsync(&p, bytes, s.handle()), "allocate device memory", "free some, or hand in a smaller batch");
+  return p;
+}
+inline void release(stream s, void* p) {
+  require(cudaFreeAsync(p, s.handle()), "release device memory", "give back what allocate returned, once");
+}
+
+/// The host's memory must stay, and be left alone, until the stream is synchronized.
+inline void copy_to_device(stream s, void* device, void const* host, std::size_t bytes) {
+  require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s.handle()), "copy to the device", "check both pointers and the size");
+}
+inline void copy_to_host(stream s, void* host, void const* device, std::size_t bytes) {
+  require(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s.handle()), "copy to the host", "check both pointers and the size");
+}
+inline void copy_on_device(stream s, void* to, void const* from, std::size_t bytes) {
+  require(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s.handle()), "copy on the device", "check both pointers and the size");
+}
+inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t bytes) {
+  require(cudaMemsetAsync(device, value, bytes, s.handle()), "fill device memory", "check the pointer and the size");
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict
+
+#endif

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels that use each feature of the device layer once; compiled by g++ under the emulation and by nvcc (device_layer.cu).
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/cuda/layer.hpp>
+
+namespace simt_test {
+namespace cuda = kvevict::cuda;
+
+/// The sum of each block's stretch: shared memory, barriers.
+struct block_sum {
+  static constexpr int max_threads = 256;
+  std::uint32_t const* in;
+  std::uint32_t* out;
+  std::int64_t count;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    std::uint32_t* const sums = t.shared<std::uint32_t>(t.block_size().x);
+    std::uint32_t const i = t.index().x;
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + i;
+    sums[i] = at < count ? in[at] : 0;
+    for (std::uint32_t half = t.block_size().x / 2; half != 0; half /= 2) {
+      t.sync_block();
+      if (i < half) sums[i] += sums[i + half];
+    }
+    if (i == 0) out[t.block().x] = sums[0];
+  }
+  template <class Check> void pointers(Check check) const { check(in, count); }
+};
+
+/// Inclusive sums within each warp, and the sum of each aligned pair of lanes by xor; 64-bit values come back from the lane below.
+struct warp_scan {
+  std::uint32_t const* in;
+  std::uint32_t *sums, *pairs;
+  double* below;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    std::uint32_t const i = t.block().x * static_cast<std::uint32_t>(cuda::volume(t.block_size())) + t.rank();
+    std::uint32_t x = in[i];
+    pairs[i] = x + cuda::shuffle_xor(t, x, 1);
+    below[i] = cuda::shuffle(t, 0.5 * x, (t.lane() + 31) % 32);
+    for (std::uint32_t d = 1; d < 32; d *= 2) {
+      std::uint32_t const lower = cuda::shuffle_up(t, x, d);
+      if (t.lane() >= d) x += lower;
+    }
+    sums[i] = x;
+  }
+};
+
+/// Votes of half warps; the sum of a half warp by shuffle_down; an exchange through shared memory with a warp barrier.
+struct half_warps {
+  std::uint32_t* out;  // (32, 5)
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    KVEVICT_SHARED(t, std::uint32_t, seen, 32);
+    std::uint32_t const l = t.lane(), mask = l < 16 ? 0x0000ffffu : 0xffff0000u;
+    std::uint32_t* const row = out + l * 5;
+    row[0] = cuda::ballot(t, l % 3 == 0, mask);
+    row[1] = static_cast<std::uint32_t>(cuda::any(t, l == 20, mask)) + 2 * static_cast<std::uint32_t>(cuda::all(t, l < 16, mask));
+    seen[l] = l * l;
+    t.sync_warp(mask);
+    row[2] = seen[l ^ 15];
+    row[3] = cuda::shuffle_down(t, l, 1);
+    row[4] = static_cast<std::uint32_t>(-cuda::shuffle(t, -static_cast<std::int32_t>(l), l ^ 3, mask));
+  }
+};
+
+/// Every atomic, and a last block that adds up what the others wrote.
+struct counters {
+  std::uint32_t* words;  // (8): add, max, min, or, exchanged, swapped, arrived, sum of `parts`
+  std::int32_t* least;
+  std::uint64_t* wide;
+  std::uint32_t* parts;  // (blocks)
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    std::uint32_t const i = t.block().x * t.block_size().x + t.index().x;
+    cuda::atomic_add(t, words + 0, i);
+    cuda::atomic_max(t, words + 1, i);
+    cuda::atomic_min(t, words + 2, i + 5);
+    cuda::atomic_or(t, words + 3, 1u << i % 32);
+    cuda::atomic_exchange(t, words + 4, 77u);
+    cuda::atomic_compare_exchange(t, words + 5, 0u, i + 1);
+    cuda::atomic_min(t, least, -static_cast<std::int32_t>(i));
+    cuda::atomic_add(t, wide, std::uint64_t{1} << 33);
+    if (t.index().x == t.block_size().x - 1) parts[t.block().x] = t.block().x + 1;
+    t.sync_block();
+    if (t.index().x != 0 || cuda::atomic_add_acq_rel(t, words + 6, 1) != t.grid_size().x - 1) return;
+    for (std::uint32_t b = 0; b < t.grid_size().x; ++b) words[7] += parts[b];
+  }
+};
+
+/// Each thread brings 16 bytes, two groups in flight, a cut tail; reversed through shared memory.
+struct reverse_async {
+  float const* in;
+  float* out;
+  std::int64_t count;
+  std::uint32_t* early;  // (1) how many threads saw their data before they waited
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    std::uint32_t const n = t.block_size().x, i = t.index().x;
+    float* const tile = t.shared<float>(2 * 4 * n);
+    for (std::uint32_t half = 0; half < 2; ++half) {
+      std::int64_t const first = std::int64_t{half} * 4 * n + 4 * i, left = (count - first) * 4;
+      cuda::copy_async16(t, tile + first, left > 0 ? in + first : in, left >= 16 ? 16 : left > 0 ? static_cast<std::uint32_t>(left) : 0);
+      cuda::commit_async(t);
+    }
+    cuda::wait_async<1>(t);
+#if defined(KVEVICT_SIMT_EMULATION)
+    if (tile[4 * n + 4 * i] == in[4 * n + 4 * i]) cuda::atomic_add(t, early, 1);
+#endif
+    cuda::wait_async(t);
+    t.sync_block();
+    for (std::uint32_t j = i; j < 2 * n; j += n) {
+      cuda::vec128 v = cuda::load_vec128(t, tile + 4 * (2 * n - 1 - j));
+      cuda::store_vec128(t, out + 4 * j, {{v.words[3], v.words[2], v.words[1], v.words[0]}});
+    }
+  }
+};
+
+/// D (16×8) += A (16×16) · B (16×8), all row-major in memory, one warp.
+template <class T> struct matrix_product {
+  T const *a, *b;
+  float* d;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    cuda::fragment_a<T> fa;
+    cuda::fragment_b<T> fb;
+    cuda::accumulator sum;
+    auto const at = [](cuda::place p, std::uint32_t width) { return p.row * width + p.column; };
+    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 4; ++r)
+      fa.registers[r] = cuda::pack(a[at(fa.place_of(t.lane(), 2 * r), 16)], a[at(fa.place_of(t.lane(), 2 * r + 1), 16)]);
+    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 2; ++r)
+      fb.registers[r] = cuda::pack(b[at(fb.place_of(t.lane(), 2 * r), 8)], b[at(fb.place_of(t.lane(), 2 * r + 1), 8)]);
+    KVEVICT_UNROLL for (std::uint32_t i = 0; i < 4; ++i) sum.values[i] = d[at(sum.place_of(t.lane(), i), 8)];
+    cuda::multiply_add(t, sum, fa, fb);
+    KVEVICT_UNROLL for (std::uint32_t i = 0; i < 4; ++i) d[at(sum.place_of(t.lane(), i), 8)] = sum.values[i];
+  }
+};
+
+/// Conversions and arithmetic: out (i, 7).
+struct arithmetic {
+  float const* in;
+  float* out;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    cuda::vec128 const four = cuda::load_once_vec128(t, in + t.index().x / 4 * 4);
+    float const x = in[t.index().x];
+    float* const o = out + t.index().x * 7;
+    o[0] = cuda::widen(cuda::narrow<kvevict::bf16>(x));
+    o[1] = cuda::widen(cuda::narrow<kvevict::f16>(x));
+    o[2] = cuda::fma(x, x, -1.0f);
+    o[3] = cuda::exp2(x);
+    o[4] = cuda::rsqrt(x);
+    o[5] = cuda::log2(cuda::add(x, cuda::multiply(x, 0.0f)));
+    o[6] = static_cast<float>(four.words[t.index().x % 4] >> 23);
+  }
+};
+
+}  // namespace simt_test

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device layer of include/kvevict/cuda for a host compiler: the same names, documented there. KVEVICT_SIMT_EMULATION names this file.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+
+#include <kvevict/cuda/fragment.hpp>
+#include <kvevict/cuda/vec128.hpp>
+
+#include "support/simt/simt.hpp"
+
+#define KVEVICT_SHARED(t, type, name, count) \
+  static_cast<void>(t);                      \
+  static char name##_site;                   \
+  auto& name = *static_cast<type(*)[count]>(::simt::shared_static(&name##_site, sizeof(type[count])))
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+class thread {
+ public:
+  thread(extent index, extent block, extent block_size, extent grid_size)
+      : index_(index), block_(block), block_size_(block_size), grid_size_(grid_size) {}
+  thread(thread const&) = delete;
+  thread& operator=(thread const&) = delete;
+
+  extent index() const { return index_; }
+  extent block() const { return block_; }
+  extent block_size() const { return block_size_; }
+  extent grid_size() const { return grid_size_; }
+  std::uint32_t rank() const { return index_.x + block_size_.x * (index_.y + block_size_.y * index_.z); }
+  std::uint32_t lane() const { return rank() % warp_size; }
+  std::uint32_t warp() const { return rank() / warp_size; }
+
+  template <class T> T* shared(std::size_t count) { return static_cast<T*>(simt::shared_dynamic(count * sizeof(T))); }
+  void sync_block() { simt::sync_block(); }
+  void sync_warp(std::uint32_t mask = full_warp) { simt::meet(simt::meeting::sync_warp, mask); }
+
+ private:
+  extent index_, block_, block_size_, grid_size_;
+};
+
+// Warps.
+template <class T> inline constexpr bool travels = std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8);
+
+template <class T> T exchange(simt::meeting kind, T x, std::uint32_t source, std::uint32_t mask) {
+  static_assert(travels<T>, "shuffle: give an arithmetic type of 4 or 8 bytes");
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &x, sizeof(T));
+  bits = simt::meet(kind, mask, bits, source);
+  std::memcpy(&x, &bits, sizeof(T));
+  return x;
+}
+template <class T> T shuffle(thread&, T x, std::uint32_t lane, std::uint32_t mask = full_warp) {
+  return exchange(simt::meeting::shuffle, x, lane, mask);
+}
+template <class T> T shuffle_up(thread& t, T x, std::uint32_t delta, std::uint32_t mask = full_warp) {
+  return exchange(simt::meeting::shuffle_up, x, t.lane() < delta ? t.lane() : t.lane() - delta, mask);
+}
+template <class T> T shuffle_down(thread& t, T x, std::uint32_t delta, std::uint32_t mask = full_warp) {
+  return exchange(simt::meeting::shuffle_down, x, t.lane() + delta >= warp_size ? t.lane() : t.lane() + delta, mask);
+}
+template <class T> T shuffle_xor(thread& t, T x, std::uint32_t bits, std::uint32_t mask = full_warp) {
+  return exchange(simt::meeting::shuffle_xor, x, t.lane() ^ bits, mask);
+}
+inline std::uint32_t ballot(thread&, bool yes, std::uint32_t mask = full_warp) {
+  return static_cast<std::uint32_t>(simt::meet(simt::meeting::ballot, mask, yes));
+}
+inline bool any(thread&, bool yes, std::uint32_t mask = full_warp) { return simt::meet(simt::meeting::any, mask, yes) != 0; }
+inline bool all(thread&, bool yes, std::uint32_t mask = full_warp) { return simt::meet(simt::meeting::all, mask, yes) == mask; }
+
+// Atomics: the host's own, so that ThreadSanitizer knows them.
+template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
+
+template <class T> T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
+  simt::maybe_yield();
+  __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;
+}
+template <class T> T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_add: int32, uint32 or uint64");
+  simt::maybe_yield();
+  return __atomic_fetch_add(p, x, __ATOMIC_RELAXED);
+}
+template <class T> T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_or: int32 or uint32");
+  simt::maybe_yield();
+  return __atomic_fetch_or(p, x, __ATOMIC_RELAXED);
+}
+template <class T> T atomic_exchange(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_exchange: int32 or uint32");
+  simt::maybe_yield();
+  return __atomic_exchange_n(p, x, __ATOMIC_RELAXED);
+}
+template <class T, class Better> T atomic_best(T* p, T x, Better better) {
+  static_assert(is_word<T>, "atomic_max, atomic_min: int32 or uint32");
+  simt::maybe_yield();
+  T before = __atomic_load_n(p, __ATOMIC_RELAXED);
+  while (better(x, before) && !__atomic_compare_exchange_n(p, &before, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  return before;
+}
+template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) { return atomic_best(p, x, [](T a, T b) { return a > b; }); }
+template <class T> T atomic_min(thread&, T* p, std::type_identity_t<T> x) { return atomic_best(p, x, [](T a, T b) { return a < b; }); }
+inline std::uint32_t atomic_add_acq_rel(thread&, std::uint32_t* p, std::uint32_t x) {
+  simt::maybe_yield();
+  return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
+}
+
+// Vectors and copies.
+inline vec128 load_vec128(thread&, void const* p) {
+  simt::require_aligned(p, "load_vec128");
+  return *static_cast<vec128 const*>(p);
+}
+inline vec128 load_once_vec128(thread& t, void const* p) { return load_vec128(t, p); }
+inline void store_vec128(thread&, void* p, vec128 v) {
+  simt::require_aligned(p, "store_vec128");
+  *static_cast<vec128*>(p) = v;
+}
+inline void copy_async16(thread&, void* shared, void const* global, std::uint32_t valid = 16) {
+  simt::require_aligned(shared, "copy_async16");
+  simt::require_aligned(global, "copy_async16");
+  if (valid > 16) simt::fail("copy_async16: more than 16 bytes");
+  *static_cast<vec128*>(shared) = {{~0u, ~0u, ~0u, ~0u}};  // undefined until it has been waited for
+  simt::begin({shared, global, valid, 0});
+}
+inline void commit_async(thread&) { simt::commit(); }
+template <int Pending = 0> void wait_async(thread&) {
+  for (simt::async_copy c{}; simt::arrives(Pending, c);) {
+    unsigned char bytes[16] = {};
+    for (std::uint32_t i = 0; i < c.valid; ++i) bytes[i] = static_cast<unsigned char const*>(c.from)[i];
+    std::memcpy(c.to, bytes, 16);
+  }
+}
+
+// Arithmetic.
+inline float widen(float x) { return x; }
+inline float widen(bf16 x) { return to_float(x); }
+inline float widen(f16 x) { return to_float(x); }
+template <class T> T narrow(float x) { return from_float<T>(x); }
+inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
+inline float add(float a, float b) { return a + b; }
+inline float multiply(float a, float b) { return a * b; }
+inline float exp2(float x) { return std::exp2(x); }
+inline float log2(float x) { return std::log2(x); }
+inline float rsqrt(float x) { return 1 / std::sqrt(x); }
+template <class T> void multiply_add(thread&, accumulator& d, fragment_a<T> const& a, fragment_b<T> const& b) {
+  simt::matrix_part const part{a.registers, b.registers, d.values, [](std::uint16_t bits) { return to_float(T{bits}); }};
+  simt::meet(simt::meeting::multiply_add, full_warp, reinterpret_cast<std::uintptr_t>(&part));
+}
+
+// Streams and launches.
+class stream {
+ public:
+  explicit stream(simt::queue* handle) : handle_(handle) {}
+  simt::queue* handle() const { return handle_; }
+
+ private:
+  simt::queue* handle_;
+};
+class owned_stream {
+ public:
+  owned_stream() : handle_(simt::make_queue()) {}
+  owned_stream(owned_stream const&) = delete;
+  owned_stream& operator=(owned_stream const&) = delete;
+  ~owned_stream() { simt::destroy(handle_); }
+  operator stream() const { return stream(handle_); }
+
+ private:
+  simt::queue* handle_;
+};
+inline void synchronize(stream s) { simt::synchronize(s.handle()); }
+
+template <class Work> void enqueue(stream s, Work work) {
+  simt::enqueue(s.handle(), [work] {
+    simt::unlocked const device;
+    work();
+  });
+}
+inline void* allocate(stream, std::size_t bytes) { return simt::allocate(bytes); }
+inline void release(stream s, void* p) {
+  if (p == nullptr) return;
+  simt::require_device(p, 0, "release device memory");
+  enqueue(s, [p] { simt::release(p); });
+}
+inline void copy(stream s, void* to, void const* from, std::size_t bytes, void const* device, void const* also, char const* call) {
+  auto const check = [=] {
+    simt::require_device(device, bytes, call);
+    if (also != nullptr) simt::require_device(also, bytes, call);
+    else simt::require_host(device == to ? from : to, call);
+  };
+  check();
+  enqueue(s, [=] { check(), std::memmove(to, from, bytes); });
+}
+inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) { copy(s, device, host, n, device, nullptr, "copy to the device"); }
+inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) { copy(s, host, device, n, device, nullptr, "copy to the host"); }
+inline void copy_on_device(stream s, void* to, void const* from, std::size_t n) { copy(s, to, from, n, to, from, "copy on the device"); }
+inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t bytes) {
+  simt::require_device(device, bytes, "fill device memory");
+  enqueue(s, [=] { simt::require_device(device, bytes, "fill device memory"), std::memset(device, value, bytes); });
+}
+
+template <class Kernel> void launch(stream s, extent grid, extent block, std::size_t shared, Kernel const& kernel) {
+  static_assert(std::is_trivially_copyable_v<Kernel>, "launch: a kernel holds pointers and sizes by value");
+  static_assert(sizeof(Kernel) <= limits::parameter_bytes, "launch: a kernel's parameters have at most 4096 bytes; put tables into memory");
+  require_launchable(grid, block, shared, max_threads_of<Kernel>(), name_of_kernel<Kernel>());
+  auto const check = [](Kernel const& k) {
+    if constexpr (requires { k.pointers([](auto*, std::int64_t) {}); })
+      k.pointers([](auto* p, std::int64_t count) {
+        simt::require_device(p, static_cast<std::size_t>(count) * sizeof(*p), name_of_kernel<Kernel>());
+      });
+  };
+  check(kernel);
+  enqueue(s, [=] {
+    check(kernel);
+    simt::run({grid, block, shared, name_of_kernel<Kernel>(), &kernel,
+               [](void const* k, thread& t) { (*static_cast<Kernel const*>(k))(t); }});
+  });
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

@@ -52,7 +52,7 @@ TEST_CASE("blocks add up with barriers") {
     cuda::launch(out.stream(), {4}, {256}, cuda::shared_bytes<std::uint32_t>(256), block_sum{din.data(), out.data(), 1000});
     auto const sums = out.read();
     for (std::size_t b = 0; b < 4; ++b)
-      CHECK(sums[b] == std::accumulate(in.begin() + static_cast<int>(256 * b), in.begin() + static_cast<int>(std::min<std::size_t>(1000, 256 * b + 256)), 0u));
+      CHECK(sums[b] == std::accumulate(in.data() + 256 * b, in.data() + std::min<std::size_t>(1000, 256 * b + 256), 0u));
   }
 }
 

@@ -95,7 +95,8 @@ unlocked::~unlocked() noexcept(false) {
   bool intact = true;
   for (allocation const& a : allocations())
     if (a.live) intact = a.intact() && intact, a.protect(PROT_NONE);
-  if (!intact && std::uncaught_exceptions() == 0) raise("device memory: something wrote beyond an allocation; build with -fsanitize=address to see what");
+  if (!intact && std::uncaught_exceptions() == 0)
+    raise("device memory: something wrote beyond an allocation; build with -fsanitize=address to see what");
 }
 
 struct queue {

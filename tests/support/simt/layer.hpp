@@ -196,7 +196,9 @@ inline void copy(stream s, void* to, void const* from, std::size_t bytes, void c
   enqueue(s, [=] { check(), std::memmove(to, from, bytes); });
 }
 inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) { copy(s, device, host, n, device, nullptr, "copy to the device"); }
-inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) { copy(s, host, device, n, device, nullptr, "copy to the host"); }
+inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) {
+  copy(s, host, device, n, device, nullptr, "copy to the host");
+}
 inline void copy_on_device(stream s, void* to, void const* from, std::size_t n) { copy(s, to, from, n, to, from, "copy on the device"); }
 inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t bytes) {
   simt::require_device(device, bytes, "fill device memory");

@@ -40,6 +40,10 @@ struct policy {
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
 
+/// What plan() returns in a context: the host's keep_set, unless the context brings its own in its own memory.
+template <class Context> struct keep_sets { using type = keep_set; };
+template <class Context> using keep_set_of = typename keep_sets<Context>::type;
+
 namespace contract {
 
 /// The state component that `observe` fills and plan() reads back.
@@ -51,8 +55,10 @@ template <class Entry> component const& state_of(char const* verb, layer_view<En
 }
 
 /// Everything that can be checked before the rows are made.
-template <class Policy, class Evidence> void validate(Policy const& p, Evidence const& e, arena& scratch) {
-  v0::validate(e, scratch);
+template <class Context, class Policy, class Evidence> void validate(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+  kernels::validate(ctx, e);
+  planning::expect_request(p.protect, b);
+  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); }) state_of("plan", e.cache, p.score.state_floats());
 }
 
@@ -66,10 +72,10 @@ template <class Policy, class Evidence> void validate(Policy const& p, Evidence 
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first call of a size.
 /// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.
 template <class Context, class Policy, class Evidence>
-void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set& out) {
-  contract::validate(p, e, ctx.scratch());
+void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
+  contract::validate(ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   p.heads(ctx, rows);
@@ -77,23 +83,22 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
 }
 
 template <class Context, class Policy, class Evidence>
-keep_set plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
-  keep_set out;
+keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+  keep_set_of<Context> out;
   plan(ctx, p, e, b, out);
   return out;
 }
 
-/// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; protected tokens and rows that are kept
-/// whole have none (their floats mean nothing).
+/// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept whole have zeros, and
+/// the floats of protected tokens mean nothing.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
-  contract::validate(p, e, ctx.scratch());
+  contract::validate(ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows rows = plan_rows(scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  std::fill_n(rows.values, rows.begin[rows.count()], 0.0f);
+  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
-  values.assign(rows.values, rows.values + rows.begin[rows.count()]);
+  kernels::read_scores(ctx, rows, values);
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
@@ -104,11 +109,12 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   static_assert(has_attention<Evidence> || has<Evidence, facts::features>, "observe: the evidence has no queries, no softmax rows and no "
                 "hidden states; use step(cache, queries)");
   static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
-  validate(e, ctx.scratch());
+  kernels::validate(ctx, e);
+  planning::expect_request(p.protect, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
-  score_rows rows = observe_rows(scratch, e, p.protect, p.layers, b);
-  if (rows.count() != 0) p.score.observe(ctx, e, state, new_rows(e), rows);
+  score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
+  if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
 }
 
 /// Scratch bytes that plan() or observe() takes at most for a layer of that shape (rows scattered or not, with or without LSE); after

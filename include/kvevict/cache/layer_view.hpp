@@ -17,7 +17,7 @@ struct length_map {
   std::int32_t const* data = nullptr;
   std::int64_t seq_stride = 1, head_stride = 0;
 
-  std::int32_t operator()(std::int32_t b, std::int32_t h) const { return data[b * seq_stride + h * head_stride]; }
+  constexpr std::int32_t operator()(std::int32_t b, std::int32_t h) const { return data[b * seq_stride + h * head_stride]; }
 };
 
 /// Whether slots are in order of position. Hole-filling and in-place replacement make rows `scattered`: then protection and ties go
@@ -27,6 +27,7 @@ enum class row_order : std::uint8_t { ascending, scattered };
 /// A layer's cache: page table, components, lengths (non-owning, trivially copyable). `read_only[b]` tokens at the front of sequence b
 /// are shared with others (prefix cache): never evicted, never written; a multiple of the page size, or the whole sequence.
 template <class Entry = std::int32_t> struct layer_view {
+  using table_entry = Entry;
   static constexpr std::int32_t max_components = 8;
 
   page_table<Entry> pages;
@@ -39,14 +40,14 @@ template <class Entry = std::int32_t> struct layer_view {
   constexpr std::int32_t sequences() const { return pages.sequences; }
   constexpr std::int32_t heads() const { return pages.heads; }
   constexpr std::int64_t rows() const { return std::int64_t{pages.sequences} * pages.heads; }
-  std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths(b, h); }
-  std::int32_t read_only_tokens(std::int32_t b) const { return read_only == nullptr ? 0 : read_only[b]; }
+  constexpr std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths(b, h); }
+  constexpr std::int32_t read_only_tokens(std::int32_t b) const { return read_only == nullptr ? 0 : read_only[b]; }
 
-  component const* begin() const { return components.data(); }
-  component const* end() const { return components.data() + component_count; }
+  constexpr component const* begin() const { return components.data(); }
+  constexpr component const* end() const { return components.data() + component_count; }
 
   /// The first component of that role, or null.
-  component const* find(role what) const {
+  constexpr component const* find(role what) const {
     for (auto const& c : *this)
       if (c.what == what) return &c;
     return nullptr;
@@ -63,12 +64,12 @@ template <class Entry = std::int32_t> struct layer_view {
   layer_view with_read_only(std::int32_t const* tokens) const { layer_view out = *this; out.read_only = tokens; return out; }
 
   /// One row serves all heads (MLA, common positions): what is written for one head is written for all.
-  bool shared_by_heads(component const& c) const {
+  constexpr bool shared_by_heads(component const& c) const {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
   }
 
   /// First byte of the row of token t in component c.
-  std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
+  constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
     std::int64_t const page = t / pages.page_size;
     return c.rows.page(pages.entry(b, h, page)) + c.rows.row_offset(h, t - page * pages.page_size);
   }
@@ -76,7 +77,7 @@ template <class Entry = std::int32_t> struct layer_view {
 
 /// One typed element of a row, for scalars such as positions and accumulated scores.
 template <class T, class Entry>
-T& element(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t t) {
+constexpr T& element(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t t) {
   return *reinterpret_cast<T*>(view.row(c, b, h, t));
 }
 

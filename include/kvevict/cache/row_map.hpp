@@ -26,8 +26,8 @@ struct row_map {
 
   constexpr std::int64_t row_bytes() const { return std::int64_t{run_bytes} * n_runs; }
 
-  template <class Id> std::byte* page(Id id) const { return base + (offset + static_cast<std::int64_t>(id) * page_stride); }
-  std::byte* page(std::byte* start) const { return start + offset; }
+  template <class Id> constexpr std::byte* page(Id id) const { return base + (offset + static_cast<std::int64_t>(id) * page_stride); }
+  constexpr std::byte* page(std::byte* start) const { return start + offset; }
 
   constexpr std::int64_t row_offset(std::int64_t head, std::int64_t slot) const {
     return head * head_stride + slot * slot_stride;

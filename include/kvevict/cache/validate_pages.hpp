@@ -15,12 +15,12 @@ namespace kvevict {
 inline namespace v0 {
 namespace validation {
 
-template <class Entry> std::int64_t pages_in_use(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+template <class Entry> constexpr std::int64_t pages_in_use(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
   return (std::int64_t{v.length(b, h)} + v.pages.page_size - 1) / v.pages.page_size;
 }
 
 /// Pages at the front of a row that nobody writes.
-template <class Entry> std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+template <class Entry> constexpr std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
   std::int64_t const fixed = v.read_only_tokens(b);
   return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
 }
@@ -51,7 +51,7 @@ struct id_rule {
   std::int64_t pool = std::numeric_limits<std::int64_t>::max();  // ids are below it
   std::int64_t period = 1, slots = 1;                            // and id / period a multiple of slots, see interleaving()
 
-  bool allows(std::int64_t id) const { return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0); }
+  constexpr bool allows(std::int64_t id) const { return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0); }
 };
 
 template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component const& c) {

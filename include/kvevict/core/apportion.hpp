@@ -14,7 +14,7 @@ enum class rounding : std::uint8_t { exact, authors };
 namespace apportioning {
 
 /// The index that comes after `last` in the order (remainder descending, index ascending); −1 starts and ends the order.
-inline std::int64_t next(std::int64_t const* numerators, std::int64_t denominator, std::int64_t n, std::int64_t last) {
+constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denominator, std::int64_t n, std::int64_t last) {
   std::int64_t best = -1;
   for (std::int64_t i = 0; i < n; ++i) {
     std::int64_t const r = numerators[i] % denominator;
@@ -32,7 +32,7 @@ inline std::int64_t next(std::int64_t const* numerators, std::int64_t denominato
 /// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until the shares
 /// sum to `total` = Σ numerators / denominator, which must be whole. A share above caps[i] is cut to it, and what was cut goes, one at a
 /// time in the same cyclic order, to the shares that still have room. Σ caps ≥ total. O(n²), no allocation.
-inline void apportion(std::int64_t const* numerators, std::int64_t denominator, std::int64_t const* caps, std::int64_t n,
+constexpr void apportion(std::int64_t const* numerators, std::int64_t denominator, std::int64_t const* caps, std::int64_t n,
                       std::int64_t total, std::int64_t* shares) {
   std::int64_t left = total;
   for (std::int64_t i = 0; i < n; ++i) left -= shares[i] = numerators[i] / denominator;

@@ -34,10 +34,20 @@ struct executor {
   std::int64_t least_work = 1 << 16;  // elements below which waking the threads costs more than it saves
 };
 
-/// Grow-only bump memory. The first call of a size may allocate; after it, none does.
+/// Where an arena's blocks come from, aligned to 64 bytes at least. Default: the heap.
+struct memory_source {
+  void* (*allocate)(void* self, std::size_t bytes) = [](void*, std::size_t bytes) { return ::operator new(bytes, std::align_val_t{64}); };
+  void (*release)(void* self, void* block) = [](void*, void* block) { ::operator delete(block, std::align_val_t{64}); };
+  void* self = nullptr;
+};
+
+/// Grow-only bump memory, of the host or of a device. The first call of a size may allocate; after it, none does.
 class arena {
  public:
   static constexpr std::size_t alignment = 64;
+
+  arena() = default;
+  explicit arena(memory_source from) : from_(from) {}
 
   void* take(std::size_t bytes) {
     bytes = (bytes + alignment - 1) / alignment * alignment;
@@ -69,24 +79,24 @@ class arena {
 
  private:
   friend class frame;
-  struct free_aligned {
-    void operator()(std::byte* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+  struct give_back {
+    memory_source from;
+    void operator()(std::byte* p) const { from.release(from.self, p); }
   };
   struct block {
-    std::unique_ptr<std::byte[], free_aligned> memory;
+    std::unique_ptr<std::byte[], give_back> memory;
     std::size_t size;
   };
 
   void add_block(std::size_t bytes) {
-    blocks_.push_back({std::unique_ptr<std::byte[], free_aligned>(
-                           static_cast<std::byte*>(::operator new(bytes, std::align_val_t{alignment}))),
-                       bytes});
+    blocks_.push_back({std::unique_ptr<std::byte[], give_back>(static_cast<std::byte*>(from_.allocate(from_.self, bytes)), {from_}), bytes});
     used_ = 0;
   }
   void settle() {  // several blocks were needed: next time one is enough
     if (blocks_.size() > 1) reserve(high_water_);
   }
 
+  memory_source from_;
   std::vector<block> blocks_;
   std::size_t block_ = 0, used_ = 0, live_ = 0, high_water_ = 0;
 };

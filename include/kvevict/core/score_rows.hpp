@@ -25,14 +25,24 @@ struct row {
   constexpr std::int32_t quota() const { return budget - protected_tokens(); }
 };
 
-/// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows.
+/// Σ over the heads of a sequence of budget − protected: the tokens that its scores compete for.
+constexpr std::int64_t pooled_quota(slice<row> of) {
+  std::int64_t sum = 0;
+  for (row const& it : of) sum += it.quota();
+  return sum;
+}
+
+/// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows. All arrays are in
+/// the context's memory: only its kernels look into them.
 struct score_rows {
   row* rows = nullptr;                       // (B·H)
   std::int32_t sequences = 0, heads = 0;
-  std::int64_t const* begin = nullptr;       // (B·H + 1) start of each row in `values`: N floats a row
+  std::int64_t const* begin = nullptr;       // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens`)
   float* values = nullptr;
   std::int32_t const* positions = nullptr;   // same shape, or null: rows are ascending and the token index is the rank
   std::int32_t layer = 0;
+  std::int64_t most_tokens = 0;              // no row is longer; what a device sizes its grids by
+  std::int64_t total_floats = 0;             // in `values`
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }

@@ -16,7 +16,7 @@ struct budget {
   std::int32_t layer = 0, layer_count = 1;
   std::int32_t const* per_sequence = nullptr;
 
-  std::int32_t of(std::int32_t b) const { return per_sequence == nullptr ? tokens_per_head : per_sequence[b]; }
+  constexpr std::int32_t of(std::int32_t b) const { return per_sequence == nullptr ? tokens_per_head : per_sequence[b]; }
 };
 
 /// Tokens that have no score and are never evicted: the first `sinks`, the newest `recent` (or that share of the budget, whichever is

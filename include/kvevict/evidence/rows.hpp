@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// From a cache, a budget and the protected tokens to the rows that a plan works on.
+// The host's rows of a plan: from a cache, a budget and the protected tokens.
 #pragma once
 
 #include <algorithm>
@@ -7,20 +7,17 @@
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
-#include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
-#include <kvevict/evidence/budget.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/planning.hpp>
+#include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace v0 {
-
-/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (0: none) on rows that are scored in any case.
-enum class sharing : std::uint8_t { none, heads, cap };
-
 namespace planning {
 
 template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+  expect_positions(cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.take<std::int64_t>(n + 1);
   auto* rows = scratch.take<row>(n);
@@ -32,10 +29,9 @@ template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> co
     begin[r + 1] = begin[r] + tokens;
   }
   score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.take<float>(begin[n]), nullptr, layer};
+  out.total_floats = begin[n];
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
-  KVEVICT_EXPECTS(position != nullptr, "plan: the rows are scattered and the cache has no position component, so recency is unknown; add "
-                  "one (role::position, int32) or compact with compaction::stable");
   auto* positions = scratch.take<std::int32_t>(begin[n]);
   for (std::int64_t r = 0; r < n; ++r)
     for (std::int32_t j = 0; j < rows[r].tokens; ++j)
@@ -44,12 +40,10 @@ template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> co
   return out;
 }
 
-/// The evictable interval of one row, as ranks: all but the `front` first and `back` newest tokens.
-inline void protect_ends(frame& scratch, score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
+/// The evictable interval of one row, as ranks.
+inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
   row& it = rows.rows[r];
-  it.first = std::min(front, it.tokens);
-  it.last = std::max(it.first, it.tokens - back);
-  it.candidates = it.last - it.first;
+  protect_ends(it, front, back);
   if (rows.positions == nullptr || it.candidates == 0) return;
   auto* sorted = scratch.take<std::int32_t>(it.tokens);
   std::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
@@ -60,6 +54,14 @@ inline void protect_ends(frame& scratch, score_rows const& rows, std::int64_t r,
   it.last = sorted[newest] + 1;
 }
 
+inline void expect_budget(sequence_plan const& p, std::int32_t b) {
+  KVEVICT_EXPECTS(p.wrong != sequence_plan::fault::negative_budget, "plan: a budget of ", p.asked, " tokens for sequence ", b,
+                  "; give a count, not a negative number");
+  KVEVICT_EXPECTS(p.wrong == sequence_plan::fault::none, "plan: a budget of ", p.asked, " tokens is below the ", p.ends,
+                  " protected tokens of sequence ", b, " (", p.front, " at the front, ", p.back,
+                  " recent); raise tokens_per_head or protect fewer");
+}
+
 }  // namespace planning
 
 /// Scratch of the rows of one plan: their descriptions, scores and, where rows are scattered, positions.
@@ -68,56 +70,21 @@ constexpr std::int64_t rows_bytes(cache_shape const& s) {
   return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
 }
 
-/// Rows with their budgets for plan(). Checks the budget against the protected tokens.
-template <class Entry, class Layers>
-score_rows plan_rows(frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers, budget const& want,
-                     sharing share) {
-  KVEVICT_EXPECTS(want.layer_count >= 1 && want.layer >= 0 && want.layer < want.layer_count, "plan: layer ", want.layer, " of ",
-                  want.layer_count, "; give budget.layer in [0, budget.layer_count)");
-  KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
-                  "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
-  score_rows out = planning::make_rows(scratch, cache, want.layer);
-  for (std::int32_t b = 0; b < cache.sequences(); ++b) {
-    std::int32_t asked = want.of(b), H = cache.heads();
-    KVEVICT_EXPECTS(asked >= 0, "plan: a budget of ", asked, " tokens for sequence ", b, "; give a count, not a negative number");
-    if (share == sharing::cap && asked == 0) asked = std::numeric_limits<std::int32_t>::max();
-    row* of = out.rows + std::int64_t{b} * H;
-    std::int64_t total = 0;
-    std::int32_t longest = 0;
-    for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
-    bool const cut = share == sharing::cap || (share == sharing::heads ? total > std::int64_t{asked} * H : longest > asked);
-    if (!cut) continue;
-    std::int32_t const front = keep.front(cache.read_only_tokens(b)), back = keep.back(want.of(b), cache.read_only_tokens(b));
-    std::int32_t const ends = std::min(longest, front + back);
-    KVEVICT_EXPECTS(asked >= ends, "plan: a budget of ", asked, " tokens is below the ", ends, " protected tokens of sequence ", b, " (",
-                    front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
-    std::int32_t const budget = longest > asked ? layers(layer_query{asked, ends, longest, want.layer, want.layer_count}) : asked;
-    for (std::int32_t h = 0; h < H; ++h) {
-      planning::protect_ends(scratch, out, std::int64_t{b} * H + h, front, back);
-      of[h].active = share == sharing::cap ? of[h].candidates > 0 : share == sharing::heads ? total > std::int64_t{budget} * H : of[h].tokens > budget;
-      of[h].budget = !of[h].active ? of[h].tokens : share == sharing::cap ? std::min(budget, of[h].tokens) : budget;
-    }
-  }
-  return out;
-}
-
 /// How many new rows sequence b hands in, of attention or of hidden states.
-template <class Evidence> std::int32_t new_rows(Evidence const& e, std::int32_t b) {
+template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
   if constexpr (has<Evidence, facts::features>) return e.input.rows(b);
   else return e.attention.rows(b);
 }
-/// The same of all sequences, which hand in equally many rows of attention; 0 for an empty batch.
-template <class Evidence> std::int32_t new_rows(Evidence const& e) { return e.cache.sequences() == 0 ? 0 : new_rows(e, 0); }
 
 namespace planning {
 
 /// Rows of attention are folded one step at a time, all sequences together; hidden states may be as many as there are.
 template <class Evidence> void expect_new_rows(Evidence const& e, std::int32_t b, std::int32_t tokens) {
-  std::int32_t const rows = new_rows(e, b);
+  std::int32_t const rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
     KVEVICT_EXPECTS(rows == 0 || e.attention.positions != nullptr,
                     "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-    KVEVICT_EXPECTS(rows == new_rows(e), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", new_rows(e),
+    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", rows_of(e, 0),
                     "; observe prompts and steps in separate calls");
     KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
   }
@@ -127,25 +94,47 @@ template <class Evidence> void expect_new_rows(Evidence const& e, std::int32_t b
 
 }  // namespace planning
 
-/// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
-template <class Evidence, class Layers>
-score_rows observe_rows(frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
-  score_rows out = planning::make_rows(scratch, e.cache, want.layer);
-  for (std::int64_t r = 0; r < out.count(); ++r) {
-    row& it = out.rows[r];
-    std::int32_t const ends = keep.front(0) + keep.back(want.of(it.sequence), 0);
-    planning::expect_new_rows(e, it.sequence, it.tokens);
-    planning::protect_ends(scratch, out, r, 0, new_rows(e, it.sequence));
-    it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
-    it.first = out.positions == nullptr ? 0 : std::numeric_limits<std::int32_t>::min();
-    it.last = out.positions == nullptr ? it.tokens : std::numeric_limits<std::int32_t>::max();
-    it.budget = want.of(it.sequence);
-    if (it.tokens > it.budget) it.budget = layers(layer_query{it.budget, std::min(ends, it.budget), it.tokens, want.layer, want.layer_count});
-    it.candidates = it.tokens;
-    it.active = true;
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// Rows with their budgets for plan(). Checks the budget against the protected tokens.
+template <class Entry, class Layers>
+score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
+                  budget const& want, sharing share) {
+  score_rows out = planning::make_rows(scratch, cache, want.layer);
+  std::int32_t const H = cache.heads();
+  for (std::int32_t b = 0; b < cache.sequences(); ++b) {
+    row* const of = out.rows + std::int64_t{b} * H;
+    std::int64_t total = 0;
+    std::int32_t longest = 0;
+    for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
+    auto const p = planning::plan_sequence(keep, layers, want, share, b, H, total, longest, cache.read_only_tokens(b));
+    planning::expect_budget(p, b);
+    for (std::int32_t h = 0; p.cut && h < H; ++h) {
+      planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
+      planning::take_budget(of[h], p, share, H);
+    }
   }
   return out;
 }
 
+/// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
+template <class Evidence, class Layers>
+score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
+  score_rows out = planning::make_rows(scratch, e.cache, want.layer);
+  for (std::int64_t r = 0; r < out.count(); ++r) {
+    row& it = out.rows[r];
+    planning::expect_new_rows(e, it.sequence, it.tokens);
+    planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
+    planning::observe_all(it, out.positions != nullptr, keep, layers, want);
+  }
+  return out;
+}
+
+/// The rows of attention that every sequence hands in; 0 for an empty batch.
+template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) { return e.cache.sequences() == 0 ? 0 : rows_of(e, 0); }
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
 }  // namespace v0
 }  // namespace kvevict

@@ -5,24 +5,21 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace v0 {
 namespace contract {
 
-/// Checks that queries and softmax rows share.
-template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
-  std::int32_t const B = cache.sequences();
-  KVEVICT_EXPECTS(B == 0 || (r.row_begin != nullptr && (data != nullptr || r.row_begin[0] == r.row_begin[B])),
+/// What needs no look at the data, and every context checks.
+template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
+  KVEVICT_EXPECTS(cache.sequences() == 0 || r.row_begin != nullptr,
                   "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
-  for (std::int32_t b = 0; b < B; ++b)
-    KVEVICT_EXPECTS(r.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
 }
-
-template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) {
-  check_rows(cache, q, q.data);
+template <class Entry> void check_shape(layer_view<Entry> const& cache, query_rows const& q) {
+  check_heads(cache, q);
   component const* k = cache.find(role::k);
   KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
   KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type), "; f32, f16 and bf16 can be read");
@@ -31,6 +28,22 @@ template <class Entry> void check(layer_view<Entry> const& cache, query_rows con
   KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
+template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) { check_heads(cache, a); }
+template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
+  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
+                  "(B+1) offsets");
+}
+
+/// Checks that queries and softmax rows share.
+template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
+  std::int32_t const B = cache.sequences();
+  KVEVICT_EXPECTS(B == 0 || data != nullptr || r.row_begin[0] == r.row_begin[B],
+                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+  for (std::int32_t b = 0; b < B; ++b)
+    KVEVICT_EXPECTS(r.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
+}
+
+template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q, q.data); }
 
 template <class Entry> void check(layer_view<Entry> const& cache, attention_rows const& a) {
   check_rows(cache, a, a.weights);
@@ -42,23 +55,37 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
 
 /// The kernel checks the rest, against the gate.
 template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
-                  "(B+1) offsets");
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     KVEVICT_EXPECTS(x.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
 }
 
 }  // namespace contract
 
-/// Raises contract_violation unless the cache is sound and the rows fit it.
-template <class View, class... Facts> void validate(evidence<View, Facts...> const& e, arena& scratch) {
-  validate(e.cache, scratch);
-  if constexpr (has_attention<evidence<View, Facts...>>) contract::check(e.cache, e.attention);
-  if constexpr (has<evidence<View, Facts...>, facts::features>) contract::check(e.cache, e.input);
-  if constexpr (has<evidence<View, Facts...>, facts::state>)
+/// Evidence as far as it can be checked without reading arrays.
+template <class View, class... Facts> void validate_shape(evidence<View, Facts...> const& e) {
+  using all = evidence<View, Facts...>;
+  if constexpr (has_attention<all>) contract::check_shape(e.cache, e.attention);
+  if constexpr (has<all, facts::features>) contract::check_shape(e.cache, e.input);
+  if constexpr (has<all, facts::state>)
     KVEVICT_EXPECTS(e.cache.find(role::state) != nullptr,
                     "evidence: remembered(cache) without a role::state component; add the one that observe fills: cache.with(state)");
 }
 
+/// Raises contract_violation unless the cache is sound and the rows fit it.
+template <class View, class... Facts> void validate(evidence<View, Facts...> const& e, arena& scratch) {
+  using all = evidence<View, Facts...>;
+  validate(e.cache, scratch);
+  validate_shape(e);
+  if constexpr (has_attention<all>) contract::check(e.cache, e.attention);
+  if constexpr (has<all, facts::features>) contract::check(e.cache, e.input);
+}
+
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) { v0::validate(e, ctx.scratch()); }
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
 }  // namespace v0
 }  // namespace kvevict

@@ -31,46 +31,53 @@ struct adaptive {
   float const* head_weights = nullptr;  // (H), or null
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.kv_heads * 4) + scratch_step(3 * 8 * s.kv_heads) + kernels::count_best.bytes(ctx, s);
+    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_head * 8) + kernels::count_best.bytes(ctx, s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "adaptive: floor_permille is ", floor_permille,
                     "; it is α in thousandths, 0 to 1000");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template take<std::int32_t>(rows.heads);    // (H)
-    auto* integers = scratch.template take<std::int64_t>(3 * rows.heads);  // numerators, caps, shares
-    for (std::int32_t b = 0; b < rows.sequences; ++b) {
-      slice<row> const of{rows.rows + std::int64_t{b} * rows.heads, rows.heads};
-      if (of.empty() || !of[0].active) continue;
-      std::int64_t const pooled = contract::pooled_quota(rows, b);
-      kernels::count_best(ctx, rows, b, best_of{pooled, 0, head_weights}, counts);
-      if (round == rounding::exact) allocate(of, counts, pooled, integers);
-      else allocate_as_authors(of, counts);
-    }
+    auto* counts = scratch.template take<std::int32_t>(rows.count());                      // (B·H)
+    auto* integers = scratch.template take<std::int64_t>(rows.count() * integers_a_head);  // (B, 3, H)
+    kernels::count_pooled(ctx, rows, pooled_best{0, head_weights}, counts);
+    kernels::each_sequence(ctx, rows, division{floor_permille, round, counts, integers});
   }
 
  private:
-  void allocate(slice<row> of, std::int32_t const* counts, std::int64_t pooled, std::int64_t* integers) const {
-    std::int64_t const n = of.size;
-    std::int64_t *numerators = integers, *caps = integers + n, *shares = integers + 2 * n;
-    for (std::int64_t h = 0; h < n; ++h) {
-      numerators[h] = (1000 - floor_permille) * n * counts[h] + floor_permille * pooled;
-      caps[h] = of[h].candidates;
-    }
-    apportion(numerators, 1000 * n, caps, n, pooled, shares);
-    for (std::int64_t h = 0; h < n; ++h) of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(shares[h]);
-  }
+  static constexpr std::int64_t integers_a_head = 3;  // numerators, caps, shares
 
-  void allocate_as_authors(slice<row> of, std::int32_t const* counts) const {
-    for (std::int64_t h = 0; h < of.size; ++h) {
-      std::int64_t const floor = std::int64_t{floor_permille} * of[h].quota() / 1000;
-      std::int64_t const x = (1000 - floor_permille) * std::int64_t{counts[h]} + 1000 * floor, whole = x / 1000, part = x % 1000;
-      std::int64_t const rounded = whole + (part > 500 || (part == 500 && whole % 2 != 0) ? 1 : 0);
-      std::int64_t const share = rounded < of[h].candidates ? rounded : of[h].candidates;
-      of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(share);
+  struct division {
+    std::int32_t floor_permille;
+    rounding round;
+    std::int32_t const* counts;
+    std::int64_t* integers;
+
+    constexpr void operator()(slice<row> of, std::int64_t b) const {
+      if (of.empty() || !of[0].active) return;
+      if (round == rounding::exact) exact(of, counts + b * of.size, integers + b * of.size * integers_a_head);
+      else as_authors(of, counts + b * of.size);
     }
-  }
+    constexpr void exact(slice<row> of, std::int32_t const* count, std::int64_t* numerators) const {
+      std::int64_t const n = of.size, pooled = pooled_quota(of);
+      std::int64_t *caps = numerators + n, *shares = numerators + 2 * n;
+      for (std::int64_t h = 0; h < n; ++h) {
+        numerators[h] = (1000 - floor_permille) * n * count[h] + floor_permille * pooled;
+        caps[h] = of[h].candidates;
+      }
+      apportion(numerators, 1000 * n, caps, n, pooled, shares);
+      for (std::int64_t h = 0; h < n; ++h) of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(shares[h]);
+    }
+    constexpr void as_authors(slice<row> of, std::int32_t const* count) const {
+      for (std::int64_t h = 0; h < of.size; ++h) {
+        std::int64_t const floor = std::int64_t{floor_permille} * of[h].quota() / 1000;
+        std::int64_t const x = (1000 - floor_permille) * std::int64_t{count[h]} + 1000 * floor, whole = x / 1000, part = x % 1000;
+        std::int64_t const rounded = whole + (part > 500 || (part == 500 && whole % 2 != 0) ? 1 : 0);
+        std::int64_t const share = rounded < of[h].candidates ? rounded : of[h].candidates;
+        of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(share);
+      }
+    }
+  };
 };
 
 }  // namespace heads

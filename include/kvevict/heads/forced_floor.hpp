@@ -21,22 +21,25 @@ struct forced_floor {
   std::int32_t floor_permille = 200;
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.kv_heads * 4) + kernels::count_best.bytes(ctx, s);
+    return scratch_step(s.rows() * 4) + kernels::count_best.bytes(ctx, s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "forced_floor: floor_permille is ", floor_permille,
                     "; it is α in thousandths, 0 to 1000");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template take<std::int32_t>(rows.heads);  // (H)
-    for (std::int32_t b = 0; b < rows.sequences; ++b) {
-      slice<row> const of{rows.rows + std::int64_t{b} * rows.heads, rows.heads};
-      if (of.empty() || !of[0].active) continue;
-      std::int64_t const pooled = contract::pooled_quota(rows, b), forced = floor_permille * (pooled / of.size) / 1000;
-      kernels::count_best(ctx, rows, b, best_of{pooled, static_cast<std::int32_t>(forced), nullptr}, counts);
-      for (std::int64_t h = 0; h < of.size; ++h) of[h].budget = of[h].protected_tokens() + counts[h];
-    }
+    auto* counts = scratch.template take<std::int32_t>(rows.count());  // (B·H)
+    kernels::count_pooled(ctx, rows, pooled_best{floor_permille, nullptr}, counts);
+    kernels::each_sequence(ctx, rows, division{counts});
   }
+
+ private:
+  struct division {
+    std::int32_t const* counts;
+    constexpr void operator()(slice<row> of, std::int64_t b) const {
+      for (std::int64_t h = 0; h < of.size && of[0].active; ++h) of[h].budget = of[h].protected_tokens() + counts[b * of.size + h];
+    }
+  };
 };
 
 }  // namespace heads

@@ -18,15 +18,5 @@ struct uniform {
 
 }  // namespace heads
 
-namespace contract {
-
-/// Σ over the heads of sequence b of budget − protected: the tokens that its scores compete for.
-inline std::int64_t pooled_quota(score_rows const& rows, std::int32_t b) {
-  std::int64_t sum = 0;
-  for (std::int32_t h = 0; h < rows.heads; ++h) sum += rows.rows[std::int64_t{b} * rows.heads + h].quota();
-  return sum;
-}
-
-}  // namespace contract
 }  // namespace v0
 }  // namespace kvevict

@@ -35,13 +35,24 @@ struct threshold {
     frame scratch(ctx.scratch());
     auto* counts = scratch.template take<std::int32_t>(rows.count());  // (B·H)
     kernels::count_above(ctx, rows, value, counts);
-    for (std::int64_t r = 0; r < rows.count(); ++r) {
-      row& it = rows.rows[r];
-      if (!it.active) continue;
-      std::int32_t const wanted = value == 0 ? it.candidates : std::min(std::max(counts[r], floor), it.candidates);
-      it.budget = it.protected_tokens() + std::min(wanted, it.quota());
-    }
+    kernels::each_sequence(ctx, rows, division{value == 0, floor, counts});
   }
+
+ private:
+  struct division {
+    bool all;
+    std::int32_t floor;
+    std::int32_t const* counts;
+
+    constexpr void operator()(slice<row> of, std::int64_t b) const {
+      for (std::int64_t h = 0; h < of.size; ++h) {
+        row& it = of[h];
+        if (!it.active) continue;
+        std::int32_t const wanted = all ? it.candidates : std::min(std::max(counts[b * of.size + h], floor), it.candidates);
+        it.budget = it.protected_tokens() + std::min(wanted, it.quota());
+      }
+    }
+  };
 };
 
 }  // namespace heads

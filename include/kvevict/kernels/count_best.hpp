@@ -178,6 +178,17 @@ inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t 
   }
 }
 
+/// count_best of every sequence that is cut, for what its heads may keep together; the counts of the others are 0.
+inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
+  std::fill_n(counts, s.count(), 0);
+  for (std::int32_t b = 0; b < s.sequences && s.heads > 0; ++b) {
+    slice<row> const of{s.rows + std::int64_t{b} * s.heads, s.heads};
+    if (!of[0].active) continue;
+    std::int64_t const pooled = pooled_quota(of), forced = what.forced_permille * (pooled / of.size) / 1000;
+    kernel(count_best_tag{}, ctx, s, b, best_of{pooled, static_cast<std::int32_t>(forced), what.weights}, counts + std::int64_t{b} * s.heads);
+  }
+}
+
 }  // namespace KVEVICT_ISA
 }  // namespace kernels
 }  // namespace v0

@@ -26,6 +26,19 @@ inline void kernel(gate_tag, host& ctx, gate_weights const& w, feature_rows cons
   gate_pass(ctx, w, in, sees, sequences, heads, p).run();
 }
 
+inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows const& out) {
+  for (std::int64_t r = 0; r < out.count(); ++r)
+    KVEVICT_EXPECTS(!out.rows[r].active || (out.positions == nullptr && in.rows(out.rows[r].sequence) == out.rows[r].tokens),
+                    "gate: sequence ", out.rows[r].sequence, " hands in ", in.rows(out.rows[r].sequence), " hidden states for ",
+                    out.rows[r].tokens, " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+  for (std::int32_t b = 0; b < out.sequences && in.memory.rows != nullptr && in.memory.tokens != nullptr; ++b)
+    KVEVICT_EXPECTS(in.memory.tokens[b] == 0, "gate: the memory already holds ", in.memory.tokens[b], " tokens of sequence ", b,
+                    ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt without the memory");
+}
+inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
+  return std::int64_t{in.row_begin[sequences]} - in.row_begin[0];
+}
+
 /// p (T,H) into the scores of the newest tokens of every active row, in order. No scratch.
 inline void kernel(put_rows_tag, host& ctx, feature_rows const& in, float const* p, score_rows const& out) {
   ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {

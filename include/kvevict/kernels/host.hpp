@@ -6,9 +6,11 @@
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_above.hpp>
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/move_rows.hpp>
 #include <kvevict/kernels/multiply_by_share.hpp>
+#include <kvevict/kernels/newest_sums.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/select_best.hpp>

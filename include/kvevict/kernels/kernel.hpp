@@ -67,35 +67,66 @@ struct best_of {
   float const* weights = nullptr;
 };
 
+/// The same for all sequences at once: each asks for the quotas of its heads together, and ⌊forced_permille/1000 of their mean⌋ tokens
+/// of every head come first.
+struct pooled_best {
+  std::int32_t forced_permille = 0;
+  float const* weights = nullptr;
+};
+
+/// Which tokens are pooled: those before the recent window, or all.
+enum class pool_range : std::uint8_t { evictable, all };
+
 /// What a token of a gate reads: earlier tokens and itself, or the complete prompt.
 enum class gate_mask : std::uint8_t { causal, bidirectional };
 
 enum class folding : std::uint8_t { add, assign };
 enum class fresh : std::uint8_t { kept, zeroed };
 
-/// How a row of weights enters the per-slot state: added to or assigned to one column (`columns[b]`, or column 0), after the state of
-/// tokens that have just arrived is zeroed (a page's memory may be an evicted token's).
+/// Which column of a ring a row of attention belongs to: its position modulo the width. Without positions: column 0.
+struct ring {
+  std::int32_t const* positions = nullptr;  // (T)
+  std::int32_t const* row_begin = nullptr;  // (B + 1)
+  std::int32_t skip = 0;                    // rows that are newer
+  std::int32_t width = 1;
+
+  constexpr std::int32_t column(std::int32_t b) const { return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - skip] % width; }
+};
+
+/// How a row of weights enters the per-slot state: added to or assigned to one column, after the state of tokens that have just arrived
+/// is zeroed (a page's memory may be an evicted token's).
 struct fold_options {
   folding how = folding::add;
   fresh forget = fresh::zeroed;
-  std::int32_t const* columns = nullptr;  // (B)
+  ring columns{};
 };
 
 namespace kernels {
 
 template <class Tag, class Context> inline constexpr bool missing_kernel = false;
 
+KVEVICT_KERNEL(validate);        // (ctx, evidence): raises unless the cache is sound and the rows fit it
+KVEVICT_KERNEL(plan_rows);       // (ctx, frame&, view, protect, layers, budget, sharing) → score_rows: what plan() works on
+KVEVICT_KERNEL(observe_rows);    // (ctx, frame&, evidence, protect, layers, budget) → score_rows: what observe() works on
+KVEVICT_KERNEL(new_rows);        // (ctx, evidence) → rows of attention that every sequence hands in
+KVEVICT_KERNEL(read_scores);     // (ctx, score_rows, std::vector<float>&): to the host, rows that are not active as zeros
 KVEVICT_KERNEL(window_scores);   // (ctx, view, query_rows, window_options, score_rows): attention of the window to each token
 KVEVICT_KERNEL(column_sums);     // (ctx, view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
+KVEVICT_KERNEL(newest_sums);     // (ctx, view, query_rows, window_options, score_rows): window_scores of rows that may be all there are
 KVEVICT_KERNEL(squared_norms);   // (ctx, view, component, score_rows): ‖row‖² of every token
 KVEVICT_KERNEL(multiply_by_share);  // (ctx, score_rows share, score_rows): each row times share ÷ its maximum
-KVEVICT_KERNEL(pool);            // (ctx, pool_options, score_rows): in place over the tokens before the recent window
+KVEVICT_KERNEL(pool);            // (ctx, pool_options, [pool_range,] score_rows): in place
 KVEVICT_KERNEL(require_finite);  // (ctx, score_rows): raises when an evictable token of an active row is not finite
 KVEVICT_KERNEL(select_best);     // (ctx, score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(count_best);      // (ctx, score_rows, sequence, best_of, std::int32_t* counts (H))
+KVEVICT_KERNEL(count_pooled);    // (ctx, score_rows, pooled_best, std::int32_t* counts (B·H)): the same for every sequence and its pooled quota
+KVEVICT_KERNEL(each_token);      // (ctx, score_rows, f): f(row, token, score&) for all tokens of active rows; f is constexpr
+KVEVICT_KERNEL(each_sequence);   // (ctx, score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
 KVEVICT_KERNEL(sum_state);       // (ctx, view, component, score_rows): Σ of the floats that each slot's state holds
 KVEVICT_KERNEL(fold_state);      // (ctx, view, component, fold_options, score_rows): a row of weights into each slot's state
 KVEVICT_KERNEL(gate);            // (ctx, gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H)): keep probabilities
+KVEVICT_KERNEL(expect_prompt);   // (ctx, feature_rows, score_rows): raises unless the rows are those of the whole cache, in order
+KVEVICT_KERNEL(most_rows);       // (ctx, feature_rows, sequences) → at least as many as all sequences hand in together
 KVEVICT_KERNEL(put_rows);        // (ctx, feature_rows, float const* p (T,H), score_rows): p into the scores of the newest tokens
 KVEVICT_KERNEL(count_above);     // (ctx, score_rows, float threshold, std::int32_t* counts (B·H))
 KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component

@@ -43,7 +43,7 @@ constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::
   return concurrency * padded(pool_row_floats(tokens, width) * 4, 64);
 }
 
-/// Pools tokens [0, last) of every active row in place.
+/// Pools tokens [0, last) of every active row in place, or all its tokens.
 ///
 ///   max      s'(j) = max over |i − j| ≤ width/2 of s(i)          tokens outside count as −∞
 ///   average  s'(j) = 1/width · Σ over |i − j| ≤ width/2 of s(i)  tokens outside count as 0, the divisor stays
@@ -51,22 +51,23 @@ constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::
 /// Shapes   scores (B·H rows, N) float.
 /// Cost     width loads a token, one pass; scratch: one row per worker (pool_bytes).
 /// Errors   contract_violation if the width is even or below 1, or rows are scattered. A score that is not finite gives NaN.
-inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) {
+inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range, score_rows const& out) {
   expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
                   "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, "
                   "or set the width to 1");
   if (o.width == 1) return;
+  auto const size = [&](std::int64_t r) { return range == pool_range::all ? out.rows[r].tokens : out.rows[r].last; };
   std::int64_t longest = 0;
-  for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].last);
+  for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, size(r));
   kvevict::frame f(ctx.scratch());
   std::int64_t const share = padded(pool_row_floats(longest, o.width), 16);
   float* const copies = f.take<float>(share * ctx.concurrency());
   ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t slot) {
-    row const& row = out.rows[r];
-    if (row.active) pool_row(o, out.values + out.begin[r], row.last, copies + slot * share);
+    if (out.rows[r].active) pool_row(o, out.values + out.begin[r], size(r), copies + slot * share);
   }, out.begin[out.count()] * o.width / 8);
 }
+inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) { kernel(pool_tag{}, ctx, o, pool_range::evictable, out); }
 
 }  // namespace KVEVICT_ISA
 }  // namespace kernels

@@ -38,7 +38,7 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
   ctx.for_each(from.count(), [&](std::int64_t r, std::int32_t) {
     row const& in = from.rows[r];
     if (!in.active) return;
-    std::int64_t const column = fold.columns == nullptr ? 0 : fold.columns[in.sequence];
+    std::int64_t const column = fold.columns.column(in.sequence);
     for (std::int32_t j = 0; j < in.tokens; ++j) {
       float* s = &element<float>(view, state, in.sequence, in.head, j);
       if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) std::fill_n(s, width, 0.0f);

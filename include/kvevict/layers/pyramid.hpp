@@ -24,8 +24,9 @@ struct pyramid {
   std::int32_t beta = 20;
   rounding round = rounding::exact;
 
+  void validate() const { KVEVICT_EXPECTS(beta >= 1, "pyramid: beta is ", beta, "; the paper uses 20, 1 makes all layers equal"); }
+
   constexpr std::int32_t operator()(layer_query const& q) const {
-    KVEVICT_EXPECTS(beta >= 1, "pyramid: beta is ", beta, "; the paper uses 20, 1 makes all layers equal");
     std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens, n = q.layer_count;
     if (n == 1) return q.tokens_per_head;
     std::int64_t const evictable = round == rounding::exact ? line(base, room, q.layer, n) : authors(base, room, q.layer, n);

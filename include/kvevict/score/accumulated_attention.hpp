@@ -37,7 +37,10 @@ struct accumulated_attention {
                   "softmax rows and no state; use prompt(cache, queries) of all tokens, or observe(...) and remembered(cache)");
     if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     else kernels::column_sums(ctx, e.cache, e.attention, group, out);
-    if (norm == column_norm::rows_that_see) divide(out);
+    if (norm == column_norm::none) return;
+    KVEVICT_EXPECTS(out.positions == nullptr, "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
+                    "use stable compaction or column_norm::none");
+    kernels::each_token(ctx, out, divide{});
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
@@ -48,26 +51,15 @@ struct accumulated_attention {
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
     static_assert(has_attention<Evidence>, "accumulated_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
-    window_options options{new_rows, row_reduce::sum, group};
-    if (is_whole_prompt(work, new_rows)) kernels::column_sums(ctx, e.cache, e.attention, group, work);
-    else kernels::window_scores(ctx, e.cache, e.attention, options, work);
+    kernels::newest_sums(ctx, e.cache, e.attention, window_options{new_rows, row_reduce::sum, group}, work);
     kernels::require_finite(ctx, work);
     kernels::fold_state(ctx, e.cache, state, fold_options{}, work);
   }
 
  private:
-  static bool is_whole_prompt(score_rows const& work, std::int32_t new_rows) {
-    for (std::int64_t r = 0; r < work.count(); ++r)
-      if (work.rows[r].tokens > new_rows) return false;
-    return work.positions == nullptr;
-  }
-  static void divide(score_rows const& out) {
-    KVEVICT_EXPECTS(out.positions == nullptr, "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
-                    "use stable compaction or column_norm::none");
-    for (std::int64_t r = 0; r < out.count(); ++r)
-      if (row const& in = out.rows[r]; in.active)
-        for (std::int32_t j = 0; j < in.tokens; ++j) out.scores(r)[j] /= static_cast<float>(in.tokens - j);
-  }
+  struct divide {
+    constexpr void operator()(row const& in, std::int64_t j, float& x) const { x /= static_cast<float>(in.tokens - j); }
+  };
 };
 
 }  // namespace score

@@ -33,13 +33,7 @@ struct gate {
     if constexpr (has<Evidence, facts::state>) {
       kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     } else {
-      for (std::int64_t r = 0; r < out.count(); ++r)
-        KVEVICT_EXPECTS(!out.rows[r].active || (out.positions == nullptr && e.input.rows(out.rows[r].sequence) == out.rows[r].tokens),
-                        "gate: sequence ", out.rows[r].sequence, " hands in ", e.input.rows(out.rows[r].sequence), " hidden states for ",
-                        out.rows[r].tokens, " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
-      for (std::int32_t b = 0; b < out.sequences && e.input.memory.rows != nullptr && e.input.memory.tokens != nullptr; ++b)
-        KVEVICT_EXPECTS(e.input.memory.tokens[b] == 0, "gate: the memory already holds ", e.input.memory.tokens[b], " tokens of sequence ", b,
-                        ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt without the memory");
+      kernels::expect_prompt(ctx, e.input, out);
       probabilities(ctx, e, out);
     }
   }
@@ -61,7 +55,7 @@ struct gate {
   template <class Context, class Evidence> void probabilities(Context& ctx, Evidence const& e, score_rows& out) const {
     if (out.count() == 0) return;
     frame scratch(ctx.scratch());
-    auto* p = scratch.template take<float>(std::int64_t{e.input.row_begin[out.sequences] - e.input.row_begin[0]} * out.heads);  // (T,H)
+    auto* p = scratch.template take<float>(kernels::most_rows(ctx, e.input, out.sequences) * out.heads);  // (T,H)
     kernels::gate(ctx, weights, e.input, sees, out.sequences, out.heads, p);
     kernels::put_rows(ctx, e.input, p, out);
   }

@@ -38,24 +38,22 @@ struct recent_attention {
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.sequences * 4) + kernels::window_scores.bytes(ctx, s, window(rows));
+    return kernels::window_scores.bytes(ctx, s, window(rows));
   }
 
   /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
     static_assert(has_attention<Evidence>, "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
-    std::int32_t const last = new_rows < rows ? new_rows : rows, B = work.sequences;
+    std::int32_t const last = new_rows < rows ? new_rows : rows;
     kernels::window_scores(ctx, e.cache, e.attention, window(last), work);  // raises here, before the first row is written
     kernels::require_finite(ctx, work);
-    frame scratch(ctx.scratch());
-    auto* columns = scratch.template take<std::int32_t>(B);  // (B)
-    for (std::int32_t i = last - 1; i >= 0; --i) {            // i newest rows are left out
+    for (std::int32_t i = last - 1; i >= 0; --i) {  // i newest rows are left out
       window_options one = window(1);
       one.skip = i;
       if (last > 1) kernels::window_scores(ctx, e.cache, e.attention, one, work);
-      for (std::int32_t b = 0; b < B; ++b) columns[b] = e.attention.positions[e.attention.row_begin[b + 1] - 1 - i] % rows;
-      kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, columns}, work);
+      ring const column{e.attention.positions, e.attention.row_begin, i, rows};
+      kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, column}, work);
     }
   }
 

@@ -38,17 +38,15 @@ template <class Inner> struct value_prior {
     KVEVICT_EXPECTS(v != nullptr, "value_prior: the cache has no V component; add it to the view");
     inner(ctx, e, out);
     frame scratch(ctx.scratch());
-    score_rows gamma = out;  // the same rows, pooled over all tokens
-    gamma.rows = scratch.template take<row>(out.count());
-    gamma.values = scratch.template take<float>(out.begin[out.count()]);
-    for (std::int64_t r = 0; r < out.count(); ++r) (gamma.rows[r] = out.rows[r]).last = out.rows[r].tokens;
+    score_rows gamma = out;  // the same rows
+    gamma.values = scratch.template take<float>(out.total_floats);
     kernels::squared_norms(ctx, e.cache, *v, gamma);
-    kernels::pool(ctx, pool, gamma);
+    kernels::pool(ctx, pool, pool_range::all, gamma);
     kernels::multiply_by_share(ctx, gamma, out);
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    std::int64_t const own = scratch_step(s.rows() * std::int64_t{sizeof(row)}) + scratch_step(s.rows() * s.tokens * 4);
+    std::int64_t const own = scratch_step(s.rows() * s.tokens * 4);
     return std::max(inner.workspace_bytes(ctx, s), own + kernels::pool.bytes(ctx, s, pool));
   }
 

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a plan does to a sequence and its rows: decided here once, for every context.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/evidence/budget.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (0: none) on rows that are scored in any case.
+enum class sharing : std::uint8_t { none, heads, cap };
+
+namespace planning {
+
+/// What a plan does to one sequence, from its lengths alone. Shared by all contexts.
+struct sequence_plan {
+  enum class fault : std::uint8_t { none, negative_budget, budget_below_protected };
+
+  std::int32_t asked, front, back, ends, budget;
+  std::int64_t total;  // tokens of all heads
+  bool cut;
+  fault wrong;
+};
+
+template <class Layers>
+constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers, budget const& want, sharing share, std::int32_t b,
+                                      std::int32_t heads, std::int64_t total, std::int32_t longest, std::int32_t read_only) {
+  sequence_plan p{want.of(b), 0, 0, 0, 0, total, false, sequence_plan::fault::none};
+  if (p.asked < 0) {
+    p.wrong = sequence_plan::fault::negative_budget;
+    return p;
+  }
+  if (share == sharing::cap && p.asked == 0) p.asked = std::numeric_limits<std::int32_t>::max();
+  p.cut = share == sharing::cap || (share == sharing::heads ? total > std::int64_t{p.asked} * heads : longest > p.asked);
+  if (!p.cut) return p;
+  p.front = keep.front(read_only), p.back = keep.back(want.of(b), read_only);
+  p.ends = std::min(longest, p.front + p.back);
+  if (p.asked < p.ends) p.wrong = sequence_plan::fault::budget_below_protected;
+  else p.budget = longest > p.asked ? layers(layer_query{p.asked, p.ends, longest, want.layer, want.layer_count}) : p.asked;
+  return p;
+}
+
+/// The evictable interval of one row in order: all but the `front` first and `back` newest tokens.
+constexpr void protect_ends(row& it, std::int32_t front, std::int32_t back) {
+  it.first = std::min(front, it.tokens);
+  it.last = std::max(it.first, it.tokens - back);
+  it.candidates = it.last - it.first;
+}
+
+/// Whether a row whose interval is known is scored, and its budget.
+constexpr void take_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
+  it.active = share == sharing::cap ? it.candidates > 0 : share == sharing::heads ? p.total > std::int64_t{p.budget} * heads : it.tokens > p.budget;
+  it.budget = !it.active ? it.tokens : share == sharing::cap ? std::min(p.budget, it.tokens) : p.budget;
+}
+
+/// Turns a row whose interval excludes the new tokens into one that observe() folds: all tokens, the new ones known by `fresh`.
+template <class Layers>
+constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers const& layers, budget const& want) {
+  std::int32_t const ends = keep.front(0) + keep.back(want.of(it.sequence), 0);
+  it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
+  it.first = scattered ? std::numeric_limits<std::int32_t>::min() : 0;
+  it.last = scattered ? std::numeric_limits<std::int32_t>::max() : it.tokens;
+  it.budget = want.of(it.sequence);
+  if (it.tokens > it.budget) it.budget = layers(layer_query{it.budget, std::min(ends, it.budget), it.tokens, want.layer, want.layer_count});
+  it.candidates = it.tokens;
+  it.active = true;
+}
+
+inline void expect_request(protect const& keep, budget const& want) {
+  KVEVICT_EXPECTS(want.layer_count >= 1 && want.layer >= 0 && want.layer < want.layer_count, "plan: layer ", want.layer, " of ",
+                  want.layer_count, "; give budget.layer in [0, budget.layer_count)");
+  KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
+                  "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
+}
+template <class Entry> void expect_positions(layer_view<Entry> const& cache) {
+  KVEVICT_EXPECTS(cache.order == row_order::ascending || cache.find(role::position) != nullptr,
+                  "plan: the rows are scattered and the cache has no position component, so recency is unknown; add one (role::position, "
+                  "int32) or compact with compaction::stable");
+}
+
+}  // namespace planning
+
+}  // namespace v0
+}  // namespace kvevict

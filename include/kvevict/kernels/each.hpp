@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Host kernels that call one function per token or per sequence, and the one that reads scores.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace kernels {
+inline namespace KVEVICT_ISA {
+
+/// f(row, token, score&) for all tokens of the active rows. No scratch.
+template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out, F const& f) {
+  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {
+    row const& in = out.rows[r];
+    float* const x = out.values + out.begin[r];
+    for (std::int64_t j = 0; in.active && j < in.tokens; ++j) f(in, j, x[j]);
+  }, 4 * out.total_floats);
+}
+
+/// f(rows of the heads, sequence) for every sequence, one after the other. No scratch.
+template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows, F const& f) {
+  for (std::int32_t b = 0; b < rows.sequences; ++b) f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
+}
+
+inline void kernel(read_scores_tag, host&, score_rows const& from, std::vector<float>& values) {
+  values.assign(from.values, from.values + from.begin[from.count()]);
+  for (std::int64_t r = 0; r < from.count(); ++r)
+    if (!from.rows[r].active) std::fill(values.begin() + from.begin[r], values.begin() + from.begin[r + 1], 0.0f);
+}
+
+}  // namespace KVEVICT_ISA
+}  // namespace kernels
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compaction and replacement on a device: the host's bytes, lengths and pages, in every layout and schedule; and what is refused.
+#include <kvevict/cuda/compact.hpp>
+#include <kvevict/cuda/replace.hpp>
+#include <kvevict/kernels/host.hpp>
+
+#include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/replace.hpp>
+
+#include "simt/device_cache.hpp"
+#include "support/catch.hpp"
+#include "support/keep_sets.hpp"
+
+using namespace simt_test;
+namespace cuda = kvevict::cuda;
+using kvevict::compaction;
+
+namespace {
+
+template <class T> std::vector<T> vector_of(kvevict::slice<T const> s) { return {s.begin(), s.end()}; }
+
+/// Contents of the pages that still belong to rows, which is all that a compaction promises.
+template <class Cache> std::vector<std::byte> kept_bytes(Cache& cache, std::vector<std::vector<std::byte>> const& pool, std::vector<std::int32_t> const& lengths) {
+  auto const before = cache.snapshot();
+  cache.restore(pool);
+  std::vector<std::byte> out;
+  for (auto const& c : cache.view)
+    for (std::int32_t b = 0, r = 0; b < cache.view.sequences(); ++b)
+      for (std::int32_t h = 0; h < cache.view.heads(); ++h, ++r)
+        for (std::int32_t t = 0; t < lengths[static_cast<std::size_t>(r)]; ++t)
+          for (std::int32_t run = 0; run < c.rows.n_runs; ++run) {
+            std::byte const* const p = cache.view.row(c, b, h, t) + run * c.rows.run_stride;
+            out.insert(out.end(), p, p + c.rows.run_bytes);
+          }
+  cache.restore(before);
+  return out;
+}
+
+template <class Entry> void same_compaction(layouts::cache<Entry>& cache, kvevict::keep_set const& keep, compaction mode, std::uint64_t schedule) {
+  scheduled const s(schedule);
+  device_cache<Entry> there(cache);
+  cuda::device ctx(default_stream());
+  cuda::keep_set on_device;
+  on_device.assign(ctx, keep);
+  cuda::compacted<Entry> got;
+  compact(ctx, there.view, on_device, mode, got);
+  CHECK_THROWS_AS(got.freed_pages(), kvevict::contract_violation);
+  got.wait(ctx);
+  auto const pool = there.snapshot(), before = cache.snapshot();
+  kvevict::host host;
+  auto const want = compact(host, cache.view, keep, mode);
+  auto const lengths = vector_of(want.lengths());
+  CHECK(vector_of(got.lengths()) == lengths);
+  CHECK(got.order() == want.order());
+  CHECK(got.bytes_moved() == want.bytes_moved());
+  CHECK(got.freed_pages().size == want.freed_pages().size);
+  if constexpr (!std::is_pointer_v<Entry>) CHECK(vector_of(got.freed_pages()) == vector_of(want.freed_pages()));
+  CHECK(kept_bytes(cache, pool, lengths) == kept_bytes(cache, cache.snapshot(), lengths));
+  cache.restore(before);
+}
+
+layouts::cache_shape small(kvevict::dtype type, std::int32_t page_size) {
+  layouts::cache_shape s;
+  s.lengths = {37, 0, 5, 1}, s.heads = 2, s.head_dim = 16, s.page_size = page_size, s.type = type, s.state_floats = 3;
+  return s;
+}
+
+/// What a device says of a keep set; and the pool is as it was.
+template <class Entry> std::string refused(layouts::cache<Entry>& cache, kvevict::keep_set const& keep) {
+  device_cache<Entry> there(cache);
+  cuda::device ctx(default_stream());
+  cuda::keep_set on_device;
+  on_device.assign(ctx, keep);
+  cuda::compacted<Entry> out;
+  std::string const text = support::refusal([&] {
+    compact(ctx, there.view, on_device, compaction::stable, out);
+    out.wait(ctx);
+  });
+  CHECK(there.snapshot() == cache.snapshot());
+  CHECK_FALSE(out.ok());
+  CHECK(support::refusal([&] { ctx.wait(); }).empty());  // said once
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("a device compacts to the host's bytes, in every layout") {
+  reference::generator random(11);
+  for (auto const type : {kvevict::dtype::f32, kvevict::dtype::bf16})
+    for (std::int32_t const P : {1, 4, 16})
+      layouts::for_each_layout(small(type, P), [&](auto& cache) {
+        for (auto const mode : {compaction::stable, compaction::fill_holes}) {
+          auto const keep = support::random_keep(random, cache.view, cache.per_head());
+          CAPTURE(cache.name(), P, static_cast<int>(mode));
+          same_compaction(cache, keep, mode, random.below(4));
+        }
+      });
+}
+
+TEST_CASE("long rows move batch by batch") {
+  reference::generator random(12);
+  for (auto const layout : {layouts::layout::head_pages, layouts::layout::transposed_v})
+    for (std::uint64_t schedule = 0; schedule < 3; ++schedule) {
+      layouts::cache_shape s;
+      s.lengths = {900, 3000}, s.heads = 1, s.head_dim = 8, s.page_size = 16, s.seed = schedule + 1;
+      layouts::with_layout(layout, s, [&](auto& cache) {
+        for (auto const mode : {compaction::stable, compaction::fill_holes}) {
+          CAPTURE(cache.name(), schedule, static_cast<int>(mode));
+          same_compaction(cache, support::random_keep(random, cache.view, true), mode, schedule);
+        }
+      });
+    }
+}
+
+TEST_CASE("read-only prefixes stay, rows common to all heads move once") {
+  reference::generator random(13);
+  layouts::cache<std::int32_t> cache(layouts::layout::hnd, {.lengths = {23, 40}, .heads = 3, .head_dim = 8, .page_size = 4});
+  std::int32_t const fixed[] = {8, 0};
+  cache.view.read_only = fixed;
+  auto keep = support::random_keep(random, cache.view, false);
+  same_compaction(cache, keep, compaction::stable, 2);
+  std::vector<std::int32_t> common(64 * 4);
+  kvevict::component positions;
+  positions.rows = {cache.buffer(1).data(), 0, cache.view.components[0].rows.page_count, 16, 0, 4, 0, 4, 1};
+  positions.type = kvevict::dtype::i32, positions.what = kvevict::role::indexer;
+  cache.view.components[2] = positions;  // in place of the positions per head
+  std::vector<std::vector<std::int32_t>> rows;
+  for (std::int32_t const n : {23, 40}) rows.insert(rows.end(), 3, support::random_row(random, n, 15, n == 23 ? 8 : 0));
+  same_compaction(cache, support::keep_of(cache.view, rows), compaction::stable, 3);
+  rows[1][14] = rows[1][14] == 22 ? 21 : 22;
+  std::sort(rows[1].begin(), rows[1].end());
+  rows[1].erase(std::unique(rows[1].begin(), rows[1].end()), rows[1].end());
+  if (rows[1].size() == 15) CHECK(refused(cache, support::keep_of(cache.view, rows)).find("heads move different tokens") != std::string::npos);
+}
+
+TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
+  reference::generator random(14);
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
+  auto const keep = support::random_keep(random, cache.view, false);
+  auto const says = [&](kvevict::keep_set const& k, char const* part) {
+    std::string const text = refused(cache, k);
+    INFO(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  auto other = keep;
+  other.lengths[1] = 22;
+  says(other, "planned for 22");
+  other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 3}, {5, 4, 6}, {1, 2, 3}});
+  says(other, "not strictly ascending");
+  other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 23}, {3, 4, 6}, {1, 2, 3}});
+  says(other, "not strictly ascending");
+  other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2}, {3, 4, 6}, {1, 2, 3}});
+  says(other, "share a page table");
+  std::int32_t const fixed[] = {4, 0};
+  cache.view.read_only = fixed;
+  says(support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 3}, {3, 4, 6}, {1, 2, 3}}), "read-only prefix");
+  cache.view.read_only = nullptr;
+  device_cache<std::int32_t> there(cache);
+  cuda::device ctx(default_stream());
+  cuda::keep_set wrong;
+  wrong.resize(ctx, 1, 2, 40);
+  cuda::compacted<std::int32_t> out;
+  CHECK_THROWS_AS(compact(ctx, there.view, wrong, compaction::stable, out), kvevict::contract_violation);
+}
+
+TEST_CASE("a device finds what is wrong with a table, and nothing moves") {
+  reference::generator random(15);
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
+  auto const keep = support::random_keep(random, cache.view, false);
+  auto const says = [&](char const* part) {
+    std::string const text = refused(cache, keep);
+    INFO(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  auto& entries = cache.entries();
+  auto const at = static_cast<std::size_t>(cache.view.pages.seq_stride);
+  std::int32_t const first = entries[0], second = entries[at];
+  entries[0] = 1 << 20;
+  says("which the pool does not have");
+  entries[0] = -1;
+  says("which the pool does not have");
+  entries[0] = second;
+  says("also writes");
+  entries[0] = entries[1];
+  says("also writes");
+  entries[0] = first;
+  cache.lengths()[1] = 41;
+  says("a length of 41");
+  cache.lengths()[1] = -1;
+  says("a length of -1");
+}
+
+TEST_CASE("replacement on a device names the host's slots") {
+  reference::generator random(16);
+  layouts::for_each_layout(small(kvevict::dtype::f32, 4), [&](auto& cache) {
+    using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+    CAPTURE(cache.name());
+    std::vector<std::vector<std::int32_t>> rows;
+    for (std::int32_t b = 0; b < cache.view.sequences(); ++b)
+      for (std::int32_t h = 0; h < cache.view.heads(); ++h) {
+        std::int32_t const n = cache.view.length(b, h);
+        rows.push_back(support::random_row(random, n, std::max(0, b == 2 ? n : n - 1)));
+      }
+    auto const keep = support::keep_of(cache.view, rows);
+    device_cache<entry> there(cache);
+    cuda::device ctx(default_stream());
+    cuda::keep_set on_device_keep;
+    on_device_keep.assign(ctx, keep);
+    on_device<std::int32_t> slots(std::vector<std::int32_t>(rows.size()));
+    replace(ctx, there.view, on_device_keep, slots.data());
+    ctx.wait();
+    kvevict::host host;
+    CHECK(slots.read() == vector_of(replace(host, cache.view, keep).slots()));
+  });
+}

@@ -123,7 +123,7 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns, heads_ = std::max(1, v.heads());
   words_ = rows_ == 0 ? 0 : 2 * rows_ + table_rows_ + 1;
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16, bytes = entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry));
-  if (!ctx.counts_only() && bytes > capacity_) {
+  if (!ctx.is_dry() && bytes > capacity_) {
     if (memory_ != nullptr) release(*stream_, memory_);
     stream_.emplace(ctx.queue());
     memory_ = allocate(ctx.queue(), static_cast<std::size_t>(bytes));

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include <kvevict/core/host.hpp>
 #include <kvevict/cuda/status.hpp>
@@ -12,11 +13,22 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
+/// What a verb would do on a device: its scratch, and its launches in order.
+struct dry_run {
+  struct launched {
+    char const* kernel;  // the compiler's text, which names it
+    extent grid, block;
+    std::size_t shared;
+  };
+  std::size_t scratch_bytes = 0;
+  std::vector<launched> launches;
+};
+
 /// First argument of every verb on a GPU. All memory of views, evidence and keep sets is device memory; kernels are put into the stream
 /// and never waited for.
 ///
-/// Scratch comes from the stream's allocator and only grows; after `reserve(workspace_bytes(…))`, or the second call of a size, no verb
-/// allocates. A context that was given a buffer takes scratch from there alone.
+/// Scratch comes from the stream's allocator and only grows; after `reserve(try_out(…).scratch_bytes)`, or the second call of a size, no
+/// verb allocates. A context that was given a buffer takes scratch from there alone.
 /// Errors   what kernels find wrong stops every later one and is thrown by `wait()`, which resets it; launches raise cuda_error at once.
 class device {
  public:
@@ -38,17 +50,19 @@ class device {
   watched watch() const { return {record_}; }
 
   template <class Kernel> void launch(extent grid, extent block, std::size_t shared, Kernel const& kernel) const {
-    if (volume(grid) != 0 && !memory_.counting) cuda::launch(queue(), grid, block, shared, kernel);
+    if (volume(grid) == 0) return;
+    if (dry_ != nullptr) dry_->launches.push_back({name_of_kernel<Kernel>(), grid, block, shared});
+    else cuda::launch(queue(), grid, block, shared, kernel);
   }
   void copy(void* to, void const* from, std::size_t bytes) const {
-    if (bytes != 0 && !memory_.counting) copy_on_device(queue(), to, from, bytes);
+    if (bytes != 0 && dry_ == nullptr) copy_on_device(queue(), to, from, bytes);
   }
   void zero(void* p, std::size_t bytes) const {
-    if (bytes != 0 && !memory_.counting) fill_bytes(queue(), p, 0, bytes);
+    if (bytes != 0 && dry_ == nullptr) fill_bytes(queue(), p, 0, bytes);
   }
   /// After kernels that may have refused: later ones see it.
   void settle() const { copy(&record_->stop, &record_->code, sizeof record_->code); }
-  bool counts_only() const { return memory_.counting; }
+  bool is_dry() const { return dry_ != nullptr; }
 
   /// Waits for the stream; raises contract_violation if a kernel since the last wait has refused its input. Nothing has been moved then.
   void wait() {
@@ -60,12 +74,14 @@ class device {
     violate(s);
   }
 
-  /// Bytes of scratch that `call(ctx)` takes: the call is made with a context that launches nothing and whose memory does not exist.
-  template <class Call> static std::size_t bytes_of(stream s, Call&& call) {
+  /// What `call(ctx)` would do: the call is made with a context that launches nothing and whose memory does not exist.
+  template <class Call> static dry_run try_out(stream s, Call&& call) {
     device ctx(s, nullptr, 0);
-    ctx.memory_.counting = true;
+    dry_run out;
+    ctx.dry_ = &out, ctx.memory_.dry = true;
     call(ctx);
-    return ctx.scratch_.high_water();
+    out.scratch_bytes = ctx.scratch_.high_water();
+    return out;
   }
 
  private:
@@ -73,22 +89,22 @@ class device {
     stream from;
     std::byte* buffer;
     std::size_t bytes, used = 0;
-    bool counting = false;
+    bool dry = false;
   };
   memory_source source() {
     memory_source s;
     s.self = &memory_;
     s.allocate = [](void* self, std::size_t bytes) -> void* {
       auto& m = *static_cast<memory*>(self);
-      if (m.counting) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
+      if (m.dry) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
       if (m.buffer == nullptr) return cuda::allocate(m.from, bytes);
       KVEVICT_EXPECTS(m.used + bytes <= m.bytes, "device: scratch of ", m.used + bytes, " bytes is needed and the buffer has ", m.bytes,
-                      "; give workspace_bytes(...), and reserve it");
+                      "; give try_out(...).scratch_bytes, and reserve them");
       return m.buffer + (m.used += bytes) - bytes;
     };
     s.release = [](void* self, void* block) {
       auto& m = *static_cast<memory*>(self);
-      if (m.counting) return;
+      if (m.dry) return;
       if (m.buffer == nullptr) cuda::release(m.from, block);
       else m.used = 0;  // the arena gives back all its blocks before it takes one again
     };
@@ -98,6 +114,7 @@ class device {
   memory memory_;
   arena scratch_;
   status* record_ = nullptr;
+  dry_run* dry_ = nullptr;
 };
 
 }  // namespace cuda

@@ -40,7 +40,7 @@ class keep_set {
   void resize(device const& ctx, std::int32_t b, std::int32_t h, std::int64_t most) {
     sequences = b, heads = h, stride = (most + 3) / 4 * 4;
     std::int64_t const words = rows() * (stride + 2);
-    if (!ctx.counts_only() && words > capacity_) {
+    if (!ctx.is_dry() && words > capacity_) {
       if (memory_ != nullptr) release(*stream_, memory_);
       stream_.emplace(ctx.queue());
       memory_ = allocate(ctx.queue(), static_cast<std::size_t>(words) * 4);

@@ -114,6 +114,11 @@ template <class Entry> score_rows take_rows(frame& scratch, layer_view<Entry> co
 }
 inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::int64_t*>(out.begin); }
 inline std::int64_t stride_of(score_rows const& out) { return out.count() == 0 ? 0 : out.total_floats / out.count(); }
+/// A block for a row of that many tokens, `each` a thread: whole warps, at least two.
+constexpr std::uint32_t threads_for(std::int64_t tokens, std::int64_t each) {
+  std::int64_t const warps = (tokens + each * 32 - 1) / (each * 32);
+  return static_cast<std::uint32_t>(std::min<std::int64_t>(std::max<std::int64_t>(warps, 2), 32) * 32);
+}
 constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) { return static_cast<std::uint32_t>((items + each - 1) / each); }
 
 template <class Entry, class Layers>

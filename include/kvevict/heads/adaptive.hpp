@@ -44,7 +44,6 @@ struct adaptive {
     kernels::each_sequence(ctx, rows, division{floor_permille, round, counts, integers});
   }
 
- private:
   static constexpr std::int64_t integers_a_head = 3;  // numerators, caps, shares
 
   struct division {

@@ -33,7 +33,6 @@ struct forced_floor {
     kernels::each_sequence(ctx, rows, division{counts});
   }
 
- private:
   struct division {
     std::int32_t const* counts;
     constexpr void operator()(slice<row> of, std::int64_t b) const {

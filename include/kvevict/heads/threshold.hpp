@@ -38,7 +38,6 @@ struct threshold {
     kernels::each_sequence(ctx, rows, division{value == 0, floor, counts});
   }
 
- private:
   struct division {
     bool all;
     std::int32_t floor;

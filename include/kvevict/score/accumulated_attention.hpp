@@ -56,7 +56,6 @@ struct accumulated_attention {
     kernels::fold_state(ctx, e.cache, state, fold_options{}, work);
   }
 
- private:
   struct divide {
     constexpr void operator()(row const& in, std::int64_t j, float& x) const { x /= static_cast<float>(in.tokens - j); }
   };

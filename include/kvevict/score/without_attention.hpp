@@ -18,7 +18,7 @@ struct none {
     kernels::each_token(ctx, out, zero{});
   }
 
- private:
+  // What a device kernel calls must be public.
   struct zero {
     constexpr void operator()(row const&, std::int64_t, float& x) const { x = 0; }
   };
@@ -32,7 +32,6 @@ struct random {
     kernels::each_token(ctx, out, hash<decltype(e.cache)>{e.cache, seed, out.layer});
   }
 
- private:
   template <class View> struct hash {
     View cache;
     std::uint64_t seed;

@@ -15,7 +15,7 @@ namespace select {
 /// The best scores of each row: score descending, position descending. Exact and linear in N.
 struct best {
   using stage = stages::select;
-  template <class Context> void operator()(Context& ctx, score_rows const& rows, keep_set& out) const {
+  template <class Context, class KeepSet> void operator()(Context& ctx, score_rows const& rows, KeepSet& out) const {
     kernels::select_best(ctx, rows, out);
   }
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best tokens over all heads of every sequence, as counts per head: what head budgets are made of, on a device.
+#pragma once
+
+#include <kvevict/cuda/radix.hpp>
+#include <kvevict/cuda/rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+namespace pooled {
+
+/// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the rank's.
+struct search {
+  std::uint32_t key, rank;
+  std::uint32_t take, equal;  // of the keys that share the digits found so far: how many are in, and how many there are
+  bool active, tied;          // tied: ranks decide
+};
+
+/// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
+struct forced_cut {
+  std::uint32_t key, rank;
+};
+
+/// All that the launches share. Scratch: a histogram per row, a search per sequence, a cut per row.
+struct work {
+  watched watch;
+  score_rows s;
+  pooled_best what;
+  std::uint32_t* histograms;  // (B·H, buckets)
+  search* searches;           // (B)
+  forced_cut* forced;         // (B·H), or null
+  std::int32_t* counts;       // (B·H)
+  std::uint32_t chunks;
+
+  KVEVICT_DEVICE slice<row> heads_of(std::int64_t b) const { return {s.rows + b * s.heads, s.heads}; }
+  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
+  KVEVICT_DEVICE std::uint32_t rank(std::int64_t r, std::int64_t j) const { return radix::key(s.rank(r, j)); }
+  KVEVICT_DEVICE float weighted(std::int64_t r, std::int64_t j) const {
+    float const x = s.values[s.begin[r] + j];
+    return what.weights == nullptr ? x : multiply(x, what.weights[r % s.heads]);
+  }
+  /// The key that is searched for: the weighted score's, beyond all of them when the token is forced in.
+  KVEVICT_DEVICE std::uint32_t key(std::int64_t r, std::int64_t j) const {
+    std::uint32_t const k = radix::key(weighted(r, j));
+    if (forced == nullptr || k < forced[r].key) return k;
+    return k > forced[r].key || rank(r, j) >= forced[r].rank ? ~0u : k;
+  }
+};
+
+/// One block per row: the cut of its forced tokens.
+struct force_kernel {
+  static constexpr int max_threads = 1024;
+  work w;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    KVEVICT_SHARED(t, std::uint32_t, histogram, radix::buckets);
+    KVEVICT_SHARED(t, std::uint32_t, words, 36);
+    std::int64_t const r = t.block().x;
+    row const& it = w.s.rows[r];
+    std::int64_t const wanted = w.forced_of(r / w.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
+    if (!it.active || k == 0) {
+      if (t.rank() == 0) w.forced[r] = {~0u, ~0u};
+      return;
+    }
+    auto const each = [&](auto f) {
+      for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
+        if (w.s.evictable(r, j)) f(j, radix::key(w.weighted(r, j)));
+    };
+    radix::cut const c = radix::best(t, [&](auto f) { each([&](std::int64_t, std::uint32_t key) { f(key); }); }, static_cast<std::uint32_t>(k), histogram, words);
+    std::uint32_t rank = 0;
+    if (c.take < c.equal)
+      rank = radix::best(t, [&](auto f) { each([&](std::int64_t j, std::uint32_t key) { if (key == c.key) f(w.rank(r, j)); }); }, c.take, histogram, words).key;
+    if (t.rank() == 0) w.forced[r] = {c.key, rank};
+  }
+};
+
+/// What each sequence asks for; one thread per sequence.
+struct start_kernel {
+  static constexpr int max_threads = 128;
+  work w;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const b = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    if (b >= w.s.sequences || w.watch.stopped(t)) return;
+    auto const quota = static_cast<std::uint32_t>(pooled_quota(w.heads_of(b)));
+    w.searches[b] = {0, 0, quota, 0, w.heads_of(b)[0].active && quota > 0, false};
+  }
+};
+
+/// One digit's histogram of every row. Grid: (row, 4096 tokens).
+struct histogram_kernel {
+  static constexpr int max_threads = 512;
+  static constexpr std::int64_t chunk = 4096;
+  work w;
+  int digit;
+  bool ranks;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    std::int64_t const r = t.block().x / w.chunks, first = t.block().x % w.chunks * chunk;
+    row const& it = w.s.rows[r];
+    search const f = w.searches[r / w.s.heads];
+    if (!f.active || f.tied != ranks || !it.active || first >= it.tokens) return;
+    KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
+    t.sync_block();
+    radix::digit const d = radix::nth_digit(digit);
+    std::int64_t const last = first + chunk < it.tokens ? first + chunk : it.tokens;
+    for (std::int64_t j = first + t.rank(); j < last; j += t.block_size().x) {
+      if (!w.s.evictable(r, j)) continue;
+      if (!ranks && digit == 0 && (radix::key(w.weighted(r, j)) >= 0xff800000u || radix::key(w.weighted(r, j)) < 0x00800000u))
+        w.watch.refuse(t, fault::weighted_score, it.sequence, it.head);
+      std::uint32_t const key = w.key(r, j);
+      if (ranks && key != f.key) continue;
+      std::uint32_t const x = ranks ? w.rank(r, j) : key;
+      if (d.above(x) == d.above(ranks ? f.rank : f.key)) atomic_add(t, &counts[d.of(x)], 1u);
+    }
+    t.sync_block();
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
+      if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
+  }
+};
+
+/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted.
+struct boundary_kernel {
+  static constexpr int max_threads = 512;
+  work w;
+  int digit;
+  bool ranks;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
+    KVEVICT_SHARED(t, std::uint32_t, words, 36);
+    std::int64_t const b = t.block().x;
+    search f = w.searches[b];
+    if (!f.active || f.tied != ranks) return;
+    std::uint32_t const* const own = w.histograms + b * w.s.heads * radix::buckets;
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
+      totals[i] = 0;
+      for (std::int64_t h = 0; h < w.s.heads; ++h) totals[i] += own[h * radix::buckets + i];
+    }
+    t.sync_block();
+    radix::digit const d = radix::nth_digit(digit);
+    radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
+    (ranks ? f.rank : f.key) |= at.bucket << d.shift;
+    f.take -= at.above, f.equal = at.inside;
+    bool const last = digit == radix::digit_count - 1;
+    for (std::int64_t h = t.warp(); h < w.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
+      std::uint32_t sum = 0;
+      for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size) sum += own[h * radix::buckets + i];
+      for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
+      if (t.lane() == 0) w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(sum);
+    }
+    t.sync_block();
+    if (t.rank() != 0) return;
+    if (last && !ranks && f.take < f.equal) f.tied = true;  // ranks decide which
+    else if (last) {
+      for (std::int64_t h = 0; h < w.s.heads; ++h) {  // what is equal in score and rank: lower heads first
+        std::uint32_t const here = own[h * radix::buckets + at.bucket], in = here < f.take ? here : f.take;
+        w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(in);
+        f.take -= in;
+      }
+      f.active = false;
+    }
+    w.searches[b] = f;
+  }
+};
+
+}  // namespace pooled
+
+/// Of the Σ quota() best evictable tokens of every sequence that is cut: how many lie in each head.
+///
+///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come first
+///
+/// Cost     three reads of the scores, three more where ties are cut; 14 to 15 small launches. Scratch 8 KiB a row.
+/// Errors   fault::weighted_score: a weighted score is not finite.   Positions of a row are distinct.
+inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
+  ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
+  if (s.count() == 0) return;
+  frame scratch(ctx.scratch());
+  auto const rows = static_cast<std::uint32_t>(s.count()), sequences = static_cast<std::uint32_t>(s.sequences);
+  pooled::work const w{ctx.watch(), s, what, scratch.take<std::uint32_t>(s.count() * radix::buckets), scratch.take<pooled::search>(s.sequences),
+                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts,
+                       blocks_for(s.most_tokens, pooled::histogram_kernel::chunk)};
+  if (w.forced != nullptr) ctx.launch({rows}, {threads_for(s.most_tokens, 4)}, 0, pooled::force_kernel{w});
+  ctx.launch({blocks_for(s.sequences, 128)}, {128}, 0, pooled::start_kernel{w});
+  for (bool const ranks : {false, true})
+    for (int digit = 0; digit < radix::digit_count; ++digit) {
+      ctx.zero(w.histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *w.histograms);
+      std::uint32_t const threads = std::min(512u, threads_for(s.most_tokens, 4));
+      ctx.launch({rows * w.chunks}, {threads}, 0, pooled::histogram_kernel{w, digit, ranks});
+      ctx.launch({sequences}, {threads}, 0, pooled::boundary_kernel{w, digit, ranks});
+    }
+  ctx.settle();
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

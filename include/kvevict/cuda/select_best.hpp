@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// From scores to a keep set on a device: the best of every row, in the one total order.
+#pragma once
+
+#include <kvevict/cuda/keep_set.hpp>
+#include <kvevict/cuda/radix.hpp>
+#include <kvevict/cuda/rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order.
+struct select_best_kernel {
+  static constexpr int max_threads = 1024;
+  static constexpr std::uint32_t run = 4;  // neighbouring tokens of a thread
+  watched watch;
+  score_rows s;
+  std::int32_t *tokens, *counts, *lengths;
+  std::int64_t stride;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (watch.stopped(t)) return;
+    KVEVICT_SHARED(t, std::uint32_t, histogram, radix::buckets);
+    KVEVICT_SHARED(t, std::uint32_t, words, 36);
+    std::int64_t const r = t.block().x;
+    view const v{s.rows[r], s.values + s.begin[r], s.positions == nullptr ? nullptr : s.positions + s.begin[r]};
+    std::int32_t const quota = v.it.quota(), kept = v.it.active ? v.it.budget : v.it.tokens;
+    if (t.rank() == 0) lengths[r] = v.it.tokens, counts[r] = kept;
+    std::int32_t* const out = tokens + r * stride;
+    if (kept == v.it.tokens) return write_all(t, v.it.tokens, out);
+    order const o = quota == 0 ? order{~0u, ~0u, ~0u} : find_order(t, v, static_cast<std::uint32_t>(quota), histogram, words);
+    write(t, v, o, out, words);
+  }
+
+ private:
+  struct view {
+    row it;
+    float const* x;
+    std::int32_t const* positions;
+    KVEVICT_DEVICE std::int32_t rank(std::int32_t j) const { return positions == nullptr ? j : positions[j]; }
+    KVEVICT_DEVICE bool evictable(std::int32_t j) const { return rank(j) >= it.first && rank(j) < it.last; }
+  };
+  /// Evictable tokens stay when (score, rank) > (key, rank); of those that equal both, all but the first `dropped`.
+  struct order {
+    std::uint32_t key, rank, dropped;
+  };
+
+  template <class F> KVEVICT_DEVICE static void for_each_evictable(thread& t, view const& v, F f) {
+    for (auto j = static_cast<std::int32_t>(t.rank()); j < v.it.tokens; j += static_cast<std::int32_t>(t.block_size().x))
+      if (v.evictable(j)) f(j);
+  }
+  KVEVICT_DEVICE static order find_order(thread& t, view const& v, std::uint32_t quota, std::uint32_t* histogram, std::uint32_t* words) {
+    radix::cut const c = radix::best(t, [&](auto f) { for_each_evictable(t, v, [&](std::int32_t j) { f(radix::key(v.x[j])); }); }, quota, histogram, words);
+    if (v.positions == nullptr || c.take == c.equal) return {c.key, 0, c.equal - c.take};  // in order, the first ties are the oldest
+    radix::cut const p = radix::best(t, [&](auto f) {
+      for_each_evictable(t, v, [&](std::int32_t j) { if (radix::key(v.x[j]) == c.key) f(radix::key(v.positions[j])); });
+    }, c.take, histogram, words);
+    return {c.key, p.key, p.equal - p.take};
+  }
+
+  KVEVICT_DEVICE static void write_all(thread& t, std::int32_t n, std::int32_t* out) {
+    for (auto j = static_cast<std::int32_t>(t.rank()); j < n; j += static_cast<std::int32_t>(t.block_size().x)) out[j] = j;
+  }
+  KVEVICT_DEVICE void write(thread& t, view const& v, order const& o, std::int32_t* out, std::uint32_t* words) const {
+    std::uint32_t sure = 0, ties = 0;  // before this round
+    for (std::int32_t first = 0; first < v.it.tokens; first += static_cast<std::int32_t>(t.block_size().x * run)) {
+      std::int32_t const from = first + static_cast<std::int32_t>(t.rank() * run);
+      std::uint32_t stay = 0, tie = 0;  // bit i: token from + i
+      for (std::uint32_t i = 0; i < run; ++i) {
+        std::int32_t const j = from + static_cast<std::int32_t>(i);
+        if (j >= v.it.tokens) break;
+        if (!v.evictable(j)) { stay |= 1u << i; continue; }
+        std::uint32_t const key = radix::key(v.x[j]), rank = v.positions == nullptr || o.rank == 0 ? 0 : radix::key(v.positions[j]);
+        stay |= static_cast<std::uint32_t>(key > o.key || (key == o.key && rank > o.rank)) << i;
+        tie |= static_cast<std::uint32_t>(key == o.key && rank == o.rank) << i;
+      }
+      block_sum const sum(t, population(stay) | population(tie) << 16, words);  // at most 4096 each
+      std::uint32_t mine = sure + (sum.before & 0xffffu), before = ties + (sum.before >> 16);
+      for (std::uint32_t i = 0; i < run; ++i) {
+        if ((tie >> i & 1) != 0 ? before < o.dropped : (stay >> i & 1) == 0) { before += tie >> i & 1; continue; }
+        out[mine + (before > o.dropped ? before - o.dropped : 0)] = from + static_cast<std::int32_t>(i);
+        if ((tie >> i & 1) != 0) ++before;
+        else ++mine;
+      }
+      sure += sum.all & 0xffffu, ties += sum.all >> 16;
+    }
+  }
+  KVEVICT_DEVICE static std::uint32_t population(std::uint32_t bits) {
+    std::uint32_t n = 0;
+    for (std::uint32_t i = 0; i < run; ++i) n += bits >> i & 1;
+    return n;
+  }
+};
+
+/// Protected tokens and the quota() best evictable ones of each active row, ascending; inactive rows keep all.
+///
+///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token index first
+///
+/// Cost     one launch, a block per row, four reads of the scores (three more of scores and positions when rows in no order have ties).
+inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
+  out.resize(ctx, s.sequences, s.heads, s.most_tokens);
+  ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, select_best_kernel::run)}, 0, select_best_kernel{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride});
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
 
 namespace kvevict {
@@ -49,6 +50,24 @@ struct feature_rows {
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };
+
+/// What needs no look at the arrays, and every context checks.
+inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int32_t sequences, std::int32_t heads) {
+  KVEVICT_EXPECTS(w.q != nullptr && w.k != nullptr && w.v != nullptr && w.o != nullptr && w.bias != nullptr && is_floating(w.type),
+                  "gate: a weight is missing, or their type ", name_of(w.type), " is not f32, f16 or bf16; give q, k, v, o and bias");
+  KVEVICT_EXPECTS(w.heads > 0 && w.head_dim > 0 && w.features > 0 && std::int64_t{w.heads} * w.head_dim <= 4096 && w.features <= 1 << 20,
+                  "gate: ", w.heads, " gate heads of width ", w.head_dim, " on ", w.features, " features; give sizes above 0, at most 4096 "
+                  "in all heads");
+  KVEVICT_EXPECTS(heads > 0 && w.flags > 0 && w.flags % heads == 0, "gate: ", w.flags, " flags for ", heads,
+                  " KV heads; a gate has one per KV head, or one per query head");
+  KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width, " elements of type ",
+                  name_of(in.type), " for weights of ", w.features, "; hand in the input of this layer's q/k/v projections");
+  KVEVICT_EXPECTS(in.row_begin != nullptr, "gate: hidden states without row_begin; hand in (T,E) rows with their (B+1) offsets");
+  gate_memory const& m = in.memory;
+  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(), "gate: a seq_stride of ",
+                  m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(), "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
+  KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr, "gate: a memory without its token counts; give gate_memory::tokens (B)");
+}
 
 }  // namespace v0
 }  // namespace kvevict

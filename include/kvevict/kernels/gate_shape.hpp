@@ -16,23 +16,12 @@ inline namespace KVEVICT_ISA {
 
 /// The checks of a gate and of what it reads.
 inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences, std::int32_t heads) {
-  KVEVICT_EXPECTS(w.q != nullptr && w.k != nullptr && w.v != nullptr && w.o != nullptr && w.bias != nullptr && is_floating(w.type),
-                  "gate: a weight is missing, or their type ", name_of(w.type), " is not f32, f16 or bf16; give q, k, v, o and bias");
-  KVEVICT_EXPECTS(w.heads > 0 && w.head_dim > 0 && w.features > 0 && std::int64_t{w.heads} * w.head_dim <= 4096 && w.features <= 1 << 20,
-                  "gate: ", w.heads, " gate heads of width ", w.head_dim, " on ", w.features, " features; give sizes above 0, at most 4096 "
-                  "in all heads");
-  KVEVICT_EXPECTS(heads > 0 && w.flags > 0 && w.flags % heads == 0, "gate: ", w.flags, " flags for ", heads,
-                  " KV heads; a gate has one per KV head, or one per query head");
-  KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width, " elements of type ",
-                  name_of(in.type), " for weights of ", w.features, "; hand in the input of this layer's q/k/v projections");
-  KVEVICT_EXPECTS(in.row_begin != nullptr && (in.data != nullptr || in.row_begin[0] == in.row_begin[sequences]),
-                  "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+  expect_gate(w, in, sequences, heads);
   gate_memory const& m = in.memory;
+  KVEVICT_EXPECTS(in.data != nullptr || in.row_begin[0] == in.row_begin[sequences],
+                  "gate: hidden states without data; hand in (T,E) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride,
                   " elements for rows of ", in.width, "; give the distance from one token's hidden state to the next");
-  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(), "gate: a seq_stride of ",
-                  m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(), "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
-  KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr, "gate: a memory without its token counts; give gate_memory::tokens (B)");
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums of attention weights over query rows, per token.
+#pragma once
+
+#include <kvevict/cuda/attention_window.hpp>
+#include <kvevict/cuda/pool.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. Sums of 1 024
+/// rows in float, of those in double. Grid: (row, 128 tokens). No barrier.
+template <class Entry, class Product> struct column_sums_kernel {
+  static constexpr int max_threads = 128;
+  static constexpr int tiles = 4;              // of 8 tokens
+  static constexpr std::int32_t block = 1024;  // query rows
+  attention_call<Entry> c;
+  Product product;
+  float* heads;  // (B·H, G, most_tokens) when query heads are pooled one by one, or null
+  std::uint32_t chunks;
+  bool sound_lse;  // the LSE is the kernel's own, so that no weight needs a check
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (c.watch.stopped(t)) return;
+    std::int64_t const r = t.block().x / chunks, first = std::int64_t{t.block().x % chunks} * 128 + t.warp() * 32;
+    row const& it = c.out.rows[r];
+    if (!it.active || first >= it.tokens) return;
+    window const in = c.window_of(it);
+    typename Product::columns keys[tiles];
+    KVEVICT_UNROLL
+    for (int n = 0; n < tiles; ++n)
+      keys[n] = product.load_columns(t, [&](std::uint32_t k) { return c.view.row(c.keys, it.sequence, it.head, std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1)); });
+    float const share = c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(in.rows, 1)) : 1.0f;
+    float result[tiles][2] = {}, largest = 0;
+    for (std::int32_t g = 0; g < c.group; ++g) {
+      double sums[tiles][2] = {};
+      add_head(t, it, in, r, g, first, keys, sums, largest);
+      KVEVICT_UNROLL
+      for (int n = 0; n < tiles; ++n)
+        KVEVICT_UNROLL
+        for (int e = 0; e < 2; ++e) {
+          double sum = sums[n][e];
+          for (std::uint32_t d = 4; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
+          float const x = multiply(static_cast<float>(sum), share);
+          if (heads != nullptr) put(t, heads + (r * c.group + g) * stride_of_heads(), it, first, n, e, x);
+          result[n][e] = g == 0 ? x : c.o.group == group_reduce::max ? (x > result[n][e] || x != x ? x : result[n][e]) : result[n][e] + x;
+        }
+    }
+    if (!sound_lse && largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head);
+    float const over_heads = c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f;
+    KVEVICT_UNROLL
+    for (int n = 0; n < tiles; ++n)
+      KVEVICT_UNROLL
+      for (int e = 0; e < 2 && heads == nullptr; ++e) put(t, c.out.values + c.out.begin[r], it, first, n, e, multiply(result[n][e], over_heads));
+  }
+
+ private:
+  KVEVICT_DEVICE std::int64_t stride_of_heads() const { return (c.out.most_tokens + 3) / 4 * 4; }
+
+  /// One lane of those that hold a token's sum writes it.
+  KVEVICT_DEVICE static void put(thread& t, float* to, row const& it, std::int64_t first, int n, int e, float x) {
+    std::int64_t const j = first + n * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(e);
+    if (t.lane() < 4 && j < it.tokens) to[j] = x;
+  }
+
+  KVEVICT_DEVICE void add_head(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int64_t first,
+                               typename Product::columns const (&keys)[tiles], double (&sums)[tiles][2], float& largest) const {
+    std::int64_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
+    auto const begin = static_cast<std::int32_t>(unseen <= 0 ? 0 : unseen / 16 * 16);
+    for (std::int32_t from = begin / block * block; from < in.rows; from += block) {
+      float part[tiles][2] = {};
+      std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.rows);
+      for (std::int32_t w = start; w < end; w += 16) add_rows(t, it, in, r, g, w, end, first, keys, part, largest);
+      KVEVICT_UNROLL
+      for (int n = 0; n < tiles; ++n)
+        KVEVICT_UNROLL
+        for (int e = 0; e < 2; ++e) sums[n][e] += static_cast<double>(part[n][e]);
+    }
+  }
+
+  KVEVICT_DEVICE void add_rows(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int32_t w, std::int32_t end,
+                               std::int64_t first, typename Product::columns const (&keys)[tiles], float (&part)[tiles][2], float& largest) const {
+    std::int32_t const a = w + static_cast<std::int32_t>(t.lane() / 4), b = a + 8, base = g * in.rows;
+    std::int32_t const row_of[2] = {base + std::min(a, end - 1), base + std::min(b, end - 1)};
+    std::int64_t const sees[2] = {a < end ? in.sees(a) : 0, b < end ? in.sees(b) : 0};
+    auto const rows = product.load_rows(t, c.query(in, it.head, row_of[0]), c.query(in, it.head, row_of[1]));
+    float const lse[2] = {c.lse_of(in, r, row_of[0]), c.lse_of(in, r, row_of[1])}, gain[2] = {c.gain_of(in, r, row_of[0]), c.gain_of(in, r, row_of[1])};
+    KVEVICT_UNROLL
+    for (int n = 0; n < tiles; ++n) {
+      accumulator z{};
+      product.multiply(t, rows, keys[n], z);
+      KVEVICT_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        std::int64_t const column = first + n * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(i % 2);
+        float const weight = column < sees[i / 2] ? exp2(c.logit(z.values[i], gain[i / 2]) - lse[i / 2]) : 0.0f;
+        part[n][i % 2] += weight;
+        largest = fmaxf(largest, weight);
+      }
+    }
+  }
+};
+
+/// Pools each query head's sums over the evictable tokens, then reduces over the group: in place of the reduction above.
+struct pool_heads_kernel {
+  static constexpr int max_threads = 256;
+  watched watch;
+  pool_options o;
+  group_reduce reduce;
+  score_rows out;
+  float const* heads;  // (B·H, G, stride)
+  std::int64_t stride;
+  std::int32_t group;
+  std::uint32_t chunks;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (watch.stopped(t)) return;
+    std::int64_t r, j = token_of(t, out, chunks, r);
+    if (j < 0) return;
+    float best = 0;
+    for (std::int32_t g = 0; g < group; ++g) {
+      float const* const x = heads + (r * group + g) * stride;
+      float const y = j < out.rows[r].last ? pooled_at(o, x, out.rows[r].last, j) : x[j];
+      best = g == 0 ? y : reduce == group_reduce::max ? (y > best || y != y ? y : best) : best + y;
+    }
+    out.values[out.begin[r] + j] = reduce == group_reduce::mean ? multiply(best, 1.0f / static_cast<float>(group)) : best;
+  }
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

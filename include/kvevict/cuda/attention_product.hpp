@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products of 16 query rows with 8 keys by a warp: on tensor cores, or one multiplication after the other.
+//
+// A product type has `rows` (what a lane holds of query rows lane/4 and lane/4 + 8), `columns` (of key lane/4 for tensor cores, of keys
+// 2·(lane%4) and the next otherwise) and multiply(), which adds to accumulator values (lane/4 + 8·(i/2), 2·(lane%4) + i%2).
+#pragma once
+
+#include <kvevict/cache/component.hpp>
+#include <kvevict/cuda/device.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// Rows and keys of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
+/// alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every product, for any D.
+template <class T, int Chunks> struct tensor_product {
+  static constexpr bool by_tensor_cores = true;
+  std::int32_t D;
+
+  struct rows {
+    std::byte const *p, *q;
+    vec128 a[Chunks == 0 ? 1 : Chunks], b[Chunks == 0 ? 1 : Chunks];
+  };
+  struct columns {
+    std::byte const* p;
+    vec128 k[Chunks == 0 ? 1 : Chunks];
+  };
+
+  KVEVICT_DEVICE rows load_rows(thread& t, std::byte const* first, std::byte const* second) const {
+    rows out;
+    out.p = first, out.q = second;
+    KVEVICT_UNROLL
+    for (int c = 0; c < Chunks; ++c) out.a[c] = chunk(t, first, c), out.b[c] = chunk(t, second, c);
+    return out;
+  }
+  /// `key(n)` is the start of key n < 8.
+  template <class Key> KVEVICT_DEVICE columns load_columns(thread& t, Key key) const {
+    columns out;
+    out.p = key(t.lane() / 4);
+    KVEVICT_UNROLL
+    for (int c = 0; c < Chunks; ++c) out.k[c] = chunk(t, out.p, c);
+    return out;
+  }
+  KVEVICT_DEVICE void multiply(thread& t, rows const& r, columns const& k, accumulator& z) const {
+    if constexpr (Chunks == 0) {
+      for (int c = 0; c * 32 < D; ++c) add(t, chunk(t, r.p, c), chunk(t, r.q, c), chunk(t, k.p, c), z);
+    } else {
+      KVEVICT_UNROLL
+      for (int c = 0; c < Chunks; ++c) add(t, r.a[c], r.b[c], k.k[c], z);
+    }
+  }
+
+ private:
+  KVEVICT_DEVICE vec128 chunk(thread& t, std::byte const* row, int c) const {
+    std::int32_t const d = c * 32 + static_cast<std::int32_t>(t.lane() % 4) * 8;
+    return d < D ? load_vec128(t, row + d * 2) : vec128{{0, 0, 0, 0}};
+  }
+  KVEVICT_DEVICE static void add(thread& t, vec128 const& a, vec128 const& b, vec128 const& k, accumulator& z) {
+    KVEVICT_UNROLL
+    for (int half = 0; half < 4; half += 2)
+      multiply_add(t, z, fragment_a<T>{{a.words[half], b.words[half], a.words[half + 1], b.words[half + 1]}}, fragment_b<T>{{k.words[half], k.words[half + 1]}});
+  }
+};
+
+/// Any types and layouts; each product is one chain of additions over d.
+struct scalar_product {
+  static constexpr bool by_tensor_cores = false;
+  std::int32_t D;
+  dtype query_type, key_type;
+  row_map map;  // of the keys' runs
+
+  struct rows {
+    std::byte const *a, *b;
+  };
+  struct columns {
+    std::byte const *x, *y;
+  };
+
+  KVEVICT_DEVICE rows load_rows(thread&, std::byte const* first, std::byte const* second) const { return {first, second}; }
+  template <class Key> KVEVICT_DEVICE columns load_columns(thread& t, Key key) const { return {key(t.lane() % 4 * 2), key(t.lane() % 4 * 2 + 1)}; }
+
+  KVEVICT_DEVICE void multiply(thread&, rows const& r, columns const& k, accumulator& z) const { z = plus_products(r, k, z); }
+
+ private:
+  KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {
+    std::int32_t const size = size_of(key_type), a_run = map.run_bytes / size;
+    KVEVICT_KEEP_LOOP
+    for (std::int32_t run = 0, d = 0; run < map.n_runs; ++run)
+      KVEVICT_KEEP_LOOP
+      for (std::int32_t i = 0; i < a_run; ++i, ++d) {
+        std::int64_t const at = run * map.run_stride + i * size;
+        float const a = element_of(query_type, r.a, d), b = element_of(query_type, r.b, d), x = element_of(key_type, k.x + at, 0), y = element_of(key_type, k.y + at, 0);
+        z.values[0] = fma(a, x, z.values[0]), z.values[1] = fma(a, y, z.values[1]);
+        z.values[2] = fma(b, x, z.values[2]), z.values[3] = fma(b, y, z.values[3]);
+      }
+    return z;
+  }
+  KVEVICT_DEVICE static float element_of(dtype type, std::byte const* p, std::int32_t i) {
+    if (type == dtype::f32) return reinterpret_cast<float const*>(p)[i];
+    return type == dtype::f16 ? widen(reinterpret_cast<f16 const*>(p)[i]) : widen(reinterpret_cast<bf16 const*>(p)[i]);
+  }
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

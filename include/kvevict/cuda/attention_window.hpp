@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the attention kernels work on: which query rows each KV head reads, what they see, and how logits become weights.
+#pragma once
+
+#include <cmath>
+
+#include <kvevict/core/queries.hpp>
+#include <kvevict/cuda/rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// The query rows of one row of scores: `rows` newest ones (without the skipped), of which row w sees tokens [0, first_sees + w·step).
+struct window {
+  std::int32_t rows;
+  std::int64_t first_query;  // in the batch
+  std::int32_t first_token;  // where row 0 is in the cache
+  std::int32_t first_sees, step;
+
+  KVEVICT_DEVICE std::int32_t sees(std::int32_t w) const { return first_sees + w * step; }
+};
+
+/// A call of window_scores. Weights are 2^(z − lse) with z in base 2.
+template <class Entry> struct attention_call {
+  watched watch;
+  layer_view<Entry> view;
+  component keys;
+  query_rows q;
+  window_options o;
+  score_rows out;
+  std::int32_t group, most_rows;  // G, and the most window rows of a sequence
+  float factor, cap;              // z = factor·(q·k), or cap·tanh(factor·(q·k)); times the gain where there are gains
+  float* gains;                   // (B·H, most_rows), or null
+  float* lse;                     // (B·H, G·most_rows) base 2, row g·rows + w; or null: the engine's
+
+  KVEVICT_DEVICE window window_of(row const& it) const {
+    std::int32_t const given = q.rows(it.sequence) - o.skip;
+    std::int32_t const end = o.sees == visibility::all ? given : std::min(given, it.tokens - o.skip);
+    bool const causal = o.sees == visibility::causal && out.positions == nullptr;
+    window w{};
+    w.rows = std::max(0, std::min(o.rows, end));
+    w.first_query = q.row_begin[it.sequence + 1] - o.skip - w.rows;
+    w.first_token = it.tokens - o.skip - w.rows;
+    w.first_sees = causal ? w.first_token + 1 : it.tokens, w.step = causal ? 1 : 0;
+    return w;
+  }
+  /// Query row i = g·rows + w of a KV head.
+  KVEVICT_DEVICE std::byte const* query(window const& in, std::int32_t head, std::int32_t i) const {
+    std::int64_t const hq = head * group + i / in.rows, t = in.first_query + i % in.rows;
+    return static_cast<std::byte const*>(q.data) + (t * q.token_stride + hq * q.head_stride) * size_of(q.type);
+  }
+  KVEVICT_DEVICE float lse_of(window const& in, std::int64_t r, std::int32_t i) const {
+    if (lse != nullptr) return lse[r * group * most_rows + i];
+    std::int64_t const hq = r % out.heads * group + i / in.rows, t = in.first_query + i % in.rows;
+    float const x = q.lse[t * q.lse_token_stride + hq * q.lse_head_stride];
+    return q.base == log_base::two ? x : x * 1.44269504088896341f;
+  }
+  KVEVICT_DEVICE float gain_of(window const& in, std::int64_t r, std::int32_t i) const {
+    return gains == nullptr ? 1.0f : gains[r * most_rows + i % in.rows];
+  }
+  /// The base-2 logit of a product of a row with that gain.
+  KVEVICT_DEVICE float logit(float product, float gain) const {
+    float const z = product * factor;
+    return (cap == 0 ? z : cap * ::tanhf(z)) * gain;
+  }
+};
+
+/// The rows that are handed in suffice; one thread per row of scores.
+template <class Entry> struct check_window_kernel {
+  static constexpr int max_threads = 128;
+  attention_call<Entry> c;
+  bool all_tokens;  // a row of every token is needed
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    if (r >= c.out.count() || c.watch.stopped(t)) return;
+    row const& it = c.out.rows[r];
+    std::int64_t const given = c.q.rows(it.sequence), needed = all_tokens ? it.tokens : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
+    if (it.active && (given < needed || (all_tokens && given != needed) || given > c.q.most_rows))
+      c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
+  }
+};
+
+/// √(2 ln(i/k)), at least min_gain: AhaKV's gain of every window row, in double as on the host. One thread per (row, window row).
+template <class Entry> struct gains_kernel {
+  static constexpr int max_threads = 128;
+  attention_call<Entry> c;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), r = at / c.most_rows;
+    auto const w = static_cast<std::int32_t>(at % c.most_rows);
+    if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
+    row const& it = c.out.rows[r];
+    window const in = c.window_of(it);
+    if (w >= in.rows) return;
+    std::int64_t const i = (c.q.positions == nullptr ? in.first_token + w : c.q.positions[in.first_query + w]) + 1;
+    float gain = c.o.min_gain;
+    if (i > it.budget && it.budget > 0) gain = fmaxf(gain, static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
+    c.gains[at] = gain;
+  }
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// A gate's call on a device, and its first step: queries, keys and values of the new tokens.
+#pragma once
+
+#include <kvevict/core/gate.hpp>
+#include <kvevict/cuda/rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+KVEVICT_DEVICE inline float float_at(dtype type, void const* p, std::int64_t i) {
+  if (type == dtype::f32) return static_cast<float const*>(p)[i];
+  return type == dtype::f16 ? widen(static_cast<f16 const*>(p)[i]) : widen(static_cast<bf16 const*>(p)[i]);
+}
+
+struct gate_call {
+  watched watch;
+  gate_weights w;
+  feature_rows in;
+  gate_mask sees;
+  std::int32_t sequences, heads;
+  float* queries;  // (B·most_rows, A), then C
+  float* own;      // K' and V' (B·most_rows, 2·A) where the caller keeps no memory
+  float* p;        // (T,H)
+  std::uint32_t tiles;
+
+  KVEVICT_DEVICE std::int32_t earlier(std::int32_t b) const { return in.memory.rows == nullptr ? 0 : in.memory.tokens[b]; }
+  KVEVICT_DEVICE std::int64_t first_row(std::int32_t b) const { return in.row_begin[b] - in.row_begin[0]; }
+  KVEVICT_DEVICE float* memory(std::int32_t b) const {
+    return in.memory.rows != nullptr ? in.memory.rows + b * in.memory.seq_stride : own + first_row(b) * 2 * w.width();
+  }
+};
+
+/// The memory has room; one thread per sequence.
+struct check_gate_kernel {
+  static constexpr int max_threads = 128;
+  gate_call c;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    if (i >= c.sequences || c.watch.stopped(t)) return;
+    auto const b = static_cast<std::int32_t>(i);
+    std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
+    if (rows < 0 || rows > c.in.most_rows) c.watch.refuse(t, fault::query_rows, b, 0, rows, c.in.most_rows);
+    bool const fits = c.in.memory.rows == nullptr || (earlier >= 0 && std::int64_t{earlier} + rows <= c.in.memory.capacity);
+    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0)) c.watch.refuse(t, fault::gate_memory, b, 0, earlier + rows, c.in.memory.capacity);
+  }
+};
+
+/// 64 tokens by 32 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V' to the memory.
+struct project_kernel {
+  static constexpr int max_threads = 256;
+  static constexpr std::int32_t tokens = 64, outputs = 32, depth = 32, each = tokens / 8;
+  gate_call c;
+  float scale;
+  std::uint32_t groups;  // of outputs
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (c.watch.stopped(t)) return;
+    KVEVICT_SHARED(t, float, x, tokens * (depth + 1));
+    KVEVICT_SHARED(t, float, m, outputs * (depth + 1));
+    auto const b = static_cast<std::int32_t>(t.block().x / groups / c.tiles);
+    auto const first = static_cast<std::int32_t>(t.block().x / groups % c.tiles) * tokens, output = static_cast<std::int32_t>(t.block().x % groups) * outputs;
+    if (first >= c.in.rows(b)) return;
+    auto const column = static_cast<std::int32_t>(t.rank() % 32), line = static_cast<std::int32_t>(t.rank() / 32);
+    float sums[each] = {};
+    for (std::int32_t e = 0; e < c.w.features; e += depth) {
+      for (std::int32_t k = line; k < tokens; k += 8) x[k * (depth + 1) + column] = feature(b, first + k, e + column);
+      for (std::int32_t k = line; k < outputs; k += 8) m[k * (depth + 1) + column] = weight(output + k, e + column);
+      t.sync_block();
+      for (std::int32_t d = 0; d < depth; ++d)
+        for (std::int32_t k = 0; k < each; ++k) sums[k] = fma(x[(line + 8 * k) * (depth + 1) + d], m[column * (depth + 1) + d], sums[k]);
+      t.sync_block();
+    }
+    for (std::int32_t k = 0; k < each; ++k) put(b, first + line + 8 * k, output + column, sums[k]);
+  }
+
+ private:
+  KVEVICT_DEVICE float feature(std::int32_t b, std::int32_t i, std::int32_t e) const {
+    if (i >= c.in.rows(b) || e >= c.w.features) return 0;
+    return float_at(c.in.type, c.in.data, (std::int64_t{c.in.row_begin[b]} + i) * c.in.token_stride + e);
+  }
+  KVEVICT_DEVICE float weight(std::int32_t o, std::int32_t e) const {
+    std::int32_t const A = c.w.width();
+    if (o >= 3 * A || e >= c.w.features) return 0;
+    return float_at(c.w.type, o < A ? c.w.q : o < 2 * A ? c.w.k : c.w.v, std::int64_t{o % A} * c.w.features + e);
+  }
+  KVEVICT_DEVICE void put(std::int32_t b, std::int32_t i, std::int32_t o, float y) const {
+    std::int64_t const A = c.w.width();
+    if (i >= c.in.rows(b) || o >= 3 * A) return;
+    if (o < A) c.queries[(c.first_row(b) + i) * A + o] = multiply(y, scale);
+    else c.memory(b)[(std::int64_t{c.earlier(b)} + i) * 2 * A + o - A] = y;
+  }
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

@@ -29,6 +29,7 @@ template <class Entry = std::int32_t> struct page_table {
   std::int32_t columns = 0;  // most pages of a row; with CSR only a device context reads it
   std::int32_t page_size = 0;
   std::int64_t index_mask = ~std::int64_t{0};
+  std::int32_t alignment = 1;  // bytes that every page of a table of addresses is aligned to; a device reads and moves as much at once
 
   constexpr bool is_identity() const { return entries == nullptr; }
   /// True when every KV head has a table of its own, so that heads may keep different counts.

@@ -23,14 +23,13 @@ attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, quer
 /// f(product) with the fastest that types and layout allow.
 template <class Entry, class F> void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
   bool const rows_aligned = (reinterpret_cast<std::uintptr_t>(q.data) | static_cast<std::uint64_t>(q.token_stride * 2) | static_cast<std::uint64_t>(q.head_stride * 2)) % 16 == 0;
-  static_cast<void>(view);
   auto const tensor = [&](auto type) {
     using T = decltype(type);
     if (q.head_dim <= 64) f(tensor_product<T, 2>{q.head_dim});
     else if (q.head_dim <= 128) f(tensor_product<T, 4>{q.head_dim});
     else f(tensor_product<T, 0>{q.head_dim});
   };
-  bool const wide = rows_aligned && q.type == keys.type && unit_bytes<Entry>(keys) == 16 && keys.rows.n_runs == 1;
+  bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
   if (wide && q.type == dtype::bf16) tensor(bf16{});
   else if (wide && q.type == dtype::f16) tensor(f16{});
   else f(scalar_product{q.head_dim, q.type, keys.type, keys.rows});

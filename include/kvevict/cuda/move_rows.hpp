@@ -72,12 +72,11 @@ template <class Unit, class Entry> struct move_rows_kernel {
   }
 };
 
-/// The largest power of two up to 16 that divides every address and the length of a run of this component. Tables of addresses: their
-/// pages are aligned to elements, which is all that is known of them.
-template <class Entry> std::int32_t unit_bytes(component const& c) {
+/// The largest power of two up to 16 that divides every address and the length of a run of this component.
+template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, component const& c) {
   std::uint64_t bits = 16u | static_cast<std::uint64_t>(c.rows.offset | c.rows.page_stride | c.rows.head_stride | c.rows.slot_stride | c.rows.run_bytes);
   if (c.rows.n_runs > 1) bits |= static_cast<std::uint64_t>(c.rows.run_stride);
-  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(size_of(c.type)) : reinterpret_cast<std::uintptr_t>(c.rows.base);
+  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(std::max(size_of(c.type), v.pages.alignment)) : reinterpret_cast<std::uintptr_t>(c.rows.base);
   return static_cast<std::int32_t>(bits & (~bits + 1));
 }
 
@@ -95,7 +94,7 @@ void move_component(device& ctx, layer_view<Entry> const& v, component const& c,
 template <class Entry> void move_rows(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode) {
   for (component const& c : v) {
     if (c.alias_of >= 0) continue;
-    switch (unit_bytes<Entry>(c)) {
+    switch (unit_bytes(v, c)) {
       case 16: move_component<vec128>(ctx, v, c, keep, mode); break;
       case 8: move_component<std::uint64_t>(ctx, v, c, keep, mode); break;
       case 4: move_component<std::uint32_t>(ctx, v, c, keep, mode); break;

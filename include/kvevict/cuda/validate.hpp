@@ -67,7 +67,7 @@ template <class Entry> struct check_ids_kernel {
     bool const shared = i < validation::read_only_pages(v, b, h);
     if constexpr (page_table<Entry>::holds_pointers) {
       auto const address = reinterpret_cast<std::uintptr_t>(v.pages.entry(b, h, i));
-      bool sound = address != 0;
+      bool sound = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
       for (component const& c : v) sound = sound && (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
       if (!sound) watch.refuse(t, fault::page, b, h, static_cast<std::int64_t>(address), i);
     } else {
@@ -92,6 +92,7 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   if (v.rows() == 0) return;
   KVEVICT_EXPECTS(v.pages.most_tokens() > 0, "validate: the page table says nothing of its width, which a device cannot look up; set pages.columns to the "
                   "most pages of a row");
+  KVEVICT_EXPECTS(v.pages.alignment >= 1, "validate: pages.alignment is ", v.pages.alignment, "; give the bytes that pages are aligned to, or 1");
   KVEVICT_EXPECTS(!v.pages.is_identity() || (!v.pages.holds_pointers && v.pages.row_begin == nullptr),
                   "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
   validation::check_components(v);

@@ -10,13 +10,13 @@
 #include <kvevict/cuda/pool.hpp>
 #include <kvevict/cuda/require_finite.hpp>
 #include <kvevict/cuda/select_best.hpp>
-#include <kvevict/cuda/squared_norms.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/threshold.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_cache.hpp"
+#include "simt/device_rows.hpp"
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 #include "support/selection.hpp"
@@ -26,47 +26,6 @@ namespace cuda = kvevict::cuda;
 namespace kernels = kvevict::kernels;
 
 namespace {
-
-/// The rows of a selection_input as a device keeps them: every row as long as the longest.
-struct device_rows {
-  device_memory memory;
-  kvevict::score_rows view;
-  std::vector<std::int32_t> tokens;
-
-  explicit device_rows(kvevict::score_rows const& s) {
-    std::size_t const n = static_cast<std::size_t>(s.count());
-    std::int64_t most = 1;
-    for (std::size_t r = 0; r < n; ++r) most = std::max<std::int64_t>(most, s.rows[r].tokens), tokens.push_back(s.rows[r].tokens);
-    std::size_t const stride = static_cast<std::size_t>((most + 3) / 4 * 4);
-    std::vector<std::int64_t> begin(n + 1);
-    std::vector<float> values(n * stride, std::numeric_limits<float>::quiet_NaN());
-    std::vector<std::int32_t> positions(n * stride, -7);
-    for (std::size_t r = 0; r < n; ++r) {
-      begin[r] = static_cast<std::int64_t>(r * stride);
-      for (std::size_t j = 0; j < static_cast<std::size_t>(tokens[r]); ++j) {
-        values[r * stride + j] = s.values[static_cast<std::size_t>(s.begin[r]) + j];
-        positions[r * stride + j] = s.rank(static_cast<std::int64_t>(r), static_cast<std::int64_t>(j));
-      }
-    }
-    view = s;
-    view.rows = memory.put(s.rows, n);
-    view.values = memory.put(values);
-    view.begin = memory.put(begin);
-    view.positions = s.positions == nullptr ? nullptr : memory.put(positions);
-    view.most_tokens = most, view.total_floats = static_cast<std::int64_t>(n * stride);
-  }
-  std::vector<float> values(cuda::device& ctx) const {  // of active rows, zeros elsewhere
-    std::vector<float> out;
-    kernels::read_scores(ctx, view, out);
-    return out;
-  }
-  std::vector<kvevict::row> rows() const {
-    auto const bytes = memory.read(0);
-    std::vector<kvevict::row> out(bytes.size() / sizeof(kvevict::row));
-    if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());
-    return out;
-  }
-};
 
 template <class F> void over_inputs(F f) {
   reference::generator random(5);
@@ -87,7 +46,78 @@ void alike(reference::selection_input& in, std::size_t trial) {
   for (std::size_t r = 0; r < in.rows.size(); ++r) in.rows[r].active = (r / static_cast<std::size_t>(in.heads) + trial) % 4 != 0;
 }
 
+/// Rows at the edges of what there is: no quota, all of it, one token, none, rounds of a small block that end exactly or not.
+reference::selection_input edges(std::size_t levels, bool scattered, bool twice) {
+  reference::generator random(levels + 11);
+  reference::selection_input in;
+  in.scattered = scattered;
+  for (std::int32_t const n : {1, 2, 256, 257, 513, 0})
+    for (std::int32_t const permille : {0, 1, 500, 999, 1000}) {
+      kvevict::row r{0, 0, n, n / 10, n - n / 7, 0, 0, true};
+      r.sequence = static_cast<std::int32_t>(in.rows.size());
+      for (std::int32_t j = 0; j < n; ++j) {
+        std::int32_t const at = scattered ? n - 1 - (twice ? j / 2 * 2 : j) : j;
+        bool const in_range = at >= r.first && at < r.last;
+        r.candidates += in_range;
+        in.values.push_back(in_range ? reference::any_score(random, levels) : std::numeric_limits<float>::quiet_NaN());
+        in.positions.push_back(at);
+      }
+      r.budget = r.protected_tokens() + (permille == 1 ? std::min(1, r.candidates) : permille == 999 ? std::max(0, r.candidates - 1) : r.candidates * permille / 1000);
+      in.rows.push_back(r);
+      in.begin.push_back(in.begin.back() + n);
+    }
+  in.sequences = static_cast<std::int32_t>(in.rows.size()), in.heads = 1;
+  return in;
+}
+
+kvevict::keep_set on_host(reference::selection_input& in) {
+  kvevict::host host;
+  kvevict::keep_set out;
+  kernels::select_best(host, in.view(), out);
+  return out;
+}
+
 }  // namespace
+
+TEST_CASE("select_best gives the host's keep set with any block, with keys held or read again") {
+  for (std::size_t const levels : {0, 1, 2})
+    for (int const order : {0, 1, 2}) {  // ascending, scattered, scattered with every position twice
+      auto in = edges(levels, order > 0, order == 2);
+      auto const want = on_host(in);
+      device_rows const there(in.view(), order == 0 ? 0 : 70);
+      cuda::device ctx(default_stream());
+      for (std::uint32_t const held : {0u, static_cast<std::uint32_t>(there.view.most_tokens)})
+        for (std::uint32_t const block : {64u, 96u, 1024u}) {
+          if (block == 1024 && (levels != 1 || order != 2)) continue;
+          scheduled const schedule(levels + block + held);
+          CAPTURE(levels, order, held, block);
+          cuda::keep_set out;
+          out.resize(ctx, in.sequences, in.heads, there.view.most_tokens);
+          ctx.launch({static_cast<std::uint32_t>(in.sequences)}, {block}, cuda::shared_bytes<std::uint32_t>(held),
+                     cuda::select_best_kernel{ctx.watch(), there.view, out.tokens, out.counts, out.lengths, out.stride, held});
+          auto const got = out.read(ctx);
+          CHECK(got.tokens == want.tokens);
+          CHECK(got.row_begin == want.row_begin);
+          CHECK(got.lengths == want.lengths);
+        }
+    }
+}
+
+TEST_CASE("select_best is one launch that holds the keys of rows that fit") {
+  auto const shared_of = [](std::int64_t tokens) {
+    kvevict::score_rows s;
+    s.sequences = 3, s.heads = 2, s.most_tokens = tokens;
+    cuda::keep_set out;
+    auto const dry = cuda::device::try_out(default_stream(), [&](cuda::device& ctx) { kernels::select_best(ctx, s, out); });
+    REQUIRE(dry.launches.size() == 1);
+    CHECK(cuda::volume(dry.launches[0].grid) == 6);
+    CHECK(dry.scratch_bytes == 0);
+    return dry.launches[0].shared;
+  };
+  CHECK(shared_of(1000) == 4000);
+  CHECK(shared_of(22528) == 90112);
+  CHECK(shared_of(22529) == 0);
+}
 
 TEST_CASE("select_best on a device equals a sort") {
   over_inputs([](auto& in, auto&) {
@@ -130,6 +160,62 @@ TEST_CASE("count_pooled on a device equals a sort over all heads") {
       CHECK(std::vector<std::int32_t>(got.begin() + b * 3, got.begin() + b * 3 + 3) == want);
     }
   });
+}
+
+TEST_CASE("count_pooled gives the host's counts for rows of several chunks, and for nothing but ties") {
+  reference::generator random(9);
+  float const weights[] = {1.0f, 0.5f};
+  for (std::size_t const levels : {0, 1, 3})
+    for (bool const scattered : {false, true})
+      for (std::int32_t const forced : {0, 700}) {
+        reference::selection_input in;
+        in.sequences = 3, in.heads = 2, in.scattered = scattered;
+        for (std::int32_t const n : {4096, 4097, 8200, 300, 0, 1}) {
+          auto const r = static_cast<std::int32_t>(in.rows.size());
+          kvevict::row it{r / 2, r % 2, n, n / 5, n, n - n / 5, 0, true};
+          for (std::int32_t j = 0; j < n; ++j) {
+            in.positions.push_back(scattered ? n - 1 - j : j);
+            in.values.push_back(in.positions.back() < it.first ? std::numeric_limits<float>::quiet_NaN() : reference::any_score(random, levels));
+          }
+          it.budget = it.protected_tokens() + it.candidates / 3;
+          in.rows.push_back(it);
+          in.begin.push_back(in.begin.back() + n);
+        }
+        in.rows[5].budget = 1;  // all of a sequence that has one token
+        device_rows there(in.view(), 5000);
+        kvevict::pooled_best const what{forced, scattered ? nullptr : weights};
+        kvevict::pooled_best const on{forced, scattered ? nullptr : there.memory.put(weights, 2)};
+        kvevict::host host;
+        cuda::device ctx(default_stream());
+        std::vector<std::int32_t> want(6);
+        on_device<std::int32_t> counts(std::vector<std::int32_t>(6, 99));
+        scheduled const schedule(levels);
+        kernels::count_pooled(host, in.view(), what, want.data());
+        kernels::count_pooled(ctx, there.view, on, counts.data());
+        ctx.wait();
+        CAPTURE(levels, scattered, forced);
+        CHECK(counts.read() == want);
+      }
+}
+
+TEST_CASE("a score that its weight makes infinite is refused") {
+  reference::generator random(10);
+  auto in = reference::random_selection(random, {.sequences = 1, .heads = 2, .most_tokens = 40});
+  for (std::size_t r = 0; r < 2; ++r) {
+    auto& it = in.rows[r];
+    it.first = 0, it.last = it.candidates = it.tokens, it.budget = it.tokens / 2, it.active = true;
+  }
+  REQUIRE(in.rows[1].tokens > 1);
+  std::fill(in.values.begin(), in.values.end(), 1e20f);
+  for (float const second : {1.0f, 1e20f}) {
+    float const weights[] = {1.0f, second};
+    device_rows there(in.view());
+    cuda::device ctx(default_stream());
+    on_device<std::int32_t> counts(std::vector<std::int32_t>(2));
+    kernels::count_pooled(ctx, there.view, kvevict::pooled_best{0, there.memory.put(weights, 2)}, counts.data());
+    std::string const text = support::refusal([&] { ctx.wait(); });
+    CHECK((text.find("head 1") != std::string::npos && text.find("not finite after its weight") != std::string::npos) == (second > 1));
+  }
 }
 
 TEST_CASE("head budgets on a device are the host's") {
@@ -208,39 +294,4 @@ TEST_CASE("a score that is not finite is named, and nothing after it runs") {
     on_device<std::int32_t> untouched(std::vector<std::int32_t>{5});
     CHECK(untouched.read()[0] == 5);
   }
-}
-
-TEST_CASE("norms on a device are the host's, in every layout") {
-  for (auto const type : {kvevict::dtype::f32, kvevict::dtype::f16, kvevict::dtype::bf16})
-    for (std::int32_t const D : {8, 64}) {
-      layouts::cache_shape shape;
-      shape.lengths = {37, 0, 5}, shape.heads = 2, shape.head_dim = D, shape.type = type, shape.page_size = 4;
-      std::vector<float> first;
-      layouts::for_each_layout(shape, [&](auto& cache) {
-        using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
-        CAPTURE(cache.name(), D);
-        reference::generator random(8);
-        cache.fill([&](int b, int h, int t, int d) { return std::sin(b + 3 * h + 7 * t + 11 * d); }, [&](int b, int h, int t, int d) { return std::cos(b + 3 * h + 7 * t + 11 * d); });
-        reference::selection_input in;
-        in.sequences = 3, in.heads = 2;
-        for (std::int32_t b = 0; b < 3; ++b)
-          for (std::int32_t h = 0; h < 2; ++h) {
-            std::int32_t const n = cache.view.length(b, h);
-            in.rows.push_back({b, h, n, 0, n, n, n, true});
-            in.begin.push_back(in.begin.back() + n);
-          }
-        in.values.resize(static_cast<std::size_t>(in.begin.back()));
-        device_rows const rows(in.view());
-        device_cache<entry> there(cache);
-        cuda::device ctx(default_stream());
-        kvevict::host host;
-        kernels::squared_norms(ctx, there.view, *there.view.find(kvevict::role::v), rows.view);
-        kernels::squared_norms(host, cache.view, *cache.view.find(kvevict::role::v), in.view());
-        auto const got = rows.values(ctx);
-        REQUIRE(got.size() == in.values.size());
-        std::size_t wrong = 0;
-        for (std::size_t i = 0; i < got.size(); ++i) wrong += !(std::abs(got[i] - in.values[i]) <= 2e-6f * in.values[i]);
-        CHECK(wrong == 0);
-      });
-    }
 }

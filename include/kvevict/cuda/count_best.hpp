@@ -18,9 +18,7 @@ struct search {
 };
 
 /// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
-struct forced_cut {
-  std::uint32_t key, rank;
-};
+struct forced_cut { std::uint32_t key, rank; };
 
 /// All that the launches share. Scratch: a histogram per row, a search per sequence, a cut per row.
 struct work {

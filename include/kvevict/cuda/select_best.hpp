@@ -10,7 +10,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order.
+/// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block of whole warps.
 struct select_best_kernel {
   static constexpr int max_threads = 1024;
   static constexpr std::uint32_t run = 4;  // neighbouring tokens of a thread
@@ -18,17 +18,25 @@ struct select_best_kernel {
   score_rows s;
   std::int32_t *tokens, *counts, *lengths;
   std::int64_t stride;
+  std::uint32_t held;  // keys that the launch's shared bytes hold: no row is longer, and the scores are read once; 0: none
+
+  /// A row's keys up to here are held. With its other arrays a block stays below 99 KiB, which every device from sm_80 on has.
+  static constexpr std::int64_t most_held = (88 << 10) / 4;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
     KVEVICT_SHARED(t, std::uint32_t, histogram, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const r = t.block().x;
-    view const v{s.rows[r], s.values + s.begin[r], s.positions == nullptr ? nullptr : s.positions + s.begin[r]};
-    std::int32_t const quota = v.it.quota(), kept = v.it.active ? v.it.budget : v.it.tokens;
-    if (t.rank() == 0) lengths[r] = v.it.tokens, counts[r] = kept;
+    row const it = s.rows[r];
+    std::int32_t const quota = it.quota(), kept = it.active ? it.budget : it.tokens;
+    if (t.rank() == 0) lengths[r] = it.tokens, counts[r] = kept;
     std::int32_t* const out = tokens + r * stride;
-    if (kept == v.it.tokens) return write_all(t, v.it.tokens, out);
+    if (kept == it.tokens) return write_all(t, it.tokens, out);
+    std::uint32_t* const keys = held == 0 || quota == 0 ? nullptr : t.shared<std::uint32_t>(held);
+    view const v{it, s.values + s.begin[r], s.positions == nullptr ? nullptr : s.positions + s.begin[r], keys};
+    if (keys != nullptr)  // `find_order` reads what this thread wrote; its barriers come before `write`, which reads the others'
+      for_each_evictable(t, v, [&](std::int32_t j) { keys[j] = radix::key(v.x[j]); });
     order const o = quota == 0 ? order{~0u, ~0u, ~0u} : find_order(t, v, static_cast<std::uint32_t>(quota), histogram, words);
     write(t, v, o, out, words);
   }
@@ -38,6 +46,8 @@ struct select_best_kernel {
     row it;
     float const* x;
     std::int32_t const* positions;
+    std::uint32_t const* keys;  // or null
+    KVEVICT_DEVICE std::uint32_t key(std::int32_t j) const { return keys == nullptr ? radix::key(x[j]) : keys[j]; }
     KVEVICT_DEVICE std::int32_t rank(std::int32_t j) const { return positions == nullptr ? j : positions[j]; }
     KVEVICT_DEVICE bool evictable(std::int32_t j) const { return rank(j) >= it.first && rank(j) < it.last; }
   };
@@ -51,10 +61,10 @@ struct select_best_kernel {
       if (v.evictable(j)) f(j);
   }
   KVEVICT_DEVICE static order find_order(thread& t, view const& v, std::uint32_t quota, std::uint32_t* histogram, std::uint32_t* words) {
-    radix::cut const c = radix::best(t, [&](auto f) { for_each_evictable(t, v, [&](std::int32_t j) { f(radix::key(v.x[j])); }); }, quota, histogram, words);
+    radix::cut const c = radix::best(t, [&](auto f) { for_each_evictable(t, v, [&](std::int32_t j) { f(v.key(j)); }); }, quota, histogram, words);
     if (v.positions == nullptr || c.take == c.equal) return {c.key, 0, c.equal - c.take};  // in order, the first ties are the oldest
     radix::cut const p = radix::best(t, [&](auto f) {
-      for_each_evictable(t, v, [&](std::int32_t j) { if (radix::key(v.x[j]) == c.key) f(radix::key(v.positions[j])); });
+      for_each_evictable(t, v, [&](std::int32_t j) { if (v.key(j) == c.key) f(radix::key(v.positions[j])); });
     }, c.take, histogram, words);
     return {c.key, p.key, p.equal - p.take};
   }
@@ -71,7 +81,7 @@ struct select_best_kernel {
         std::int32_t const j = from + static_cast<std::int32_t>(i);
         if (j >= v.it.tokens) break;
         if (!v.evictable(j)) { stay |= 1u << i; continue; }
-        std::uint32_t const key = radix::key(v.x[j]), rank = v.positions == nullptr || o.rank == 0 ? 0 : radix::key(v.positions[j]);
+        std::uint32_t const key = v.key(j), rank = v.positions == nullptr || o.rank == 0 ? 0 : radix::key(v.positions[j]);
         stay |= static_cast<std::uint32_t>(key > o.key || (key == o.key && rank > o.rank)) << i;
         tie |= static_cast<std::uint32_t>(key == o.key && rank == o.rank) << i;
       }
@@ -97,10 +107,13 @@ struct select_best_kernel {
 ///
 ///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token index first
 ///
-/// Cost     one launch, a block per row, four reads of the scores (three more of scores and positions when rows in no order have ties).
+/// Cost     one launch, a block per row. Rows of up to 22 528 tokens: one read of the scores; longer ones: four. Rows in no order read their
+///          positions as often as keys, and three times more when ties are cut.
 inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
   out.resize(ctx, s.sequences, s.heads, s.most_tokens);
-  ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, select_best_kernel::run)}, 0, select_best_kernel{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride});
+  std::uint32_t const held = s.most_tokens <= select_best_kernel::most_held ? static_cast<std::uint32_t>(s.most_tokens) : 0;
+  ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, select_best_kernel::run)}, shared_bytes<std::uint32_t>(held),
+             select_best_kernel{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
 }
 
 }  // namespace cuda

@@ -2,57 +2,12 @@
 // Attention-Gate's inference on a device.
 #pragma once
 
-#include <cmath>
-
-#include <kvevict/cuda/gate_project.hpp>
+#include <kvevict/cuda/gate_attention.hpp>
 #include <kvevict/cuda/slot_state.hpp>
 
 namespace kvevict {
 inline namespace v0 {
 namespace cuda {
-
-/// C of one (token, gate head) per thread: a streaming softmax over the memory's rows, eight at a time from row 0 on, so that no bit depends on
-/// chunks. Query and sums lie in shared memory, (dg, threads). Grid: (sequence, gate head, tokens).
-struct gate_attention_kernel {
-  static constexpr int max_threads = 64;
-  static constexpr int each = 8;
-  gate_call c;
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    if (c.watch.stopped(t)) return;
-    std::int32_t const dg = c.w.head_dim, threads = static_cast<std::int32_t>(t.block_size().x);
-    auto* const q = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.rank();
-    auto* const sums = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.rank();
-    auto const b = static_cast<std::int32_t>(t.block().x / c.tiles / static_cast<std::uint32_t>(c.w.heads));
-    auto const h = static_cast<std::int32_t>(t.block().x / c.tiles % static_cast<std::uint32_t>(c.w.heads));
-    auto const i = static_cast<std::int32_t>(t.block().x % c.tiles * t.block_size().x + t.rank());
-    if (i >= c.in.rows(b)) return;
-    float* const own = c.queries + (c.first_row(b) + i) * c.w.width() + h * dg;
-    for (std::int32_t d = 0; d < dg; ++d) q[d * threads] = own[d], sums[d * threads] = 0;
-    std::int64_t const seen = std::int64_t{c.earlier(b)} + (c.sees == gate_mask::causal ? i + 1 : c.in.rows(b)), A = c.w.width();
-    float const* const memory = c.memory(b) + h * dg;
-    float peak = -1e30f, total = 0;
-    for (std::int64_t j = 0; j < seen; j += each) {
-      float z[each], top = peak;
-      for (int k = 0; k < each; ++k) {
-        float const* const key = memory + std::min(j + k, seen - 1) * 2 * A;
-        z[k] = 0;
-        for (std::int32_t d = 0; d < dg; ++d) z[k] = fma(q[d * threads], key[d], z[k]);
-        if (j + k >= seen) z[k] = -3e38f;
-        top = z[k] > top ? z[k] : top;
-      }
-      float const shrink = exp2(peak - top);
-      peak = top, total = multiply(total, shrink);
-      for (int k = 0; k < each; ++k) z[k] = exp2(z[k] - top), total = add(total, z[k]);
-      for (std::int32_t d = 0; d < dg; ++d) {
-        float sum = multiply(sums[d * threads], shrink);
-        for (int k = 0; k < each; ++k) sum = fma(z[k], memory[std::min(j + k, seen - 1) * 2 * A + A + d], sum);
-        sums[d * threads] = sum;
-      }
-    }
-    for (std::int32_t d = 0; d < dg; ++d) own[d] = sums[d * threads] / total;
-  }
-};
 
 /// p of one (token, KV head) per thread: sigmoid of the output weights over C, the largest of the head's flags.
 struct gate_output_kernel {
@@ -82,32 +37,28 @@ struct gate_output_kernel {
 
 /// Keep probabilities of the new tokens: the host's formula (kernels/gate.hpp); K' and V' go to the gate's memory.
 ///
-/// Shapes   features (T,E) → p (T,H) float.
-/// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A floats a new token, 12·A without a memory.
-/// Errors   as on the host: fault::gate_memory before anything is written, fault::gate_not_finite. Gate heads are at most 384 wide.
+/// Shapes   features (T,E), everything in device memory → p (T,H) float.
+/// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A bytes a new token (of B·most_rows), 12·A without a
+///          memory. Best with gate heads of 64 and less.
+/// Errors   as on the host; what only the device sees by fault::query_rows and fault::gate_memory, before anything is written, and by
+///          fault::gate_not_finite.
 inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
                    std::int32_t heads, float* p) {
   expect_gate(w, in, sequences, heads);
-  KVEVICT_EXPECTS(in.data != nullptr && in.most_rows > 0, "gate: hidden states without data or most_rows; a device cannot look row_begin up");
+  if (sequences == 0) return;
+  KVEVICT_EXPECTS(in.data != nullptr, "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
   KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
                   "; give the distance from one token's hidden state to the next");
-  KVEVICT_EXPECTS(w.head_dim <= 384, "gate: heads ", w.head_dim, " wide; a device takes gate heads up to 384");
-  if (sequences == 0) return;
   frame scratch(ctx.scratch());
   std::int64_t const A = w.width(), rows = std::int64_t{sequences} * in.most_rows;
   gate_call c{ctx.watch(), w, in, sees, sequences, heads, scratch.take<float>(rows * A), in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A), p, 0};
-  auto const of = static_cast<std::uint32_t>(sequences);
   ctx.launch({blocks_for(sequences, 128)}, {128}, 0, check_gate_kernel{c});
   ctx.settle();
-  c.tiles = blocks_for(in.most_rows, project_kernel::tokens);
-  std::uint32_t const groups = blocks_for(3 * A, project_kernel::outputs);
-  float const scale = 1.44269504088896341f / std::sqrt(static_cast<float>(w.head_dim));
-  ctx.launch({of * c.tiles * groups}, {256}, 0, project_kernel{c, scale, groups});
-  std::uint32_t const threads = w.head_dim <= 192 ? 64 : 32;
-  c.tiles = blocks_for(in.most_rows, threads);
-  ctx.launch({of * static_cast<std::uint32_t>(w.heads) * c.tiles}, {threads}, 2 * shared_bytes<float>(static_cast<std::size_t>(w.head_dim) * threads), gate_attention_kernel{c});
+  project(ctx, c);
+  attend(ctx, c);
   c.tiles = blocks_for(std::int64_t{in.most_rows} * heads, 128);
-  ctx.launch({of * c.tiles}, {128}, 0, gate_output_kernel{c});
+  ctx.launch({static_cast<std::uint32_t>(sequences) * c.tiles}, {128}, 0, gate_output_kernel{c});
   ctx.settle();
 }
 
@@ -147,7 +98,7 @@ struct expect_prompt_kernel {
     if (r >= out.count() || watch.stopped(t)) return;
     row const& it = out.rows[r];
     if (it.active && in.rows(it.sequence) != it.tokens) watch.refuse(t, fault::query_rows, it.sequence, it.head, in.rows(it.sequence), it.tokens);
-    if (in.memory.rows != nullptr && in.memory.tokens[it.sequence] != 0) watch.refuse(t, fault::gate_memory, it.sequence, it.head, in.memory.tokens[it.sequence], 0);
+    if (in.memory.rows != nullptr && in.memory.tokens != nullptr && in.memory.tokens[it.sequence] != 0) watch.refuse(t, fault::gate_memory, it.sequence, it.head, in.memory.tokens[it.sequence], 0);
   }
 };
 inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& in, score_rows const& out) {

@@ -2,6 +2,8 @@
 // A gate's call on a device, and its first step: queries, keys and values of the new tokens.
 #pragma once
 
+#include <cmath>
+
 #include <kvevict/core/gate.hpp>
 #include <kvevict/cuda/rows.hpp>
 
@@ -44,36 +46,46 @@ struct check_gate_kernel {
     std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
     if (rows < 0 || rows > c.in.most_rows) c.watch.refuse(t, fault::query_rows, b, 0, rows, c.in.most_rows);
     bool const fits = c.in.memory.rows == nullptr || (earlier >= 0 && std::int64_t{earlier} + rows <= c.in.memory.capacity);
-    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0)) c.watch.refuse(t, fault::gate_memory, b, 0, earlier + rows, c.in.memory.capacity);
+    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0)) c.watch.refuse(t, fault::gate_memory, b, 0, std::int64_t{earlier} + rows, c.in.memory.capacity);
   }
 };
 
-/// 64 tokens by 32 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V' to the memory.
+/// 64 tokens by 96 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V' to the memory.
 struct project_kernel {
   static constexpr int max_threads = 256;
-  static constexpr std::int32_t tokens = 64, outputs = 32, depth = 32, each = tokens / 8;
+  static constexpr std::int32_t tokens = 64, outputs = 96, depth = 32, pitch = depth + 1, down = tokens / 8, across = outputs / 32;
   gate_call c;
   float scale;
   std::uint32_t groups;  // of outputs
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
-    KVEVICT_SHARED(t, float, x, tokens * (depth + 1));
-    KVEVICT_SHARED(t, float, m, outputs * (depth + 1));
+    KVEVICT_SHARED(t, float, x, tokens * pitch);
+    KVEVICT_SHARED(t, float, m, outputs * pitch);
     auto const b = static_cast<std::int32_t>(t.block().x / groups / c.tiles);
     auto const first = static_cast<std::int32_t>(t.block().x / groups % c.tiles) * tokens, output = static_cast<std::int32_t>(t.block().x % groups) * outputs;
     if (first >= c.in.rows(b)) return;
     auto const column = static_cast<std::int32_t>(t.rank() % 32), line = static_cast<std::int32_t>(t.rank() / 32);
-    float sums[each] = {};
+    float sums[down][across] = {};
     for (std::int32_t e = 0; e < c.w.features; e += depth) {
-      for (std::int32_t k = line; k < tokens; k += 8) x[k * (depth + 1) + column] = feature(b, first + k, e + column);
-      for (std::int32_t k = line; k < outputs; k += 8) m[k * (depth + 1) + column] = weight(output + k, e + column);
+      for (std::int32_t k = line; k < tokens; k += 8) x[k * pitch + column] = feature(b, first + k, e + column);
+      for (std::int32_t k = line; k < outputs; k += 8) m[k * pitch + column] = weight(output + k, e + column);
       t.sync_block();
-      for (std::int32_t d = 0; d < depth; ++d)
-        for (std::int32_t k = 0; k < each; ++k) sums[k] = fma(x[(line + 8 * k) * (depth + 1) + d], m[column * (depth + 1) + d], sums[k]);
+      for (std::int32_t d = 0; d < depth; ++d) {
+        float of[across];
+        KVEVICT_UNROLL
+        for (std::int32_t j = 0; j < across; ++j) of[j] = m[(column + 32 * j) * pitch + d];
+        KVEVICT_UNROLL
+        for (std::int32_t k = 0; k < down; ++k)
+          KVEVICT_UNROLL
+          for (std::int32_t j = 0; j < across; ++j) sums[k][j] = fma(x[(line + 8 * k) * pitch + d], of[j], sums[k][j]);
+      }
       t.sync_block();
     }
-    for (std::int32_t k = 0; k < each; ++k) put(b, first + line + 8 * k, output + column, sums[k]);
+    KVEVICT_UNROLL
+    for (std::int32_t k = 0; k < down; ++k)
+      KVEVICT_UNROLL
+      for (std::int32_t j = 0; j < across; ++j) put(b, first + line + 8 * k, output + column + 32 * j, sums[k][j]);
   }
 
  private:
@@ -93,6 +105,13 @@ struct project_kernel {
     else c.memory(b)[(std::int64_t{c.earlier(b)} + i) * 2 * A + o - A] = y;
   }
 };
+
+inline void project(device& ctx, gate_call c) {
+  c.tiles = blocks_for(c.in.most_rows, project_kernel::tokens);
+  std::uint32_t const groups = blocks_for(3 * std::int64_t{c.w.width()}, project_kernel::outputs);
+  float const scale = 1.44269504088896341f / std::sqrt(static_cast<float>(c.w.head_dim));
+  ctx.launch({static_cast<std::uint32_t>(c.sequences) * c.tiles * groups}, {256}, 0, project_kernel{c, scale, groups});
+}
 
 }  // namespace cuda
 }  // namespace v0

@@ -83,6 +83,7 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
                   "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
   if (out.count() == 0) return;
+  expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, view, q, o, out);
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, false});
@@ -98,6 +99,7 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view
   KVEVICT_EXPECTS(out.positions == nullptr, "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
                   "running sum in the cache's state instead, or compact stably");
   if (out.count() == 0) return;
+  expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, view, q, window_options{q.most_rows, row_reduce::sum, how}, out);
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, true});

@@ -58,7 +58,8 @@ struct check_weights_kernel {
     if (r >= c.out.count() || c.watch.stopped(t)) return;
     row const& it = c.out.rows[r];
     std::int64_t const given = c.a.rows(it.sequence), needed = all_tokens ? it.tokens : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
-    if (it.active && (given < needed || (all_tokens && given != needed))) c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
+    if (it.active && (given < needed || (all_tokens && given != needed) || given > c.a.most_rows))
+      c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
   }
 };
 
@@ -101,7 +102,7 @@ struct sum_weights_kernel {
       result = g == 0 ? x : c.o.group == group_reduce::max ? (x > result || x != x ? x : result) : result + x;
     }
     if (largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, j);
-    float const share = (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(v.rows) : 1.0f) *
+    float const share = (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(v.rows, 1)) : 1.0f) *
                         (c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f);
     c.out.values[c.out.begin[r] + j] = result * share;
   }
@@ -123,6 +124,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   KVEVICT_EXPECTS(o.pool_before_group.width == 1, "window_scores: pool_before_group needs queries; softmax rows are reduced first");
   KVEVICT_EXPECTS(out.positions == nullptr || o.rows == 1, "window_scores: the rows are scattered; only one newest row can be read");
   if (out.count() == 0) return;
+  expect_most_rows(a.most_rows);
   frame scratch(ctx.scratch());
   weights_call c{ctx.watch(), a, o, out, a.heads / out.heads, nullptr, std::min(o.rows, a.most_rows)};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_weights_kernel{c, all_tokens});

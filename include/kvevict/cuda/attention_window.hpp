@@ -66,6 +66,11 @@ template <class Entry> struct attention_call {
   }
 };
 
+/// What a device sizes its grids and scratch by.
+inline void expect_most_rows(std::int32_t most_rows) {
+  KVEVICT_EXPECTS(most_rows > 0, "evidence: most_rows is ", most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+}
+
 /// The rows that are handed in suffice; one thread per row of scores.
 template <class Entry> struct check_window_kernel {
   static constexpr int max_threads = 128;

@@ -29,13 +29,15 @@ inline namespace KVEVICT_ISA {
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sums[r][v] = sum[r][v]; }); });
 }
 
+inline vec seen_by(ivec last, std::int32_t key, vec z) { return last < key ? splat(-__builtin_inff()) : z; }
+
 /// −∞ where key j + r is behind what a lane sees: itself, token now + lane, or all `seen` tokens.
 [[gnu::always_inline]] inline void hide(vec (&z)[row_block][tile_vectors], std::int64_t j, gate_mask sees, std::int64_t now, std::int64_t seen) {
   bool const causal = sees == gate_mask::causal;
   if (j + row_block <= (causal ? now + 1 : seen)) return;
   unroll<tile_vectors>([&](auto v) {
     ivec const last = causal ? count_from(now + v * lanes) : ivec{} + static_cast<std::int32_t>(seen - 1);
-    unroll<row_block>([&](auto r) { z[r][v] = last < static_cast<std::int32_t>(j + r) ? splat(-__builtin_inff()) : z[r][v]; });
+    unroll<row_block>([&](auto r) { z[r][v] = seen_by(last, static_cast<std::int32_t>(j + r), z[r][v]); });
   });
 }
 

@@ -119,9 +119,21 @@ inline vec tanh(vec x) { return 1.0f - 2.0f / (exp2(x * 2.885390081777927f) + 1.
 constexpr int low_lane(int i, int s) { return (i & s) == 0 ? i : lanes + i - s; }
 constexpr int high_lane(int i, int s) { return (i & s) == 0 ? i + s : lanes + i; }
 
+/// Lanes of two vectors, those of the second counted behind those of the first.
+template <int... Lane> vec shuffled(vec a, vec b) {
+#if defined(__CUDACC__)  // nvcc's front end takes the builtin with dependent lanes for a vector of one float
+  constexpr int from[] = {Lane...};
+  vec out = {};
+  for (int i = 0; i < lanes; ++i) out[i] = from[i] < lanes ? a[from[i]] : b[from[i] - lanes];
+  return out;
+#else
+  return __builtin_shufflevector(a, b, Lane...);
+#endif
+}
+
 template <int S, int... I> void swap_blocks(vec& a, vec& b, std::integer_sequence<int, I...>) {
-  vec const low = __builtin_shufflevector(a, b, low_lane(I, S)...);
-  b = __builtin_shufflevector(a, b, high_lane(I, S)...);
+  vec const low = shuffled<low_lane(I, S)...>(a, b);
+  b = shuffled<high_lane(I, S)...>(a, b);
   a = low;
 }
 
@@ -133,7 +145,7 @@ template <int S = lanes / 2> [[gnu::always_inline]] inline void transpose(vec (&
   if constexpr (S > 1) transpose<S / 2>(x);
 }
 
-template <int S, int... I> vec rotated(vec x, std::integer_sequence<int, I...>) { return __builtin_shufflevector(x, x, (I ^ S)...); }
+template <int S, int... I> vec rotated(vec x, std::integer_sequence<int, I...>) { return shuffled<(I ^ S)...>(x, x); }
 
 /// Folds every one of N vectors to one number; that of x[i] comes to lane i · lanes/N (and its neighbours up to the next).
 template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec fold(vec* x, F f) {

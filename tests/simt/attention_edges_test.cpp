@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention on a device at its edges: ragged heads, every layout and page size, odd strides, scattered rows, what must stay untouched, what is refused.
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include <kvevict/cuda/attention.hpp>
+#include <kvevict/cuda/attention_rows.hpp>
+#include <kvevict/kernels/attention_rows.hpp>
+#include <kvevict/kernels/host.hpp>
+
+#include "simt/device_cache.hpp"
+#include "support/attention_case.hpp"
+#include "support/catch.hpp"
+
+using namespace simt_test;
+using namespace kvevict;
+using layouts::layout;
+using reference::attention_case;
+using reference::attention_shape;
+
+namespace {
+
+constexpr float untouched = -7.0f;
+
+/// Rows of scores on a device, every row as long as the longest and `untouched` everywhere.
+struct rows_there {
+  std::int64_t most, stride;
+  on_device<float> values;
+  score_rows view;
+
+  rows_there(device_memory& m, score_rows const& s)
+      : most(longest(s)), stride((most + 3) / 4 * 4), values(std::vector<float>(static_cast<std::size_t>(s.count() * stride), untouched)), view(s) {
+    std::vector<std::int64_t> begin;
+    for (std::int64_t r = 0; r <= s.count(); ++r) begin.push_back(r * stride);
+    if (s.positions != nullptr) {
+      std::vector<std::int32_t> positions(static_cast<std::size_t>(s.count() * stride), -1);
+      for (std::int64_t r = 0; r < s.count(); ++r) std::copy_n(s.positions + s.begin[r], s.rows[r].tokens, positions.begin() + r * stride);
+      view.positions = m.put(positions);
+    }
+    view.rows = m.put(s.rows, static_cast<std::size_t>(s.count())), view.begin = m.put(begin), view.values = values.data();
+    view.most_tokens = most, view.total_floats = s.count() * stride;
+  }
+  static std::int64_t longest(score_rows const& s) {
+    std::int64_t n = 1;
+    for (std::int64_t r = 0; r < s.count(); ++r) n = std::max<std::int64_t>(n, s.rows[r].tokens);
+    return n;
+  }
+};
+
+/// call(ctx, view, rows, out) on a device; `most_rows` < 0: what the sequences hand in.
+template <class Cache, class Rows, class Call>
+std::vector<float> there(Cache& cache, score_rows const& s, Rows const& rows, Call call, std::int32_t most_rows = -1, std::string* refusal = nullptr) {
+  using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+  device_cache<entry> const moved(cache);
+  device_memory memory;
+  rows_there const out(memory, s);
+  cuda::device ctx(default_stream());
+  try {
+    Rows given = on_device_rows(memory, rows, cache.view.sequences());
+    if (most_rows >= 0) given.most_rows = most_rows;
+    call(ctx, moved.view, given, out.view);
+    ctx.wait();
+  } catch (contract_violation const& e) {
+    if (refusal == nullptr) throw;
+    *refusal = e.what();
+    ctx.wait();  // refused once
+  }
+  return out.values.read();
+}
+
+/// The same numbers on host and device, and no float written beside them.
+template <class Cache, class Rows, class Call> void same(Cache& cache, score_rows const& s, Rows const& rows, double relative, Call call) {
+  for (std::int64_t r = 0; r < s.count(); ++r) std::fill_n(s.values + s.begin[r], s.rows[r].tokens, untouched);
+  kvevict::host host;
+  call(host, cache.view, rows, s);
+  std::vector<float> const got = there(cache, s, rows, call);
+  std::int64_t const stride = (rows_there::longest(s) + 3) / 4 * 4;
+  std::size_t wrong = 0;
+  for (std::int64_t r = 0; r < s.count(); ++r)
+    for (std::int64_t j = 0; j < stride; ++j) {
+      double const want = j < s.rows[r].tokens ? double{s.values[s.begin[r] + j]} : double{untouched}, x = got[static_cast<std::size_t>(r * stride + j)];
+      bool const sound = want != want ? x != x : want == untouched ? x == want : std::abs(x - want) <= relative * std::abs(want) + 1e-7;
+      if (!sound && wrong == 0) UNSCOPED_INFO("row " << r << " token " << j << ": " << x << " instead of " << want);
+      wrong += !sound;
+    }
+  CHECK(wrong == 0);
+}
+
+auto window(window_options const& o) {
+  return [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::window_scores(ctx, view, rows, o, out); };
+}
+auto columns(group_reduce how) {
+  return [how](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::column_sums(ctx, view, rows, how, out); };
+}
+
+constexpr std::int32_t head_dims[] = {16, 64, 8, 24, 128, 72, 40};
+constexpr dtype types[] = {dtype::f32, dtype::bf16, dtype::f16};
+double tolerance(dtype t) { return t == dtype::f32 ? 1e-5 : 2e-5; }
+
+/// The i-th of many shapes, so that neighbours differ in everything.
+attention_shape shape_at(std::size_t i) {
+  attention_shape s;
+  s.cache.lengths = {130, 17, 0, 64, 1}, s.cache.heads = i % 5 == 4 ? 1 : 2;
+  s.cache.head_dim = head_dims[i % std::size(head_dims)], s.cache.type = types[i % 3];
+  s.query_type = i % 4 == 3 ? types[(i / 3) % 3] : s.cache.type;
+  s.cache.page_size = std::array{16, 1, 64, 7}[i % 4], s.group = std::array{2, 1, 4, 3, 1}[i % 5], s.seed = i + 1;
+  return s;
+}
+layout layout_at(std::size_t i) { return layouts::all[(i * 7 + i / 10) % std::size(layouts::all)]; }
+
+/// f(cache, case) in one layout; heads of a row table of their own differ in length.
+template <class F> void over(std::size_t i, attention_shape s, F f) {
+  layout const l = layout_at(i);
+  if (layouts::has_table_per_head(l) && s.cache.heads == 2 && s.query_tokens.empty() && i % 2 == 0) {
+    s.cache.head_lengths = {130, 96, 17, 3, 0, 8, 64, 65, 1, 1};
+    s.query_tokens = {12, 12, 8, 12, 12};
+  }
+  attention_case a(s);
+  for (std::size_t r = 0; r < a.rows.size(); ++r) {
+    a.rows[r].active = (r + i) % 5 != 2;
+    a.rows[r].last = a.rows[r].tokens - a.rows[r].tokens / 4, a.rows[r].budget = 1 + a.rows[r].tokens / 3;
+  }
+  scheduled const schedule(i % 6);
+  layouts::with_layout(l, s.cache, [&](auto& cache) {
+    a.fill(cache);
+    CAPTURE(i, cache.name(), cache.shape().page_size, s.cache.head_dim, static_cast<int>(s.cache.type), static_cast<int>(s.query_type), s.group);
+    f(cache, a);
+  });
+}
+
+std::vector<window_options> all_options() {
+  using gr = group_reduce;
+  using rr = row_reduce;
+  constexpr auto gain = weighting::step_gain;
+  constexpr auto soft = weighting::softmax;
+  constexpr auto causal = visibility::causal;
+  return {{8}, {1}, {5, rr::sum, gr::max}, {3, rr::sum, gr::sum, soft, 0, causal, 2}, {7, rr::mean, gr::mean, gain}, {4, rr::sum, gr::max, gain, 0.6f, causal, 3},
+          {6, rr::mean, gr::mean, soft, 0, causal, 0, {5, pooling::max}}, {2, rr::mean, gr::max, soft, 0, causal, 1, {3, pooling::average}}, {8, rr::mean, gr::sum, gain, 0, causal, 0, {7, pooling::max}}};
+}
+
+/// Softmax rows of all queries of a case, a few floats between them.
+struct softmax_rows {
+  std::vector<float> weights;
+  std::vector<std::int32_t> begin{0};
+  attention_rows rows;
+
+  explicit softmax_rows(attention_case const& a) {
+    std::int32_t slots = 1;
+    for (row const& r : a.rows) slots = std::max(slots, r.tokens);
+    std::int64_t const Hq = a.query_heads(), row = slots + 3;
+    for (std::int32_t b = 0; b < a.sequences(); ++b) {
+      begin.push_back(begin.back() + a.query_tokens(b));
+      for (std::int32_t i = 0; i < a.query_tokens(b); ++i)
+        for (std::int32_t hq = 0; hq < a.query_heads(); ++hq) {
+          std::size_t const at = weights.size();
+          weights.resize(at + static_cast<std::size_t>(row), 99.0f);  // nobody may read what a row does not see
+          std::int32_t const seen = a.seen(b, hq / a.shape.group, i, true);
+          double const lse = a.lse(b, hq, i, true);
+          for (std::int32_t j = 0; j < seen; ++j) weights[at + static_cast<std::size_t>(j)] = static_cast<float>(std::exp(a.logit(b, hq, i, j) - lse));
+        }
+    }
+    rows.weights = weights.data(), rows.token_stride = Hq * row, rows.head_stride = row, rows.heads = a.query_heads(), rows.slots = slots, rows.row_begin = begin.data();
+  }
+};
+
+std::vector<std::int32_t> shifted_positions(attention_case const& a) {
+  std::vector<std::int32_t> p;
+  for (std::int32_t b = 0; b < a.sequences(); ++b)
+    for (std::int32_t i = 0; i < a.query_tokens(b); ++i) p.push_back(a.tokens(b, 0) - a.query_tokens(b) + i + 20 * b + 5);
+  return p;
+}
+
+}  // namespace
+
+TEST_CASE("edges: window scores of ragged heads in every layout, page size and type") {
+  std::size_t i = 0;
+  for (int round = 0; round < 7; ++round)
+    for (window_options const& o : all_options()) {
+      attention_shape s = shape_at(++i);
+      if (i % 3 == 0) s.query_tokens = {12, 12, 8, 12, 12};
+      if (i % 4 == 1) s.softcap = 1.5f;
+      if (i % 7 == 2) s.scale = 0.05f;
+      over(i, s, [&](auto& cache, attention_case& a) {
+        auto const base = i % 2 == 0 ? log_base::e : log_base::two;
+        bool const lse = i % 3 != 1;
+        auto q = lse ? a.queries_with_lse(base, true, 1.25) : a.queries();
+        auto const positions = shifted_positions(a);
+        if (i % 2 == 1) q.positions = positions.data();
+        CAPTURE(lse, static_cast<int>(base), o.rows);
+        same(cache, a.out(), q, tolerance(s.cache.type), window(o));
+      });
+    }
+}
+
+TEST_CASE("edges: rows that come after the cache see all of it") {
+  for (std::size_t i = 0; i < 20; ++i) {
+    attention_shape s = shape_at(i);
+    s.query_tokens = {9, 4, 2, 30, 6};
+    over(i, s, [&](auto& cache, attention_case& a) {
+      window_options o{static_cast<std::int32_t>(i % 3 == 0 ? 40 : 4), row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::all, static_cast<std::int32_t>(i % 2)};
+      for (row& r : a.rows) r.active = r.active && a.query_tokens(r.sequence) >= std::min(o.rows + o.skip, r.tokens);
+      same(cache, a.out(), a.queries_with_lse(log_base::two, false, 1.5), tolerance(s.cache.type), window(o));
+    });
+  }
+}
+
+TEST_CASE("edges: column sums of ragged sequences in every layout, page size and type") {
+  for (std::size_t i = 0; i < 30; ++i) {
+    attention_shape s = shape_at(i);
+    if (i % 4 == 1) s.softcap = 1.5f;
+    s.query_tokens = s.cache.lengths;
+    over(i, s, [&](auto& cache, attention_case& a) {
+      auto const q = i % 2 == 0 ? a.queries() : a.queries_with_lse(i % 4 == 1 ? log_base::e : log_base::two);
+      same(cache, a.out(), q, tolerance(s.cache.type), columns(static_cast<group_reduce>(i % 3)));
+    });
+  }
+}
+
+TEST_CASE("edges: newest_sums has the bits of window_scores") {
+  over(3, shape_at(3), [&](auto& cache, attention_case& a) {
+    window_options const o{200, row_reduce::sum};
+    auto const newest = [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::newest_sums(ctx, view, rows, o, out); };
+    CHECK(there(cache, a.out(), a.queries(), newest) == there(cache, a.out(), a.queries(), window(o)));
+    softmax_rows const w(a);
+    CHECK(there(cache, a.out(), w.rows, newest) == there(cache, a.out(), w.rows, window(o)));
+  });
+}
+
+TEST_CASE("edges: softmax rows, sharpened, skipped, with gaps between them") {
+  for (std::size_t i = 0; i < 36; ++i) {
+    attention_shape s = shape_at(i);
+    s.cache.head_dim = 8, s.cache.type = s.query_type = dtype::f32;
+    bool const all = i % 6 == 5;
+    if (!all && i % 2 == 0) s.query_tokens = {12, 12, 0, 12, 12};
+    else s.query_tokens = s.cache.lengths;
+    over(i, s, [&](auto& cache, attention_case& a) {
+      softmax_rows w(a);
+      auto const positions = shifted_positions(a);
+      if (i % 4 == 1) w.rows.positions = positions.data();
+      window_options o = all_options()[i % 6];
+      // without a row of its own a window has no mean: see "a window that skips all rows"
+      for (row& r : a.rows) r.active = r.active && r.tokens > o.skip;
+      CAPTURE(o.rows, o.skip, all);
+      if (all) same(cache, a.out(), w.rows, 2e-5, columns(static_cast<group_reduce>(i / 6 % 3)));
+      else same(cache, a.out(), w.rows, 2e-5, window(o));
+    });
+  }
+}
+
+TEST_CASE("edges: scattered rows have one row that sees all tokens") {
+  for (std::size_t i = 0; i < 9; ++i) {
+    attention_shape s = shape_at(i);
+    over(i, s, [&](auto& cache, attention_case& a) {
+      std::vector<std::int32_t> positions;
+      for (row const& r : a.rows)
+        for (std::int32_t j = 0; j < r.tokens; ++j) positions.push_back((j * 37 + 5) % 1009);
+      score_rows out = a.out();
+      out.positions = positions.data();
+      window_options o{1};
+      if (i % 3 == 2) o.weights = weighting::step_gain, o.min_gain = 0.5f;
+      auto const q = i % 3 == 1 ? a.queries_with_lse(log_base::e, false, 2) : a.queries();
+      same(cache, out, q, tolerance(s.cache.type), window(o));
+    });
+  }
+}
+
+TEST_CASE("edges: head dimensions beyond the registers, tables of 64-bit ids") {
+  std::size_t i = 0;
+  for (std::int32_t const D : {136, 256, 576})
+    for (dtype const type : types) {
+      attention_shape s;
+      s.cache.lengths = {37, 9}, s.cache.heads = 2, s.cache.head_dim = D, s.cache.page_size = 16, s.cache.type = s.query_type = type, s.seed = ++i;
+      attention_case a(s);
+      layouts::cache<std::int64_t> cache(i % 2 == 0 ? layout::hnd : layout::head_pages, s.cache);
+      a.fill(cache);
+      CAPTURE(D, static_cast<int>(type));
+      same(cache, a.out(), a.queries(), tolerance(type), window({4}));
+      same(cache, a.out(), a.queries_with_lse(log_base::e), tolerance(type), columns(group_reduce::mean));
+    }
+}
+
+TEST_CASE("edges: queries with any stride and start") {
+  for (std::size_t i = 0; i < 12; ++i) {
+    attention_shape s;
+    s.cache.lengths = {50, 13}, s.cache.head_dim = 64, s.cache.type = s.query_type = types[i % 3], s.seed = i + 1;
+    over(i, s, [&](auto& cache, attention_case& a) {
+      query_rows const dense = a.queries();
+      std::int64_t const gap = std::array{1, 8, 2, 16}[i / 3], front = i / 3 == 3 ? 1 : 0, size = size_of(s.query_type), T = dense.row_begin[a.sequences()], Hq = a.query_heads();
+      query_rows q = dense;
+      q.head_stride = 64 + gap, q.token_stride = Hq * q.head_stride + gap;
+      std::vector<std::byte> bytes(static_cast<std::size_t>((T * q.token_stride + front) * size), std::byte{0xff});  // NaN between the rows
+      for (std::int64_t t = 0; t < T; ++t)
+        for (std::int64_t h = 0; h < Hq; ++h)
+          std::memcpy(bytes.data() + (front + t * q.token_stride + h * q.head_stride) * size,
+                      static_cast<std::byte const*>(dense.data) + (t * dense.token_stride + h * dense.head_stride) * size, static_cast<std::size_t>(64 * size));
+      q.data = bytes.data() + front * size;
+      CAPTURE(gap, front);
+      same(cache, a.out(), q, tolerance(s.cache.type), window({5}));
+    });
+  }
+}
+
+TEST_CASE("edges: column sums of more than one block of query rows against double precision") {
+  for (dtype const type : {dtype::f32, dtype::bf16}) {
+    attention_shape s;
+    s.cache.lengths = {1100, 1030}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.cache.type = s.query_type = type, s.group = 1;
+    attention_case a(s);
+    layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+    a.fill(cache);
+    for (bool const lse : {false, true}) {
+      auto const got = there(cache, a.out(), lse ? a.queries_with_lse(log_base::two) : a.queries(), columns(group_reduce::mean));
+      double worst = 0;
+      for (std::int32_t b = 0; b < 2; ++b) {
+        auto const want = a.summed(b, 0, 0, a.tokens(b, 0));
+        for (std::size_t j = 0; j < want.size(); ++j) worst = std::max(worst, std::abs(got[static_cast<std::size_t>(b) * 1100 + j] - want[j]) / want[j]);
+      }
+      CAPTURE(static_cast<int>(type), lse);
+      CHECK(worst < tolerance(type));
+    }
+  }
+}
+
+TEST_CASE("edges: the bits of scores depend on neither schedule nor page size") {
+  for (dtype const type : types) {
+    attention_shape s;
+    s.cache.lengths = {140, 33}, s.cache.head_dim = 32, s.cache.type = s.query_type = type;
+    attention_case a(s);
+    softmax_rows const w(a);
+    std::vector<std::vector<float>> first;
+    for (std::int32_t const P : {1, 16, 64})
+      for (std::uint64_t schedule = 0; schedule < 5; ++schedule) {
+        s.cache.page_size = P;
+        layouts::cache<std::int32_t> cache(schedule % 2 == 0 ? layout::nhd : layout::head_pages, s.cache);
+        a.fill(cache);
+        scheduled const order(schedule);
+        window_options sharp{9};
+        sharp.weights = weighting::step_gain;
+        window_options pooled = sharp;
+        pooled.pool_before_group = {3, pooling::average};
+        std::vector<std::vector<float>> const got{there(cache, a.out(), a.queries(), window({9})), there(cache, a.out(), a.queries(), columns(group_reduce::max)),
+                                                  there(cache, a.out(), a.queries(), window(pooled)), there(cache, a.out(), w.rows, window(sharp))};
+        if (first.empty()) first = got;
+        CAPTURE(P, schedule, static_cast<int>(type));
+        CHECK(got == first);
+      }
+  }
+}
+
+TEST_CASE("edges: a key that is not a number is not hidden") {
+  attention_shape s;
+  s.cache.lengths = {80}, s.cache.heads = 1;
+  attention_case a(s);
+  layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+  a.fill(cache);
+  cache.set(*cache.view.find(role::k), 0, 0, 41, 3, std::numeric_limits<float>::quiet_NaN());
+  for (group_reduce const how : {group_reduce::mean, group_reduce::max}) {
+    same(cache, a.out(), a.queries_with_lse(log_base::e), 1e-5, window({4, row_reduce::mean, how}));
+    same(cache, a.out(), a.queries(), 1e-5, window({4, row_reduce::mean, how}));
+    same(cache, a.out(), a.queries(), 1e-5, columns(how));
+  }
+}
+
+TEST_CASE("edges: a window that skips all rows of a short sequence scores zero") {
+  attention_shape s;
+  s.cache.lengths = {3, 40}, s.cache.heads = 1, s.cache.head_dim = 8;
+  attention_case a(s);
+  layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+  a.fill(cache);
+  softmax_rows const w(a);
+  for (std::int32_t const skip : {3, 10}) {
+    window_options const o{2, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, skip};
+    for (auto const& got : {there(cache, a.out(), a.queries(), window(o)), there(cache, a.out(), w.rows, window(o))}) {
+      CAPTURE(skip);
+      CHECK(std::vector<float>(got.begin(), got.begin() + 3) == std::vector<float>(3, 0.0f));
+    }
+  }
+}
+
+TEST_CASE("edges: what is wrong with rows is refused, and nothing is written behind it") {
+  attention_shape s;
+  s.cache.lengths = {40, 25}, s.cache.heads = 2, s.cache.head_dim = 16, s.query_tokens = {40, 25};
+  attention_case a(s);
+  layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+  a.fill(cache);
+  softmax_rows const w(a);
+  auto const q = a.queries();
+  auto const says = [&](auto rows, auto call, std::string const& part, std::int32_t most_rows = -1, bool before = true) {
+    std::string text = "accepted";
+    auto const values = there(cache, a.out(), rows, call, most_rows, &text);
+    INFO(text);
+    CHECK(text.find(part) != std::string::npos);
+    if (before) CHECK(values == std::vector<float>(values.size(), untouched));
+  };
+  std::int32_t const few[] = {0, 40, 45}, many[] = {0, 30, 65};
+  auto short_q = q, moved_q = q;
+  short_q.row_begin = few, moved_q.row_begin = many;
+  auto short_w = w.rows;
+  short_w.row_begin = few;
+  says(short_q, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}), "5 rows are handed in, but 7 are needed");
+  says(short_w, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}), "5 rows are handed in, but 7 are needed");
+  says(short_q, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
+  says(short_w, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
+  says(moved_q, columns(group_reduce::mean), "30 rows are handed in, but 40 are needed");
+  says(q, window({4}), "40 rows are handed in", 39);
+  says(w.rows, window({4}), "40 rows are handed in", 39);
+  says(w.rows, window({30, row_reduce::mean, group_reduce::mean, weighting::step_gain}), "40 rows are handed in", 8);
+  says(q, window({4}), "most_rows", 0);
+  says(q, columns(group_reduce::mean), "most_rows", 0);
+  says(w.rows, window({4}), "most_rows", 0);
+  says(a.queries_with_lse(log_base::e, true, 0.01), window({4}), "above 1", -1, false);
+  says(a.queries_with_lse(log_base::e, true, 0.9), columns(group_reduce::mean), "above 1", -1, false);
+  softmax_rows wrong(a);
+  wrong.weights[39 * static_cast<std::size_t>(wrong.rows.token_stride) + 7] = 1.01f;
+  says(wrong.rows, window({4}), "above 1", -1, false);
+  // a row that nobody reads is nobody's business
+  a.rows[2].active = a.rows[3].active = false;
+  std::string text;
+  there(cache, a.out(), short_q, window({8}), -1, &text);
+  there(cache, a.out(), short_w, columns(group_reduce::sum), -1, &text);
+  CHECK(text.empty());
+}
+
+TEST_CASE("edges: nothing to score launches nothing that reads") {
+  for (auto const& lengths : {std::vector<std::int32_t>{0, 0}, std::vector<std::int32_t>{0}}) {
+    attention_shape s;
+    s.cache.lengths = lengths, s.cache.spare_tokens = 4;
+    attention_case a(s);
+    layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+    auto const values = there(cache, a.out(), a.queries(), window({4}));
+    CHECK(values == std::vector<float>(values.size(), untouched));
+    CHECK(there(cache, a.out(), a.queries(), columns(group_reduce::mean)) == values);
+  }
+}

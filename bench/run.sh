@@ -4,11 +4,28 @@
 #   bench/run.sh                  everything
 #   bench/run.sh window_scores    the programs whose name contains the word
 #   bench/run.sh window_scores --benchmark_filter=no_lse    further words go to Google Benchmark
+#   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
 set -eu
 cd "$(dirname "$0")/.."
+
+cuda_static() {
+  nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+  [ -x "$nvcc" ] || { echo "bench/run.sh: no nvcc; install the CUDA toolkit, or name it in CUDACXX" >&2; exit 2; }
+  environment=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict/venv-cuda
+  [ -x "$environment/bin/pip" ] || python3 -m venv "$environment"
+  "$environment/bin/pip" -q install nvidia-cuda-nvdisasm==13.0.* 2>/dev/null || "$environment/bin/pip" -q install nvidia-cuda-nvdisasm
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  g++ -std=c++20 -O1 '-DKVEVICT_SIMT_EMULATION=<support/simt/layer.hpp>' -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 bench/cuda/dry_run.cpp \
+    tests/support/simt/scheduler.cpp tests/support/simt/device.cpp -lboost_context -o "$work/dry_run"
+  newest=$("$nvcc" --list-gpu-code | sort -V | tail -n 1)
+  python3 bench/cuda/static.py --nvcc "$nvcc" --nvdisasm "$(find "$environment" -name nvdisasm -type f | head -n 1)" --dry-run "$work/dry_run" \
+    --work "$work" sm_80 sm_90 "$newest"
+}
+[ "${1-}" != --cuda-static ] || { cuda_static; exit; }
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac

@@ -193,7 +193,10 @@ inline void copy(stream s, void* to, void const* from, std::size_t bytes, void c
     else simt::require_host(device == to ? from : to, call);
   };
   check();
-  enqueue(s, [=] { check(), std::memmove(to, from, bytes); });
+  enqueue(s, [=] {
+    check();
+    if (bytes != 0) std::memmove(to, from, bytes);  // nothing may come from nowhere
+  });
 }
 inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) { copy(s, device, host, n, device, nullptr, "copy to the device"); }
 inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) {

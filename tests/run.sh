@@ -4,13 +4,15 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
 runs with the thread sanitizer, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
+  --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
+  --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
   --help         this text
@@ -20,7 +22,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training=''
+only='' model='' training='' gpu=''
 while (($#)); do
   case $1 in
     --only)
@@ -29,6 +31,8 @@ while (($#)); do
         *) refuse "--only needs one of unit, laws, golden, simt, fail, consumer" ;;
       esac
       shift 2 ;;
+    --full) export KVEVICT_SIMT_FULL=1; shift ;;
+    --cuda) gpu=1; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
     --help | -h) usage; exit 0 ;;
@@ -75,7 +79,8 @@ install_missing() {
 
 # [only=GROUP] pass PRESET CTEST_ARGUMENT…: build, run, add to the sums
 pass() {
-  local preset=$1 log targets=(unit laws golden simt kvevict_examples) line
+  local preset=$1 log targets=(unit laws golden kvevict_examples) line
+  [[ $preset != asan ]] || targets+=(simt)
   shift
   case $only in
     '') ;;
@@ -124,10 +129,38 @@ compile_cuda() {
   lap nvcc
 }
 
+# The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
+run_on_gpu() {
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source objects=() tool program=build/cuda/simt
+  [[ -x $nvcc ]] || refuse "--cuda: there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
+  nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
+  mkdir -p build/cuda
+  for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
+    [[ $source != */refusals_test.cpp ]] || continue  # of the emulation
+    objects+=("build/cuda/$(basename "$source" .cpp).o")
+    echo "nvcc $source"
+    "$nvcc" -x cu -std=c++20 --expt-relaxed-constexpr -arch=native -O2 -Iinclude -Itests -isystem /usr/include/eigen3 -c "$source" -o "${objects[-1]}"
+  done
+  "$nvcc" -arch=native "${objects[@]}" -o "$program"
+  lap 'GPU build'
+  for tool in '' memcheck racecheck initcheck; do
+    [[ -z $tool ]] || command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is absent: no $tool"; continue; }
+    echo "== ${tool:-tests} on $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
+    if ${tool:+compute-sanitizer --tool "$tool" --error-exitcode 9} "$program"; then
+      passed=$((passed + $("$program" --list-test-names-only | wc -l)))
+    else
+      failed=$((failed + 1))
+    fi
+    lap "GPU ${tool:-run}"
+  done
+}
+
 install_missing
-if [[ -z $model$training || -n $only ]]; then
+if [[ -n $gpu ]]; then
+  run_on_gpu
+elif [[ -z $model$training || -n $only ]]; then
   pass asan
-  pass release -LE '^once$'  # what does not depend on the build type has run
+  [[ $only == simt ]] || pass release -LE '^(once|simt)$'  # what does not depend on the build type has run
   if [[ -z $only || $only == simt ]]; then
     only=simt pass tsan
     compile_cuda

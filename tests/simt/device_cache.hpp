@@ -60,6 +60,7 @@ template <class Entry> class device_cache {
 
   kvevict::layer_view<Entry> view;
 
+  std::byte* start(std::size_t buffer) const { return memory_.start(buffer); }
   /// Every byte of the pool, as layouts::cache::snapshot().
   std::vector<std::vector<std::byte>> snapshot() const {
     std::vector<std::vector<std::byte>> out;

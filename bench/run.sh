@@ -5,6 +5,7 @@
 #   bench/run.sh window_scores    the programs whose name contains the word
 #   bench/run.sh window_scores --benchmark_filter=no_lse    further words go to Google Benchmark
 #   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
+#   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,9 +24,21 @@ cuda_static() {
     --work "$work" sm_80 sm_90 "$newest"
 }
 [ "${1-}" != --cuda-static ] || { cuda_static; exit; }
+
+cuda_time() {
+  nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+  [ -x "$nvcc" ] || { echo "bench/run.sh: no nvcc; install the CUDA toolkit, or name it in CUDACXX" >&2; exit 2; }
+  nvidia-smi -L >/dev/null 2>&1 || { echo "bench/run.sh: nvidia-smi finds no GPU here; --cuda-static needs none" >&2; exit 2; }
+  tests/run.sh --cuda
+  mkdir -p build/cuda
+  "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -arch=native -Iinclude -Ibench bench/cuda/time.cu -o build/cuda/time
+  echo "$(date +%Y-%m-%d), bench/run.sh --cuda"
+  build/cuda/time
+}
+[ "${1-}" != --cuda ] || { cuda_time; exit; }
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac

@@ -19,7 +19,7 @@ struct gate_input {
       to.resize(std::size_t(count));
       for (float& y : to) y = size * (static_cast<float>(random()) / 1073741823.5f - 1);
     };
-    fill(x, std::int64_t{N} * E, 1), fill(w, std::int64_t{3} * A() * E, 0.15f), fill(o, std::int64_t{H} * A(), 1), fill(bias, H, 1), fill(p, std::int64_t{N} * H, 0);
+    fill(x, std::int64_t{N} * E, 1), fill(w, std::int64_t{3} * A() * E, 3.6f / std::sqrt(static_cast<float>(E))), fill(o, std::int64_t{H} * A(), 1), fill(bias, H, 1), fill(p, std::int64_t{N} * H, 0);
   }
   std::int32_t A() const { return heads * dim; }
   kvevict::gate_weights weights() const {
@@ -34,7 +34,8 @@ struct gate_input {
 
   /// The plainest loops.  → (N,H)
   template <class Number> std::vector<Number> naive() const {
-    std::vector<Number> y(std::size_t(N) * std::size_t(3 * A())), c(std::size_t(A())), z(std::size_t(N)), out(p.size());
+    auto const size = [](std::int32_t n) { return static_cast<std::size_t>(n); };
+    std::vector<Number> y(size(N) * size(3 * A())), c(size(A())), z(size(N)), out(p.size());
     for (std::int32_t t = 0; t < N; ++t)
       for (std::int32_t r = 0; r < 3 * A(); ++r) {
         Number sum = 0;

@@ -147,6 +147,8 @@ TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   says(other, "planned for 22");
   other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 3}, {5, 4, 6}, {1, 2, 3}});
   says(other, "not strictly ascending");
+  other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 2}, {3, 4, 6}, {1, 2, 3}});
+  says(other, "not strictly ascending");
   other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 23}, {3, 4, 6}, {1, 2, 3}});
   says(other, "not strictly ascending");
   other = support::keep_of(cache.view, {{1, 2, 3}, {1, 2}, {3, 4, 6}, {1, 2, 3}});
@@ -154,6 +156,7 @@ TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   std::int32_t const fixed[] = {4, 0};
   cache.view.read_only = fixed;
   says(support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 3}, {3, 4, 6}, {1, 2, 3}}), "read-only prefix");
+  says(support::keep_of(cache.view, {{0, 1, 2, 3, 9}, {0, 1, 2, 4, 9}, {0, 3, 4, 6, 7}, {0, 1, 2, 3, 4}}), "read-only prefix");
   cache.view.read_only = nullptr;
   device_cache<std::int32_t> there(cache);
   cuda::device ctx(default_stream());

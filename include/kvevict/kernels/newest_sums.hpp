@@ -2,6 +2,7 @@
 // Host kernel: attention sums of the newest rows, by whichever of two ways is cheaper.
 #pragma once
 
+#include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {

@@ -21,7 +21,7 @@ inline void require(cudaError_t status, char const* call, char const* remedy) {
 /// A stream that somebody else owns: what is put into it runs in order, after the call has returned.
 class stream {
  public:
-  explicit stream(cudaStream_t handle) : handle_(handle) {}
+  stream(cudaStream_t handle) : handle_(handle) {}
   cudaStream_t handle() const { return handle_; }
 
  private:

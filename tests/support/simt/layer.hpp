@@ -155,7 +155,7 @@ template <class T> void multiply_add(thread&, accumulator& d, fragment_a<T> cons
 // Streams and launches.
 class stream {
  public:
-  explicit stream(simt::queue* handle) : handle_(handle) {}
+  stream(simt::queue* handle) : handle_(handle) {}
   simt::queue* handle() const { return handle_; }
 
  private:

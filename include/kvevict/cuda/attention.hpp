@@ -6,6 +6,7 @@
 #include <kvevict/cuda/attention_lse.hpp>
 #include <kvevict/cuda/attention_product.hpp>
 #include <kvevict/cuda/squared_norms.hpp>
+#include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {
 inline namespace v0 {
@@ -73,15 +74,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 /// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
-  KVEVICT_EXPECTS(o.pool_before_group.width >= 1 && o.pool_before_group.width % 2 == 1, "pool: the width is ", o.pool_before_group.width,
-                  "; give an odd width, 1 for none");
-  KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
-                  "; give at least one row and skip none or more");
-  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1),
-                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
-                  "compact them stably first, or ask for one row and no pooling");
-  KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
-                  "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
+  expect_window_options(q, o, out);
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cuda/slot_state.hpp>
+#include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {
 inline namespace v0 {
@@ -43,7 +44,7 @@ struct pool_kernel {
 ///
 /// Cost     a copy of the scores and one launch; scratch as large as the scores.
 inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, pool_range range, score_rows const& out) {
-  KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
+  expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
                   "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, "
                   "or set the width to 1");

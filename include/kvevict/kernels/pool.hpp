@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/simd.hpp>
 
@@ -15,10 +16,6 @@ inline namespace KVEVICT_ISA {
 
 /// Floats that pool_row needs beside a row of n.
 constexpr std::int64_t pool_row_floats(std::int64_t n, std::int32_t width) { return padded(n, lanes) + width; }
-
-inline void expect_pooling(pool_options const& o) {
-  KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
-}
 
 /// Pools x[0, n) in place; `copy` holds pool_row_floats. Scores that are not finite become NaN, so that a maximum never hides them.
 inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* copy) {

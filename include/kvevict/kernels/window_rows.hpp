@@ -2,6 +2,7 @@
 // What a call of window_scores works on: which query rows each KV head reads, and the scratch that takes.
 #pragma once
 
+#include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/softmax.hpp>
 #include <kvevict/kernels/step_gain.hpp>
@@ -96,14 +97,7 @@ constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const
 }
 
 inline void expect_window(query_rows const& q, window_options const& o, score_rows const& out) {
-  expect_pooling(o.pool_before_group);
-  KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
-                  "; give at least one row and skip none or more");
-  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1),
-                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
-                  "compact them stably first, or ask for one row and no pooling");
-  KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
-                  "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
+  expect_window_options(q, o, out);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
     std::int64_t const needed = std::min<std::int64_t>(std::int64_t{o.rows} + o.skip, row.tokens);

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every context refuses of a window before it looks at the rows.
+#pragma once
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/queries.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+inline void expect_pooling(pool_options const& o) {
+  KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
+}
+
+inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
+  expect_pooling(o.pool_before_group);
+  KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
+                  "; give at least one row and skip none or more");
+  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1),
+                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
+                  "compact them stably first, or ask for one row and no pooling");
+  KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
+                  "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
+}
+
+}  // namespace v0
+}  // namespace kvevict

@@ -57,7 +57,7 @@ template <class Entry> component const& state_of(char const* verb, layer_view<En
 /// Everything that can be checked before the rows are made.
 template <class Context, class Policy, class Evidence> void validate(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   kernels::validate(ctx, e);
-  planning::expect_request(p.protect, b);
+  planning::expect_request(p.protect, b, e.cache.pages.layers);
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); }) state_of("plan", e.cache, p.score.state_floats());
 }
@@ -110,7 +110,7 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
                 "hidden states; use step(cache, queries)");
   static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   kernels::validate(ctx, e);
-  planning::expect_request(p.protect, b);
+  planning::expect_request(p.protect, b, e.cache.pages.layers);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);

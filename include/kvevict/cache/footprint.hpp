@@ -16,7 +16,7 @@ struct footprint {
   struct dimension { std::int64_t extent, stride; };
 
   std::int64_t start = 0, run = 0;
-  dimension dimensions[4] = {};
+  dimension dimensions[5] = {};
   std::int32_t count = 0;
 
   void add(std::int64_t extent, std::int64_t stride) {
@@ -50,13 +50,14 @@ struct footprint {
 };
 
 /// The largest byte offset that the map reaches, or −1 when it does not fit into int64. Strides and extents are not negative.
-inline std::int64_t reach(row_map const& m, std::int64_t pages, std::int64_t heads, std::int64_t slots) {
+inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads, std::int64_t slots) {
   constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
   std::int64_t total = m.offset;
   auto const add = [&](std::int64_t times, std::int64_t stride) {
     if (times <= 0 || stride == 0 || total < 0) return;
     total = times > (most - total) / stride ? -1 : total + times * stride;
   };
+  add(layers - 1, m.layer_stride);
   add(pages - 1, m.page_stride);
   add(heads - 1, m.head_stride);
   add(slots - 1, m.slot_stride);
@@ -66,10 +67,11 @@ inline std::int64_t reach(row_map const& m, std::int64_t pages, std::int64_t hea
 }
 
 /// Bytes of all rows of `pages` pages; pages = 1 for tables of addresses, whose components are compared within one page.
-inline footprint footprint_of(row_map const& m, std::int64_t pages, std::int64_t heads, std::int64_t slots, bool by_address) {
+inline footprint footprint_of(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads, std::int64_t slots, bool by_address) {
   footprint f;
   f.start = (by_address ? 0 : static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(m.base))) + m.offset;
   f.run = m.run_bytes;
+  f.add(layers, m.layer_stride);
   f.add(pages, m.page_stride);
   f.add(heads, m.head_stride);
   f.add(slots, m.slot_stride);

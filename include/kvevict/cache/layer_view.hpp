@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One layer's KV cache for a batch of sequences: the one view that reads every engine's layout.
+// A layer's KV cache for a batch of sequences, or that of a stack of layers: the one view that reads every engine's layout.
 #pragma once
 
 #include <array>
@@ -68,10 +68,14 @@ template <class Entry = std::int32_t> struct layer_view {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
   }
 
+  /// First byte of slot `slot` of page i of row (b, h) in component c.
+  constexpr std::byte* slot(component const& c, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t slot) const {
+    return c.rows.page(pages.entry(b, h, i)) + c.rows.row_offset(pages.layer_of(b), h, slot);
+  }
   /// First byte of the row of token t in component c.
   constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
-    std::int64_t const page = t / pages.page_size;
-    return c.rows.page(pages.entry(b, h, page)) + c.rows.row_offset(h, t - page * pages.page_size);
+    std::int64_t const i = t / pages.page_size;
+    return slot(c, b, h, i, t - i * pages.page_size);
   }
 };
 

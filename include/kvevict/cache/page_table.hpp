@@ -9,12 +9,14 @@
 namespace kvevict {
 inline namespace v0 {
 
-/// Page ids of a batch of sequences, dense or CSR, one table for all KV heads or one per head; non-owning.
+/// Page ids of a batch of sequences, dense or CSR, one table for all KV heads or one per head, of one layer or a stack; non-owning.
 ///
-///   dense   entry(b,h,i) = entries[b·seq_stride + h·head_stride + i],             i < columns
-///   CSR     entry(b,h,i) = entries[row_begin[r] + i],                             r = per_head ? b·heads + h : b
-///   null    identity: the page of sequence b is b and its slots are the tokens (contiguous [B,H,N,D] caches)
+///   dense   entry(b,h,i) = entries[l·layer_stride + s·seq_stride + h·head_stride + i],      i < columns
+///   CSR     entry(b,h,i) = entries[row_begin[l·layer_stride + r] + i],                      r = per_head ? s·heads + h : s
+///   null    identity: the page of sequence s is s and its slots are the tokens (contiguous [B,H,N,D] caches)
 ///
+/// A stack is a batch of L·S sequences: b = l·S + s is sequence s in layer l, and everything that is given per sequence (lengths, rows of
+/// evidence, budgets, results) has L·S entries; only the table may be common to all layers. One layer: l = 0, s = b.
 /// Entry is int32_t, int64_t or std::byte* (tables of page addresses). `index_mask` strips tag bits of integer entries.
 template <class Entry = std::int32_t> struct page_table {
   static_assert(std::is_same_v<Entry, std::int32_t> || std::is_same_v<Entry, std::int64_t> || std::is_same_v<Entry, std::byte*>,
@@ -27,6 +29,8 @@ template <class Entry = std::int32_t> struct page_table {
   std::int64_t seq_stride = 0, head_stride = 0;
   std::int32_t sequences = 0, heads = 0;
   std::int32_t columns = 0;  // most pages of a row; with CSR only a device context reads it
+  std::int32_t layers = 1;         // of a stack; divides sequences
+  std::int64_t layer_stride = 0;   // entries (CSR: rows of row_begin) from a layer's table to the next; 0: all layers go by one table
   std::int32_t page_size = 0;
   std::int64_t index_mask = ~std::int64_t{0};
   std::int32_t alignment = 1;  // bytes that every page of a table of addresses is aligned to; a device reads and moves as much at once
@@ -36,26 +40,35 @@ template <class Entry = std::int32_t> struct page_table {
   constexpr bool per_head() const { return head_stride != 0; }
   constexpr std::int64_t rows() const { return std::int64_t{sequences} * (per_head() ? heads : 1); }
 
+  constexpr std::int32_t layer_of(std::int32_t b) const { return layers == 1 ? 0 : b / (sequences / layers); }
+  constexpr std::int32_t sequence_of(std::int32_t b) const { return layers == 1 ? b : b % (sequences / layers); }
+
   /// The most tokens that a row can have, from what the view itself says: what a device context sizes grids and scratch by.
   constexpr std::int64_t most_tokens() const { return std::int64_t{is_identity() ? 1 : columns} * page_size; }
 
   /// Tokens that the table can address in row (b, h).
   constexpr std::int64_t capacity(std::int32_t b, std::int32_t h) const {
-    std::int64_t const r = per_head() ? std::int64_t{b} * heads + h : b;
+    std::int64_t const r = row_of(b, h);
     std::int64_t const pages = is_identity() ? 1 : row_begin != nullptr ? row_begin[r + 1] - row_begin[r] : columns;
     return pages * page_size;
   }
 
   constexpr Entry entry(std::int32_t b, std::int32_t h, std::int64_t i) const {
     if constexpr (holds_pointers) return entries[index(b, h, i)];
-    else return is_identity() ? static_cast<Entry>(b)
+    else return is_identity() ? static_cast<Entry>(sequence_of(b))
                               : static_cast<Entry>(static_cast<std::int64_t>(entries[index(b, h, i)]) & index_mask);
+  }
+
+  /// Row of `row_begin`.
+  constexpr std::int64_t row_of(std::int32_t b, std::int32_t h) const {
+    std::int64_t const s = sequence_of(b);
+    return layer_of(b) * layer_stride + (per_head() ? s * heads + h : s);
   }
 
  private:
   constexpr std::int64_t index(std::int32_t b, std::int32_t h, std::int64_t i) const {
-    if (row_begin != nullptr) return row_begin[per_head() ? std::int64_t{b} * heads + h : b] + i;
-    return b * seq_stride + h * head_stride + i;
+    if (row_begin != nullptr) return row_begin[row_of(b, h)] + i;
+    return layer_of(b) * layer_stride + sequence_of(b) * seq_stride + h * head_stride + i;
   }
 };
 

@@ -10,7 +10,7 @@ inline namespace v0 {
 
 /// A row is `n_runs` runs of `run_bytes`, `run_stride` apart; most caches have one run, x-packed and transposed ones many.
 ///
-///   byte address of run r = base + offset + page·page_stride + head·head_stride + slot·slot_stride + r·run_stride
+///   byte address of run r = base + offset + layer·layer_stride + page·page_stride + head·head_stride + slot·slot_stride + r·run_stride
 ///
 /// All strides are bytes in int64 (pools pass 2³¹ elements). With a pointer table the entry takes the place of base + page·page_stride.
 struct row_map {
@@ -23,14 +23,15 @@ struct row_map {
   std::int64_t run_stride = 0;
   std::int32_t run_bytes = 0;
   std::int32_t n_runs = 1;
+  std::int64_t layer_stride = 0;  // from a layer of a stack to the next, see page_table::layers
 
   constexpr std::int64_t row_bytes() const { return std::int64_t{run_bytes} * n_runs; }
 
   template <class Id> constexpr std::byte* page(Id id) const { return base + (offset + static_cast<std::int64_t>(id) * page_stride); }
   constexpr std::byte* page(std::byte* start) const { return start + offset; }
 
-  constexpr std::int64_t row_offset(std::int64_t head, std::int64_t slot) const {
-    return head * head_stride + slot * slot_stride;
+  constexpr std::int64_t row_offset(std::int64_t layer, std::int64_t head, std::int64_t slot) const {
+    return layer * layer_stride + head * head_stride + slot * slot_stride;
   }
 };
 

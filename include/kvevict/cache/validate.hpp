@@ -18,6 +18,8 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
   auto const& t = v.pages;
   KVEVICT_EXPECTS(t.sequences >= 0 && t.heads >= 0 && t.columns >= 0, "validate: the page table has ", t.sequences, " sequences, ", t.heads,
                   " heads and ", t.columns, " columns; none may be negative");
+  KVEVICT_EXPECTS(t.layers >= 1 && t.sequences % t.layers == 0 && t.layer_stride >= 0, "validate: a stack of ", t.layers, " layers, ", t.layer_stride,
+                  " entries apart, with ", t.sequences, " sequences; pages.sequences counts those of all layers, layers is 1 or more");
   KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size, " tokens; set pages.page_size to the tokens per page");
   KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
                   " components; a view has 1 to ", v.max_components, ", K first among them");
@@ -27,9 +29,11 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
 
 template <class Entry> void check_offsets(page_table<Entry> const& t) {
   if (t.row_begin == nullptr) return;
-  for (std::int64_t r = 0; r < t.rows(); ++r)
+  for (std::int64_t i = 0; i < t.rows(); ++i) {
+    std::int64_t const H = t.per_head() ? t.heads : 1, r = t.row_of(static_cast<std::int32_t>(i / H), static_cast<std::int32_t>(i % H));
     KVEVICT_EXPECTS(t.row_begin[r] >= 0 && t.row_begin[r] <= t.row_begin[r + 1], "validate: pages.row_begin[", r, "] = ", t.row_begin[r],
                     " and [", r + 1, "] = ", t.row_begin[r + 1], "; offsets must start at 0 or above and never descend");
+  }
 }
 
 /// Lengths against the table and the read-only prefix; returns the pages in use.
@@ -77,7 +81,7 @@ template <class Entry> void validate(layer_view<Entry> const& view) {
   validate(view, scratch);
 }
 
-/// Scratch that `validate` takes for a view of that many pages in its tables and in its pool.
+/// Scratch that `validate` takes for a view of that many pages in its tables and in its pool (of a stack: times the layers).
 constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages) {
   std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), addresses = (table_pages * 16 + 63) / 64 * 64;
   return bitmaps > addresses ? bitmaps : addresses;

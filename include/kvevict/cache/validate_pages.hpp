@@ -25,6 +25,13 @@ template <class Entry> constexpr std::int64_t read_only_pages(layer_view<Entry> 
   return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
 }
 
+/// Whether one page id means different bytes in each layer of a stack.
+template <class Entry> constexpr bool layers_apart(layer_view<Entry> const& v) {
+  bool apart = v.pages.layers > 1;
+  for (component const& c : v) apart = apart && c.rows.layer_stride != 0;
+  return apart;
+}
+
 /// f(b, h) for every row of the table: the heads of a shared one count once.
 template <class Entry, class F> void for_each_table_row(layer_view<Entry> const& v, F f) {
   for (std::int32_t b = 0; b < v.sequences(); ++b)
@@ -40,7 +47,7 @@ template <class Entry> void violate_double(layer_view<Entry> const& v, std::int3
                         " are the same page; a row uses a page once, correct the table");
   for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
     for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
-      if ((b2 != b || h2 != h) && v.pages.entry(b2, h2, j) == id)
+      if ((b2 != b || h2 != h) && (!layers_apart(v) || v.pages.layer_of(b2) == v.pages.layer_of(b)) && v.pages.entry(b2, h2, j) == id)
         contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ", b2, ", head ", h2,
                           " and would be written by both; copy it, or declare the shared front with read_only");
   });
@@ -100,13 +107,16 @@ struct bitmap {
 };
 
 template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
-  std::int64_t const pool = check_ids_in_range(v);
+  std::int64_t const pool = check_ids_in_range(v), apart = layers_apart(v) ? pool : 0, bits = apart == 0 ? pool : pool * v.pages.layers;
   if (v.pages.is_identity()) return;
   frame scratch(memory);
-  bitmap written(scratch, pool), seen(scratch, v.read_only == nullptr ? 0 : pool);
+  bitmap written(scratch, bits), seen(scratch, v.read_only == nullptr ? 0 : bits);
+  auto const page = [&](std::int32_t b, std::int32_t h, std::int64_t i) {
+    return v.pages.layer_of(b) * apart + static_cast<std::int64_t>(v.pages.entry(b, h, i));
+  };
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     for (std::int64_t i = read_only_pages(v, b, h), n = pages_in_use(v, b, h); i < n; ++i) {
-      std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      std::int64_t const id = page(b, h, i);
       if (written.has(id)) violate_double(v, b, h, i);
       written.set(id);
     }
@@ -115,11 +125,11 @@ template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory)
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     std::int64_t const n = read_only_pages(v, b, h);
     for (std::int64_t i = 0; i < n; ++i) {
-      std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      std::int64_t const id = page(b, h, i);
       if (written.has(id) || seen.has(id)) violate_double(v, b, h, i);
       seen.set(id);
     }
-    for (std::int64_t i = 0; i < n; ++i) seen.clear(static_cast<std::int64_t>(v.pages.entry(b, h, i)));
+    for (std::int64_t i = 0; i < n; ++i) seen.clear(page(b, h, i));
   });
 }
 
@@ -146,10 +156,11 @@ template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& m
       all[n++] = {address, b * v.heads() + h, i < fixed ? ~i : i};
     }
   });
+  auto const layer = [&](page_address const& p) { return layers_apart(v) ? v.pages.layer_of(p.row / v.heads()) : 0; };
   std::sort(all, all + n, [](page_address const& x, page_address const& y) { return x.address != y.address ? x.address < y.address : x.row < y.row; });
   for (std::int64_t i = 1; i < n; ++i) {
     page_address const &x = all[i - 1], &y = all[i];
-    if (x.address != y.address || (x.row != y.row && x.page < 0 && y.page < 0)) continue;
+    if (x.address != y.address || layer(x) != layer(y) || (x.row != y.row && x.page < 0 && y.page < 0)) continue;
     violate_double(v, y.row / v.heads(), y.row % v.heads(), y.page < 0 ? ~y.page : y.page);
   }
 }

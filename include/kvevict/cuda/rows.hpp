@@ -41,7 +41,8 @@ template <class Entry, class Layers> struct plan_rows_kernel {
       atomic_max(t, &longest[0], cache.length(b, h));
     }
     t.sync_block();
-    auto const p = planning::plan_sequence(keep, layers, want, share, b, H, static_cast<std::int64_t>(total[0]), longest[0], cache.read_only_tokens(b));
+    budget const asked = want.in_layer(cache.pages.layer_of(b));
+    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0], cache.read_only_tokens(b));
     using fault_of = planning::sequence_plan::fault;
     if (first == 0 && p.wrong != fault_of::none)
       watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b, 0, p.asked, p.ends);
@@ -83,9 +84,10 @@ template <class Evidence, class Layers> struct observe_rows_kernel {
   }
 };
 
-template <class Layers> struct observe_all_kernel {
+template <class Entry, class Layers> struct observe_all_kernel {
   static constexpr int max_threads = 128;
   watched watch;
+  page_table<Entry> pages;
   row* rows;
   std::int64_t count;
   bool scattered;
@@ -95,7 +97,8 @@ template <class Layers> struct observe_all_kernel {
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (r < count && !watch.stopped(t)) planning::observe_all(rows[r], scattered, keep, layers, want);
+    if (r >= count || watch.stopped(t)) return;
+    planning::observe_all(rows[r], scattered, keep, layers, want.in_layer(pages.layer_of(rows[r].sequence)));
   }
 };
 
@@ -140,10 +143,12 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1, "observe: the rows are scattered; only single steps can be folded in");
   score_rows out = take_rows(scratch, e.cache, want.layer);
   std::uint32_t const blocks = blocks_for(out.count(), 128);
+  using entry = typename decltype(e.cache)::table_entry;
   ctx.launch({blocks}, {128}, 0, observe_rows_kernel<Evidence, Layers>{ctx.watch(), e, out.rows, begin_of(out), stride_of(out), most});
   ctx.settle();
   rank_by_position(ctx, e.cache, out, false);
-  ctx.launch({blocks}, {128}, 0, observe_all_kernel<Layers>{ctx.watch(), out.rows, out.count(), out.positions != nullptr, keep, layers, want});
+  ctx.launch({blocks}, {128}, 0,
+             observe_all_kernel<entry, Layers>{ctx.watch(), e.cache.pages, out.rows, out.count(), out.positions != nullptr, keep, layers, want});
   return out;
 }
 

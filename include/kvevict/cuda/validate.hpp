@@ -23,7 +23,7 @@ template <class Entry> struct check_lengths_kernel {
     if (r >= v.rows() || watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b), room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
-    bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.per_head() ? r : b] >= 0;
+    bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
     bool const alike = v.pages.per_head() || n == v.length(b, 0);
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
     if (n < 0 || n > room || !offsets || !alike || !prefix) watch.refuse(t, fault::length, b, h, n, room);
@@ -54,7 +54,8 @@ template <class Entry> struct check_ids_kernel {
   watched watch;
   layer_view<Entry> v;
   std::array<validation::id_rule, layer_view<Entry>::max_components> rules;
-  std::uint32_t* written;  // (pool pages) bits
+  std::uint32_t* written;  // (pool pages) bits, of each layer where they are apart
+  std::int64_t apart;      // from a layer's bits to the next
   std::int64_t pages;      // most of a row
   bool prefixes;           // the second pass: is a page of a read-only prefix written by another row?
 
@@ -76,8 +77,9 @@ template <class Entry> struct check_ids_kernel {
       for (std::int32_t c = 0; c < v.component_count; ++c) sound = sound && rules[static_cast<std::size_t>(c)].allows(id);
       if (!sound) return watch.refuse(t, fault::page, b, h, id, i);
       if (v.pages.is_identity() || shared != prefixes) return;
-      std::uint32_t const bit = 1u << (id % 32);
-      std::uint32_t const before = prefixes ? written[id / 32] : atomic_or(t, &written[id / 32], bit);
+      std::int64_t const page = v.pages.layer_of(b) * apart + id;
+      std::uint32_t const bit = 1u << (page % 32);
+      std::uint32_t const before = prefixes ? written[page / 32] : atomic_or(t, &written[page / 32], bit);
       if ((before & bit) != 0) watch.refuse(t, fault::page_twice, b, h, id, i);
     }
   }
@@ -99,15 +101,17 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   ctx.launch({blocks_for(v.rows(), 128)}, {128}, 0, check_lengths_kernel<Entry>{ctx.watch(), v});
   ctx.settle();
   frame scratch(ctx.scratch());
-  check_ids_kernel<Entry> k{ctx.watch(), v, {}, nullptr, v.pages.is_identity() ? 1 : v.pages.columns, false};
+  check_ids_kernel<Entry> k{ctx.watch(), v, {}, nullptr, 0, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t pool = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
     pool = std::max(pool, rule.pool);
   }
   if constexpr (!page_table<Entry>::holds_pointers) {
-    k.written = scratch.take<std::uint32_t>((pool + 31) / 32);
-    ctx.zero(k.written, static_cast<std::size_t>((pool + 31) / 32 * 4));
+    k.apart = validation::layers_apart(v) ? pool : 0;
+    std::int64_t const words = (pool * (k.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
+    k.written = scratch.take<std::uint32_t>(words);
+    ctx.zero(k.written, static_cast<std::size_t>(words) * 4);
   }
   ctx.launch({blocks_for(v.pages.rows() * k.pages, 256)}, {256}, 0, k);
   ctx.settle();

@@ -10,13 +10,15 @@
 namespace kvevict {
 inline namespace v0 {
 
-/// What is asked of one layer. Token counts, protected tokens included; `per_sequence` (B) overrides tokens_per_head.
+/// What is asked of one layer, or of each layer of a stack whose first is `layer`. Token counts, protected tokens included;
+/// `per_sequence` (B) overrides tokens_per_head.
 struct budget {
   std::int32_t tokens_per_head = 0;
   std::int32_t layer = 0, layer_count = 1;
   std::int32_t const* per_sequence = nullptr;
 
   constexpr std::int32_t of(std::int32_t b) const { return per_sequence == nullptr ? tokens_per_head : per_sequence[b]; }
+  constexpr budget in_layer(std::int32_t of_stack) const { budget out = *this; out.layer += of_stack; return out; }
 };
 
 /// Tokens that have no score and are never evicted: the first `sinks`, the newest `recent` (or that share of the budget, whichever is

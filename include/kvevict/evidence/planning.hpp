@@ -73,9 +73,9 @@ constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers 
   it.active = true;
 }
 
-inline void expect_request(protect const& keep, budget const& want) {
-  KVEVICT_EXPECTS(want.layer_count >= 1 && want.layer >= 0 && want.layer < want.layer_count, "plan: layer ", want.layer, " of ",
-                  want.layer_count, "; give budget.layer in [0, budget.layer_count)");
+inline void expect_request(protect const& keep, budget const& want, std::int32_t layers) {
+  KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= want.layer_count - layers, "plan: layer ", want.layer, " of ",
+                  want.layer_count, " and a view of ", layers, "; give budget.layer in [0, budget.layer_count), for a stack that of its first layer");
   KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
                   "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
 }

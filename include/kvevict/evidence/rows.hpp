@@ -108,7 +108,8 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     std::int64_t total = 0;
     std::int32_t longest = 0;
     for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
-    auto const p = planning::plan_sequence(keep, layers, want, share, b, H, total, longest, cache.read_only_tokens(b));
+    budget const asked = want.in_layer(cache.pages.layer_of(b));
+    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b));
     planning::expect_budget(p, b);
     for (std::int32_t h = 0; p.cut && h < H; ++h) {
       planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
@@ -126,7 +127,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
     row& it = out.rows[r];
     planning::expect_new_rows(e, it.sequence, it.tokens);
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
-    planning::observe_all(it, out.positions != nullptr, keep, layers, want);
+    planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));
   }
   return out;
 }

@@ -51,12 +51,12 @@ template <std::int32_t Bytes> void copy(row_map const& m, std::byte const* const
     for (std::int32_t i = 0; i < n; ++i) std::memcpy(to[i] + run * m.run_stride, from[i] + run * m.run_stride, bytes);
 }
 
-template <class Entry> void move(row_map const& m, stretch<Entry> const& s, std::int64_t head) {
+template <class Entry> void move(row_map const& m, stretch<Entry> const& s, std::int64_t layer, std::int64_t head) {
   std::byte const* from[block];
   std::byte* to[block];
   for (std::int32_t i = 0; i < s.size; ++i) {
-    from[i] = m.page(s.from_page[i]) + m.row_offset(head, s.from_slot[i]);
-    to[i] = m.page(s.to_page[i]) + m.row_offset(head, s.to_slot[i]);
+    from[i] = m.page(s.from_page[i]) + m.row_offset(layer, head, s.from_slot[i]);
+    to[i] = m.page(s.to_page[i]) + m.row_offset(layer, head, s.to_slot[i]);
   }
   switch (m.run_bytes) {
     case 1: return copy<1>(m, from, to, s.size);
@@ -101,11 +101,11 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
   moving::expect_agreement(v, plan);
   ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) {
     auto const i = static_cast<std::size_t>(r);
-    std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads();
+    std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads(), layer = v.pages.layer_of(static_cast<std::int32_t>(r / v.heads()));
     for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
       moving::stretch<Entry> const s(v, plan, r, first, last);
       for (component const& c : v)
-        if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, head);
+        if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, layer, head);
     }
   }, plan.moves() * 16);
 }

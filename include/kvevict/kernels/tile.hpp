@@ -40,7 +40,7 @@ void row_addresses(layer_view<Entry> const& view, component const& c, std::int32
   std::int64_t const size = view.pages.page_size;
   std::int64_t page = first / size, slot = first - page * size;
   for (int i = 0; i < count; ++page, slot = 0) {
-    std::byte const* p = c.rows.page(view.pages.entry(b, h, page)) + c.rows.row_offset(h, slot);
+    std::byte const* p = view.slot(c, b, h, page, slot);
     for (; i < count && slot < size; ++slot, p += c.rows.slot_stride) out[i++] = p;
   }
   for (int i = count; i < wanted; ++i) out[i] = out[count - 1];

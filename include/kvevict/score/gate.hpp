@@ -53,6 +53,8 @@ struct gate {
 
  private:
   template <class Context, class Evidence> void probabilities(Context& ctx, Evidence const& e, score_rows& out) const {
+    KVEVICT_EXPECTS(e.cache.pages.layers == 1, "gate: a view of ", e.cache.pages.layers,
+                    " layers; every layer has a gate of its own, hand them in one by one");
     if (out.count() == 0) return;
     frame scratch(ctx.scratch());
     auto* p = scratch.template take<float>(kernels::most_rows(ctx, e.input, out.sequences) * out.heads);  // (T,H)

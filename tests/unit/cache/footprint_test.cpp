@@ -72,12 +72,13 @@ TEST_CASE("footprint: nested means that no two rows share a byte") {
 }
 
 TEST_CASE("footprint: the last byte, or that it cannot be told in 64 bits") {
-  row_map m{nullptr, 5, 10, 1000, 100, 10, 2, 2, 4};
-  CHECK(reach(m, 10, 3, 4) == 5 + 9000 + 200 + 30 + 6 + 2);
+  row_map m{nullptr, 5, 10, 1000, 100, 10, 2, 2, 4, 40000};
+  CHECK(reach(m, 1, 10, 3, 4) == 5 + 9000 + 200 + 30 + 6 + 2);
+  CHECK(reach(m, 3, 10, 3, 4) == 80000 + 5 + 9000 + 200 + 30 + 6 + 2);
   m.page_stride = std::int64_t{1} << 60;
-  CHECK(reach(m, 8, 3, 4) > 0);
-  CHECK(reach(m, 9, 3, 4) == -1);
+  CHECK(reach(m, 1, 8, 3, 4) > 0);
+  CHECK(reach(m, 1, 9, 3, 4) == -1);
   m.page_stride = 1000, m.slot_stride = std::numeric_limits<std::int64_t>::max();
-  CHECK(reach(m, 10, 3, 1) > 0);
-  CHECK(reach(m, 10, 3, 2) == -1);
+  CHECK(reach(m, 1, 10, 3, 1) > 0);
+  CHECK(reach(m, 1, 10, 3, 2) == -1);
 }

@@ -34,6 +34,7 @@ cuda_time() {
   "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -arch=native -Iinclude -Ibench bench/cuda/time.cu -o build/cuda/time
   echo "$(date +%Y-%m-%d), bench/run.sh --cuda"
   build/cuda/time
+  python3 bench/cuda/sdpa.py || true  # it says why it cannot
 }
 [ "${1-}" != --cuda ] || { cuda_time; exit; }
 word=""

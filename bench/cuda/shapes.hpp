@@ -41,6 +41,18 @@ struct layer {
   }
 };
 
+/// That view as a stack: the layers' pools lie one behind the other, one table serves all.
+inline kvevict::layer_view<> stack_of(layer const& l, std::int32_t layers, std::int32_t const* lengths) {
+  kvevict::layer_view<> v = l.view;
+  v.pages.sequences = v.pages.layers = layers;
+  v.lengths.data = lengths;  // (L, H)
+  for (std::int32_t c = 0; c < v.component_count; ++c) {
+    kvevict::row_map& m = v.components[static_cast<std::size_t>(c)].rows;
+    m.layer_stride = m.page_count * m.page_stride;
+  }
+  return v;
+}
+
 /// One verb: its name as in bench/time, the least bytes that it must read and write, its flops (of tensor cores), and the call.
 struct verb {
   char const* name;
@@ -107,6 +119,12 @@ inline std::vector<verb> verbs(shape const& s) {
          static cuda::compacted<std::int32_t> done;
          if (ctx.is_dry()) keep.resize(ctx, 1, z.heads, z.tokens);
          compact(ctx, l.view, keep, kvevict::compaction::fill_holes, done);
+       }},
+      {"compact/layers:32", 32 * 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
+         static cuda::keep_set keep;
+         static cuda::compacted<std::int32_t> done;
+         if (ctx.is_dry()) keep.resize(ctx, 32, z.heads, z.tokens);
+         compact(ctx, stack_of(l, 32, l.view.lengths.data), keep, kvevict::compaction::stable, done);
        }},
   };
 }

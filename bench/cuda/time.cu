@@ -7,11 +7,12 @@
 #include <cstdlib>
 #include <vector>
 
+#include "cuda/baselines.hpp"
 #include "cuda/shapes.hpp"
 
+namespace bench {
 namespace {
 
-using namespace bench;
 using kvevict::bf16;
 
 void expect(bool yes, char const* what) {
@@ -119,6 +120,64 @@ void check(cuda::device& ctx, layer const& l, shape const& z) {
   expect(keep.read(ctx).kept() == std::int64_t{z.heads} * z.budget, "the budget is not kept exactly");
 }
 
+/// Selection beside CUB's sort of the same scores; the same tokens, as no two of these scores are equal.
+void time_selection(cuda::stream s, cuda::device& ctx, memory& m, layer const& l, shape const& z) {
+  auto const n = static_cast<std::size_t>(z.heads) * static_cast<std::size_t>(z.tokens);
+  std::vector<float> values(n);
+  std::vector<std::int32_t> index(n), begin;
+  for (std::size_t i = 0; i < n; ++i) index[i] = static_cast<std::int32_t>(i % static_cast<std::size_t>(z.tokens)), values[i] = static_cast<float>(i * 7919 % n) + 1;
+  for (std::int32_t h = 0; h <= z.heads; ++h) begin.push_back(h * z.tokens);
+  auto *scores = m.put(values), *sorted = m.take<float>(static_cast<std::int64_t>(n));
+  auto *in = m.put(index), *order = m.take<std::int32_t>(static_cast<std::int64_t>(n)), *offsets = m.put(begin);
+  std::size_t const bytes = cub_sort(s, nullptr, 0, scores, sorted, in, order, z.tokens, z.heads, offsets);
+  auto* const scratch = m.take<std::byte>(static_cast<std::int64_t>(bytes));
+  double const sort = median_us(s, [&](int) { cub_sort(s, scratch, bytes, scores, sorted, in, order, z.tokens, z.heads, offsets); });
+  cuda::keep_set keep;
+  kvevict::frame frame(ctx.scratch());
+  kvevict::score_rows rows = kernels::plan_rows(ctx, frame, l.view, kvevict::protect{}, kvevict::layers::uniform{}, kvevict::budget{.tokens_per_head = z.budget},
+                                                kvevict::sharing::none);
+  cuda::copy_on_device(s, rows.values, scores, n * sizeof(float));  // rows are as wide as the table, a multiple of four
+  double const ours = median_us(s, [&](int) { kernels::select_best(ctx, rows, keep); });
+  auto const got = keep.read(ctx);
+  std::vector<std::int32_t> best(n);
+  cuda::copy_to_host(s, best.data(), order, n * sizeof(std::int32_t));
+  cuda::synchronize(s);
+  for (std::int32_t h = 0; h < z.heads; ++h) {
+    auto const first = best.begin() + h * z.tokens;
+    std::sort(first, first + z.budget);
+    expect(got(0, h).size == z.budget && std::equal(first, first + z.budget, got(0, h).begin()), "CUB's best are not those selected");
+  }
+  std::printf("| select_best/cub | %d | %.1f | | | %.1f x select_best |\n", z.tokens, sort, sort / ours);
+}
+
+/// A whole model's compaction to 20 %, all layers in one call, beside gathering every head into new tensors.
+void time_stack(cuda::stream s, cuda::device& ctx, memory& m, shape const& z, double copy) {
+  constexpr std::int32_t layers = 32;
+  std::int64_t const tensor = std::int64_t{z.heads} * z.tokens * z.head_dim;  // of one layer
+  std::int32_t const row_bytes = z.head_dim * 2, pages = z.tokens / z.page_size * z.heads;
+  std::vector<std::int32_t> table(static_cast<std::size_t>(pages)), lengths(layers * static_cast<std::size_t>(z.heads), z.tokens);
+  for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(i);  // pages in order: also the flat copy's (H,N,D)
+  auto* const k = reinterpret_cast<std::byte*>(m.random(tensor * layers, 1));
+  auto* const v = reinterpret_cast<std::byte*>(m.random(tensor * layers, 2));
+  layer const l(z, k, v, m.put(table), m.put(lengths), nullptr, nullptr, nullptr, nullptr);
+  auto const view = stack_of(l, layers, l.view.lengths.data);
+  cuda::keep_set keep;
+  cuda::compacted<std::int32_t> done;
+  kvevict::plan(ctx, kvevict::presets::random(), kvevict::contents(view), {.tokens_per_head = z.budget, .layer_count = layers}, keep);
+  std::int64_t const flat_bytes = std::int64_t{z.heads} * z.budget * row_bytes;
+  auto *gathered = m.take<std::byte>(flat_bytes), *flat = m.take<std::byte>(flat_bytes * 2 * layers);
+  double const flatten = median_us(s, [&](int) {
+    for (std::int64_t i = 0; i < layers; ++i)
+      for (int of : {0, 1})
+        flatten_copy(s, (of == 0 ? k : v) + i * tensor * 2, gathered, flat + (i * 2 + of) * flat_bytes, keep, i * z.heads, z.heads, z.tokens, z.budget, row_bytes);
+  });
+  double const us = median_us(s, [&](int) { compact(ctx, view, keep, kvevict::compaction::stable, done); });  // all repetitions move the same slots
+  done.wait(ctx);
+  double const by_bytes = 2.0 * static_cast<double>(done.bytes_moved()) / copy;
+  std::printf("| compact/stable/layers:32/cuda | %d | %.1f | %.1f | 0 | %.2f |\n", z.tokens, us, by_bytes, by_bytes / us);
+  std::printf("| flatten_copy/layers:32 | %d | %.1f | | | %.1f x compact |\n", z.tokens, flatten, flatten / us);
+}
+
 void run() {
   cuda::owned_stream own;
   cuda::stream const s = own;
@@ -146,6 +205,8 @@ void run() {
       double const by_bytes = v.bytes / copy, by_flops = v.flops / flops;
       std::printf("| %s/cuda | %d | %.1f | %.1f | %.1f | %.2f |\n", v.name, tokens, us, by_bytes, by_flops, std::max(by_bytes, by_flops) / us);
     }
+    time_selection(s, ctx, m, sets[0], z);
+    if (tokens == 32768) time_stack(s, ctx, m, z, copy);
     for (auto const mode : {kvevict::compaction::stable, kvevict::compaction::fill_holes}) {
       cuda::keep_set keep;
       cuda::compacted<std::int32_t> done;
@@ -160,10 +221,11 @@ void run() {
 }
 
 }  // namespace
+}  // namespace bench
 
 int main() {
   try {
-    run();
+    bench::run();
   } catch (std::exception const& e) {
     std::fprintf(stderr, "bench/cuda: %s\n", e.what());
     return 1;

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--mutants] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
@@ -13,6 +13,7 @@ runs with the thread sanitizer, and the device code is compiled with nvcc where 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
+  --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (5 minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
   --help         this text
@@ -22,7 +23,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' gpu=''
+only='' model='' training='' gpu='' mutants=''
 while (($#)); do
   case $1 in
     --only)
@@ -33,6 +34,7 @@ while (($#)); do
       shift 2 ;;
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
     --cuda) gpu=1; shift ;;
+    --mutants) mutants=1; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
     --help | -h) usage; exit 0 ;;
@@ -158,6 +160,12 @@ run_on_gpu() {
 install_missing
 if [[ -n $gpu ]]; then
   run_on_gpu
+elif [[ -n $mutants ]]; then
+  log=$(mktemp)
+  tests/mutants/run.py | tee "$log" || true
+  passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
+  rm -f -- "$log"
+  lap mutants
 elif [[ -z $model$training || -n $only ]]; then
   pass asan
   [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'  # what does not depend on the build type has run

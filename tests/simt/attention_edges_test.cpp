@@ -321,6 +321,31 @@ TEST_CASE("edges: column sums of more than one block of query rows against doubl
   }
 }
 
+TEST_CASE("edges: the first row beyond the budget is sharpened, those within it are not") {
+  attention_shape s;
+  s.cache.lengths = {44}, s.cache.head_dim = 8, s.query_tokens = {8};
+  attention_case a(s);
+  for (row& r : a.rows) r.budget = 40;  // window rows i = 37 to 44
+  layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+  a.fill(cache);
+  same(cache, a.out(), a.queries(), tolerance(dtype::f32), window({8, row_reduce::mean, group_reduce::mean, weighting::step_gain}));
+}
+
+TEST_CASE("edges: splits whose largest logits are hundreds apart still sum to one") {
+  for (std::uint64_t const seed : {1u, 2u, 3u, 4u}) {
+    attention_shape s;
+    s.cache.lengths = {2100}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.group = 1, s.query_tokens = {4};
+    s.spread = 12, s.scale = 2, s.seed = seed;
+    attention_case a(s);
+    layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+    a.fill(cache);
+    double sum = 0;
+    for (float const x : there(cache, a.out(), a.queries(), window({4}))) sum += static_cast<double>(x);
+    CAPTURE(seed);
+    CHECK(std::abs(sum - 1) < 1e-3);
+  }
+}
+
 TEST_CASE("edges: the bits of scores depend on neither schedule nor page size") {
   for (dtype const type : types) {
     attention_shape s;

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Compaction and replacement on a device: the host's bytes, lengths and pages, in every layout and schedule; and what is refused.
+#include <numeric>
+
 #include <kvevict/cuda/compact.hpp>
 #include <kvevict/cuda/replace.hpp>
 #include <kvevict/kernels/host.hpp>
@@ -215,4 +217,24 @@ TEST_CASE("replacement on a device names the host's slots") {
     kvevict::host host;
     CHECK(slots.read() == vector_of(replace(host, cache.view, keep).slots()));
   });
+}
+
+TEST_CASE("replacement on a device refuses more than one victim") {
+  layouts::cache<std::int32_t> cache(layouts::layout::hnd, small(kvevict::dtype::f32, 4));
+  std::vector<std::vector<std::int32_t>> rows;
+  for (std::int32_t b = 0; b < cache.view.sequences(); ++b)
+    for (std::int32_t h = 0; h < cache.view.heads(); ++h) {
+      std::vector<std::int32_t> all(static_cast<std::size_t>(std::max(0, cache.view.length(b, h) - 2)));
+      std::iota(all.begin(), all.end(), 0);
+      rows.push_back(all);
+    }
+  device_cache<std::int32_t> there(cache);
+  cuda::device ctx(default_stream());
+  cuda::keep_set keep;
+  keep.assign(ctx, support::keep_of(cache.view, rows));
+  on_device<std::int32_t> slots(std::vector<std::int32_t>(rows.size()));
+  replace(ctx, there.view, keep, slots.data());
+  std::string const message = support::refusal([&] { ctx.wait(); });
+  INFO(message);
+  CHECK(message.find("2 tokens are evicted, but one token comes next") != std::string::npos);
 }

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Tries every mutant of mutants.toml: puts the bug into a copy of the headers, builds the test that must notice, and wants it red.
+
+  tests/mutants/run.py [TEXT]     those whose words, file or test contain TEXT
+"""
+import concurrent.futures
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+
+tests = pathlib.Path(__file__).resolve().parent.parent
+root = tests.parent
+flags = "-std=c++20 -O1 -isystem /usr/include/eigen3 -I" + str(tests)
+emulation = "-DKVEVICT_SIMT_EMULATION=<support/simt/layer.hpp>"
+
+
+def build(sources, include, out, extra=()):
+    """One program. Returns what the compiler said if it failed."""
+    command = ["g++", *flags.split(), f"-I{include}", *extra, *map(str, sources), "-o", str(out), "-pthread", "-lboost_context"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stderr if done.returncode else None
+
+
+def sources_of(test):
+    source, objects = tests / f"{test}_test.cpp", [common / "main.o", tests / "support/allocations.cpp"]
+    if test.startswith("simt/"):
+        return [source, common / "main.o", *sorted((tests / "support/simt").glob("*.cpp"))], [emulation]
+    if test.startswith("laws/") and "presets()" in source.read_text():
+        objects.append(tests / "laws/presets.cpp")
+    return [source, *objects], []
+
+
+def verdict(test, include, scratch):
+    """'green', 'red' or what stopped the build."""
+    sources, extra = sources_of(test)
+    if error := build(sources, include, scratch / "test", extra):
+        return "does not compile:\n" + error[:2000]
+    try:
+        return "red" if subprocess.run([scratch / "test", "-a"], capture_output=True, timeout=600).returncode else "green"
+    except subprocess.TimeoutExpired:
+        return "red"  # it hangs, which a test's time limit notices
+
+
+def attempt(mutant):
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = pathlib.Path(folder)
+        shutil.copytree(root / "include", scratch / "include")
+        header = scratch / "include/kvevict" / mutant["file"]
+        text = header.read_text()
+        if text.count(mutant["from"]) != 1:
+            return f"its text is there {text.count(mutant['from'])} times; correct mutants.toml"
+        header.write_text(text.replace(mutant["from"], mutant["to"]))
+        return verdict(mutant["test"], scratch / "include", scratch)
+
+
+def main():
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    with open(tests / "mutants/mutants.toml", "rb") as file:
+        mutants = [m for m in tomllib.load(file)["mutant"] if any(wanted in m[k] for k in ("wrong", "file", "test"))]
+    if not mutants:
+        sys.exit(f"tests/mutants/run.py: no mutant has '{wanted}' in its words, file or test")
+    subprocess.run(["g++", *flags.split(), "-c", tests / "support/main.cpp", "-o", common / "main.o"], check=True)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        failed = 0
+        unchanged = sorted({m["test"] for m in mutants})
+        plain = [pool.submit(with_scratch, lambda s, t=t: verdict(t, root / "include", s)) for t in unchanged]
+        tried = [pool.submit(attempt, m) for m in mutants]
+        for test, result in zip(unchanged, plain):
+            if result.result() != "green":
+                failed += 1
+                print(f"{test}: {result.result()} without any mutant", flush=True)
+        for mutant, result in zip(mutants, tried):
+            caught = result.result() == "red"
+            failed += not caught
+            print(f"{'caught' if caught else 'NOT CAUGHT'}  {mutant['file']}: {mutant['wrong']} ({mutant['test']})" + ("" if caught else f": {result.result()}"), flush=True)
+    print(f"{len(mutants)} mutants, {failed} failed")
+    sys.exit(failed != 0)
+
+
+def with_scratch(call):
+    with tempfile.TemporaryDirectory() as folder:
+        return call(pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as shared:
+        common = pathlib.Path(shared)
+        main()

@@ -15,7 +15,8 @@ import tomllib
 tests = pathlib.Path(__file__).resolve().parent.parent
 root = tests.parent
 flags = "-std=c++20 -O1 -isystem /usr/include/eigen3 -I" + str(tests)
-emulation = "-DKVEVICT_SIMT_EMULATION=<support/simt/layer.hpp>"
+# an uninitialised bool is the one wrong read that the emulation cannot show by its value
+emulation = ["-DKVEVICT_SIMT_EMULATION=<support/simt/layer.hpp>", "-fsanitize=bool", "-fno-sanitize-recover=bool"]
 
 
 def build(sources, include, out, extra=()):
@@ -28,7 +29,7 @@ def build(sources, include, out, extra=()):
 def sources_of(test):
     source, objects = tests / f"{test}_test.cpp", [common / "main.o", tests / "support/allocations.cpp"]
     if test.startswith("simt/"):
-        return [source, common / "main.o", *sorted((tests / "support/simt").glob("*.cpp"))], [emulation]
+        return [source, common / "main.o", *sorted((tests / "support/simt").glob("*.cpp"))], emulation
     if test.startswith("laws/") and "presets()" in source.read_text():
         objects.append(tests / "laws/presets.cpp")
     return [source, *objects], []

@@ -32,6 +32,14 @@ struct work {
   std::uint32_t chunks;
 
   KVEVICT_DEVICE slice<row> heads_of(std::int64_t b) const { return {s.rows + b * s.heads, s.heads}; }
+  /// What is known of a sequence before that digit.
+  KVEVICT_DEVICE search before(std::int64_t b, int digit, bool ranks) const {
+    if (ranks || digit > 0) return searches[b];
+    auto const quota = static_cast<std::uint32_t>(pooled_quota(heads_of(b)));
+    return {0, short_ranks() ? radix::key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
+  }
+  /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
+  constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
   KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
   KVEVICT_DEVICE std::uint32_t rank(std::int64_t r, std::int64_t j) const { return radix::key(s.rank(r, j)); }
   KVEVICT_DEVICE float weighted(std::int64_t r, std::int64_t j) const {
@@ -74,19 +82,6 @@ struct force_kernel {
   }
 };
 
-/// What each sequence asks for; one thread per sequence.
-struct start_kernel {
-  static constexpr int max_threads = 128;
-  work w;
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const b = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (b >= w.s.sequences || w.watch.stopped(t)) return;
-    auto const quota = static_cast<std::uint32_t>(pooled_quota(w.heads_of(b)));
-    w.searches[b] = {0, 0, quota, 0, w.heads_of(b)[0].active && quota > 0, false};
-  }
-};
-
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
 struct histogram_kernel {
   static constexpr int max_threads = 512;
@@ -99,7 +94,7 @@ struct histogram_kernel {
     if (w.watch.stopped(t)) return;
     std::int64_t const r = t.block().x / w.chunks, first = t.block().x % w.chunks * chunk;
     row const& it = w.s.rows[r];
-    search const f = w.searches[r / w.s.heads];
+    search const f = w.before(r / w.s.heads, digit, ranks);
     if (!f.active || f.tied != ranks || !it.active || first >= it.tokens) return;
     KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
@@ -121,7 +116,7 @@ struct histogram_kernel {
   }
 };
 
-/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted.
+/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms are cleared for the next.
 struct boundary_kernel {
   static constexpr int max_threads = 512;
   work w;
@@ -133,19 +128,19 @@ struct boundary_kernel {
     KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const b = t.block().x;
-    search f = w.searches[b];
-    if (!f.active || f.tied != ranks) return;
-    std::uint32_t const* const own = w.histograms + b * w.s.heads * radix::buckets;
+    search f = w.before(b, digit, ranks);
+    if (!f.active || f.tied != ranks) {
+      if (t.rank() == 0 && digit == 0 && !ranks) w.searches[b] = f;
+      return;
+    }
+    std::uint32_t* const own = w.histograms + b * w.s.heads * radix::buckets;
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
       totals[i] = 0;
       for (std::int64_t h = 0; h < w.s.heads; ++h) totals[i] += own[h * radix::buckets + i];
     }
     t.sync_block();
-    radix::digit const d = radix::nth_digit(digit);
     radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
-    (ranks ? f.rank : f.key) |= at.bucket << d.shift;
-    f.take -= at.above, f.equal = at.inside;
-    bool const last = digit == radix::digit_count - 1;
+    (ranks ? f.rank : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
     for (std::int64_t h = t.warp(); h < w.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
       std::uint32_t sum = 0;
       for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size) sum += own[h * radix::buckets + i];
@@ -153,11 +148,17 @@ struct boundary_kernel {
       if (t.lane() == 0) w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(sum);
     }
     t.sync_block();
-    if (t.rank() != 0) return;
-    if (last && !ranks && f.take < f.equal) f.tied = true;  // ranks decide which
-    else if (last) {
+    if (t.rank() == 0) finish(b, f, at.bucket, own);
+    t.sync_block();
+    for (std::uint32_t i = t.rank(); i < w.s.heads * radix::buckets; i += t.block_size().x) own[i] = 0;
+  }
+
+ private:
+  KVEVICT_DEVICE void finish(std::int64_t b, search f, std::uint32_t bucket, std::uint32_t const* own) const {
+    if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal) f.tied = true;  // ranks decide which
+    else if (digit == radix::digit_count - 1) {
       for (std::int64_t h = 0; h < w.s.heads; ++h) {  // what is equal in score and rank: lower heads first
-        std::uint32_t const here = own[h * radix::buckets + at.bucket], in = here < f.take ? here : f.take;
+        std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
         w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(in);
         f.take -= in;
       }
@@ -173,7 +174,7 @@ struct boundary_kernel {
 ///
 ///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come first
 ///
-/// Cost     three reads of the scores, three more where ties are cut; 14 to 15 small launches. Scratch 8 KiB a row.
+/// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11 (13) with forced ones; 8 KiB a row.
 /// Errors   fault::weighted_score: a weighted score is not finite.   Positions of a row are distinct.
 inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
   ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
@@ -184,11 +185,10 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
                        what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts,
                        blocks_for(s.most_tokens, pooled::histogram_kernel::chunk)};
   if (w.forced != nullptr) ctx.launch({rows}, {threads_for(s.most_tokens, 4)}, 0, pooled::force_kernel{w});
-  ctx.launch({blocks_for(s.sequences, 128)}, {128}, 0, pooled::start_kernel{w});
+  ctx.zero(w.histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *w.histograms);
+  std::uint32_t const threads = std::min(512u, threads_for(s.most_tokens, 4));
   for (bool const ranks : {false, true})
-    for (int digit = 0; digit < radix::digit_count; ++digit) {
-      ctx.zero(w.histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *w.histograms);
-      std::uint32_t const threads = std::min(512u, threads_for(s.most_tokens, 4));
+    for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
       ctx.launch({rows * w.chunks}, {threads}, 0, pooled::histogram_kernel{w, digit, ranks});
       ctx.launch({sequences}, {threads}, 0, pooled::boundary_kernel{w, digit, ranks});
     }

@@ -47,6 +47,8 @@ TEST_CASE("laws: a stack is planned and compacted as its layers are") {
       kvevict::host ctx;
       kvevict::budget const ask{.tokens_per_head = 19, .layer = 1, .layer_count = L + 2};
       auto const keep = p.plan(ctx, together.whole(), rows, ask);
+      std::int64_t const entries = together.whole().pages.rows() * together.columns, pages = std::int64_t{together.pages} * L;
+      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= p.workspace(ctx, {L * S, 4, 2, 8, 41, entries, pages}));
       auto const done = compact(ctx, together.whole(), keep);
       CHECK((together.pool != apart.pool || p.unlimited()));
       for (std::int32_t l = 0; l < L; ++l) {

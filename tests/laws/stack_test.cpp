@@ -112,6 +112,7 @@ TEST_CASE("laws: a stack that is put together wrongly is refused, and nothing ha
   says(apart, with(apart.whole(), [](auto& v) { v.components[1].rows.layer_stride -= 4; }), ask, "overlap each other");
   says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.page_stride -= 4; }), ask, "overlap each other");
   says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.layer_stride = std::int64_t{1} << 62; }), ask, "does not fit into 64 bits");
+  says(apart, with(apart.whole(), [](auto& v) { v.pages.entries = nullptr, v.pages.page_size = 64, v.components[0].rows.layer_stride = 0; }), ask, "so that all would be one");
   says(own, with(own.whole(), [](auto& v) { v.pages.layer_stride = 0; }), ask, "would be written by both");
   own.table[static_cast<std::size_t>(own.columns * 5)] = own.table[0];
   says(own, own.whole(), ask, "would be written by both");

@@ -150,7 +150,7 @@ struct boundary_kernel {
     t.sync_block();
     if (t.rank() == 0) finish(b, f, at.bucket, own);
     t.sync_block();
-    for (std::uint32_t i = t.rank(); i < w.s.heads * radix::buckets; i += t.block_size().x) own[i] = 0;
+    for (std::int64_t i = t.rank(); i < std::int64_t{w.s.heads} * radix::buckets; i += t.block_size().x) own[i] = 0;
   }
 
  private:

@@ -61,7 +61,7 @@ install_missing() {
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
   if command -v dpkg-query >/dev/null; then
-    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev; do
+    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
   fi

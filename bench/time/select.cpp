@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Selection and Ada-KV's allocation: ours and std::nth_element.
-#include <kvevict/kernels/count_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
-#include <kvevict/kernels/select_best.hpp>
+#include <kvevict/kernels/host.hpp>
 
 #include "support/input.hpp"
 

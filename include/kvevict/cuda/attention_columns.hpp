@@ -64,6 +64,17 @@ template <class Entry, class Product> struct column_sums_kernel {
     if (t.lane() < 4 && j < it.tokens) to[j] = x;
   }
 
+  /// 16 query rows of a head from w on, of those before `end`; behind it the last one again, which sees nothing.
+  struct query_tile {
+    typename Product::rows rows[1];
+    float lse[2], slope[2];
+  };
+  KVEVICT_DEVICE query_tile load(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int32_t w, std::int32_t end) const {
+    std::int32_t const a = std::min(w + static_cast<std::int32_t>(t.lane() / 4), end - 1), b = std::min(w + static_cast<std::int32_t>(t.lane() / 4) + 8, end - 1);
+    return {{product.load_rows(t, c.query(in, it.head, g, a), c.query(in, it.head, g, b))},
+            {c.lse_of(in, r, g, a), c.lse_of(in, r, g, b)}, {c.slope_of(r, a), c.slope_of(r, b)}};
+  }
+
   KVEVICT_DEVICE void add_head(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int64_t first,
                                typename Product::columns const (&keys)[tiles], double (&sums)[tiles][2], float& largest) const {
     std::int64_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
@@ -71,7 +82,13 @@ template <class Entry, class Product> struct column_sums_kernel {
     for (std::int32_t from = begin / block * block; from < in.rows; from += block) {
       float part[tiles][2] = {};
       std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.rows);
-      for (std::int32_t w = start; w < end; w += 16) add_rows(t, it, in, r, g, w, end, first, keys, part, largest);
+      query_tile next = load(t, it, in, r, g, start, end);
+      KVEVICT_KEEP_LOOP
+      for (std::int32_t w = start; w < end; w += 16) {
+        query_tile const now = next;
+        next = load(t, it, in, r, g, w + 16, end);  // arrives while these are multiplied
+        add_rows(t, now, in, w, end, first, keys, part, largest);
+      }
       KVEVICT_UNROLL
       for (int n = 0; n < tiles; ++n)
         KVEVICT_UNROLL
@@ -79,24 +96,30 @@ template <class Entry, class Product> struct column_sums_kernel {
     }
   }
 
-  KVEVICT_DEVICE void add_rows(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int32_t w, std::int32_t end,
-                               std::int64_t first, typename Product::columns const (&keys)[tiles], float (&part)[tiles][2], float& largest) const {
-    std::int32_t const a = w + static_cast<std::int32_t>(t.lane() / 4), b = a + 8, base = g * in.rows;
-    std::int32_t const row_of[2] = {base + std::min(a, end - 1), base + std::min(b, end - 1)};
-    std::int64_t const sees[2] = {a < end ? in.sees(a) : 0, b < end ? in.sees(b) : 0};
-    auto const rows = product.load_rows(t, c.query(in, it.head, row_of[0]), c.query(in, it.head, row_of[1]));
-    float const lse[2] = {c.lse_of(in, r, row_of[0]), c.lse_of(in, r, row_of[1])}, gain[2] = {c.gain_of(in, r, row_of[0]), c.gain_of(in, r, row_of[1])};
+  KVEVICT_DEVICE void add_rows(thread& t, query_tile const& q, window const& in, std::int32_t w, std::int32_t end, std::int64_t first,
+                               typename Product::columns const (&keys)[tiles], float (&part)[tiles][2], float& largest) const {
+    accumulator z[1][tiles] = {};
+    product.multiply(t, q.rows, keys, z);
+    c.capped(z);
     KVEVICT_UNROLL
-    for (int n = 0; n < tiles; ++n) {
-      accumulator z{};
-      product.multiply(t, rows, keys[n], z);
-      KVEVICT_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        std::int64_t const column = first + n * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(i % 2);
-        float const weight = column < sees[i / 2] ? exp2(c.logit(z.values[i], gain[i / 2]) - lse[i / 2]) : 0.0f;
-        part[n][i % 2] += weight;
-        largest = fmaxf(largest, weight);
-      }
+    for (int k = 0; k < tiles * 4; ++k) {
+      float& x = z[0][k / 4].values[k % 4];
+      x = exp2(fma(x, q.slope[k % 4 / 2], -q.lse[k % 4 / 2]));
+    }
+    if (w + 16 > end || first + tiles * 8 > in.sees(w)) hide(t, in, w, end, first, z[0]);
+    KVEVICT_UNROLL
+    for (int k = 0; k < tiles * 4; ++k) part[k / 4][k % 2] += z[0][k / 4].values[k % 4];
+    if (sound_lse) return;
+    KVEVICT_UNROLL
+    for (int k = 0; k < tiles * 4; ++k) largest = fmaxf(largest, z[0][k / 4].values[k % 4]);
+  }
+  KVEVICT_DEVICE static void hide(thread& t, window const& in, std::int32_t w, std::int32_t end, std::int64_t first, accumulator (&z)[tiles]) {
+    std::int32_t const a = w + static_cast<std::int32_t>(t.lane() / 4), b = a + 8;
+    std::int64_t const sees[2] = {a < end ? in.sees(a) : 0, b < end ? in.sees(b) : 0};
+    KVEVICT_UNROLL
+    for (int k = 0; k < tiles * 4; ++k) {
+      std::int64_t const column = first + k / 4 * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(k % 2);
+      if (column >= sees[k % 4 / 2]) z[k / 4].values[k % 4] = 0;
     }
   }
 };

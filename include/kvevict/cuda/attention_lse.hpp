@@ -50,40 +50,63 @@ template <class Entry, class Product> struct lse_part_kernel {
   }
 
  private:
+  static constexpr int tiles = 2;  // of 8 columns, taken at a time
+
   KVEVICT_DEVICE void scan(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t first, std::int32_t total, std::int64_t begin,
                            std::int64_t end, part (&p)[4]) const {
+    if (begin >= end) return;
     typename Product::rows rows[2];
-    float gain[4];
-    std::int32_t sees[4];
+    float slope[4];
+    std::int32_t sees[4], least = it.tokens;  // that every row of the warp sees
+    std::byte const* query[4];
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {
-      std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1);
-      gain[k] = c.gain_of(in, r, i), sees[k] = in.sees(i % in.rows);
+      std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1), w = i % in.rows;
+      query[k] = c.query(in, it.head, i / in.rows, w), slope[k] = c.slope_of(r, w), sees[k] = in.sees(w);
+      least = std::min(least, sees[k]);
     }
+    for (std::uint32_t d = 4; d < warp_size; d *= 2) least = std::min(least, shuffle_xor(t, least, d));
     KVEVICT_UNROLL
-    for (int m = 0; m < 2; ++m) {
-      std::int32_t const i = first + static_cast<std::int32_t>(t.lane() / 4) + 16 * m;
-      rows[m] = product.load_rows(t, c.query(in, it.head, std::min(i, total - 1)), c.query(in, it.head, std::min(i + 8, total - 1)));
-    }
-    for (std::int64_t j = begin; j < end; j += 8) {
-      auto const k = product.load_columns(t, [&](std::uint32_t n) { return c.view.row(c.keys, it.sequence, it.head, std::min<std::int64_t>(j + n, it.tokens - 1)); });
+    for (int m = 0; m < 2; ++m) rows[m] = product.load_rows(t, query[2 * m], query[2 * m + 1]);
+    typename Product::columns next[tiles], keys[tiles];
+    load(t, it, begin, next);
+    KVEVICT_KEEP_LOOP
+    for (std::int64_t j = begin; j < end; j += tiles * 8) {
       KVEVICT_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        accumulator z{};
-        product.multiply(t, rows[m], k, z);
+      for (int n = 0; n < tiles; ++n) keys[n] = next[n];
+      load(t, it, j + tiles * 8, next);  // arrives while these are multiplied
+      accumulator z[2][tiles] = {};
+      product.multiply(t, rows, keys, z);
+      c.capped(z);
+      KVEVICT_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        float x[2 * tiles];
         KVEVICT_UNROLL
-        for (int half = 0; half < 2; ++half) take(t, z.values[2 * half], z.values[2 * half + 1], j, sees[2 * m + half], gain[2 * m + half], p[2 * m + half]);
+        for (int i = 0; i < 2 * tiles; ++i) x[i] = z[k / 2][i / 2].values[k % 2 * 2 + i % 2] * slope[k];
+        if (j + tiles * 8 > least) hide(t, j, sees[k], x);
+        take(x, p[k]);
       }
     }
   }
-  /// Two more logits of a row.
-  KVEVICT_DEVICE void take(thread& t, float x, float y, std::int64_t j, std::int32_t sees, float gain, part& p) const {
-    std::int64_t const column = j + t.lane() % 4 * 2;
-    constexpr float hidden = -3e38f;
-    float const zx = column < sees ? c.logit(x, gain) : hidden, zy = column + 1 < sees ? c.logit(y, gain) : hidden;
-    float const peak = fmaxf(p.peak, fmaxf(zx, zy));
-    p.sum = p.sum * exp2(p.peak - peak) + (exp2(zx - peak) + exp2(zy - peak));
-    p.peak = zx != zx || zy != zy ? zx + zy : peak;  // NaN stays
+  /// The keys of columns j … j + 15; behind the last token its key again.
+  KVEVICT_DEVICE void load(thread& t, row const& it, std::int64_t j, typename Product::columns (&keys)[tiles]) const {
+    KVEVICT_UNROLL
+    for (int n = 0; n < tiles; ++n)
+      keys[n] = product.load_columns(t, [&](std::uint32_t k) { return c.view.row(c.keys, it.sequence, it.head, std::min<std::int64_t>(j + n * 8 + k, it.tokens - 1)); });
+  }
+  KVEVICT_DEVICE static void hide(thread& t, std::int64_t j, std::int32_t sees, float (&x)[2 * tiles]) {
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i)
+      if (j + i / 2 * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(i % 2) >= sees) x[i] = -3e38f;
+  }
+  /// More logits of a row. A NaN or an infinite one makes the sum NaN, which it then stays.
+  KVEVICT_DEVICE static void take(float const (&x)[2 * tiles], part& p) {
+    float peak = p.peak;
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i) peak = fmaxf(peak, x[i]);
+    p.sum *= exp2(p.peak - peak), p.peak = peak;
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i) p.sum += exp2(x[i] - peak);
   }
 };
 
@@ -104,7 +127,7 @@ template <class Entry> struct lse_kernel {
     for (std::int64_t s = 0; s < splits && s * split < c.out.rows[r].tokens; ++s) {
       float const p = peaks[(r * splits + s) * wide + i], x = sums[(r * splits + s) * wide + i], top = fmaxf(p, peak);
       sum = sum * exp2(peak - top) + x * exp2(p - top);
-      peak = p != p ? p : top;
+      peak = top;
     }
     c.lse[r * wide + i] = peak + log2(sum);
   }

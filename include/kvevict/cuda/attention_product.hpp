@@ -2,7 +2,8 @@
 // Products of 16 query rows with 8 keys by a warp: on tensor cores, or one multiplication after the other.
 //
 // A product type has `rows` (what a lane holds of query rows lane/4 and lane/4 + 8), `columns` (of key lane/4 for tensor cores, of keys
-// 2·(lane%4) and the next otherwise) and multiply(), which adds to accumulator values (lane/4 + 8·(i/2), 2·(lane%4) + i%2).
+// 2·(lane%4) and the next otherwise) and multiply(): z[m][n] += rows m · columns n, where value i belongs to row lane/4 + 8·(i/2) and key
+// 2·(lane%4) + i%2. Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
 #pragma once
 
 #include <kvevict/cache/component.hpp>
@@ -42,12 +43,25 @@ template <class T, int Chunks> struct tensor_product {
     for (int c = 0; c < Chunks; ++c) out.k[c] = chunk(t, out.p, c);
     return out;
   }
-  KVEVICT_DEVICE void multiply(thread& t, rows const& r, columns const& k, accumulator& z) const {
+  template <int M, int N> KVEVICT_DEVICE void multiply(thread& t, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
+    vec128 a[M], b[M], x[N];
     if constexpr (Chunks == 0) {
-      for (int c = 0; c * 32 < D; ++c) add(t, chunk(t, r.p, c), chunk(t, r.q, c), chunk(t, k.p, c), z);
+      for (int c = 0; c * 32 < D; ++c) {
+        KVEVICT_UNROLL
+        for (int m = 0; m < M; ++m) a[m] = chunk(t, r[m].p, c), b[m] = chunk(t, r[m].q, c);
+        KVEVICT_UNROLL
+        for (int n = 0; n < N; ++n) x[n] = chunk(t, k[n].p, c);
+        add(t, a, b, x, z);
+      }
     } else {
       KVEVICT_UNROLL
-      for (int c = 0; c < Chunks; ++c) add(t, r.a[c], r.b[c], k.k[c], z);
+      for (int c = 0; c < Chunks; ++c) {
+        KVEVICT_UNROLL
+        for (int m = 0; m < M; ++m) a[m] = r[m].a[c], b[m] = r[m].b[c];
+        KVEVICT_UNROLL
+        for (int n = 0; n < N; ++n) x[n] = k[n].k[c];
+        add(t, a, b, x, z);
+      }
     }
   }
 
@@ -56,10 +70,15 @@ template <class T, int Chunks> struct tensor_product {
     std::int32_t const d = c * 32 + static_cast<std::int32_t>(t.lane() % 4) * 8;
     return d < D ? load_vec128(t, row + d * 2) : vec128{{0, 0, 0, 0}};
   }
-  KVEVICT_DEVICE static void add(thread& t, vec128 const& a, vec128 const& b, vec128 const& k, accumulator& z) {
+  template <int M, int N> KVEVICT_DEVICE static void add(thread& t, vec128 const (&a)[M], vec128 const (&b)[M], vec128 const (&k)[N], accumulator (&z)[M][N]) {
     KVEVICT_UNROLL
     for (int half = 0; half < 4; half += 2)
-      multiply_add(t, z, fragment_a<T>{{a.words[half], b.words[half], a.words[half + 1], b.words[half + 1]}}, fragment_b<T>{{k.words[half], k.words[half + 1]}});
+      KVEVICT_UNROLL
+      for (int m = 0; m < M; ++m)
+        KVEVICT_UNROLL
+        for (int n = 0; n < N; ++n)
+          multiply_add(t, z[m][n], fragment_a<T>{{a[m].words[half], b[m].words[half], a[m].words[half + 1], b[m].words[half + 1]}},
+                       fragment_b<T>{{k[n].words[half], k[n].words[half + 1]}});
   }
 };
 
@@ -80,7 +99,12 @@ struct scalar_product {
   KVEVICT_DEVICE rows load_rows(thread&, std::byte const* first, std::byte const* second) const { return {first, second}; }
   template <class Key> KVEVICT_DEVICE columns load_columns(thread& t, Key key) const { return {key(t.lane() % 4 * 2), key(t.lane() % 4 * 2 + 1)}; }
 
-  KVEVICT_DEVICE void multiply(thread&, rows const& r, columns const& k, accumulator& z) const { z = plus_products(r, k, z); }
+  template <int M, int N> KVEVICT_DEVICE void multiply(thread&, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
+    KVEVICT_UNROLL
+    for (int m = 0; m < M; ++m)
+      KVEVICT_UNROLL
+      for (int n = 0; n < N; ++n) z[m][n] = plus_products(r[m], k[n], z[m][n]);
+  }
 
  private:
   KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {

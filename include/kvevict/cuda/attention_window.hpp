@@ -30,7 +30,7 @@ template <class Entry> struct attention_call {
   window_options o;
   score_rows out;
   std::int32_t group, most_rows;  // G, and the most window rows of a sequence
-  float factor, cap;              // z = factor·(q·k), or cap·tanh(factor·(q·k)); times the gain where there are gains
+  float factor, cap;              // z = factor·(q·k), or cap·tanh(factor·(q·k)); times the gain
   float* gains;                   // (B·H, most_rows), or null
   float* lse;                     // (B·H, G·most_rows) base 2, row g·rows + w; or null: the engine's
 
@@ -45,24 +45,23 @@ template <class Entry> struct attention_call {
     w.first_sees = causal ? w.first_token + 1 : it.tokens, w.step = causal ? 1 : 0;
     return w;
   }
-  /// Query row i = g·rows + w of a KV head.
-  KVEVICT_DEVICE std::byte const* query(window const& in, std::int32_t head, std::int32_t i) const {
-    std::int64_t const hq = head * group + i / in.rows, t = in.first_query + i % in.rows;
-    return static_cast<std::byte const*>(q.data) + (t * q.token_stride + hq * q.head_stride) * size_of(q.type);
+  /// Window row w of query head g of a KV head.
+  KVEVICT_DEVICE std::byte const* query(window const& in, std::int32_t head, std::int32_t g, std::int32_t w) const {
+    return static_cast<std::byte const*>(q.data) + ((in.first_query + w) * q.token_stride + (head * group + g) * q.head_stride) * size_of(q.type);
   }
-  KVEVICT_DEVICE float lse_of(window const& in, std::int64_t r, std::int32_t i) const {
-    if (lse != nullptr) return lse[r * group * most_rows + i];
-    std::int64_t const hq = r % out.heads * group + i / in.rows, t = in.first_query + i % in.rows;
-    float const x = q.lse[t * q.lse_token_stride + hq * q.lse_head_stride];
+  KVEVICT_DEVICE float lse_of(window const& in, std::int64_t r, std::int32_t g, std::int32_t w) const {
+    if (lse != nullptr) return lse[r * group * most_rows + g * in.rows + w];
+    float const x = q.lse[(in.first_query + w) * q.lse_token_stride + (r % out.heads * group + g) * q.lse_head_stride];
     return q.base == log_base::two ? x : x * 1.44269504088896341f;
   }
-  KVEVICT_DEVICE float gain_of(window const& in, std::int64_t r, std::int32_t i) const {
-    return gains == nullptr ? 1.0f : gains[r * most_rows + i % in.rows];
+  /// Base-2 logits are slope·product of what `capped` has left of the products: no branch for an element.
+  KVEVICT_DEVICE float slope_of(std::int64_t r, std::int32_t w) const {
+    return (cap == 0 ? factor : 1.0f) * (gains == nullptr ? 1.0f : gains[r * most_rows + w]);
   }
-  /// The base-2 logit of a product of a row with that gain.
-  KVEVICT_DEVICE float logit(float product, float gain) const {
-    float const z = product * factor;
-    return (cap == 0 ? z : cap * ::tanhf(z)) * gain;
+  template <int M, int N> KVEVICT_DEVICE void capped(accumulator (&z)[M][N]) const {
+    if (cap == 0) return;
+    KVEVICT_UNROLL
+    for (int k = 0; k < M * N * 4; ++k) z[k / 4 / N][k / 4 % N].values[k % 4] = cap * ::tanhf(z[k / 4 / N][k / 4 % N].values[k % 4] * factor);
   }
 };
 

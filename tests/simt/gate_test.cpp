@@ -81,14 +81,14 @@ void close(outcome const& got, outcome const& want) {
   CHECK(worst(got.rows, want.rows) < 1e-5);
 }
 
-/// All tokens in chunks of random sizes, 0 and 1 among them, another one for every sequence; in the order of a whole prompt.
-outcome in_chunks(cuda::device& ctx, gate_case const& c, gate_rows memory, std::uint64_t seed, std::size_t most) {
+/// All tokens, the first ones `at_once`, in chunks of random sizes, 0 and 1 among them, another one for every sequence; in the order of a whole prompt.
+outcome in_chunks(cuda::device& ctx, gate_case const& c, gate_rows memory, std::uint64_t seed, std::size_t most, std::size_t at_once = 0) {
   reference::generator random(seed);
   std::size_t const H = static_cast<std::size_t>(c.shape.H);
   std::vector<std::size_t> from(c.B(), 0), to(c.B(), 0);
   std::vector<std::vector<float>> parts(c.B());
   while (from != c.lengths()) {
-    for (std::size_t b = 0; b < c.B(); ++b) to[b] = std::min(c.X[b].size(), from[b] + random.below(most + 1));
+    for (std::size_t b = 0; b < c.B(); ++b) to[b] = std::min(c.X[b].size(), from[b] == 0 && at_once != 0 ? at_once : from[b] + random.below(most + 1));
     hidden const x = c.states(from, to);
     if (x.begin.back() == 0) continue;
     outcome const part = on_gpu(ctx, c, x.rows(), gate_mask::causal, &memory);
@@ -198,6 +198,28 @@ TEST_CASE("a gate on a device in chunks has the bits of one in one go, in every 
     outcome const parts = in_chunks(ctx, c, memory, seed, seed < 2 ? 5 : 70);
     CHECK(same(parts.p, whole.p));
     CHECK(same(parts.rows, whole.rows));
+  }
+}
+
+TEST_CASE("a few new tokens share the memory's rows out to blocks, and get the bits of a whole prompt") {
+  std::vector<gate_shape> const shapes{
+      {.N = {530, 100, 513}, .H = 2, .group = 2, .heads = 2, .width = 5, .features = 9, .seed = 11},
+      {.N = {300, 260}, .H = 1, .heads = 1, .width = 70, .features = 5, .spread = 4, .seed = 12},
+  };
+  for (gate_shape const& s : shapes) {
+    gate_case const c(s);
+    CAPTURE(s.width);
+    cuda::device ctx(default_stream());
+    hidden const x = c.states();
+    gate_rows const memory(c.B(), 540, s.heads * s.width);
+    outcome const whole = on_gpu(ctx, c, x.rows(), gate_mask::causal, &memory);
+    close(whole, on_host(c, x.rows(), gate_mask::causal, &memory));
+    for (std::uint64_t seed : {0u, 1u, 5u}) {
+      scheduled const order(seed);
+      outcome const parts = in_chunks(ctx, c, memory, seed, 8, s.N[0] - 20);
+      CHECK(same(parts.p, whole.p));
+      CHECK(same(parts.rows, whole.rows));
+    }
   }
 }
 

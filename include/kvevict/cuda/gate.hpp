@@ -39,7 +39,8 @@ struct gate_output_kernel {
 ///
 /// Shapes   features (T,E), everything in device memory → p (T,H) float.
 /// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A bytes a new token (of B·most_rows), 12·A without a
-///          memory. Best with gate heads of 64 and less.
+///          memory. Up to 64 new tokens a sequence: the memory's rows are shared out to blocks, one launch and an eighth of its size more.
+///          Best with gate heads of 64 and less.
 /// Errors   as on the host; what only the device sees by fault::query_rows and fault::gate_memory, before anything is written, and by
 ///          fault::gate_not_finite.
 inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
@@ -52,11 +53,11 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
                   "; give the distance from one token's hidden state to the next");
   frame scratch(ctx.scratch());
   std::int64_t const A = w.width(), rows = std::int64_t{sequences} * in.most_rows;
-  gate_call c{ctx.watch(), w, in, sees, sequences, heads, scratch.take<float>(rows * A), in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A), p, 0};
+  gate_call c{ctx.watch(), w, in, sees, sequences, heads, scratch.take<float>(rows * A), in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A), p};
   ctx.launch({blocks_for(sequences, 128)}, {128}, 0, check_gate_kernel{c});
   ctx.settle();
   project(ctx, c);
-  attend(ctx, c);
+  attend(ctx, scratch, c);
   c.tiles = blocks_for(std::int64_t{in.most_rows} * heads, 128);
   ctx.launch({static_cast<std::uint32_t>(sequences) * c.tiles}, {128}, 0, gate_output_kernel{c});
   ctx.settle();

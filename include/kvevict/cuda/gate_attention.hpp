@@ -1,49 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// A gate's attention on a device, one (token, gate head) per thread. Rows of the memory are taken eight at a time from the first on, whatever
-// the chunks, and those that a token does not see weigh 0: so no bit of C depends on what else is computed.
+// A gate's attention on a device, one (token, gate head) per thread. Rows of the memory are taken eight at a time from the first on, in splits of
+// 256 that are then put together in order, whatever the chunks, and those that a token does not see weigh 0: so no bit of C depends on what else is
+// computed, nor on whether a thread takes all splits of a token or (few new tokens) one of them.
 #pragma once
 
-#include <algorithm>
-
-#include <kvevict/cuda/gate_project.hpp>
+#include <kvevict/cuda/gate_softmax.hpp>
 
 namespace kvevict {
 inline namespace v0 {
 namespace cuda {
-namespace gate_softmax {
-
-inline constexpr int each = 8;
-inline constexpr float hidden = -3e38f;
-
-/// A streaming softmax: logits in base 2 become weights; returns what earlier weights and sums shrink by.
-struct running {
-  float peak = -1e30f, total = 0;
-
-  KVEVICT_DEVICE float take(float (&z)[each]) {
-    float top = peak;
-    KVEVICT_UNROLL
-    for (int k = 0; k < each; ++k) top = z[k] > top ? z[k] : top;
-    float const shrink = exp2(peak - top);
-    peak = top, total = multiply(total, shrink);
-    KVEVICT_UNROLL
-    for (int k = 0; k < each; ++k) z[k] = exp2(z[k] - top), total = add(total, z[k]);
-    return shrink;
-  }
-};
-
-/// What a block works on. Late tokens see the most: they come first.
-struct place {
-  std::int32_t b, h, first;
-
-  KVEVICT_DEVICE place(thread& t, gate_call const& c) {
-    auto const of_head = t.block().x / c.tiles, heads = static_cast<std::uint32_t>(c.w.heads);
-    b = static_cast<std::int32_t>(of_head / heads), h = static_cast<std::int32_t>(of_head % heads);
-    first = static_cast<std::int32_t>((c.tiles - 1 - t.block().x % c.tiles) * t.block_size().x);
-  }
-};
-
-}  // namespace gate_softmax
-
 /// Heads up to Width wide: query and sums in registers, 32 rows of the memory at a time through shared memory. Grid: (sequence, head, tokens).
 template <int Width> struct gate_attention_kernel {
   static constexpr int max_threads = 64;
@@ -55,18 +20,15 @@ template <int Width> struct gate_attention_kernel {
     KVEVICT_SHARED(t, float, tile, rows * 2 * Width);  // K' and V' of a row side by side
     gate_softmax::place const at(t, c);
     std::int32_t const fresh = c.in.rows(at.b), dg = c.w.head_dim, i = at.first + static_cast<std::int32_t>(t.rank());
-    if (at.first >= fresh) return;
-    bool const causal = c.sees == gate_mask::causal;
-    std::int64_t const earlier = c.earlier(at.b), A = c.w.width();
-    std::int64_t const end = earlier + (causal ? std::min(at.first + static_cast<std::int32_t>(t.block_size().x), fresh) : fresh);
-    std::int64_t const seen = i >= fresh ? 0 : causal ? earlier + i + 1 : end;
+    if (at.first >= fresh || at.begin >= at.end) return;
+    std::int64_t const A = c.w.width(), end = at.end, seen = i >= fresh ? 0 : std::min(end, c.seen(at.b, i));
     float const* const memory = c.memory(at.b) + at.h * dg;
-    float* const own = c.queries + (c.first_row(at.b) + i) * A + at.h * dg;
     float q[Width], sums[Width] = {};
     KVEVICT_UNROLL
-    for (int d = 0; d < Width; ++d) q[d] = d < dg && i < fresh ? own[d] : 0;
+    for (int d = 0; d < Width; ++d) q[d] = d < dg && i < fresh ? c.own_values(at.b, i, at.h)[d] : 0;
     gate_softmax::running weights;
-    for (std::int64_t first = 0; first < end; first += rows) {
+    gate_softmax::gathered all;
+    for (std::int64_t first = at.begin; first < end; first += rows) {
       for (auto k = static_cast<int>(t.rank()); k < rows * 2 * Width; k += static_cast<int>(t.block_size().x)) {
         std::int64_t const j = first + k / (2 * Width);
         int const d = k % Width;
@@ -76,11 +38,14 @@ template <int Width> struct gate_attention_kernel {
       KVEVICT_KEEP_LOOP
       for (int j = 0; j < rows && first + j < seen; j += each) add_rows(t, tile, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
       t.sync_block();
+      if (first >= seen || (first + rows < seen && (first + rows) % gate_softmax::split != 0)) continue;
+      auto const put = all.take(weights);
+      KVEVICT_UNROLL
+      for (int d = 0; d < Width; ++d)
+        if (d < dg) put(at.sums(c, i) + d, sums[d]);
+      weights = {};  // which shrinks the sums to 0
     }
-    if (i >= fresh) return;
-    KVEVICT_UNROLL
-    for (int d = 0; d < Width; ++d)
-      if (d < dg) own[d] = sums[d] / weights.total;
+    if (at.begin < seen) finish(c, all, at.sums(c, i));
   }
 
  private:
@@ -135,13 +100,13 @@ struct wide_gate_attention_kernel {
     auto* const sums = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.rank();
     gate_softmax::place const at(t, c);
     std::int32_t const i = at.first + static_cast<std::int32_t>(t.rank());
-    if (i >= c.in.rows(at.b)) return;
-    float* const own = c.queries + (c.first_row(at.b) + i) * c.w.width() + at.h * dg;
-    for (std::int32_t d = 0; d < dg; ++d) q[d * threads] = own[d], sums[d * threads] = 0;
-    std::int64_t const seen = std::int64_t{c.earlier(at.b)} + (c.sees == gate_mask::causal ? i + 1 : c.in.rows(at.b)), A = c.w.width();
+    std::int64_t const seen = i >= c.in.rows(at.b) ? 0 : std::min(at.end, c.seen(at.b, i)), A = c.w.width();
+    if (at.begin >= seen) return;
+    for (std::int32_t d = 0; d < dg; ++d) q[d * threads] = c.own_values(at.b, i, at.h)[d], sums[d * threads] = 0;
     float const* const memory = c.memory(at.b) + at.h * dg;
     gate_softmax::running weights;
-    for (std::int64_t j = 0; j < seen; j += each) {
+    gate_softmax::gathered all;
+    for (std::int64_t j = at.begin; j < seen; j += each) {
       float z[each] = {};
       for (std::int32_t d = 0; d < dg; ++d)
         for (int k = 0; k < each; ++k) z[k] = fma(q[d * threads], memory[std::min(j + k, seen - 1) * 2 * A + d], z[k]);
@@ -153,21 +118,49 @@ struct wide_gate_attention_kernel {
         for (int k = 0; k < each; ++k) sum = fma(z[k], memory[std::min(j + k, seen - 1) * 2 * A + A + d], sum);
         sums[d * threads] = sum;
       }
+      if (j + each < seen && (j + each) % gate_softmax::split != 0) continue;
+      auto const put = all.take(weights);
+      for (std::int32_t d = 0; d < dg; ++d) put(at.sums(c, i) + d, sums[d * threads]);
+      weights = {};
     }
-    for (std::int32_t d = 0; d < dg; ++d) own[d] = sums[d * threads] / weights.total;
+    finish(c, all, at.sums(c, i));
+  }
+};
+
+/// The parts of one (token, gate head) per thread become C.
+struct gate_parts_kernel {
+  static constexpr int max_threads = 128;
+  gate_call c;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), token = at / c.w.heads;
+    auto const h = static_cast<std::int32_t>(at % c.w.heads), b = static_cast<std::int32_t>(token / c.in.most_rows), i = static_cast<std::int32_t>(token % c.in.most_rows);
+    if (c.watch.stopped(t) || b >= c.sequences || i >= c.in.rows(b)) return;
+    float* const own = c.own_values(b, i, h);
+    gate_softmax::gathered all;
+    for (std::int64_t s = 0; s * gate_softmax::split < c.seen(b, i); ++s) {
+      float const* const part = c.part(b, s, i, h);
+      auto const put = all.take({part[c.w.head_dim], part[c.w.head_dim + 1]});
+      for (std::int32_t d = 0; d < c.w.head_dim; ++d) put(own + d, part[d]);
+    }
+    for (std::int32_t d = 0; d < c.w.head_dim; ++d) own[d] /= all.total;
   }
 };
 
 /// Q' → C, in place.
-inline void attend(device& ctx, gate_call c) {
+inline void attend(device& ctx, frame& scratch, gate_call c) {
   std::int32_t const dg = c.w.head_dim;
+  std::int64_t const tokens = std::int64_t{c.sequences} * c.in.most_rows;
   std::uint32_t const threads = dg <= 64 ? 64 : wide_gate_attention_kernel::threads(dg);
   c.tiles = blocks_for(c.in.most_rows, threads);
-  extent const grid{static_cast<std::uint32_t>(c.sequences) * static_cast<std::uint32_t>(c.w.heads) * c.tiles};
+  if (c.in.memory.rows != nullptr && c.in.most_rows <= 64) c.splits = std::max(1u, blocks_for(c.in.memory.capacity, gate_softmax::split));
+  if (c.splits > 1) c.parts = scratch.take<float>(tokens * c.splits * c.w.heads * (dg + 2));
+  extent const grid{static_cast<std::uint32_t>(c.sequences) * static_cast<std::uint32_t>(c.w.heads) * c.tiles * c.splits};
   if (dg <= 16) ctx.launch(grid, {threads}, 0, gate_attention_kernel<16>{c});
   else if (dg <= 32) ctx.launch(grid, {threads}, 0, gate_attention_kernel<32>{c});
   else if (dg <= 64) ctx.launch(grid, {threads}, 0, gate_attention_kernel<64>{c});
   else ctx.launch(grid, {threads}, 2 * shared_bytes<float>(static_cast<std::size_t>(dg) * threads), wide_gate_attention_kernel{c});
+  if (c.splits > 1) ctx.launch({blocks_for(tokens * c.w.heads, 128)}, {128}, 0, gate_parts_kernel{c});
 }
 
 }  // namespace cuda

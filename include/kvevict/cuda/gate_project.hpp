@@ -25,10 +25,22 @@ struct gate_call {
   float* queries;  // (B·most_rows, A), then C
   float* own;      // K' and V' (B·most_rows, 2·A) where the caller keeps no memory
   float* p;        // (T,H)
-  std::uint32_t tiles;
+  std::uint32_t tiles = 0;
+  std::uint32_t splits = 1;   // of the memory's rows, each another block's
+  float* parts = nullptr;     // (B, splits, most_rows, Hg, dg + 2) of those
 
   KVEVICT_DEVICE std::int32_t earlier(std::int32_t b) const { return in.memory.rows == nullptr ? 0 : in.memory.tokens[b]; }
   KVEVICT_DEVICE std::int64_t first_row(std::int32_t b) const { return in.row_begin[b] - in.row_begin[0]; }
+  KVEVICT_DEVICE float* own_values(std::int32_t b, std::int32_t i, std::int32_t h) const {
+    return queries + (first_row(b) + i) * w.width() + h * w.head_dim;
+  }
+  KVEVICT_DEVICE float* part(std::int32_t b, std::int64_t s, std::int32_t i, std::int32_t h) const {
+    return parts + (((b * std::int64_t{splits} + s) * in.most_rows + i) * w.heads + h) * (w.head_dim + 2);
+  }
+  /// Rows of the memory that new token i sees.
+  KVEVICT_DEVICE std::int64_t seen(std::int32_t b, std::int32_t i) const {
+    return std::int64_t{earlier(b)} + (sees == gate_mask::causal ? std::min(i + 1, in.rows(b)) : in.rows(b));
+  }
   KVEVICT_DEVICE float* memory(std::int32_t b) const {
     return in.memory.rows != nullptr ? in.memory.rows + b * in.memory.seq_stride : own + first_row(b) * 2 * w.width();
   }

@@ -12,7 +12,7 @@ void launch_all(kvevict::cuda::stream s) {
   cuda::launch(s, {4}, {256}, cuda::shared_bytes<std::uint32_t>(256), block_sum{u, u, 256});
   cuda::launch(s, {1}, {32, 2}, 0, warp_scan{u, u, u, static_cast<double*>(p)});
   cuda::launch(s, {1}, {32}, 0, half_warps{u});
-  cuda::launch(s, {4}, {64}, 0, counters{u, static_cast<std::int32_t*>(p), static_cast<std::uint64_t*>(p), u});
+  cuda::launch(s, {4}, {64}, 0, counters{u, static_cast<std::int32_t*>(p), static_cast<std::uint64_t*>(p)});
   cuda::launch(s, {1}, {64}, 64 << 10, reverse_async{f, f, 256, u});
   cuda::launch(s, {1}, {32}, 0, matrix_product<kvevict::f16>{static_cast<kvevict::f16*>(p), static_cast<kvevict::f16*>(p), f});
   cuda::launch(s, {1}, {32}, 0, matrix_product<kvevict::bf16>{static_cast<kvevict::bf16*>(p), static_cast<kvevict::bf16*>(p), f});

@@ -63,7 +63,7 @@ TEST_CASE("a lane outside the mask is refused") {
   has(complaint({32}, [](cuda::thread& t) { cuda::ballot(t, true, 0xffff); }), "which is outside the mask");
   has(complaint({32}, [](cuda::thread& t) { if (t.lane() < 16) cuda::shuffle(t, 1, 20, 0xffff); }), "reads lane 20, which is outside the mask");
   has(complaint({32}, [](cuda::thread& t) { cuda::shuffle_xor(t, 1, 32); }), "outside the mask");
-  has(complaint({48}, [](cuda::thread& t) { cuda::any(t, true); }), "the warp has only 16 lanes");
+  has(complaint({48}, [](cuda::thread& t) { cuda::ballot(t, true); }), "the warp has only 16 lanes");
   has(complaint({32}, [](cuda::thread& t) { if (t.lane() != 3) cuda::shuffle(t, 1, 0); }),
       "shuffle with mask 0xffffffff in warp 0: lanes 0x00000008");
 }

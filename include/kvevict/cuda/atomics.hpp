@@ -15,7 +15,7 @@ namespace cuda {
 
 template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
 
-/// All return what was there before. Relaxed: they order no other access, so a flag that hands over data takes `atomic_add_acq_rel`.
+/// All return what was there before. Relaxed: they order no other access, so data goes from block to block in another launch.
 template <class T> __device__ __forceinline__ T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
   static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_add: int32, uint32 or uint64");
   if constexpr (is_word<T>) return atomicAdd(p, x);
@@ -25,31 +25,15 @@ template <class T> __device__ __forceinline__ T atomic_max(thread&, T* p, std::t
   static_assert(is_word<T>, "atomic_max: int32 or uint32");
   return atomicMax(p, x);
 }
-template <class T> __device__ __forceinline__ T atomic_min(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_min: int32 or uint32");
-  return atomicMin(p, x);
-}
 template <class T> __device__ __forceinline__ T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_or: int32 or uint32");
   return atomicOr(p, x);
-}
-template <class T> __device__ __forceinline__ T atomic_exchange(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_exchange: int32 or uint32");
-  return atomicExch(p, x);
 }
 /// Writes `x` where `expected` was.
 template <class T>
 __device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
   return atomicCAS(p, expected, x);
-}
-
-/// Adds, and what was written before it is seen by whoever reads its result through the same function: the block that arrives last may
-/// read what the others wrote (each with a block barrier between its threads' writes and this).
-__device__ __forceinline__ std::uint32_t atomic_add_acq_rel(thread&, std::uint32_t* p, std::uint32_t x) {
-  std::uint32_t before;
-  asm volatile("atom.acq_rel.gpu.add.u32 %0, [%1], %2;" : "=r"(before) : "l"(p), "r"(x) : "memory");
-  return before;
 }
 
 }  // namespace cuda

@@ -15,7 +15,7 @@ __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_
 __device__ __forceinline__ float add(float a, float b) { return __fadd_rn(a, b); }
 __device__ __forceinline__ float multiply(float a, float b) { return __fmul_rn(a, b); }
 
-/// 2^x and log2(x) to about 2 units of the last place (log2: absolute 2^-22 near 1), 1/√x to 2; the host's bits differ.
+/// 2^x and log2(x) to about 2 units of the last place (log2: absolute 2^-22 near 1); the host's bits differ.
 __device__ __forceinline__ float exp2(float x) {
   float y;
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -24,11 +24,6 @@ __device__ __forceinline__ float exp2(float x) {
 __device__ __forceinline__ float log2(float x) {
   float y;
   asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ __forceinline__ float rsqrt(float x) {
-  float y;
-  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 

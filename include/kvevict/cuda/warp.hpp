@@ -25,11 +25,7 @@ template <class T> __device__ __forceinline__ T shuffle_up(thread&, T x, std::ui
   static_assert(travels<T>, "shuffle_up: give an arithmetic type of 4 or 8 bytes");
   return __shfl_up_sync(mask, x, delta);
 }
-/// From the lane `delta` above; the highest `delta` lanes keep their own.
-template <class T> __device__ __forceinline__ T shuffle_down(thread&, T x, std::uint32_t delta, std::uint32_t mask = full_warp) {
-  static_assert(travels<T>, "shuffle_down: give an arithmetic type of 4 or 8 bytes");
-  return __shfl_down_sync(mask, x, delta);
-}
+/// From the lane whose number differs in `bits`.
 template <class T> __device__ __forceinline__ T shuffle_xor(thread&, T x, std::uint32_t bits, std::uint32_t mask = full_warp) {
   static_assert(travels<T>, "shuffle_xor: give an arithmetic type of 4 or 8 bytes");
   return __shfl_xor_sync(mask, x, static_cast<int>(bits));
@@ -37,8 +33,6 @@ template <class T> __device__ __forceinline__ T shuffle_xor(thread&, T x, std::u
 
 /// Bit l is set where lane l of the mask says yes.
 __device__ __forceinline__ std::uint32_t ballot(thread&, bool yes, std::uint32_t mask = full_warp) { return __ballot_sync(mask, yes); }
-__device__ __forceinline__ bool any(thread&, bool yes, std::uint32_t mask = full_warp) { return __any_sync(mask, yes) != 0; }
-__device__ __forceinline__ bool all(thread&, bool yes, std::uint32_t mask = full_warp) { return __all_sync(mask, yes) != 0; }
 
 }  // namespace cuda
 }  // namespace v0

@@ -60,17 +60,12 @@ template <class T> T shuffle(thread&, T x, std::uint32_t lane, std::uint32_t mas
 template <class T> T shuffle_up(thread& t, T x, std::uint32_t delta, std::uint32_t mask = full_warp) {
   return exchange(simt::meeting::shuffle_up, x, t.lane() < delta ? t.lane() : t.lane() - delta, mask);
 }
-template <class T> T shuffle_down(thread& t, T x, std::uint32_t delta, std::uint32_t mask = full_warp) {
-  return exchange(simt::meeting::shuffle_down, x, t.lane() + delta >= warp_size ? t.lane() : t.lane() + delta, mask);
-}
 template <class T> T shuffle_xor(thread& t, T x, std::uint32_t bits, std::uint32_t mask = full_warp) {
   return exchange(simt::meeting::shuffle_xor, x, t.lane() ^ bits, mask);
 }
 inline std::uint32_t ballot(thread&, bool yes, std::uint32_t mask = full_warp) {
   return static_cast<std::uint32_t>(simt::meet(simt::meeting::ballot, mask, yes));
 }
-inline bool any(thread&, bool yes, std::uint32_t mask = full_warp) { return simt::meet(simt::meeting::any, mask, yes) != 0; }
-inline bool all(thread&, bool yes, std::uint32_t mask = full_warp) { return simt::meet(simt::meeting::all, mask, yes) == mask; }
 
 // Atomics: the host's own, so that ThreadSanitizer knows them.
 template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
@@ -91,23 +86,12 @@ template <class T> T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
   simt::maybe_yield();
   return __atomic_fetch_or(p, x, __ATOMIC_RELAXED);
 }
-template <class T> T atomic_exchange(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_exchange: int32 or uint32");
-  simt::maybe_yield();
-  return __atomic_exchange_n(p, x, __ATOMIC_RELAXED);
-}
-template <class T, class Better> T atomic_best(T* p, T x, Better better) {
-  static_assert(is_word<T>, "atomic_max, atomic_min: int32 or uint32");
+template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_max: int32 or uint32");
   simt::maybe_yield();
   T before = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (better(x, before) && !__atomic_compare_exchange_n(p, &before, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  while (x > before && !__atomic_compare_exchange_n(p, &before, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
   return before;
-}
-template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) { return atomic_best(p, x, [](T a, T b) { return a > b; }); }
-template <class T> T atomic_min(thread&, T* p, std::type_identity_t<T> x) { return atomic_best(p, x, [](T a, T b) { return a < b; }); }
-inline std::uint32_t atomic_add_acq_rel(thread&, std::uint32_t* p, std::uint32_t x) {
-  simt::maybe_yield();
-  return __atomic_fetch_add(p, x, __ATOMIC_ACQ_REL);
 }
 
 // Vectors and copies.
@@ -146,7 +130,6 @@ inline float add(float a, float b) { return a + b; }
 inline float multiply(float a, float b) { return a * b; }
 inline float exp2(float x) { return std::exp2(x); }
 inline float log2(float x) { return std::log2(x); }
-inline float rsqrt(float x) { return 1 / std::sqrt(x); }
 template <class T> void multiply_add(thread&, accumulator& d, fragment_a<T> const& a, fragment_b<T> const& b) {
   simt::matrix_part const part{a.registers, b.registers, d.values, [](std::uint16_t bits) { return to_float(T{bits}); }};
   simt::meet(simt::meeting::multiply_add, full_warp, reinterpret_cast<std::uintptr_t>(&part));

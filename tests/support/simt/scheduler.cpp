@@ -22,7 +22,7 @@ using kvevict::cuda::limits::block_threads;
 namespace context = boost::context;
 
 constexpr std::size_t stack_bytes = 256 << 10, guard_bytes = 4096, arena_bytes = 2 << 20, red_zone = 64, pending_copies = 64, arrays = 256;
-constexpr char const* names[] = {"sync_warp", "shuffle", "shuffle_up", "shuffle_down", "shuffle_xor", "ballot", "any", "all", "multiply_add"};
+constexpr char const* names[] = {"sync_warp", "shuffle", "shuffle_up", "shuffle_xor", "ballot", "multiply_add"};
 
 struct aborted {};
 enum class state : std::uint8_t { fresh, ready, at_barrier, in_meeting, done };

@@ -47,7 +47,7 @@ inline void require_aligned(void const* p, char const* call) {
 }
 
 /// The lanes of `mask` meet. For shuffles the result is the value of lane `source`, for votes the ballot.
-enum class meeting : std::uint8_t { sync_warp, shuffle, shuffle_up, shuffle_down, shuffle_xor, ballot, any, all, multiply_add };
+enum class meeting : std::uint8_t { sync_warp, shuffle, shuffle_up, shuffle_xor, ballot, multiply_add };
 std::uint64_t meet(meeting kind, std::uint32_t mask, std::uint64_t value = 0, std::uint32_t source = 0);
 
 /// A lane's part of a matrix product: `meet(multiply_add)` with its address as the value.

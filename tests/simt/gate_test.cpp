@@ -204,6 +204,7 @@ TEST_CASE("a gate on a device in chunks has the bits of one in one go, in every 
 TEST_CASE("a few new tokens share the memory's rows out to blocks, and get the bits of a whole prompt") {
   std::vector<gate_shape> const shapes{
       {.N = {530, 100, 513}, .H = 2, .group = 2, .heads = 2, .width = 5, .features = 9, .seed = 11},
+      {.N = {290, 7, 270}, .H = 1, .heads = 2, .width = 12, .features = 5, .seed = 13},
       {.N = {300, 260}, .H = 1, .heads = 1, .width = 70, .features = 5, .spread = 4, .seed = 12},
   };
   for (gate_shape const& s : shapes) {

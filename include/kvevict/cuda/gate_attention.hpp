@@ -9,34 +9,33 @@
 namespace kvevict {
 inline namespace v0 {
 namespace cuda {
-/// Heads up to Width wide: query and sums in registers, 32 rows of the memory at a time through shared memory. Grid: (sequence, head, tokens).
+/// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the next 16 arrive. Grid: (sequence,
+/// head, tokens).
 template <int Width> struct gate_attention_kernel {
   static constexpr int max_threads = 64;
-  static constexpr int rows = 32, each = gate_softmax::each;
+  static constexpr int rows = 16, each = gate_softmax::each, tile = rows * 2 * Width;
   gate_call c;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
-    KVEVICT_SHARED(t, float, tile, rows * 2 * Width);  // K' and V' of a row side by side
+    KVEVICT_SHARED(t, float, tiles, 2 * tile);  // K' and V' of a row side by side
     gate_softmax::place const at(t, c);
     std::int32_t const fresh = c.in.rows(at.b), dg = c.w.head_dim, i = at.first + static_cast<std::int32_t>(t.rank());
     if (at.first >= fresh || at.begin >= at.end) return;
-    std::int64_t const A = c.w.width(), end = at.end, seen = i >= fresh ? 0 : std::min(end, c.seen(at.b, i));
-    float const* const memory = c.memory(at.b) + at.h * dg;
+    std::int64_t const end = at.end, seen = i >= fresh ? 0 : std::min(end, c.seen(at.b, i));
     float q[Width], sums[Width] = {};
     KVEVICT_UNROLL
     for (int d = 0; d < Width; ++d) q[d] = d < dg && i < fresh ? c.own_values(at.b, i, at.h)[d] : 0;
     gate_softmax::running weights;
     gate_softmax::gathered all;
+    fetch(t, at, at.begin, tiles);
     for (std::int64_t first = at.begin; first < end; first += rows) {
-      for (auto k = static_cast<int>(t.rank()); k < rows * 2 * Width; k += static_cast<int>(t.block_size().x)) {
-        std::int64_t const j = first + k / (2 * Width);
-        int const d = k % Width;
-        tile[k] = j < end && d < dg ? memory[j * 2 * A + (k / Width % 2) * A + d] : 0;
-      }
+      float* const now = tiles + first / rows % 2 * tile;
+      fetch(t, at, first + rows, tiles + (first / rows + 1) % 2 * tile);
+      wait_async<1>(t);
       t.sync_block();
       KVEVICT_KEEP_LOOP
-      for (int j = 0; j < rows && first + j < seen; j += each) add_rows(t, tile, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
+      for (int j = 0; j < rows && first + j < seen; j += each) add_rows(t, now, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
       t.sync_block();
       if (first >= seen || (first + rows < seen && (first + rows) % gate_softmax::split != 0)) continue;
       auto const put = all.take(weights);
@@ -45,10 +44,27 @@ template <int Width> struct gate_attention_kernel {
         if (d < dg) put(at.sums(c, i) + d, sums[d]);
       weights = {};  // which shrinks the sums to 0
     }
+    wait_async(t);
     if (at.begin < seen) finish(c, all, at.sums(c, i));
   }
 
  private:
+  /// Begins to bring rows `first` … of the memory; what is not there becomes 0.
+  KVEVICT_DEVICE void fetch(thread& t, gate_softmax::place const& at, std::int64_t first, float* to) const {
+    std::int64_t const A = c.w.width();
+    float const* const memory = c.memory(at.b) + at.h * c.w.head_dim;
+    bool const wide = c.w.head_dim % 4 == 0 && reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
+    auto const step = wide ? 4 : 1, all = first < at.end ? tile : 0;
+    KVEVICT_KEEP_LOOP
+    for (int k = static_cast<int>(t.rank()) * step; k < all; k += static_cast<int>(t.block_size().x) * step) {
+      std::int64_t const j = first + k / (2 * Width);
+      bool const there = j < at.end && k % Width < c.w.head_dim;
+      float const* const from = there ? memory + (2 * j + k / Width % 2) * A + k % Width : memory;
+      if (wide) copy_async16(t, to + k, from, there ? 16 : 0);
+      else to[k] = there ? *from : 0;
+    }
+    commit_async(t);
+  }
   KVEVICT_DEVICE static float part(vec128 const& v, int i) {
     float x;
     memcpy(&x, &v.words[i], sizeof x);

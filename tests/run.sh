@@ -108,7 +108,7 @@ pass() {
   lap "$preset run"
 }
 
-# The device code for every architecture that is named and the newest that the compiler has; nothing of it runs.
+# The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no local memory; nothing of it runs.
 compile_cuda() {
   local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architecture flags=() source
   if [[ ! -x $nvcc ]]; then
@@ -119,9 +119,9 @@ compile_cuda() {
   for architecture in $(printf '%s\n' sm_80 sm_90 "$newest" | sort -uV); do
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
-  for source in tests/simt/*.cu; do
-    if "$nvcc" -std=c++20 --expt-relaxed-constexpr -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Iinclude -Itests "${flags[@]}" \
-      -c "$source" -o /dev/null; then
+  for source in tests/simt/*.cu bench/cuda/kernels.cu; do
+    if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
+      -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
       echo "compiled, not run: $source for sm_80, sm_90, $newest"
       passed=$((passed + 1))
     else

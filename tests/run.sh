@@ -108,6 +108,13 @@ pass() {
   lap "$preset run"
 }
 
+# nvcc_objects NVCC ARCHITECTURE SOURCE…: tests with both contexts, to build/cuda/, side by side
+nvcc_objects() {
+  mkdir -p build/cuda
+  printf '%s\n' "${@:3}" | xargs -P "$(nproc)" -I{} sh -c 'echo "nvcc $3"; "$1" -x cu -std=c++20 --expt-relaxed-constexpr "-arch=$2" -O2 -Iinclude -Itests \
+    -isystem /usr/include/eigen3 -diag-suppress 20012 -c "$3" -o "build/cuda/$(basename "$3" .cpp).o"' sh "$1" "$2" {}
+}
+
 # The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no local memory; nothing of it runs.
 compile_cuda() {
   local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architecture flags=() source
@@ -128,21 +135,20 @@ compile_cuda() {
       failed=$((failed + 1))
     fi
   done
+  if nvcc_objects "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp; then passed=$((passed + 1)); else failed=$((failed + 1)); fi  # every policy, both contexts
   lap nvcc
 }
 
 # The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
 run_on_gpu() {
-  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source objects=() tool program=build/cuda/simt
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source sources=() objects=() tool program=build/cuda/simt
   [[ -x $nvcc ]] || refuse "--cuda: there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
   nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
-  mkdir -p build/cuda
   for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
     [[ $source != */refusals_test.cpp ]] || continue  # of the emulation
-    objects+=("build/cuda/$(basename "$source" .cpp).o")
-    echo "nvcc $source"
-    "$nvcc" -x cu -std=c++20 --expt-relaxed-constexpr -arch=native -O2 -Iinclude -Itests -isystem /usr/include/eigen3 -c "$source" -o "${objects[-1]}"
+    sources+=("$source") objects+=("build/cuda/$(basename "$source" .cpp).o")
   done
+  nvcc_objects "$nvcc" native "${sources[@]}"
   "$nvcc" -arch=native "${objects[@]}" -o "$program"
   lap 'GPU build'
   for tool in '' memcheck racecheck initcheck; do

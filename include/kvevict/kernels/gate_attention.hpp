@@ -36,7 +36,7 @@ inline vec seen_by(ivec last, std::int32_t key, vec z) { return last < key ? spl
   bool const causal = sees == gate_mask::causal;
   if (j + row_block <= (causal ? now + 1 : seen)) return;
   unroll<tile_vectors>([&](auto v) {
-    ivec const last = causal ? count_from(now + v * lanes) : ivec{} + static_cast<std::int32_t>(seen - 1);
+    ivec const last = count_from(causal ? now + v * lanes : seen - 1, causal ? 1 : 0);  // a choice between vectors stops nvcc 13.0
     unroll<row_block>([&](auto r) { z[r][v] = seen_by(last, static_cast<std::int32_t>(j + r), z[r][v]); });
   });
 }

@@ -151,9 +151,9 @@ inline void multiply(float const* q, float const* tile, std::int64_t head_dim, v
 }
 
 /// Token numbers of a vector, starting at `first`.
-inline ivec count_from(std::int64_t first) {
+inline ivec count_from(std::int64_t first, int step = 1) {
   ivec x = {};
-  for (int i = 0; i < lanes; ++i) x[i] = static_cast<std::int32_t>(first) + i;
+  for (int i = 0; i < lanes; ++i) x[i] = static_cast<std::int32_t>(first) + i * step;
   return x;
 }
 

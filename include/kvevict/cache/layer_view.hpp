@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include <kvevict/cache/component.hpp>
-#include <kvevict/cache/page_table.hpp>
+#include <kvevict/cache/token_rows.hpp>
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
@@ -68,15 +68,16 @@ template <class Entry = std::int32_t> struct layer_view {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
   }
 
-  /// First byte of slot `slot` of page i of row (b, h) in component c.
-  constexpr std::byte* slot(component const& c, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t slot) const {
-    return c.rows.page(pages.entry(b, h, i)) + c.rows.row_offset(pages.layer_of(b), h, slot);
+  /// Where the rows of (b, h) lie in component c.
+  constexpr token_rows<Entry> rows_of(component const& c, std::int32_t b, std::int32_t h) const {
+    row_map const& m = c.rows;
+    token_rows<Entry> out{nullptr, pages.index_mask, m.base, m.offset + m.row_offset(pages.layer_of(b), h, 0), m.page_stride, m.slot_stride, pages.page_size};
+    if (!pages.is_identity()) out.entries = pages.entries_of(b, h);
+    else out.start += pages.sequence_of(b) * m.page_stride;
+    return out;
   }
   /// First byte of the row of token t in component c.
-  constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
-    std::int64_t const i = t / pages.page_size;
-    return slot(c, b, h, i, t - i * pages.page_size);
-  }
+  constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const { return rows_of(c, b, h)(t); }
 };
 
 /// One typed element of a row, for scalars such as positions and accumulated scores.

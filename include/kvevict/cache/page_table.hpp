@@ -9,6 +9,9 @@
 namespace kvevict {
 inline namespace v0 {
 
+/// A page id without its tag bits.
+template <class Id> constexpr Id masked(Id entry, std::int64_t mask) { return static_cast<Id>(static_cast<std::int64_t>(entry) & mask); }
+
 /// Page ids of a batch of sequences, dense or CSR, one table for all KV heads or one per head, of one layer or a stack; non-owning.
 ///
 ///   dense   entry(b,h,i) = entries[l·layer_stride + s·seq_stride + h·head_stride + i],      i < columns
@@ -54,21 +57,19 @@ template <class Entry = std::int32_t> struct page_table {
   }
 
   constexpr Entry entry(std::int32_t b, std::int32_t h, std::int64_t i) const {
-    if constexpr (holds_pointers) return entries[index(b, h, i)];
-    else return is_identity() ? static_cast<Entry>(sequence_of(b))
-                              : static_cast<Entry>(static_cast<std::int64_t>(entries[index(b, h, i)]) & index_mask);
+    if constexpr (holds_pointers) return entries_of(b, h)[i];
+    else return is_identity() ? static_cast<Entry>(sequence_of(b)) : masked(entries_of(b, h)[i], index_mask);
+  }
+  /// Entries of row (b, h); not of the identity.
+  constexpr Entry const* entries_of(std::int32_t b, std::int32_t h) const {
+    if (row_begin != nullptr) return entries + row_begin[row_of(b, h)];
+    return entries + (layer_of(b) * layer_stride + sequence_of(b) * seq_stride + h * head_stride);
   }
 
   /// Row of `row_begin`.
   constexpr std::int64_t row_of(std::int32_t b, std::int32_t h) const {
     std::int64_t const s = sequence_of(b);
     return layer_of(b) * layer_stride + (per_head() ? s * heads + h : s);
-  }
-
- private:
-  constexpr std::int64_t index(std::int32_t b, std::int32_t h, std::int64_t i) const {
-    if (row_begin != nullptr) return row_begin[row_of(b, h)] + i;
-    return layer_of(b) * layer_stride + sequence_of(b) * seq_stride + h * head_stride + i;
   }
 };
 

@@ -27,6 +27,13 @@ struct row_map {
 
   constexpr std::int64_t row_bytes() const { return std::int64_t{run_bytes} * n_runs; }
 
+  /// Bytes from the start of a row to its unit u; every run is a whole number of units of `bytes`.
+  constexpr std::int64_t unit_offset(std::int32_t u, std::int32_t bytes) const {
+    if (n_runs == 1) return std::int64_t{u} * bytes;
+    std::int32_t const a_run = run_bytes / bytes, run = u / a_run;
+    return run * run_stride + (u - run * a_run) * std::int64_t{bytes};
+  }
+
   template <class Id> constexpr std::byte* page(Id id) const { return base + (offset + static_cast<std::int64_t>(id) * page_stride); }
   constexpr std::byte* page(std::byte* start) const { return start + offset; }
 

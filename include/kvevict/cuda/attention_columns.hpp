@@ -27,10 +27,10 @@ template <class Entry, class Product> struct column_sums_kernel {
     row const& it = c.out.rows[r];
     if (!it.active || first >= it.tokens) return;
     window const in = c.window_of(it);
+    token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
     typename Product::columns keys[tiles];
     KVEVICT_UNROLL
-    for (int n = 0; n < tiles; ++n)
-      keys[n] = product.load_columns(t, [&](std::uint32_t k) { return c.view.row(c.keys, it.sequence, it.head, std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1)); });
+    for (int n = 0; n < tiles; ++n) keys[n] = product.load_columns(t, [&](std::uint32_t k) { return at(std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1)); });
     float const share = c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(in.rows, 1)) : 1.0f;
     float result[tiles][2] = {}, largest = 0;
     for (std::int32_t g = 0; g < c.group; ++g) {

@@ -68,13 +68,14 @@ template <class Entry, class Product> struct lse_part_kernel {
     for (std::uint32_t d = 4; d < warp_size; d *= 2) least = std::min(least, shuffle_xor(t, least, d));
     KVEVICT_UNROLL
     for (int m = 0; m < 2; ++m) rows[m] = product.load_rows(t, query[2 * m], query[2 * m + 1]);
+    token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
     typename Product::columns next[tiles], keys[tiles];
-    load(t, it, begin, next);
+    load(t, at, begin, it.tokens - 1, next);
     KVEVICT_KEEP_LOOP
     for (std::int64_t j = begin; j < end; j += tiles * 8) {
       KVEVICT_UNROLL
       for (int n = 0; n < tiles; ++n) keys[n] = next[n];
-      load(t, it, j + tiles * 8, next);  // arrives while these are multiplied
+      load(t, at, j + tiles * 8, it.tokens - 1, next);  // arrives while these are multiplied
       accumulator z[2][tiles] = {};
       product.multiply(t, rows, keys, z);
       c.capped(z);
@@ -89,10 +90,10 @@ template <class Entry, class Product> struct lse_part_kernel {
     }
   }
   /// The keys of columns j … j + 15; behind the last token its key again.
-  KVEVICT_DEVICE void load(thread& t, row const& it, std::int64_t j, typename Product::columns (&keys)[tiles]) const {
+  KVEVICT_DEVICE void load(thread& t, token_rows<Entry> const& at, std::int64_t j, std::int64_t last, typename Product::columns (&keys)[tiles]) const {
     KVEVICT_UNROLL
     for (int n = 0; n < tiles; ++n)
-      keys[n] = product.load_columns(t, [&](std::uint32_t k) { return c.view.row(c.keys, it.sequence, it.head, std::min<std::int64_t>(j + n * 8 + k, it.tokens - 1)); });
+      keys[n] = product.load_columns(t, [&](std::uint32_t k) { return at(std::min(j + n * 8 + k, last)); });
   }
   KVEVICT_DEVICE static void hide(thread& t, std::int64_t j, std::int32_t sees, float (&x)[2 * tiles]) {
     KVEVICT_UNROLL

@@ -149,7 +149,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
   expect_keep("compact", ctx, v, keep);
   out.prepare(ctx, v);
   out.note(ctx, v, keep, mode);
-  move_rows(ctx, v, keep, mode);
+  move_rows(ctx, v, keep, out.moves_, mode);
 }
 
 }  // namespace cuda

@@ -21,6 +21,8 @@ struct kept_row {
     // fill_holes: tokens below `count` stay; stable: those with kept[i] = i, and kept[i] − i never falls
     stay = first([&](std::int32_t i) { return mode == compaction::fill_holes ? kept[i] >= count : kept[i] != i; }, count);
   }
+  /// With the number of moves known.
+  KVEVICT_DEVICE kept_row(std::int32_t const* tokens, std::int32_t n, std::int32_t moves, compaction how) : kept(tokens), count(n), stay(n - moves), mode(how) {}
   KVEVICT_DEVICE std::int32_t moves() const { return count - stay; }
   KVEVICT_DEVICE std::int32_t source(std::int32_t i) const { return kept[stay + i]; }
   /// Hole i lies behind every kept token that has at most i holes before it.

@@ -37,11 +37,12 @@ template <class F> decltype(auto) with_type(dtype type, F&& f) {
 template <class Entry>
 void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, int count,
                    int wanted, std::byte const** out) {
-  std::int64_t const size = view.pages.page_size;
+  token_rows<Entry> const rows = view.rows_of(c, b, h);
+  std::int64_t const size = rows.page_size;
   std::int64_t page = first / size, slot = first - page * size;
   for (int i = 0; i < count; ++page, slot = 0) {
-    std::byte const* p = view.slot(c, b, h, page, slot);
-    for (; i < count && slot < size; ++slot, p += c.rows.slot_stride) out[i++] = p;
+    std::byte const* p = rows.slot(page, slot);
+    for (; i < count && slot < size; ++slot, p += rows.slot_stride) out[i++] = p;
   }
   for (int i = count; i < wanted; ++i) out[i] = out[count - 1];
 }

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the rows of one (sequence, head) lie in a component.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <kvevict/cache/page_table.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+
+/// Addresses of rows, with all that does not depend on the token worked out once.
+///
+///   token t   page(entries[t / page_size]) + start + (t mod page_size)·slot_stride,    page(id) = base + id·page_stride, or the address itself
+template <class Entry> struct token_rows {
+  Entry const* entries = nullptr;  // of this row; null: one page holds all
+  std::int64_t index_mask = ~std::int64_t{0};
+  std::byte* base = nullptr;
+  std::int64_t start = 0, page_stride = 0, slot_stride = 0;
+  std::int32_t page_size = 1;
+
+  /// First byte of the row of token t ≥ 0. Tokens of a row are fewer than 2³¹: 32 bits divide faster.
+  constexpr std::byte* operator()(std::int64_t t) const {
+    std::uint32_t const token = static_cast<std::uint32_t>(t), i = token / static_cast<std::uint32_t>(page_size);
+    return slot(i, token - i * static_cast<std::uint32_t>(page_size));
+  }
+  /// First byte of slot s of page i.
+  constexpr std::byte* slot(std::int64_t i, std::int64_t s) const {
+    if constexpr (page_table<Entry>::holds_pointers) return entries[i] + (start + s * slot_stride);
+    else {
+      std::int64_t const id = entries == nullptr ? 0 : static_cast<std::int64_t>(masked(entries[i], index_mask));
+      return base + (start + id * page_stride + s * slot_stride);
+    }
+  }
+};
+
+}  // namespace v0
+}  // namespace kvevict

@@ -2,7 +2,7 @@
 // The best tokens over all heads of every sequence, as counts per head: what head budgets are made of, on a device.
 #pragma once
 
-#include <kvevict/cuda/radix.hpp>
+#include <kvevict/cuda/row_keys.hpp>
 #include <kvevict/cuda/rows.hpp>
 
 namespace kvevict {
@@ -41,16 +41,10 @@ struct work {
   /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
   constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
   KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
-  KVEVICT_DEVICE std::uint32_t rank(std::int64_t r, std::int64_t j) const { return radix::key(s.rank(r, j)); }
-  KVEVICT_DEVICE float weighted(std::int64_t r, std::int64_t j) const {
-    float const x = s.values[s.begin[r] + j];
-    return what.weights == nullptr ? x : multiply(x, what.weights[r % s.heads]);
-  }
-  /// The key that is searched for: the weighted score's, beyond all of them when the token is forced in.
-  KVEVICT_DEVICE std::uint32_t key(std::int64_t r, std::int64_t j) const {
-    std::uint32_t const k = radix::key(weighted(r, j));
-    if (forced == nullptr || k < forced[r].key) return k;
-    return k > forced[r].key || rank(r, j) >= forced[r].rank ? ~0u : k;
+  KVEVICT_DEVICE row_keys keys(std::int64_t r) const {
+    row_keys out(s, r);
+    if (what.weights != nullptr) out.weight = what.weights[r % s.heads];
+    return out;
   }
 };
 
@@ -70,21 +64,22 @@ struct force_kernel {
       if (t.rank() == 0) w.forced[r] = {~0u, ~0u};
       return;
     }
-    auto const each = [&](auto f) {
-      for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
-        if (w.s.evictable(r, j)) f(j, radix::key(w.weighted(r, j)));
-    };
-    radix::cut const c = radix::best(t, [&](auto f) { each([&](std::int64_t, std::uint32_t key) { f(key); }); }, static_cast<std::uint32_t>(k), histogram, words);
+    row_keys const v = w.keys(r);
+    radix::cut const c = radix::best(t, [&](auto f) {
+      v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t) { f(key); });
+    }, static_cast<std::uint32_t>(k), histogram, words);
     std::uint32_t rank = 0;
     if (c.take < c.equal)
-      rank = radix::best(t, [&](auto f) { each([&](std::int64_t j, std::uint32_t key) { if (key == c.key) f(w.rank(r, j)); }); }, c.take, histogram, words).key;
+      rank = radix::best(t, [&](auto f) {
+        v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t of) { if (key == c.key) f(radix::key(of)); });
+      }, c.take, histogram, words).key;
     if (t.rank() == 0) w.forced[r] = {c.key, rank};
   }
 };
 
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
 struct histogram_kernel {
-  static constexpr int max_threads = 512;
+  static constexpr int max_threads = 256;
   static constexpr std::int64_t chunk = 4096;
   work w;
   int digit;
@@ -100,16 +95,15 @@ struct histogram_kernel {
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
     t.sync_block();
     radix::digit const d = radix::nth_digit(digit);
-    std::int64_t const last = first + chunk < it.tokens ? first + chunk : it.tokens;
-    for (std::int64_t j = first + t.rank(); j < last; j += t.block_size().x) {
-      if (!w.s.evictable(r, j)) continue;
-      if (!ranks && digit == 0 && (radix::key(w.weighted(r, j)) >= 0xff800000u || radix::key(w.weighted(r, j)) < 0x00800000u))
-        w.watch.refuse(t, fault::weighted_score, it.sequence, it.head);
-      std::uint32_t const key = w.key(r, j);
-      if (ranks && key != f.key) continue;
-      std::uint32_t const x = ranks ? w.rank(r, j) : key;
+    forced_cut const best = w.forced == nullptr ? forced_cut{~0u, ~0u} : w.forced[r];
+    w.keys(r).for_each(t, first, static_cast<std::int32_t>(std::min<std::int64_t>(first + chunk, it.tokens)), [&](std::int32_t, std::uint32_t key, std::int32_t at) {
+      if (!ranks && digit == 0 && (key >= 0xff800000u || key < 0x00800000u)) w.watch.refuse(t, fault::weighted_score, it.sequence, it.head);
+      std::uint32_t const rank = radix::key(at);
+      if (key > best.key || (key == best.key && rank >= best.rank)) key = ~0u;  // forced in: beyond all
+      if (ranks && key != f.key) return;
+      std::uint32_t const x = ranks ? rank : key;
       if (d.above(x) == d.above(ranks ? f.rank : f.key)) atomic_add(t, &counts[d.of(x)], 1u);
-    }
+    });
     t.sync_block();
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
       if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
@@ -135,8 +129,9 @@ struct boundary_kernel {
     }
     std::uint32_t* const own = w.histograms + b * w.s.heads * radix::buckets;
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
-      totals[i] = 0;
-      for (std::int64_t h = 0; h < w.s.heads; ++h) totals[i] += own[h * radix::buckets + i];
+      std::uint32_t sum = 0;
+      for (std::int64_t h = 0; h < w.s.heads; ++h) sum += own[h * radix::buckets + i];
+      totals[i] = sum;
     }
     t.sync_block();
     radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
@@ -186,11 +181,11 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
                        blocks_for(s.most_tokens, pooled::histogram_kernel::chunk)};
   if (w.forced != nullptr) ctx.launch({rows}, {threads_for(s.most_tokens, 4)}, 0, pooled::force_kernel{w});
   ctx.zero(w.histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *w.histograms);
-  std::uint32_t const threads = std::min(512u, threads_for(s.most_tokens, 4));
+  std::uint32_t const threads = threads_for(s.most_tokens, 4);
   for (bool const ranks : {false, true})
     for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
-      ctx.launch({rows * w.chunks}, {threads}, 0, pooled::histogram_kernel{w, digit, ranks});
-      ctx.launch({sequences}, {threads}, 0, pooled::boundary_kernel{w, digit, ranks});
+      ctx.launch({rows * w.chunks}, {std::min(256u, threads)}, 0, pooled::histogram_kernel{w, digit, ranks});
+      ctx.launch({sequences}, {std::min(512u, threads)}, 0, pooled::boundary_kernel{w, digit, ranks});
     }
   ctx.settle();
 }

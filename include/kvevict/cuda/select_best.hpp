@@ -3,7 +3,7 @@
 #pragma once
 
 #include <kvevict/cuda/keep_set.hpp>
-#include <kvevict/cuda/radix.hpp>
+#include <kvevict/cuda/row_keys.hpp>
 #include <kvevict/cuda/rows.hpp>
 
 namespace kvevict {
@@ -33,38 +33,29 @@ struct select_best_kernel {
     if (t.rank() == 0) lengths[r] = it.tokens, counts[r] = kept;
     std::int32_t* const out = tokens + r * stride;
     if (kept == it.tokens) return write_all(t, it.tokens, out);
-    std::uint32_t* const keys = held == 0 || quota == 0 ? nullptr : t.shared<std::uint32_t>(held);
-    view const v{it, s.values + s.begin[r], s.positions == nullptr ? nullptr : s.positions + s.begin[r], keys};
-    if (keys != nullptr)  // `find_order` reads what this thread wrote; its barriers come before `write`, which reads the others'
-      for_each_evictable(t, v, [&](std::int32_t j) { keys[j] = radix::key(v.x[j]); });
+    row_keys v(s, r);
+    if (held != 0 && quota != 0) {
+      auto* const keys = t.shared<std::uint32_t>(held);
+      v.for_each(t, 0, it.tokens, [&](std::int32_t j, std::uint32_t key, std::int32_t) { keys[j] = key; });
+      v.held = keys;  // others read them behind the barriers of `find_order`
+    }
     order const o = quota == 0 ? order{~0u, ~0u, ~0u} : find_order(t, v, static_cast<std::uint32_t>(quota), histogram, words);
     write(t, v, o, out, words);
   }
 
  private:
-  struct view {
-    row it;
-    float const* x;
-    std::int32_t const* positions;
-    std::uint32_t const* keys;  // or null
-    KVEVICT_DEVICE std::uint32_t key(std::int32_t j) const { return keys == nullptr ? radix::key(x[j]) : keys[j]; }
-    KVEVICT_DEVICE std::int32_t rank(std::int32_t j) const { return positions == nullptr ? j : positions[j]; }
-    KVEVICT_DEVICE bool evictable(std::int32_t j) const { return rank(j) >= it.first && rank(j) < it.last; }
-  };
   /// Evictable tokens stay when (score, rank) > (key, rank); of those that equal both, all but the first `dropped`.
   struct order {
     std::uint32_t key, rank, dropped;
   };
 
-  template <class F> KVEVICT_DEVICE static void for_each_evictable(thread& t, view const& v, F f) {
-    for (auto j = static_cast<std::int32_t>(t.rank()); j < v.it.tokens; j += static_cast<std::int32_t>(t.block_size().x))
-      if (v.evictable(j)) f(j);
-  }
-  KVEVICT_DEVICE static order find_order(thread& t, view const& v, std::uint32_t quota, std::uint32_t* histogram, std::uint32_t* words) {
-    radix::cut const c = radix::best(t, [&](auto f) { for_each_evictable(t, v, [&](std::int32_t j) { f(v.key(j)); }); }, quota, histogram, words);
+  KVEVICT_DEVICE static order find_order(thread& t, row_keys const& v, std::uint32_t quota, std::uint32_t* histogram, std::uint32_t* words) {
+    radix::cut const c = radix::best(t, [&](auto f) {
+      v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t) { f(key); });
+    }, quota, histogram, words);
     if (v.positions == nullptr || c.take == c.equal) return {c.key, 0, c.equal - c.take};  // in order, the first ties are the oldest
     radix::cut const p = radix::best(t, [&](auto f) {
-      for_each_evictable(t, v, [&](std::int32_t j) { if (v.key(j) == c.key) f(radix::key(v.positions[j])); });
+      v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t rank) { if (key == c.key) f(radix::key(rank)); });
     }, c.take, histogram, words);
     return {c.key, p.key, p.equal - p.take};
   }
@@ -72,18 +63,19 @@ struct select_best_kernel {
   KVEVICT_DEVICE static void write_all(thread& t, std::int32_t n, std::int32_t* out) {
     for (auto j = static_cast<std::int32_t>(t.rank()); j < n; j += static_cast<std::int32_t>(t.block_size().x)) out[j] = j;
   }
-  KVEVICT_DEVICE void write(thread& t, view const& v, order const& o, std::int32_t* out, std::uint32_t* words) const {
+  KVEVICT_DEVICE static void write(thread& t, row_keys const& v, order const& o, std::int32_t* out, std::uint32_t* words) {
     std::uint32_t sure = 0, ties = 0;  // before this round
-    for (std::int32_t first = 0; first < v.it.tokens; first += static_cast<std::int32_t>(t.block_size().x * run)) {
+    for (std::int32_t first = 0; first < v.tokens; first += static_cast<std::int32_t>(t.block_size().x * run)) {
       std::int32_t const from = first + static_cast<std::int32_t>(t.rank() * run);
-      std::uint32_t stay = 0, tie = 0;  // bit i: token from + i
+      std::uint32_t stay = 0, tie = 0, key[run];  // bit i: token from + i
+      std::int32_t rank[run];
+      v.read(from, 1, v.tokens, key, rank);
+      KVEVICT_UNROLL
       for (std::uint32_t i = 0; i < run; ++i) {
-        std::int32_t const j = from + static_cast<std::int32_t>(i);
-        if (j >= v.it.tokens) break;
-        if (!v.evictable(j)) { stay |= 1u << i; continue; }
-        std::uint32_t const key = v.key(j), rank = v.positions == nullptr || o.rank == 0 ? 0 : radix::key(v.positions[j]);
-        stay |= static_cast<std::uint32_t>(key > o.key || (key == o.key && rank > o.rank)) << i;
-        tie |= static_cast<std::uint32_t>(key == o.key && rank == o.rank) << i;
+        bool const here = from + static_cast<std::int32_t>(i) < v.tokens, competes = here && v.evictable(rank[i]);
+        std::uint32_t const age = v.positions == nullptr || o.rank == 0 ? 0 : radix::key(rank[i]);
+        stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank))) << i;
+        tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;
       }
       block_sum const sum(t, population(stay) | population(tie) << 16, words);  // at most 4096 each
       std::uint32_t mine = sure + (sum.before & 0xffffu), before = ties + (sum.before >> 16);

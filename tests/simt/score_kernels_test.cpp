@@ -71,7 +71,7 @@ std::vector<float> norms(layouts::cache<Entry>& cache, kvevict::component const&
 TEST_CASE("norms on a device are the host's, and the same bits in every layout") {
   struct shape { kvevict::dtype type; std::int32_t width; };
   for (shape const s : {shape{kvevict::dtype::f32, 8}, {kvevict::dtype::f16, 8}, {kvevict::dtype::bf16, 64}, {kvevict::dtype::f16, 80}, {kvevict::dtype::f32, 24},
-                        {kvevict::dtype::f32, 136}}) {
+                        {kvevict::dtype::f32, 136}, {kvevict::dtype::f32, 576}}) {
     std::vector<float> first;
     for (std::int32_t const page : {2, 16}) {
       layouts::cache_shape shape;

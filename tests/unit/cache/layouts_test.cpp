@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view reaches the addresses that the engines' own formulas give.
+#include <limits>
+#include <vector>
+
 #include "support/layouts.hpp"
 
 #include "support/catch.hpp"
@@ -49,6 +52,17 @@ TEST_CASE("layouts: addresses are the engines'") {
           });
         }
       }
+}
+
+TEST_CASE("layouts: tag bits of a table's entries do not reach the addresses") {
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {7, 18}, .heads = 2, .page_size = 4});
+  component const& k = *c.view.find(role::k);
+  std::vector<std::byte*> plain, tagged;
+  c.for_each_slot([&](int b, int h, int t) { plain.push_back(c.view.row(k, b, h, t)); });
+  for (auto& e : c.entries()) e |= std::numeric_limits<std::int32_t>::min();
+  c.view.pages.index_mask = 0x7fffffff;
+  c.for_each_slot([&](int b, int h, int t) { tagged.push_back(c.view.row(k, b, h, t)); });
+  CHECK(plain == tagged);
 }
 
 TEST_CASE("layouts: what is filled in is read back, in every layout") {

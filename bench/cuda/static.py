@@ -39,20 +39,26 @@ def compiled(nvcc, tree, work, architecture):
 
 
 def instructions(nvdisasm, cubin):
-    """mangled name → counts of the instructions that matter."""
-    counts, name = {}, None
+    """mangled name → counts of the instructions that matter, over all and within basic blocks."""
+    counts, c, block = {}, None, {}
     for line in run(nvdisasm, "-c", str(cubin)).splitlines():
         section = re.match(r"\s*\.section\s+\.text\.([^,\s]+)", line)
         if section:
-            name = section[1]
-            counts[name] = {"loads": 0, "wide loads": 0, "stores": 0, "wide stores": 0, "tensor": 0, "local": 0}
-        if name is None:
+            c = counts[section[1]] = {"loads": 0, "wide loads": 0, "stores": 0, "wide stores": 0, "tensor": 0, "local": 0, "at once": 0, "hot": (0, 0)}
+        if c is None:
             continue
-        c = counts[name]
-        if re.search(r"\bLDG\.", line): c["loads"] += 1; c["wide loads"] += ".128" in line
+        if section or re.match(r"\s*\.L_", line):
+            block = {"loads": 0, "tensor": 0, "all": 0}
+        if not re.search(r"/\*[0-9a-f]{4,}\*/\s+\S", line):
+            continue
+        block["all"] += 1
+        if re.search(r"\bLDG\.", line): c["loads"] += 1; c["wide loads"] += ".128" in line; block["loads"] += 1
         if re.search(r"\bSTG\.", line): c["stores"] += 1; c["wide stores"] += ".128" in line
-        if re.search(r"\bHMMA\.", line): c["tensor"] += 1
+        if re.search(r"\bHMMA\.", line): c["tensor"] += 1; block["tensor"] += 1
         if re.search(r"\b(LDL|STL)\b", line): c["local"] += 1
+        c["at once"] = max(c["at once"], block["loads"])
+        if block["tensor"] >= max(1, c["hot"][0]): c["hot"] = (block["tensor"], block["all"])
+        if re.search(r"\b(BRA|EXIT|RET)\b", line): block = {"loads": 0, "tensor": 0, "all": 0}
     return counts
 
 
@@ -77,7 +83,7 @@ def main():
         for k in v["launches"]:
             launched.setdefault(short(k["kernel"]), k)
     spills = 0
-    print("| kernel | architecture | registers | spilled bytes | shared | threads | occupancy | 128-bit loads | 128-bit stores | tensor instructions |\n|---|---|---|---|---|---|---|---|---|---|")
+    print("| kernel | architecture | registers | spilled bytes | shared | threads | occupancy | 128-bit loads | most loads in a block | 128-bit stores | tensor instructions |\n|---|---|---|---|---|---|---|---|---|---|---|")
     for architecture in o.architectures:
         cubin, found = compiled(o.nvcc, tree, work, architecture)
         code = instructions(o.nvdisasm, cubin)
@@ -90,7 +96,7 @@ def main():
             shared = f["shared"] + k["shared"]
             share = occupancy(architecture, f["registers"], shared, k["threads"])
             print(f"| `{name}` | {architecture} | {f['registers']} | {f['spills']} | {shared} | {k['threads']} | {share:.0%} | {c['wide loads']} of {c['loads']} | "
-                  f"{c['wide stores']} of {c['stores']} | {c['tensor']} |")
+                  f"{c['at once']} | {c['wide stores']} of {c['stores']} | {'{} of {} in the hot block'.format(*c['hot']) if c['tensor'] else 0} |")
     print("\n| verb | launches | scratch MB | least MB | Gflop | µs at 3.35 TB/s | µs at 989 Tflop/s |\n|---|---|---|---|---|---|---|")
     for v in verbs:
         print(f"| {v['verb']} | {len(v['launches'])} | {v['scratch'] / 1e6:.2f} | {v['bytes'] / 1e6:.2f} | {v['flops'] / 1e9:.1f} | {v['bytes'] / HBM * 1e6:.2f} | {v['flops'] / TENSOR * 1e6:.2f} |")

@@ -28,7 +28,19 @@ struct multiply_by_share_kernel {
     t.sync_block();
     mine = larger_of_warp(t, t.lane() < t.block_size().x / warp_size ? most[t.lane()] : 0.0f);
     if (mine == 0) return;
-    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) out.values[out.begin[r] + j] *= gamma[j] / mine;
+    constexpr int deep = 4;  // tokens of a thread, read at once
+    float* const values = out.values + out.begin[r];
+    for (std::int64_t j = t.rank(), step = t.block_size().x; j < it.tokens; j += deep * step) {
+      float x[deep], of[deep];
+      KVEVICT_UNROLL
+      for (int i = 0; i < deep; ++i) {
+        bool const here = j + i * step < it.tokens;
+        x[i] = here ? values[j + i * step] : 0.0f, of[i] = here ? gamma[j + i * step] : 0.0f;
+      }
+      KVEVICT_UNROLL
+      for (int i = 0; i < deep; ++i)
+        if (j + i * step < it.tokens) values[j + i * step] = x[i] * (of[i] / mine);
+    }
   }
 
  private:

@@ -6,6 +6,7 @@
 #   bench/run.sh window_scores --benchmark_filter=no_lse    further words go to Google Benchmark
 #   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
 #   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
+#   bench/run.sh --cuda-build sm_90    only builds both programs (build/cuda/simt, build/cuda/time), to be run on a machine without packages
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,18 +29,23 @@ cuda_static() {
 cuda_time() {
   nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
   [ -x "$nvcc" ] || { echo "bench/run.sh: no nvcc; install the CUDA toolkit, or name it in CUDACXX" >&2; exit 2; }
-  nvidia-smi -L >/dev/null 2>&1 || { echo "bench/run.sh: nvidia-smi finds no GPU here; --cuda-static needs none" >&2; exit 2; }
-  tests/run.sh --cuda
   mkdir -p build/cuda
-  "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr -arch=native -Iinclude -Ibench bench/cuda/time.cu -o build/cuda/time
+  if [ $# -gt 0 ]; then tests/run.sh --cuda-build "$1"
+  else
+    nvidia-smi -L >/dev/null 2>&1 || { echo "bench/run.sh: nvidia-smi finds no GPU here; --cuda-static needs none" >&2; exit 2; }
+    tests/run.sh --cuda
+  fi
+  "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr "-arch=${1:-native}" -Iinclude -Ibench bench/cuda/time.cu -o build/cuda/time
+  [ $# -eq 0 ] || { echo "built, not run: build/cuda/time for $1"; return; }
   echo "$(date +%Y-%m-%d), bench/run.sh --cuda"
   build/cuda/time
   python3 bench/cuda/sdpa.py || true  # it says why it cannot
 }
 [ "${1-}" != --cuda ] || { cuda_time; exit; }
+[ "${1-}" != --cuda-build ] || { cuda_time "${2-}"; exit; }
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--mutants] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--mutants] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
@@ -13,6 +13,7 @@ runs with the thread sanitizer, and the device code is compiled with nvcc where 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
+  --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; to be copied to a machine that has a GPU but no packages
   --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (5 minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
@@ -33,7 +34,8 @@ while (($#)); do
       esac
       shift 2 ;;
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
-    --cuda) gpu=1; shift ;;
+    --cuda) gpu=native; shift ;;
+    --cuda-build) gpu=${2-}; [[ $gpu == sm_* ]] || refuse "--cuda-build needs an architecture: sm_80, sm_90, …"; shift 2 ;;
     --mutants) mutants=1; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
@@ -142,15 +144,19 @@ compile_cuda() {
 # The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
 run_on_gpu() {
   local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source sources=() objects=() tool program=build/cuda/simt
-  [[ -x $nvcc ]] || refuse "--cuda: there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
-  nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
+  [[ -x $nvcc ]] || refuse "there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
+  [[ $gpu != native ]] || nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
   for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
     [[ $source != */refusals_test.cpp ]] || continue  # of the emulation
     sources+=("$source") objects+=("build/cuda/$(basename "$source" .cpp).o")
   done
-  nvcc_objects "$nvcc" native "${sources[@]}"
-  "$nvcc" -arch=native "${objects[@]}" -o "$program"
+  nvcc_objects "$nvcc" "$gpu" "${sources[@]}"
+  "$nvcc" "-arch=$gpu" "${objects[@]}" -o "$program"
   lap 'GPU build'
+  if [[ $gpu != native ]]; then
+    echo "built, not run: $program for $gpu"
+    exit
+  fi
   for tool in '' memcheck racecheck initcheck; do
     [[ -z $tool ]] || command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is absent: no $tool"; continue; }
     echo "== ${tool:-tests} on $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"

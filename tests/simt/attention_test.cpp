@@ -28,6 +28,7 @@ struct variant {
   bool lse = false, base_two = false, all_rows = false;  // all_rows: column sums
   float softcap = 0;
   kvevict::window_options o{8};
+  kvevict::pool_options pool_after{};  // in a call of its own
   std::uint64_t schedule = 0;
   layouts::layout layout = layouts::layout::hnd;
 };
@@ -53,6 +54,7 @@ template <class Cache> both run(variant const& v, Cache& cache, batch const& in,
   auto const sum = [&](auto& ctx, auto const& view, auto const& given, kvevict::score_rows& out) {
     if (v.all_rows) kernels::column_sums(ctx, view, given, v.o.group, out);
     else kernels::window_scores(ctx, view, given, v.o, out);
+    kernels::pool(ctx, v.pool_after, out);
   };
   both out;
   auto const with = [&](auto& ctx, auto const& view, auto const& given, std::vector<float>& values) {
@@ -126,6 +128,24 @@ TEST_CASE("window scores on a device: every option, without and with LSE") {
       CAPTURE(lse, option);
       close(run(v, ++seed));
     }
+}
+
+TEST_CASE("a window's scores pooled at once have the bits of those that are pooled afterwards") {
+  std::uint64_t seed = 90;
+  for (std::int32_t const width : {3, 7, 33, 35})
+    for (kvevict::pooling const kind : {kvevict::pooling::max, kvevict::pooling::average})
+      for (int form = 0; form < 3; ++form) {  // query rows, query heads pooled too, softmax rows
+        variant v;
+        v.sizes.N = {300, 0, 33, 129, 128, 122, 1}, v.lse = width == 7, v.schedule = ++seed % 5;
+        if (form == 1) v.o.pool_before_group = {3, kvevict::pooling::average};
+        variant after = v;
+        v.o.pool = after.pool_after = {width, kind};
+        CAPTURE(width, static_cast<int>(kind), form);
+        both const at_once = run(v, seed, form == 2), afterwards = run(after, seed, form == 2);
+        close(at_once);
+        CHECK(at_once.device == afterwards.device);
+        CHECK(at_once.host == afterwards.host);
+      }
 }
 
 TEST_CASE("attention on a device: types, head dimensions, layouts") {

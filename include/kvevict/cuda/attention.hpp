@@ -59,17 +59,22 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     std::int64_t const stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
     float* const heads = one_by_one ? scratch.take<float>(c.out.count() * c.group * stride) : nullptr;
-    std::uint32_t const chunks = blocks_for(tokens, 128), small = blocks_for(tokens, 256);
-    ctx.launch({rows * chunks}, {128}, 0, column_sums_kernel<Entry, P>{c, product, heads, chunks, own_lse});
+    using columns = column_sums_kernel<Entry, P>;
+    bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
+    pool_options const pooled = at_once ? c.o.pool : pool_options{1};
+    std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
+    ctx.launch({rows * chunks}, {128}, 0, columns{c, product, heads, chunks, own_lse, pooled});
     ctx.settle();
     if (one_by_one) ctx.launch({rows * small}, {256}, 0, pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
+    if (!at_once) kernels::pool(ctx, c.o.pool, c.out);
   });
 }
 
 /// Attention that the last W query rows of a sequence pay to each of its tokens: the host's formula (kernels/window_scores.hpp).
 ///
 /// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and one read of K with
-///          the engine's LSE; twice that without. One launch with LSE, three without, one more with step gain. Scratch without LSE: 4·Hq·W bytes
+///          the engine's LSE; twice that without. One launch with LSE, three without, one more with step gain; pooling up to 33 wide
+///          happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes
 ///          and 8 more per split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
 /// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
 template <class Entry>

@@ -10,7 +10,7 @@ inline namespace v0 {
 namespace cuda {
 
 /// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. Sums of 1 024
-/// rows in float, of those in double. Grid: (row, 128 tokens). No barrier.
+/// rows in float, of those in double. Grid: (row, 128 tokens), of which a block that pools them writes those whose neighbours it has.
 template <class Entry, class Product> struct column_sums_kernel {
   static constexpr int max_threads = 128;
   static constexpr int tiles = 4;              // of 8 tokens
@@ -20,17 +20,37 @@ template <class Entry, class Product> struct column_sums_kernel {
   float* heads;  // (B·H, G, most_tokens) when query heads are pooled one by one, or null
   std::uint32_t chunks;
   bool sound_lse;  // the LSE is the kernel's own, so that no weight needs a check
+  pool_options pool;
+
+  /// Wider pooling is a kernel of its own.
+  static constexpr std::int32_t widest = 33;
+  /// Tokens that a block writes.
+  static constexpr std::int32_t written(pool_options const& o) { return 128 - o.width / 2 * 2; }
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
-    std::int64_t const r = t.block().x / chunks, first = std::int64_t{t.block().x % chunks} * 128 + t.warp() * 32;
+    KVEVICT_SHARED(t, float, sums, 128);
+    std::int64_t const r = t.block().x / chunks, begin = std::int64_t{t.block().x % chunks} * written(pool) - pool.width / 2;
     row const& it = c.out.rows[r];
-    if (!it.active || first >= it.tokens) return;
+    if (!it.active || begin >= it.tokens) return;
+    float* const to = c.out.values + c.out.begin[r];
+    std::int64_t const first = begin + t.warp() * 32;
+    if (first < it.tokens) add_up(t, it, r, first, pool.width == 1 ? to + first : sums + t.warp() * 32);
+    if (pool.width == 1) return;
+    t.sync_block();
+    std::int64_t const place = t.rank(), j = begin + place, half = pool.width / 2;
+    if (place < half || place >= 128 - half || j >= it.tokens) return;
+    to[j] = j < it.last ? pooled_at(pool, sums, -begin, it.last - begin, place) : sums[place];
+  }
+
+ private:
+  /// The sums of the tokens from `first` on, as many as a warp takes.
+  KVEVICT_DEVICE void add_up(thread& t, row const& it, std::int64_t r, std::int64_t first, float* to) const {
     window const in = c.window_of(it);
     token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
     typename Product::columns keys[tiles];
     KVEVICT_UNROLL
-    for (int n = 0; n < tiles; ++n) keys[n] = product.load_columns(t, [&](std::uint32_t k) { return at(std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1)); });
+    for (int n = 0; n < tiles; ++n) keys[n] = product.load_columns(t, [&](std::uint32_t k) { return at(std::max<std::int64_t>(std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1), 0)); });
     float const share = c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(in.rows, 1)) : 1.0f;
     float result[tiles][2] = {}, largest = 0;
     for (std::int32_t g = 0; g < c.group; ++g) {
@@ -43,7 +63,7 @@ template <class Entry, class Product> struct column_sums_kernel {
           double sum = sums[n][e];
           for (std::uint32_t d = 4; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
           float const x = multiply(static_cast<float>(sum), share);
-          if (heads != nullptr) put(t, heads + (r * c.group + g) * stride_of_heads(), it, first, n, e, x);
+          if (heads != nullptr) put(t, heads + (r * c.group + g) * stride_of_heads() + first, it, first, n, e, x);
           result[n][e] = g == 0 ? x : c.o.group == group_reduce::max ? (x > result[n][e] || x != x ? x : result[n][e]) : result[n][e] + x;
         }
     }
@@ -52,16 +72,15 @@ template <class Entry, class Product> struct column_sums_kernel {
     KVEVICT_UNROLL
     for (int n = 0; n < tiles; ++n)
       KVEVICT_UNROLL
-      for (int e = 0; e < 2 && heads == nullptr; ++e) put(t, c.out.values + c.out.begin[r], it, first, n, e, multiply(result[n][e], over_heads));
+      for (int e = 0; e < 2 && heads == nullptr; ++e) put(t, to, it, first, n, e, multiply(result[n][e], over_heads));
   }
 
- private:
   KVEVICT_DEVICE std::int64_t stride_of_heads() const { return (c.out.most_tokens + 3) / 4 * 4; }
 
   /// One lane of those that hold a token's sum writes it.
   KVEVICT_DEVICE static void put(thread& t, float* to, row const& it, std::int64_t first, int n, int e, float x) {
-    std::int64_t const j = first + n * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(e);
-    if (t.lane() < 4 && j < it.tokens) to[j] = x;
+    auto const j = static_cast<std::int64_t>(t.lane() % 4 * 2) + n * 8 + e;
+    if (t.lane() < 4 && first + j >= 0 && first + j < it.tokens) to[j] = x;
   }
 
   /// 16 query rows of a head from w on, of those before `end`; behind it the last one again, which sees nothing.
@@ -143,7 +162,7 @@ struct pool_heads_kernel {
     float best = 0;
     for (std::int32_t g = 0; g < group; ++g) {
       float const* const x = heads + (r * group + g) * stride;
-      float const y = j < out.rows[r].last ? pooled_at(o, x, out.rows[r].last, j) : x[j];
+      float const y = j < out.rows[r].last ? pooled_at(o, x, 0, out.rows[r].last, j) : x[j];
       best = g == 0 ? y : reduce == group_reduce::max ? (y > best || y != y ? y : best) : best + y;
     }
     out.values[out.begin[r] + j] = reduce == group_reduce::mean ? multiply(best, 1.0f / static_cast<float>(group)) : best;

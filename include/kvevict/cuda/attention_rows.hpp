@@ -6,7 +6,7 @@
 
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/cuda/attention_window.hpp>
-#include <kvevict/cuda/slot_state.hpp>
+#include <kvevict/cuda/pool.hpp>
 
 namespace kvevict {
 inline namespace v0 {
@@ -137,6 +137,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_weights_kernel{c, chunks});
   ctx.settle();
+  kernels::pool(ctx, o.pool, out);
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors  fault::query_rows, fault::weight_above_one.

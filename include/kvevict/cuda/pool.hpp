@@ -9,9 +9,9 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// Pools x[0, n) of one row at j: what is not finite becomes NaN, so that a maximum never hides it.
-KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t n, std::int64_t j) {
-  std::int64_t const half = o.width / 2, first = j - half < 0 ? 0 : j - half, last = j + half < n - 1 ? j + half : n - 1;
+/// Pools x[begin, end) at j: what is not finite becomes NaN, so that a maximum never hides it.
+KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t begin, std::int64_t end, std::int64_t j) {
+  std::int64_t const half = o.width / 2, first = std::max(begin, j - half), last = std::min(j + half, end - 1);
   bool const maximum = o.kind == pooling::max;
   float best = maximum ? x[first] : 0.0f;
   bool finite = true;
@@ -36,7 +36,7 @@ struct pool_kernel {
     if (watch.stopped(t)) return;
     std::int64_t r, j = token_of(t, out, chunks, r);
     std::int64_t const n = range == pool_range::all ? out.rows[r].tokens : out.rows[r].last;
-    if (j >= 0 && j < n) out.values[out.begin[r] + j] = pooled_at(o, from + out.begin[r], n, j);
+    if (j >= 0 && j < n) out.values[out.begin[r] + j] = pooled_at(o, from + out.begin[r], 0, n, j);
   }
 };
 

@@ -11,6 +11,7 @@
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/step_gain.hpp>
 
 namespace kvevict {
@@ -78,6 +79,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
     for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
   }, out.begin[out.count()] * G);
   KVEVICT_EXPECTS(sound.load(), "evidence: a softmax weight is above 1; hand in normalised attention weights, not logits or sums");
+  pool(ctx, o.pool, out);
   static_cast<void>(view);
 }
 

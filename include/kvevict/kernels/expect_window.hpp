@@ -15,10 +15,10 @@ inline void expect_pooling(pool_options const& o) {
 }
 
 inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
-  expect_pooling(o.pool_before_group);
+  expect_pooling(o.pool_before_group), expect_pooling(o.pool);
   KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
                   "; give at least one row and skip none or more");
-  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1),
+  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1 && o.pool.width == 1),
                   "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
                   "compact them stably first, or ask for one row and no pooling");
   KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),

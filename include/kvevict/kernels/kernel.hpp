@@ -56,6 +56,7 @@ struct window_options {
   visibility sees = visibility::causal;
   std::int32_t skip = 0;  // newest query rows left out: the W rows before them are read, and see as much as they saw
   pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
+  pool_options pool{};               // of the scores, over the evictable tokens
 };
 
 /// A question to `count_best`: of the `count` best evictable tokens of a sequence (score descending, position descending, head

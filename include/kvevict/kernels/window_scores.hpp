@@ -162,7 +162,7 @@ template <class Entry> class window_pass {
 
 /// Attention that the last W query rows of a sequence pay to each of its tokens.
 ///
-///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over g
+///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over g;  then o.pool
 ///
 /// With an LSE (and no step gain) a weight is exp(z − lse). Row i of n causal rows sees tokens [0, N−n+i]; `visibility::all` rows come
 /// after the cache and see all of it. Tokens that no row sees score 0.
@@ -178,6 +178,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_r
   expect_window(q, o, out);
   window_pass<Entry> pass(ctx, view, q, o, out);
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
+  pool(ctx, o.pool, out);
 }
 
 }  // namespace KVEVICT_ISA

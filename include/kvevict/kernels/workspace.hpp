@@ -21,17 +21,17 @@ inline namespace KVEVICT_ISA {
 
 // Without an LSE, which never needs more with one; softmax rows take one row of floats a worker, which is less than either.
 
+inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
+  return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
+}
 inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {
   auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(o.rows, s.tokens));
   window_shape const shape{s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false};
-  return std::max(window_scores_bytes(s.rows(), shape, ctx.concurrency()), scratch_step(ctx.concurrency() * s.tokens * 4));
+  return std::max({window_scores_bytes(s.rows(), shape, ctx.concurrency()), scratch_step(ctx.concurrency() * s.tokens * 4), workspace(pool_tag{}, ctx, s, o.pool)});
 }
 inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape const& s) {
   column_shape const shape{s.q_heads / s.kv_heads, s.head_dim, s.tokens, false};
   return std::max(column_sums_bytes(s.rows() * s.tokens, shape, ctx.concurrency()), scratch_step(ctx.concurrency() * s.tokens * 4));
-}
-inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
-  return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
 }
 inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) { return require_finite_bytes(s.rows()); }
 inline std::int64_t workspace(count_best_tag, host const&, cache_shape const& s) {

@@ -2,8 +2,6 @@
 // Attention of the newest queries.
 #pragma once
 
-#include <algorithm>
-
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
@@ -34,17 +32,16 @@ struct window_attention {
     KVEVICT_EXPECTS(out.positions == nullptr, "window_attention: the rows are scattered (hole-filling or in-place replacement), so they "
                     "have no tail window; use stable compaction or a score that needs no neighbours");
     kernels::window_scores(ctx, e.cache, e.attention, options(), out);
-    kernels::pool(ctx, pool, out);
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return std::max(kernels::window_scores.bytes(ctx, s, options()), kernels::pool.bytes(ctx, s, pool));
+    return kernels::window_scores.bytes(ctx, s, options());
   }
 
  private:
   constexpr window_options options() const {
     window_options o{window, row_reduce::mean, group};
-    o.pool_before_group = pool_before_group;
+    o.pool_before_group = pool_before_group, o.pool = pool;
     return o;
   }
 };

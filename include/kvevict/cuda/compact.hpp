@@ -109,11 +109,15 @@ template <class Entry> struct note_kernel {
     }
     std::int64_t const P = v.pages.page_size, used = (counts[r] + P - 1) / P;
     std::int64_t const before = v.pages.is_identity() ? used : validation::pages_in_use(v, b, h);
-    if (t.rank() == 0) {
-      kept_row const row(tokens + r * stride, counts[r], mode);
-      lengths[r] = row.count, moves[r] = row.moves();
-      if (!row.in_order()) atomic_or(t, scattered, 1);
-      if (own) freed_counts[row_of_table] = static_cast<std::int32_t>(before - used);
+    if (t.warp() == 0) {
+      by_warp const first{t};
+      kept_row const row(tokens + r * stride, counts[r], mode, first);
+      bool const in_order = row.in_order(first);
+      if (t.lane() == 0) {
+        lengths[r] = row.count, moves[r] = row.moves();
+        if (!in_order) atomic_or(t, scattered, 1);
+        if (own) freed_counts[row_of_table] = static_cast<std::int32_t>(before - used);
+      }
     }
     for (std::int64_t i = used + t.rank(); own && i < before; i += t.block_size().x) freed[row_of_table * pages + i - used] = v.pages.entry(b, h, i);
   }

@@ -20,9 +20,7 @@ struct count_above_kernel {
     if (watch.stopped(t)) return;
     std::int64_t r, j = token_of(t, s, chunks, r);
     std::uint32_t const above = ballot(t, j >= 0 && s.evictable(r, j) && s.values[s.begin[r] + j] > threshold);
-    std::int32_t n = 0;
-    for (std::uint32_t bits = above; bits != 0; bits &= bits - 1) ++n;
-    if (t.lane() == 0 && n != 0) atomic_add(t, &counts[r], n);
+    if (t.lane() == 0 && above != 0) atomic_add(t, &counts[r], count_bits(above));
   }
 };
 

@@ -2,6 +2,8 @@
 // Arithmetic where the device has an instruction of its own. nvcc's half of the layer (see layer.hpp): not run on a GPU yet.
 #pragma once
 
+#include <cstdint>
+
 #include <kvevict/cuda/platform.hpp>
 
 #if defined(__CUDACC__)
@@ -14,6 +16,9 @@ namespace cuda {
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 __device__ __forceinline__ float add(float a, float b) { return __fadd_rn(a, b); }
 __device__ __forceinline__ float multiply(float a, float b) { return __fmul_rn(a, b); }
+
+/// How many bits are set.
+__device__ __forceinline__ std::int32_t count_bits(std::uint32_t x) { return __popc(x); }
 
 /// 2^x and log2(x) to about 2 units of the last place (log2: absolute 2^-22 near 1); the host's bits differ.
 __device__ __forceinline__ float exp2(float x) {

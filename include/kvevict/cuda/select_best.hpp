@@ -77,7 +77,7 @@ struct select_best_kernel {
         stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank))) << i;
         tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;
       }
-      block_sum const sum(t, population(stay) | population(tie) << 16, words);  // at most 4096 each
+      block_sum const sum(t, static_cast<std::uint32_t>(count_bits(stay) | count_bits(tie) << 16), words);  // at most 4096 each
       std::uint32_t mine = sure + (sum.before & 0xffffu), before = ties + (sum.before >> 16);
       for (std::uint32_t i = 0; i < run; ++i) {
         if ((tie >> i & 1) != 0 ? before < o.dropped : (stay >> i & 1) == 0) { before += tie >> i & 1; continue; }
@@ -87,11 +87,6 @@ struct select_best_kernel {
       }
       sure += sum.all & 0xffffu, ties += sum.all >> 16;
     }
-  }
-  KVEVICT_DEVICE static std::uint32_t population(std::uint32_t bits) {
-    std::uint32_t n = 0;
-    for (std::uint32_t i = 0; i < run; ++i) n += bits >> i & 1;
-    return n;
   }
 };
 

@@ -128,6 +128,7 @@ template <class T> T narrow(float x) { return from_float<T>(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float add(float a, float b) { return a + b; }
 inline float multiply(float a, float b) { return a * b; }
+inline std::int32_t count_bits(std::uint32_t x) { return __builtin_popcount(x); }
 inline float exp2(float x) { return std::exp2(x); }
 inline float log2(float x) { return std::log2(x); }
 template <class T> void multiply_add(thread&, accumulator& d, fragment_a<T> const& a, fragment_b<T> const& b) {

@@ -40,8 +40,8 @@ template <class T> class on_device {
 /// A GPU takes its own.
 struct scheduled {
 #if defined(KVEVICT_SIMT_EMULATION)
-  explicit scheduled(std::uint64_t seed) { simt::options().schedule = seed; }
-  ~scheduled() { simt::options().schedule = 0; }
+  explicit scheduled(std::uint64_t seed) { simt::schedule = seed; }
+  ~scheduled() { simt::schedule = 0; }
 #else
   explicit scheduled(std::uint64_t) {}
 #endif

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <type_traits>
 
 #include <kvevict/cuda/fragment.hpp>
@@ -14,7 +15,7 @@
 #define KVEVICT_SHARED(t, type, name, count) \
   static_cast<void>(t);                      \
   static char name##_site;                   \
-  auto& name = *static_cast<type(*)[count]>(::simt::shared_static(&name##_site, sizeof(type[count])))
+  auto& name = *static_cast<type(*)[count]>(::simt::shared(&name##_site, sizeof(type[count])))
 
 namespace kvevict {
 inline namespace v0 {
@@ -35,19 +36,25 @@ class thread {
   std::uint32_t lane() const { return rank() % warp_size; }
   std::uint32_t warp() const { return rank() / warp_size; }
 
-  template <class T> T* shared(std::size_t count) { return static_cast<T*>(simt::shared_dynamic(count * sizeof(T))); }
-  void sync_block() { simt::sync_block(); }
+  template <class T> T* shared(std::size_t count) { return static_cast<T*>(simt::shared(nullptr, count * sizeof(T))); }
+  void sync_block() { simt::meet(simt::meeting::sync_block); }
   void sync_warp(std::uint32_t mask = full_warp) { simt::meet(simt::meeting::sync_warp, mask); }
+
+  struct async_copy {
+    void* to;
+    void const* from;
+    std::uint32_t valid, group;
+  };
+  std::deque<async_copy> copies;  // under way, the oldest first
+  std::uint32_t group = 0;
 
  private:
   extent index_, block_, block_size_, grid_size_;
 };
 
 // Warps.
-template <class T> inline constexpr bool travels = std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8);
-
 template <class T> T exchange(simt::meeting kind, T x, std::uint32_t source, std::uint32_t mask) {
-  static_assert(travels<T>, "shuffle: give an arithmetic type of 4 or 8 bytes");
+  static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), "shuffle: give an arithmetic type of 4 or 8 bytes");
   std::uint64_t bits = 0;
   std::memcpy(&bits, &x, sizeof(T));
   bits = simt::meet(kind, mask, bits, source);
@@ -68,52 +75,43 @@ inline std::uint32_t ballot(thread&, bool yes, std::uint32_t mask = full_warp) {
 }
 
 // Atomics: the host's own, so that ThreadSanitizer knows them.
-template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
-
-template <class T> T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
-  simt::maybe_yield();
-  __atomic_compare_exchange_n(p, &expected, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return expected;
-}
-template <class T> T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_add: int32, uint32 or uint64");
-  simt::maybe_yield();
-  return __atomic_fetch_add(p, x, __ATOMIC_RELAXED);
-}
-template <class T> T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_or: int32 or uint32");
-  simt::maybe_yield();
-  return __atomic_fetch_or(p, x, __ATOMIC_RELAXED);
-}
-template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_max: int32 or uint32");
+template <class T, class F> T atomically(T* p, F next) {
+  static_assert(std::is_integral_v<T> && sizeof(T) >= 4, "atomics: integers of 4 or 8 bytes");
   simt::maybe_yield();
   T before = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (x > before && !__atomic_compare_exchange_n(p, &before, x, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  while (!__atomic_compare_exchange_n(p, &before, next(before), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
   return before;
+}
+template <class T> T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
+  return atomically(p, [x](T before) { return static_cast<T>(before + x); });
+}
+template <class T> T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
+  return atomically(p, [x](T before) { return before | x; });
+}
+template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
+  return atomically(p, [x](T before) { return x > before ? x : before; });
+}
+template <class T> T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
+  return atomically(p, [=](T before) { return before == expected ? x : before; });
 }
 
 // Vectors and copies.
-inline vec128 load_vec128(thread&, void const* p) {
-  simt::require_aligned(p, "load_vec128");
-  return *static_cast<vec128 const*>(p);
+template <class Pointer> Pointer require_aligned(Pointer p, char const* call) {
+  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0) simt::fail(std::string(call) + ": the address is not aligned to 16 bytes");
+  return p;
 }
+inline vec128 load_vec128(thread&, void const* p) { return *static_cast<vec128 const*>(require_aligned(p, "load_vec128")); }
 inline vec128 load_once_vec128(thread& t, void const* p) { return load_vec128(t, p); }
-inline void store_vec128(thread&, void* p, vec128 v) {
-  simt::require_aligned(p, "store_vec128");
-  *static_cast<vec128*>(p) = v;
-}
-inline void copy_async16(thread&, void* shared, void const* global, std::uint32_t valid = 16) {
-  simt::require_aligned(shared, "copy_async16");
-  simt::require_aligned(global, "copy_async16");
+inline void store_vec128(thread&, void* p, vec128 v) { *static_cast<vec128*>(require_aligned(p, "store_vec128")) = v; }
+inline void copy_async16(thread& t, void* shared, void const* global, std::uint32_t valid = 16) {
   if (valid > 16) simt::fail("copy_async16: more than 16 bytes");
-  *static_cast<vec128*>(shared) = {{~0u, ~0u, ~0u, ~0u}};  // undefined until it has been waited for
-  simt::begin({shared, global, valid, 0});
+  *static_cast<vec128*>(require_aligned(shared, "copy_async16")) = {{~0u, ~0u, ~0u, ~0u}};  // undefined until it has been waited for
+  t.copies.push_back({shared, require_aligned(global, "copy_async16"), valid, t.group});
 }
-inline void commit_async(thread&) { simt::commit(); }
-template <int Pending = 0> void wait_async(thread&) {
-  for (simt::async_copy c{}; simt::arrives(Pending, c);) {
+inline void commit_async(thread& t) { ++t.group; }
+template <int Pending = 0> void wait_async(thread& t) {
+  for (; !t.copies.empty() && t.copies.front().group + Pending < t.group; t.copies.pop_front()) {
+    thread::async_copy const c = t.copies.front();
     unsigned char bytes[16] = {};
     for (std::uint32_t i = 0; i < c.valid; ++i) bytes[i] = static_cast<unsigned char const*>(c.from)[i];
     std::memcpy(c.to, bytes, 16);
@@ -147,66 +145,63 @@ class stream {
 };
 class owned_stream {
  public:
-  owned_stream() : handle_(simt::make_queue()) {}
+  owned_stream() = default;
   owned_stream(owned_stream const&) = delete;
   owned_stream& operator=(owned_stream const&) = delete;
-  ~owned_stream() { simt::destroy(handle_); }
-  operator stream() const { return stream(handle_); }
+  ~owned_stream() {
+    try {
+      simt::synchronize(work_);
+    } catch (cuda_error const&) {  // whoever wanted to know has synchronized
+    }
+  }
+  operator stream() { return stream(&work_); }
 
  private:
-  simt::queue* handle_;
+  simt::queue work_;
 };
-inline void synchronize(stream s) { simt::synchronize(s.handle()); }
+inline void synchronize(stream s) { simt::synchronize(*s.handle()); }
 
-template <class Work> void enqueue(stream s, Work work) {
-  simt::enqueue(s.handle(), [work] {
-    simt::unlocked const device;
-    work();
-  });
+/// Checks now, and again when its turn has come, then works.
+template <class Check, class Work> void enqueue(stream s, Check check, Work work) {
+  check();
+  s.handle()->push_back([=] { check(), work(); });
 }
 inline void* allocate(stream, std::size_t bytes) { return simt::allocate(bytes); }
 inline void release(stream s, void* p) {
-  if (p == nullptr) return;
-  simt::require_device(p, 0, "release device memory");
-  enqueue(s, [p] { simt::release(p); });
+  if (p != nullptr) enqueue(s, [p] { simt::require_device(p, 0, "release device memory"); }, [p] { simt::release(p); });
 }
-inline void copy(stream s, void* to, void const* from, std::size_t bytes, void const* device, void const* also, char const* call) {
-  auto const check = [=] {
-    simt::require_device(device, bytes, call);
-    if (also != nullptr) simt::require_device(also, bytes, call);
-    else simt::require_host(device == to ? from : to, call);
-  };
-  check();
-  enqueue(s, [=] {
-    check();
-    if (bytes != 0) std::memmove(to, from, bytes);  // nothing may come from nowhere
-  });
+template <class Check> void copy(stream s, void* to, void const* from, std::size_t bytes, Check check) {
+  enqueue(s, check, [=] { if (bytes != 0) std::memmove(to, from, bytes); });  // nothing may come from nowhere
 }
-inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) { copy(s, device, host, n, device, nullptr, "copy to the device"); }
+inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) {
+  copy(s, device, host, n, [=] { simt::require_device(device, n, "copy to the device"), simt::require_host(host, "copy to the device"); });
+}
 inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) {
-  copy(s, host, device, n, device, nullptr, "copy to the host");
+  copy(s, host, device, n, [=] { simt::require_device(device, n, "copy to the host"), simt::require_host(host, "copy to the host"); });
 }
-inline void copy_on_device(stream s, void* to, void const* from, std::size_t n) { copy(s, to, from, n, to, from, "copy on the device"); }
-inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t bytes) {
-  simt::require_device(device, bytes, "fill device memory");
-  enqueue(s, [=] { simt::require_device(device, bytes, "fill device memory"), std::memset(device, value, bytes); });
+inline void copy_on_device(stream s, void* to, void const* from, std::size_t n) {
+  copy(s, to, from, n, [=] { for (void const* p : {static_cast<void const*>(to), from}) simt::require_device(p, n, "copy on the device"); });
+}
+inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t n) {
+  enqueue(s, [=] { simt::require_device(device, n, "fill device memory"); }, [=] { std::memset(device, value, n); });
 }
 
 template <class Kernel> void launch(stream s, extent grid, extent block, std::size_t shared, Kernel const& kernel) {
   static_assert(std::is_trivially_copyable_v<Kernel>, "launch: a kernel holds pointers and sizes by value");
   static_assert(sizeof(Kernel) <= limits::parameter_bytes, "launch: a kernel's parameters have at most 4096 bytes; put tables into memory");
   require_launchable(grid, block, shared, max_threads_of<Kernel>(), name_of_kernel<Kernel>());
-  auto const check = [](Kernel const& k) {
-    if constexpr (requires { k.pointers([](auto*, std::int64_t) {}); })
-      k.pointers([](auto* p, std::int64_t count) {
+  auto const check = [kernel] {
+    if constexpr (requires { kernel.pointers([](auto*, std::int64_t) {}); })
+      kernel.pointers([](auto* p, std::int64_t count) {
         simt::require_device(p, static_cast<std::size_t>(count) * sizeof(*p), name_of_kernel<Kernel>());
       });
   };
-  check(kernel);
-  enqueue(s, [=] {
-    check(kernel);
-    simt::run({grid, block, shared, name_of_kernel<Kernel>(), &kernel,
-               [](void const* k, thread& t) { (*static_cast<Kernel const*>(k))(t); }});
+  enqueue(s, check, [=] {
+    simt::run({grid, block, shared, name_of_kernel<Kernel>(), [&](extent index, extent at) {
+                 thread t(index, at, block, grid);
+                 kernel(t);
+                 if (!t.copies.empty()) simt::fail("an asynchronous copy is never waited for; commit_async and wait_async before the kernel ends");
+               }});
   });
 }
 

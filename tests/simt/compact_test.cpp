@@ -195,6 +195,46 @@ TEST_CASE("a device finds what is wrong with a table, and nothing moves") {
   says("a length of -1");
 }
 
+TEST_CASE("a device finds pages that two rows write, and doubles in a read-only prefix, by id and by address") {
+  reference::generator random(17);
+  for (auto const layout : {layouts::layout::hnd, layouts::layout::pointers})
+    layouts::with_layout(layout, {.lengths = {23, 40, 1}, .heads = 2, .head_dim = 8, .page_size = 4}, [&](auto& cache) {
+      CAPTURE(cache.name());
+      std::int32_t fixed[] = {8, 16, 0};
+      auto const keep = support::keep_of(cache.view, {{0, 1, 2, 3, 4, 5, 6, 7, 9}, {0, 1, 2, 3, 4, 5, 6, 7, 9},
+                                                      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0}, {0}});
+      auto& entries = cache.entries();
+      auto const sound = entries;
+      auto const place = [&](std::int32_t b, std::int64_t i) { return static_cast<std::size_t>(cache.view.pages.entries_of(b, 0) - entries.data() + i); };
+      auto const check = [&](char const* what, bool prefixes, std::int32_t b, std::int64_t i, std::int32_t b2, std::int64_t i2, bool refuse) {
+        CAPTURE(what);
+        cache.view.read_only = prefixes ? fixed : nullptr;
+        entries[place(b, i)] = entries[place(b2, i2)];
+        std::string const host = support::refusal([&] { kvevict::host h; kvevict::validate(cache.view, h.scratch()); });
+        CHECK(host.empty() == !refuse);
+        for (std::uint64_t schedule = 0; schedule < 4; ++schedule) {
+          scheduled const s(schedule);
+          if (refuse) {
+            std::string const text = refused(cache, keep);
+            INFO(text);
+            CHECK(text.find("also writes") != std::string::npos);
+          } else {
+            same_compaction(cache, keep, compaction::stable, schedule);
+          }
+        }
+        entries = sound;
+        cache.view.read_only = nullptr;
+      };
+      check("two rows write it", false, 0, 5, 1, 9, true);
+      check("one row writes it twice", false, 1, 9, 1, 0, true);
+      check("a row writes another's prefix", true, 1, 4, 0, 1, true);
+      check("a row writes its own prefix", true, 1, 9, 1, 3, true);
+      check("a prefix has it twice", true, 1, 3, 1, 0, true);
+      check("two rows share a page of their prefixes", true, 1, 0, 0, 0, false);
+      check("two rows share one at other places", true, 1, 3, 0, 0, false);
+    });
+}
+
 TEST_CASE("replacement on a device names the host's slots") {
   reference::generator random(16);
   layouts::for_each_layout(small(kvevict::dtype::f32, 4), [&](auto& cache) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/cuda/rows.hpp>
@@ -48,16 +49,52 @@ template <class Entry, class Rows> struct check_rows_kernel {
   }
 };
 
-/// Ids in range, and no page that two rows or one row twice would write: a bit per page. One thread per page of a table's row.
-template <class Entry> struct check_ids_kernel {
+/// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
+template <class Entry> struct written_pages {
+  std::uint32_t* words;
+  std::int64_t apart = 0;   // ids: from a layer's bits to the next, where layers are apart
+  std::uint32_t slots = 0;  // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
+
+  /// Notes page (b, h, i), or (`Look`) only looks; whether it was there. `at` is its place in a table with rows of `columns` pages.
+  template <bool Look> KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
+    Entry const page = entry(v, at, columns);
+    std::int32_t const layer = layer_of(v, at, columns);
+    if constexpr (page_table<Entry>::holds_pointers) {
+      std::uint64_t const mixed = (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(apart != 0 ? layer : 0)) * 0x9e3779b97f4a7c15u;
+      for (auto slot = static_cast<std::uint32_t>(mixed >> 32);; ++slot) {
+        std::uint32_t* const word = words + (slot & (slots - 1));
+        std::uint32_t const before = Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
+        if (before == 0) return false;
+        std::int64_t const other = std::int64_t{before} - 1;
+        if (entry(v, other, columns) == page && (apart == 0 || layer_of(v, other, columns) == layer)) return true;
+      }
+    } else {
+      std::int64_t const place = layer * apart + static_cast<std::int64_t>(page);
+      std::uint32_t const bit = 1u << (place % 32);
+      return ((Look ? words[place / 32] : atomic_or(t, &words[place / 32], bit)) & bit) != 0;
+    }
+  }
+
+ private:
+  KVEVICT_DEVICE static std::int32_t heads(layer_view<Entry> const& v) { return v.pages.per_head() ? v.heads() : 1; }
+  KVEVICT_DEVICE static Entry entry(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
+    std::int64_t const r = at / columns;
+    return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)), at % columns);
+  }
+  KVEVICT_DEVICE static std::int32_t layer_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
+    return static_cast<std::int32_t>(v.pages.layer_of(static_cast<std::int32_t>(at / columns / heads(v))));
+  }
+};
+
+/// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's row.
+template <class Entry> struct check_pages_kernel {
   static constexpr int max_threads = 256;
   watched watch;
   layer_view<Entry> v;
   std::array<validation::id_rule, layer_view<Entry>::max_components> rules;
-  std::uint32_t* written;  // (pool pages) bits, of each layer where they are apart
-  std::int64_t apart;      // from a layer's bits to the next
-  std::int64_t pages;      // most of a row
-  bool prefixes;           // the second pass: is a page of a read-only prefix written by another row?
+  written_pages<Entry> written;
+  std::int64_t pages;  // most of a row
+  bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), r = at / pages, i = at % pages;
@@ -65,29 +102,35 @@ template <class Entry> struct check_ids_kernel {
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (i >= validation::pages_in_use(v, b, h)) return;
-    bool const shared = i < validation::read_only_pages(v, b, h);
+    Entry const page = v.pages.entry(b, h, i);
+    std::int64_t name;
+    if constexpr (page_table<Entry>::holds_pointers) name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
+    else name = static_cast<std::int64_t>(page);
+    if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i);
+    if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
+    bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
+    for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
+    if (twice) watch.refuse(t, fault::page_twice, b, h, name, i);
+  }
+
+ private:
+  KVEVICT_DEVICE bool sound(std::int64_t name) const {
+    bool all = true;
     if constexpr (page_table<Entry>::holds_pointers) {
-      auto const address = reinterpret_cast<std::uintptr_t>(v.pages.entry(b, h, i));
-      bool sound = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
-      for (component const& c : v) sound = sound && (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
-      if (!sound) watch.refuse(t, fault::page, b, h, static_cast<std::int64_t>(address), i);
+      auto const address = static_cast<std::uintptr_t>(name);
+      all = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
+      for (component const& c : v) all = all && (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
     } else {
-      auto const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      bool sound = true;
-      for (std::int32_t c = 0; c < v.component_count; ++c) sound = sound && rules[static_cast<std::size_t>(c)].allows(id);
-      if (!sound) return watch.refuse(t, fault::page, b, h, id, i);
-      if (v.pages.is_identity() || shared != prefixes) return;
-      std::int64_t const page = v.pages.layer_of(b) * apart + id;
-      std::uint32_t const bit = 1u << (page % 32);
-      std::uint32_t const before = prefixes ? written[page / 32] : atomic_or(t, &written[page / 32], bit);
-      if ((before & bit) != 0) watch.refuse(t, fault::page_twice, b, h, id, i);
+      for (std::int32_t c = 0; c < v.component_count; ++c) all = all && rules[static_cast<std::size_t>(c)].allows(name);
     }
+    return all;
   }
 };
 
-/// The host's checks of layer_view, except that two tables of addresses are not compared, nor pages within one read-only prefix.
+/// The host's checks of layer_view.
 ///
-/// Cost     O(pages), three to five small launches; scratch one bit per page of the pool.
+/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches. Scratch: ids one bit per page
+///          of the pool, addresses 8 to 16 bytes per page of the table.
 /// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   validation::check_shape(v);
@@ -101,23 +144,29 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   ctx.launch({blocks_for(v.rows(), 128)}, {128}, 0, check_lengths_kernel<Entry>{ctx.watch(), v});
   ctx.settle();
   frame scratch(ctx.scratch());
-  check_ids_kernel<Entry> k{ctx.watch(), v, {}, nullptr, 0, v.pages.is_identity() ? 1 : v.pages.columns, false};
-  std::int64_t pool = 0;
+  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
+  std::int64_t const total = v.pages.rows() * k.pages;
+  KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total, " places for pages; hand in fewer sequences or layers at once");
+  std::int64_t pool = 0, words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
     pool = std::max(pool, rule.pool);
   }
-  if constexpr (!page_table<Entry>::holds_pointers) {
-    k.apart = validation::layers_apart(v) ? pool : 0;
-    std::int64_t const words = (pool * (k.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
-    k.written = scratch.take<std::uint32_t>(words);
-    ctx.zero(k.written, static_cast<std::size_t>(words) * 4);
+  if constexpr (page_table<Entry>::holds_pointers) {
+    k.written.apart = validation::layers_apart(v) ? 1 : 0;
+    k.written.slots = std::bit_ceil(static_cast<std::uint32_t>(2 * total));
+    words = k.written.slots;
+  } else {
+    k.written.apart = validation::layers_apart(v) ? pool : 0;
+    words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }
-  ctx.launch({blocks_for(v.pages.rows() * k.pages, 256)}, {256}, 0, k);
+  k.written.words = scratch.take<std::uint32_t>(words);
+  ctx.zero(k.written.words, static_cast<std::size_t>(words) * 4);
+  ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
   ctx.settle();
   k.prefixes = true;
-  if (v.read_only == nullptr || page_table<Entry>::holds_pointers) return;
-  ctx.launch({blocks_for(v.pages.rows() * k.pages, 256)}, {256}, 0, k);
+  if (v.read_only == nullptr) return;
+  ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
   ctx.settle();
 }
 

@@ -52,6 +52,7 @@ inline void store_some(float* p, vec v, std::int64_t n) {
 }
 /// N floats, zeros behind them.
 template <int N> vec load_first(float const* p) {
+  static_assert(N <= lanes);
   vec v = {};
   std::memcpy(&v, p, N * sizeof(float));
   return v;
@@ -77,6 +78,10 @@ template <> inline vec load_as_float<f16>(std::byte const* p) {
   return _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
 #elif defined(__F16C__)
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+#elif defined(__aarch64__)
+  __fp16 __attribute__((vector_size(lanes * 2))) v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, vec);
 #else
   float out[lanes];
   for (int i = 0; i < lanes; ++i) {

@@ -18,12 +18,14 @@ namespace kernels {
 inline namespace KVEVICT_ISA {
 
 // The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors tokens, 1 query.
-#if defined(__ARM_NEON)
-inline constexpr int row_block = 8;
-#else
+// A vector holds one number of every row of a block.
 inline constexpr int row_block = lanes == 16 ? 8 : 4;
-#endif
+#if defined(__ARM_NEON)
+inline constexpr int tile_vectors = 6;  // 32 registers, as AVX-512 has
+#else
 inline constexpr int tile_vectors = 3;
+#endif
+static_assert(lanes % row_block == 0);
 inline constexpr int tile_tokens = tile_vectors * lanes;
 
 constexpr std::int64_t tile_floats(std::int64_t head_dim) { return padded(head_dim, lanes) * tile_tokens; }

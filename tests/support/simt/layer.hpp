@@ -190,7 +190,7 @@ template <class Kernel> void launch(stream s, extent grid, extent block, std::si
   static_assert(std::is_trivially_copyable_v<Kernel>, "launch: a kernel holds pointers and sizes by value");
   static_assert(sizeof(Kernel) <= limits::parameter_bytes, "launch: a kernel's parameters have at most 4096 bytes; put tables into memory");
   require_launchable(grid, block, shared, max_threads_of<Kernel>(), name_of_kernel<Kernel>());
-  auto const check = [kernel] {
+  auto const check = [=] {
     if constexpr (requires { kernel.pointers([](auto*, std::int64_t) {}); })
       kernel.pointers([](auto* p, std::int64_t count) {
         simt::require_device(p, static_cast<std::size_t>(count) * sizeof(*p), name_of_kernel<Kernel>());

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--mutants] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa] [--mutants] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
@@ -14,6 +14,7 @@ runs with the thread sanitizer, and the device code is compiled with nvcc where 
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; to be copied to a machine that has a GPU but no packages
+  --isa          run unit, laws and golden, Release, with AVX2 and AVX-512 where this machine has them, and with NEON and SVE under qemu instead
   --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (5 minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
@@ -24,7 +25,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' gpu='' mutants=''
+only='' model='' training='' gpu='' mutants='' isa=''
 while (($#)); do
   case $1 in
     --only)
@@ -36,6 +37,7 @@ while (($#)); do
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
     --cuda) gpu=native; shift ;;
     --cuda-build) gpu=${2-}; [[ $gpu == sm_* ]] || refuse "--cuda-build needs an architecture: sm_80, sm_90, …"; shift 2 ;;
+    --isa) isa=1; shift ;;
     --mutants) mutants=1; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
@@ -62,6 +64,8 @@ install_missing() {
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
+  [[ -z $isa ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+  [[ -z $isa ]] || command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
   if command -v dpkg-query >/dev/null; then
     for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
@@ -83,7 +87,8 @@ install_missing() {
 
 # [only=GROUP] pass PRESET CTEST_ARGUMENT…: build, run, add to the sums
 pass() {
-  local preset=$1 log targets=(unit laws golden kvevict_examples) line
+  local preset=$1 log targets=(unit laws golden) line
+  [[ $preset != asan && $preset != release ]] || targets+=(kvevict_examples)
   [[ $preset != asan ]] || targets+=(simt)
   shift
   case $only in
@@ -178,6 +183,15 @@ elif [[ -n $mutants ]]; then
   passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
   rm -f -- "$log"
   lap mutants
+elif [[ -n $isa ]]; then
+  for preset in avx2 avx512 aarch64 sve; do
+    if [[ $preset == avx512 ]]; then needs=avx512vl; else needs=$preset; fi
+    if [[ $preset == avx* ]] && ! grep -qw -- "$needs" /proc/cpuinfo; then
+      echo "== $preset: this machine has none, not run"
+    else
+      pass "$preset" -L '^(unit|laws|golden)$' -LE '^once$'
+    fi
+  done
 elif [[ -z $model$training || -n $only ]]; then
   pass asan
   [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'  # what does not depend on the build type has run

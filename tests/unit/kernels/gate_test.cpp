@@ -288,17 +288,17 @@ TEST_CASE("probabilities go to the scores of the newest tokens, of active rows")
   std::int64_t const begin[] = {0, 5, 8, 12, 16};
   std::int32_t const rows_of[] = {0, 2, 2};
   std::vector<float> values(16, -1.0f);
-  float const p[] = {0.1f, 0.2f, 0.3f, 0.4f};
+  std::vector<float> const p{0.1f, 0.2f, 0.3f, 0.4f};
   kvevict::feature_rows in;
   in.row_begin = rows_of;
-  kvevict::kernels::put_rows(ctx, in, p, kvevict::score_rows{r.data(), 2, 2, begin, values.data(), nullptr, 0});
+  kvevict::kernels::put_rows(ctx, in, p.data(), kvevict::score_rows{r.data(), 2, 2, begin, values.data(), nullptr, 0});
   CHECK(values == std::vector<float>{-1, -1, -1, 0.1f, 0.3f, -1, 0.2f, 0.4f, -1, -1, -1, -1, -1, -1, -1, -1});
   std::int32_t const one_of[] = {7, 8, 9};  // scattered: the newest token is found by its position
   std::int32_t const positions[] = {9, 2, 0, 5, 3, 1, 9, 4, 0, 9, 2, 5, 9, 0, 1, 2};
   std::fill(values.begin(), values.end(), -1.0f);
   for (auto& x : r) x.fresh = 9;
   in.row_begin = one_of;
-  kvevict::kernels::put_rows(ctx, in, p, kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
+  kvevict::kernels::put_rows(ctx, in, p.data(), kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
   CHECK(values == std::vector<float>{0.1f, -1, -1, -1, -1, -1, 0.2f, -1, -1, 0.3f, -1, -1, -1, -1, -1, -1});
 }
 

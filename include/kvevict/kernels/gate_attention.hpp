@@ -23,7 +23,7 @@ inline namespace KVEVICT_ISA {
     unroll<tile_vectors>([&](auto v) { x[v] = load(tile + v * lanes); });
     unroll<row_block>([&](auto r) {
       vec const s = splat(scalars[r][d]);
-      unroll<tile_vectors>([&](auto v) { sum[r][v] += s * x[v]; });
+      unroll<tile_vectors>([&](auto v) { sum[r][v] = multiply_add(s, x[v], sum[r][v]); });
     });
   }
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sums[r][v] = sum[r][v]; }); });
@@ -67,7 +67,7 @@ inline void gate_attention(float const* queries, float const* memory, std::int64
       unroll<tile_vectors>([&](auto v) { total[v] = load(c + v * lanes) * shrink[v]; });
       unroll<row_block>([&](auto r) {
         vec const x = splat(rows[r][A + d]);
-        unroll<tile_vectors>([&](auto v) { total[v] += x * z[r][v]; });
+        unroll<tile_vectors>([&](auto v) { total[v] = multiply_add(x, z[r][v], total[v]); });
       });
       unroll<tile_vectors>([&](auto v) { store(c + v * lanes, total[v]); });
     }

@@ -148,7 +148,7 @@ class gate_pass {
         vec best = {};
         for (std::int32_t f = h * group_; f < (h + 1) * group_; ++f) {
           vec z = splat(bias[f]);
-          for (std::int64_t a = 0; a < A; ++a) z += splat(output_[f * A + a]) * load(values + a * tile_tokens + v * lanes);
+          for (std::int64_t a = 0; a < A; ++a) z = multiply_add(splat(output_[f * A + a]), load(values + a * tile_tokens + v * lanes), z);
           best = max_or_nan(1.0f / (1.0f + exp2(z * -1.442695040888963f)), best);
         }
         store(p + v * lanes, best);

@@ -10,8 +10,10 @@
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/core/isa.hpp>
 
-#if defined(__F16C__)
+#if defined(__F16C__) || defined(__FMA__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace kvevict {
@@ -62,6 +64,19 @@ inline vec float_of(ivec v) { return (vec)v; }
 /// The second operand wins when one is NaN.
 inline vec max(vec a, vec b) { return a > b ? a : b; }
 inline vec min(vec a, vec b) { return a < b ? a : b; }
+/// a·b + c with the one rounding of a fused instruction where there is one. For sums of two products: a compiler may fuse either product
+/// of x·y + z·w, and does not choose alike in two copies of one function.
+inline vec multiply_add(vec a, vec b, vec c) {
+#if defined(KVEVICT_WIDE_LANES)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
 /// NaN when either operand is.
 inline vec max_or_nan(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
 

@@ -38,7 +38,7 @@ inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* 
 /// Takes a block's (peak, sum) of one more tile into running ones.
 inline void merge(vec peak, vec sum, vec& all_peak, vec& all_sum) {
   vec const top = max(peak, all_peak);
-  all_sum = all_sum * exp2(all_peak - top) + sum * exp2(peak - top);
+  all_sum = multiply_add(all_sum, exp2(all_peak - top), sum * exp2(peak - top));
   all_peak = top;
 }
 

@@ -16,7 +16,7 @@ template <class T> float squared_norm(std::byte const* row, row_map const& m, st
   vec sum = {};
   for (std::int32_t d = 0; d < width; d += lanes) {
     vec const x = read_chunk<T>(row, m, d, width);
-    sum += x * x;
+    sum = multiply_add(x, x, sum);
   }
   return sum_of(sum);
 }

@@ -147,7 +147,7 @@ inline void multiply(float const* q, float const* tile, std::int64_t head_dim, v
       unroll<tile_vectors>([&](auto v) { k[v] = load(tile + v * lanes); });
       unroll<row_block>([&](auto r) {
         vec const x = splat(q[r * lanes + i]);
-        unroll<tile_vectors>([&](auto v) { sum[r][v] += x * k[v]; });
+        unroll<tile_vectors>([&](auto v) { sum[r][v] = multiply_add(x, k[v], sum[r][v]); });
       });
     }
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { z[r][v] = sum[r][v]; }); });

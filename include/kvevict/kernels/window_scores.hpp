@@ -124,7 +124,7 @@ template <class Entry> class window_pass {
       vec const share = splat(w.peak[t * w.rows + r]);
       float* const column = columns + r / w.window * tile_tokens;
       float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
-      for (int j = 0; j < tile_tokens; j += lanes) store(column + j, load(column + j) + load(weights + j) * share);
+      for (int j = 0; j < tile_tokens; j += lanes) store(column + j, multiply_add(load(weights + j), share, load(column + j)));
     }
   }
 

@@ -27,12 +27,13 @@ int main() {
   auto* const integers = reinterpret_cast<std::int32_t*>(memory);
   bench::layer const l(s, base, base + 0, integers, integers, base, integers, integers, reinterpret_cast<float*>(memory));
   kvevict::cuda::owned_stream own;
+  bench::outputs out;
   std::printf("[\n");
   char const* separator = "";
   for (bench::verb const& v : bench::verbs(s)) {
     bench::layer moved = l;
     moved.view.components[1].rows.base = base + (std::int64_t{1} << 40);  // K and V apart; nothing is read
-    auto const run = kvevict::cuda::device::try_out(own, [&](kvevict::cuda::device& ctx) { v.call(ctx, moved, s); });
+    auto const run = kvevict::cuda::device::try_out(own, [&](kvevict::cuda::device& ctx) { v.call(ctx, moved, s, out); });
     std::printf("%s{\"verb\": \"%s\", \"bytes\": %.0f, \"flops\": %.0f, \"scratch\": %zu, \"launches\": [", separator, v.name, v.bytes, v.flops, run.scratch_bytes);
     char const* comma = "";
     for (auto const& k : run.launches) {

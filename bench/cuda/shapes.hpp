@@ -53,11 +53,17 @@ inline kvevict::layer_view<> stack_of(layer const& l, std::int32_t layers, std::
   return v;
 }
 
+/// Where verbs put what they find; it goes before its stream does.
+struct outputs {
+  cuda::keep_set keep;
+  cuda::compacted<std::int32_t> done;
+};
+
 /// One verb: its name as in bench/time, the least bytes that it must read and write, its flops (of tensor cores), and the call.
 struct verb {
   char const* name;
   double bytes, flops;
-  void (*call)(cuda::device&, layer const&, shape const&);
+  void (*call)(cuda::device&, layer const&, shape const&, outputs&);
 };
 
 template <class F> void with_rows(cuda::device& ctx, layer const& l, shape const& s, F f) {
@@ -71,60 +77,51 @@ inline std::vector<verb> verbs(shape const& s) {
   double const keys = double(s.heads) * s.tokens * s.head_dim * 2, scores = double(s.heads) * s.tokens * 4, queries = double(s.q_heads) * s.window * s.head_dim * 2;
   double const pairs = double(s.q_heads) * s.window * s.tokens, causal = double(s.q_heads) * s.tokens * s.tokens / 2, kept = double(s.heads) * s.budget;
   return {
-      {"window_scores/lse", keys + queries + scores, 2 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"window_scores/lse", keys + queries + scores, 2 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) {
            auto q = l.window_queries;
            q.lse = l.all_queries.lse, q.lse_token_stride = z.q_heads, q.lse_head_stride = 1;
            kernels::window_scores(ctx, l.view, q, kvevict::window_options{z.window}, rows);
          });
        }},
-      {"window_scores", keys + queries + scores, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"window_scores", keys + queries + scores, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) { kernels::window_scores(ctx, l.view, l.window_queries, kvevict::window_options{z.window}, rows); });
        }},
-      {"column_sums/lse", keys + keys * s.q_heads / s.heads + scores, 2 * causal * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"column_sums/lse", keys + keys * s.q_heads / s.heads + scores, 2 * causal * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) { kernels::column_sums(ctx, l.view, l.all_queries, kvevict::group_reduce::mean, rows); });
        }},
-      {"squared_norms", keys + scores, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"squared_norms", keys + scores, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) { kernels::squared_norms(ctx, l.view, *l.view.find(kvevict::role::v), rows); });
        }},
-      {"pool", 2 * scores, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"pool", 2 * scores, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) { kernels::pool(ctx, kvevict::pool_options{7}, rows); });
        }},
-      {"select_best", scores + kept * 4, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
-         with_rows(ctx, l, z, [&](auto& rows) { static cuda::keep_set keep; kernels::select_best(ctx, rows, keep); });
+      {"select_best", scores + kept * 4, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         with_rows(ctx, l, z, [&](auto& rows) { kernels::select_best(ctx, rows, out.keep); });
        }},
-      {"ada", scores, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
+      {"ada", scores, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) { kvevict::heads::adaptive{}(ctx, rows); });
        }},
-      {"plan/ada_snapkv", keys + queries + scores + kept * 4, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         kvevict::plan(ctx, kvevict::presets::ada_snapkv({.window = 32}), kvevict::prompt(l.view, l.window_queries), {.tokens_per_head = z.budget}, keep);
+      {"plan/ada_snapkv", keys + queries + scores + kept * 4, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         kvevict::plan(ctx, kvevict::presets::ada_snapkv({.window = 32}), kvevict::prompt(l.view, l.window_queries), {.tokens_per_head = z.budget}, out.keep);
        }},
-      {"plan/h2o", keys + keys * s.q_heads / s.heads + scores + kept * 4, 2 * causal * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         kvevict::plan(ctx, kvevict::presets::h2o(), kvevict::prompt(l.view, l.all_queries).with_lse(l.all_queries.lse, z.q_heads, 1), {.tokens_per_head = z.budget}, keep);
+      {"plan/h2o", keys + keys * s.q_heads / s.heads + scores + kept * 4, 2 * causal * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         kvevict::plan(ctx, kvevict::presets::h2o(), kvevict::prompt(l.view, l.all_queries).with_lse(l.all_queries.lse, z.q_heads, 1), {.tokens_per_head = z.budget}, out.keep);
        }},
-      {"plan/ahakv", 2 * keys + queries + scores + kept * 4, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         kvevict::plan(ctx, kvevict::presets::ahakv({.recent = 32}), kvevict::prompt(l.view, l.window_queries), {.tokens_per_head = z.budget}, keep);
+      {"plan/ahakv", 2 * keys + queries + scores + kept * 4, 4 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         kvevict::plan(ctx, kvevict::presets::ahakv({.recent = 32}), kvevict::prompt(l.view, l.window_queries), {.tokens_per_head = z.budget}, out.keep);
        }},
-      {"compact", 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         static cuda::compacted<std::int32_t> done;
-         if (ctx.is_dry()) keep.resize(ctx, 1, z.heads, z.tokens);
-         compact(ctx, l.view, keep, kvevict::compaction::stable, done);
+      {"compact", 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         if (ctx.is_dry()) out.keep.resize(ctx, 1, z.heads, z.tokens);
+         compact(ctx, l.view, out.keep, kvevict::compaction::stable, out.done);
        }},
-      {"compact/fill_holes", 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         static cuda::compacted<std::int32_t> done;
-         if (ctx.is_dry()) keep.resize(ctx, 1, z.heads, z.tokens);
-         compact(ctx, l.view, keep, kvevict::compaction::fill_holes, done);
+      {"compact/fill_holes", 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         if (ctx.is_dry()) out.keep.resize(ctx, 1, z.heads, z.tokens);
+         compact(ctx, l.view, out.keep, kvevict::compaction::fill_holes, out.done);
        }},
-      {"compact/layers:32", 32 * 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z) {
-         static cuda::keep_set keep;
-         static cuda::compacted<std::int32_t> done;
-         if (ctx.is_dry()) keep.resize(ctx, 32, z.heads, z.tokens);
-         compact(ctx, stack_of(l, 32, l.view.lengths.data), keep, kvevict::compaction::stable, done);
+      {"compact/layers:32", 32 * 4 * kept * s.head_dim * 2, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs& out) {
+         if (ctx.is_dry()) out.keep.resize(ctx, 32, z.heads, z.tokens);
+         compact(ctx, stack_of(l, 32, l.view.lengths.data), out.keep, kvevict::compaction::stable, out.done);
        }},
   };
 }

@@ -197,10 +197,11 @@ void run() {
     z.tokens = tokens, z.budget = tokens / 5;
     layer const sets[] = {make_layer(m, z, 1), make_layer(m, z, 100), make_layer(m, z, 200)};
     cuda::device ctx(s);
+    outputs out;
     check(ctx, sets[0], z);
     for (verb const& v : verbs(z)) {
       if (std::string(v.name).rfind("compact", 0) == 0) continue;  // moves in place: its own loop below
-      double const us = median_us(s, [&](int i) { v.call(ctx, sets[i % 3], z); });
+      double const us = median_us(s, [&](int i) { v.call(ctx, sets[i % 3], z, out); });
       ctx.wait();
       double const by_bytes = v.bytes / copy, by_flops = v.flops / flops;
       std::printf("| %s/cuda | %d | %.1f | %.1f | %.1f | %.2f |\n", v.name, tokens, us, by_bytes, by_flops, std::max(by_bytes, by_flops) / us);

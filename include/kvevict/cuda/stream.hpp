@@ -12,10 +12,11 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// Raises cuda_error unless the runtime said yes.
+/// Raises cuda_error unless the runtime said yes; the runtime then forgets it, so that the engine's own next check does not find it.
 inline void require(cudaError_t status, char const* call, char const* remedy) {
-  if (status != cudaSuccess)
-    raise(std::string(call) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + "); " + remedy);
+  if (status == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());
+  raise(std::string(call) + ": " + cudaGetErrorName(status) + " (" + cudaGetErrorString(status) + "); " + remedy);
 }
 
 /// A stream that somebody else owns: what is put into it runs in order, after the call has returned.
@@ -55,8 +56,9 @@ inline void* allocate(stream s, std::size_t bytes) {
   require(cudaMallocAsync(&p, bytes, s.handle()), "allocate device memory", "free some, or hand in a smaller batch");
   return p;
 }
-inline void release(stream s, void* p) {
-  require(cudaFreeAsync(p, s.handle()), "release device memory", "give back what allocate returned, once");
+/// Never raises, as destructors call it: after a kernel's error, which synchronize raises, or at the program's end there is nothing to give back.
+inline void release(stream s, void* p) noexcept {
+  if (cudaFreeAsync(p, s.handle()) != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
 /// The host's memory must stay, and be left alone, until the stream is synchronized.

@@ -148,7 +148,7 @@ compile_cuda() {
 
 # The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
 run_on_gpu() {
-  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source sources=() objects=() tool program=build/cuda/simt
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source sources=() objects=() tool log program=build/cuda/simt
   [[ -x $nvcc ]] || refuse "there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
   [[ $gpu != native ]] || nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
   for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
@@ -162,16 +162,20 @@ run_on_gpu() {
     echo "built, not run: $program for $gpu"
     exit
   fi
+  log=$(mktemp)
   for tool in '' memcheck racecheck initcheck; do
     [[ -z $tool ]] || command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is absent: no $tool"; continue; }
     echo "== ${tool:-tests} on $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
-    if ${tool:+compute-sanitizer --tool "$tool" --error-exitcode 9} "$program"; then
+    local code=9
+    [[ $tool != initcheck ]] || code=0  # it also reports copies of whole arrays, whose ends nothing has written; a kernel's reads are what counts
+    if ${tool:+compute-sanitizer --tool "$tool" --error-exitcode "$code"} "$program" 2>&1 | tee "$log" && ! grep -q 'Uninitialized __global__' "$log"; then
       passed=$((passed + $("$program" --list-test-names-only | wc -l)))
     else
       failed=$((failed + 1))
     fi
     lap "GPU ${tool:-run}"
   done
+  rm -f -- "$log"
 }
 
 install_missing

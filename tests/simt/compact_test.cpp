@@ -114,6 +114,39 @@ TEST_CASE("long rows move batch by batch") {
     }
 }
 
+TEST_CASE("the next compaction reads its lengths from the last one's result, into which it writes") {
+  reference::generator random(18);
+  for (std::uint64_t schedule = 0; schedule < 8; ++schedule) {
+    scheduled const in_turn(schedule);
+    layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {90, 33}, .heads = 2, .head_dim = 8, .page_size = 4});
+    device_cache<std::int32_t> there(cache);
+    cuda::device ctx(default_stream());
+    cuda::keep_set keep;
+    cuda::compacted<std::int32_t> done;
+    kvevict::host host;
+    auto view = there.view;
+    for (int step = 0; step < 3; ++step) {
+      auto const planned = support::random_keep(random, cache.view, true);
+      keep.assign(ctx, planned);
+      compact(ctx, view, keep, compaction::stable, done);
+      view.lengths = {done.lengths_on_device(), 2, 1};
+      done.wait(ctx);
+      auto const want = compact(host, cache.view, planned);
+      auto const lengths = vector_of(want.lengths());
+      CAPTURE(schedule, step);
+      CHECK(vector_of(done.lengths()) == lengths);
+      CHECK(vector_of(done.freed_pages()) == vector_of(want.freed_pages()));
+      CHECK(kept_bytes(cache, there.snapshot(), lengths) == kept_bytes(cache, cache.snapshot(), lengths));
+      cache.lengths() = lengths;
+    }
+    layouts::cache<std::int32_t> larger(layouts::layout::head_pages, {.lengths = {400, 400}, .heads = 2, .head_dim = 8, .page_size = 4});
+    device_cache<std::int32_t> elsewhere(larger);
+    keep.assign(ctx, support::random_keep(random, larger.view, true));
+    elsewhere.view.lengths.data = done.lengths_on_device();
+    CHECK(support::refusal([&] { compact(ctx, elsewhere.view, keep, compaction::stable, done); }).find("hand in another one") != std::string::npos);
+  }
+}
+
 TEST_CASE("read-only prefixes stay, rows common to all heads move once") {
   reference::generator random(13);
   layouts::cache<std::int32_t> cache(layouts::layout::hnd, {.lengths = {23, 40}, .heads = 3, .head_dim = 8, .page_size = 4});

@@ -92,8 +92,17 @@ class arena {
     blocks_.push_back({std::unique_ptr<std::byte[], give_back>(static_cast<std::byte*>(from_.allocate(from_.self, bytes)), {from_}), bytes});
     used_ = 0;
   }
-  void settle() {  // several blocks were needed: next time one is enough
-    if (blocks_.size() > 1) reserve(high_water_);
+  void settle() noexcept {  // several blocks were needed: next time one is enough
+    if (blocks_.size() <= 1) return;
+#if KVEVICT_EXCEPTIONS
+    try {
+      reserve(high_water_);
+    } catch (...) {  // a frame's end is no place to fail: the next call takes what it needs
+      block_ = used_ = 0;
+    }
+#else
+    reserve(high_water_);
+#endif
   }
 
   memory_source from_;

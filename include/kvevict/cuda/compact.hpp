@@ -3,7 +3,6 @@
 // device, and on the host when the ticket has been waited for.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include <kvevict/cuda/expect_keep.hpp>
@@ -17,15 +16,8 @@ namespace cuda {
 /// What a compaction on a device did, or will have done once the stream gets there. Reusable: `compact(…, out)` keeps the memory.
 template <class Entry> class compacted {
  public:
-  compacted() = default;
-  compacted(compacted const&) = delete;
-  compacted& operator=(compacted const&) = delete;
-  ~compacted() {
-    if (memory_ != nullptr) release(*stream_, memory_);
-  }
-
-  /// Physical lengths afterwards (B·H), in device memory: what the next view may point to. Valid in stream order, without waiting; unchanged
-  /// lengths where a kernel has refused.
+  /// Physical lengths afterwards (B·H), in device memory: what the next view may point to, also the view of the next compaction into this
+  /// object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
   std::int32_t const* lengths_on_device() const { return lengths_; }
 
   /// Waits for the stream; raises contract_violation if a kernel has refused its input: nothing was moved then, and no page is free.
@@ -33,7 +25,7 @@ template <class Entry> class compacted {
     auto const words = static_cast<std::size_t>(words_);
     std::vector<std::int32_t> all(words + 1);
     freed_.assign(static_cast<std::size_t>(table_rows_ * pages_), Entry{});
-    if (words_ != 0) copy_to_host(ctx.queue(), all.data(), memory_, words * 4);
+    if (words_ != 0) copy_to_host(ctx.queue(), all.data(), lengths_, words * 4);
     if (!freed_.empty()) copy_to_host(ctx.queue(), freed_.data(), pages_freed_, freed_.size() * sizeof(Entry));
     ready_ = false;
     ctx.wait();
@@ -72,9 +64,7 @@ template <class Entry> class compacted {
   void prepare(device& ctx, layer_view<Entry> const& v);
   void note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode);
 
-  std::optional<stream> stream_;
-  void* memory_ = nullptr;
-  std::int64_t capacity_ = 0;
+  buffer memory_;
   std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *freed_counts_ = nullptr, *scattered_ = nullptr;  // device
   Entry* pages_freed_ = nullptr;                                                                        // (table rows, pages) device
   std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, heads_ = 1, words_ = 0, first_bytes_ = 0, other_bytes_ = 0, bytes_moved_ = 0;
@@ -109,6 +99,7 @@ template <class Entry> struct note_kernel {
     }
     std::int64_t const P = v.pages.page_size, used = (counts[r] + P - 1) / P;
     std::int64_t const before = v.pages.is_identity() ? used : validation::pages_in_use(v, b, h);
+    t.sync_block();  // the view's lengths may be those that are written
     if (t.warp() == 0) {
       by_warp const first{t};
       kept_row const row(tokens + r * stride, counts[r], mode, first);
@@ -126,15 +117,13 @@ template <class Entry> struct note_kernel {
 template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<Entry> const& v) {
   rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns, heads_ = std::max(1, v.heads());
   words_ = rows_ == 0 ? 0 : 2 * rows_ + table_rows_ + 1;
-  std::int64_t const entries = (words_ * 4 + 15) / 16 * 16, bytes = entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry));
-  if (!ctx.is_dry() && bytes > capacity_) {
-    if (memory_ != nullptr) release(*stream_, memory_);
-    stream_.emplace(ctx.queue());
-    memory_ = allocate(ctx.queue(), static_cast<std::size_t>(bytes));
-    capacity_ = bytes;
-  }
-  lengths_ = static_cast<std::int32_t*>(memory_), moves_ = lengths_ + rows_, freed_counts_ = moves_ + rows_, scattered_ = freed_counts_ + table_rows_;
-  pages_freed_ = reinterpret_cast<Entry*>(static_cast<std::byte*>(memory_) + entries);
+  std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;
+  auto const bytes = static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
+  KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data), "compact: the view's lengths are those of the result that is handed in, which "
+                  "has to grow; hand in another one");
+  if (!ctx.is_dry()) memory_.grow(ctx.queue(), bytes);
+  lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, freed_counts_ = moves_ + rows_, scattered_ = freed_counts_ + table_rows_;
+  pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
   before_ = v.order, ready_ = false;
   first_bytes_ = other_bytes_ = 0;
   for (component const& c : v)
@@ -163,7 +152,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 /// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at once, on the host
 ///          after out.wait(ctx).
 /// Cost     O(pages) checks, one launch per component, 2 · moved bytes. No allocation after the first call of a size; nothing is waited for.
-///          The view's own lengths must stay as they are until the stream has passed.
+///          The view's own lengths must stay as they are until the stream has passed; they may be out.lengths_on_device().
 /// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has moved then.
 template <class Entry>
 void compact(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, compaction mode, cuda::compacted<Entry>& out) {

@@ -31,7 +31,7 @@ template <class T> KVEVICT_HOST_DEVICE constexpr std::size_t shared_bytes(std::s
 namespace limits {
 inline constexpr std::uint32_t block_threads = 1024, block_xy = 1024, block_z = 64;
 inline constexpr std::uint32_t grid_x = 0x7fffffffu, grid_yz = 65535;
-inline constexpr std::size_t static_shared = 48 << 10;    // without asking for more; launch asks
+inline constexpr std::size_t static_shared = 48 << 10;    // a kernel's own arrays
 inline constexpr std::size_t dynamic_shared = 227 << 10;  // H100; an A100 has 163 KiB, a GeForce 99 KiB: the runtime refuses there
 inline constexpr std::size_t parameter_bytes = 4096;
 }  // namespace limits

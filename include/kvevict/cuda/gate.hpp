@@ -51,6 +51,8 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
   KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
   KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
                   "; give the distance from one token's hidden state to the next");
+  KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim, " numbers do not fit a block's shared memory; use more, "
+                  "narrower gate heads of at most ", wide_gate_attention_kernel::most_width);
   frame scratch(ctx.scratch());
   std::int64_t const A = w.width(), rows = std::int64_t{sequences} * in.most_rows;
   gate_call c{ctx.watch(), w, in, sees, sequences, heads, scratch.take<float>(rows * A), in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A), p};

@@ -106,8 +106,9 @@ struct wide_gate_attention_kernel {
   static constexpr int max_threads = 64, each = gate_softmax::each;
   gate_call c;
 
-  /// As many as fit the shared memory of every device.
-  static constexpr std::uint32_t threads(std::int32_t dg) { return static_cast<std::uint32_t>(std::min(max_threads, 96 * 1024 / 8 / dg)); }
+  /// As many as fit the shared memory of every device: a query and sums each, in float.
+  static constexpr std::int32_t most_width = 96 * 1024 / 8;
+  static constexpr std::uint32_t threads(std::int32_t dg) { return static_cast<std::uint32_t>(std::min(max_threads, most_width / dg)); }
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <utility>
 #include <vector>
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/cuda/buffer.hpp>
 #include <kvevict/cuda/device.hpp>
 #include <kvevict/policy.hpp>
 
@@ -20,13 +20,8 @@ namespace cuda {
 class keep_set {
  public:
   keep_set() = default;
-  keep_set(keep_set const&) = delete;
-  keep_set& operator=(keep_set const&) = delete;
   keep_set(keep_set&& other) noexcept { swap(other); }
   keep_set& operator=(keep_set&& other) noexcept { return swap(other), *this; }
-  ~keep_set() {
-    if (memory_ != nullptr) release(*stream_, memory_);
-  }
 
   std::int32_t sequences = 0, heads = 0;
   std::int64_t stride = 0;
@@ -38,15 +33,10 @@ class keep_set {
 
   /// Makes room for rows of up to `most` tokens.
   void resize(device const& ctx, std::int32_t b, std::int32_t h, std::int64_t most) {
-    sequences = b, heads = h, stride = (most + 3) / 4 * 4;
-    std::int64_t const words = rows() * (stride + 2);
-    if (!ctx.is_dry() && words > capacity_) {
-      if (memory_ != nullptr) release(*stream_, memory_);
-      stream_.emplace(ctx.queue());
-      memory_ = allocate(ctx.queue(), static_cast<std::size_t>(words) * 4);
-      capacity_ = words;
-    }
-    tokens = static_cast<std::int32_t*>(memory_);
+    std::int64_t const wide = (most + 3) / 4 * 4;
+    if (!ctx.is_dry()) memory_.grow(ctx.queue(), static_cast<std::size_t>(std::int64_t{b} * h * (wide + 2)) * 4);
+    sequences = b, heads = h, stride = wide;
+    tokens = reinterpret_cast<std::int32_t*>(memory_.data());
     counts = tokens + rows() * stride;
     lengths = counts + rows();
   }
@@ -56,7 +46,7 @@ class keep_set {
     kvevict::keep_set out;
     auto const n = static_cast<std::size_t>(rows()), wide = static_cast<std::size_t>(stride);
     std::vector<std::int32_t> all(n * (wide + 2));
-    if (n != 0) copy_to_host(ctx.queue(), all.data(), memory_, all.size() * 4);
+    if (n != 0) copy_to_host(ctx.queue(), all.data(), tokens, all.size() * 4);
     ctx.wait();
     out.sequences = sequences, out.heads = heads;
     out.row_begin.assign(1, 0);
@@ -82,7 +72,7 @@ class keep_set {
       all[n * wide + r] = static_cast<std::int32_t>(row.size);
       all[n * (wide + 1) + r] = keep.lengths[r];
     }
-    if (n != 0) copy_to_device(ctx.queue(), memory_, all.data(), all.size() * 4);
+    if (n != 0) copy_to_device(ctx.queue(), tokens, all.data(), all.size() * 4);
     ctx.wait();
   }
 
@@ -90,12 +80,10 @@ class keep_set {
   void swap(keep_set& other) noexcept {
     std::swap(sequences, other.sequences), std::swap(heads, other.heads), std::swap(stride, other.stride);
     std::swap(tokens, other.tokens), std::swap(counts, other.counts), std::swap(lengths, other.lengths);
-    std::swap(memory_, other.memory_), std::swap(capacity_, other.capacity_), std::swap(stream_, other.stream_);
+    std::swap(memory_, other.memory_);
   }
 
-  void* memory_ = nullptr;
-  std::int64_t capacity_ = 0;
-  std::optional<stream> stream_;
+  buffer memory_;
 };
 
 }  // namespace cuda

@@ -50,29 +50,35 @@ inline void synchronize(stream s) {
   require(cudaStreamSynchronize(s.handle()), "synchronize", "a kernel before it failed; run compute-sanitizer to see which");
 }
 
-/// Device memory, not initialised, aligned to 256 bytes; allocated and given back in the order of the stream.
+/// Device memory, not initialised, aligned to 256 bytes; allocated and given back in the order of the stream. None for no bytes.
+/// Errors   cuda_error, also while the stream is captured: that memory would be the graph's own, and gone with it.
 inline void* allocate(stream s, std::size_t bytes) {
   void* p = nullptr;
+  if (bytes == 0) return p;
+  cudaStreamCaptureStatus capture;
+  require(cudaStreamIsCapturing(s.handle(), &capture), "allocate device memory", "is the stream one of this device?");
+  if (capture != cudaStreamCaptureStatusNone)
+    raise("allocate device memory: the stream is being captured and " + std::to_string(bytes) + " bytes are missing; make the calls once before the capture");
   require(cudaMallocAsync(&p, bytes, s.handle()), "allocate device memory", "free some, or hand in a smaller batch");
   return p;
 }
 /// Never raises, as destructors call it: after a kernel's error, which synchronize raises, or at the program's end there is nothing to give back.
 inline void release(stream s, void* p) noexcept {
-  if (cudaFreeAsync(p, s.handle()) != cudaSuccess) static_cast<void>(cudaGetLastError());
+  if (p != nullptr && cudaFreeAsync(p, s.handle()) != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
 /// The host's memory must stay, and be left alone, until the stream is synchronized.
 inline void copy_to_device(stream s, void* device, void const* host, std::size_t bytes) {
-  require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s.handle()), "copy to the device", "check both pointers and the size");
+  if (bytes != 0) require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s.handle()), "copy to the device", "check both pointers and the size");
 }
 inline void copy_to_host(stream s, void* host, void const* device, std::size_t bytes) {
-  require(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s.handle()), "copy to the host", "check both pointers and the size");
+  if (bytes != 0) require(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s.handle()), "copy to the host", "check both pointers and the size");
 }
 inline void copy_on_device(stream s, void* to, void const* from, std::size_t bytes) {
-  require(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s.handle()), "copy on the device", "check both pointers and the size");
+  if (bytes != 0) require(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s.handle()), "copy on the device", "check both pointers and the size");
 }
 inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t bytes) {
-  require(cudaMemsetAsync(device, value, bytes, s.handle()), "fill device memory", "check the pointer and the size");
+  if (bytes != 0) require(cudaMemsetAsync(device, value, bytes, s.handle()), "fill device memory", "check the pointer and the size");
 }
 
 }  // namespace cuda

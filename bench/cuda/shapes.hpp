@@ -77,6 +77,7 @@ inline std::vector<verb> verbs(shape const& s) {
   double const keys = double(s.heads) * s.tokens * s.head_dim * 2, scores = double(s.heads) * s.tokens * 4, queries = double(s.q_heads) * s.window * s.head_dim * 2;
   double const pairs = double(s.q_heads) * s.window * s.tokens, causal = double(s.q_heads) * s.tokens * s.tokens / 2, kept = double(s.heads) * s.budget;
   return {
+      {"rows", 0, 0, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) { with_rows(ctx, l, z, [](auto&) {}); }},  // what all but plans pay besides
       {"window_scores/lse", keys + queries + scores, 2 * pairs * s.head_dim, [](cuda::device& ctx, layer const& l, shape const& z, outputs&) {
          with_rows(ctx, l, z, [&](auto& rows) {
            auto q = l.window_queries;

@@ -2,6 +2,7 @@
 // Moves the kept tokens of every row to its front, in every component.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include <kvevict/cuda/keep_set.hpp>
@@ -15,67 +16,73 @@ namespace cuda {
 /// Bytes of a row move independently of its other bytes, so a row of the cache may be cut into slices, each with blocks of its own.
 struct moving {
   static constexpr std::int32_t threads = 256, deep = 4;  // each thread has `deep` units under way
-  /// Units of a slice: short ones give a stable move of few rows more blocks, long ones have fewer destinations to look for.
-  static constexpr std::int32_t most_units(compaction mode, std::int32_t unit_bytes) { return mode == compaction::stable ? std::max(1, 64 / unit_bytes) : 64; }
+  static constexpr std::int32_t slice_bytes = 64;         // a slice has at least as many, where the row has
+  static constexpr std::int64_t blocks = 1024;            // enough for every device; a launch has no more than it needs for so many
 };
 
-/// `Unit` is what one thread moves at once: 16 bytes where addresses allow, down to one.
+/// `Unit` is what one thread moves at once: 16 bytes where addresses allow, down to one. Components whose rows are equally long move together.
 ///
 ///   stable      a block goes over a slice of the row in batches: all read, barrier, all write, barrier; a batch's destinations lie before the
 ///               sources of the next, and a block's order is all it needs
-///   fill_holes  sources and destinations are disjoint: every batch has a block of its own
+///   fill_holes  sources and destinations are disjoint: a row's batches are shared out to several blocks
 template <class Unit, class Entry> struct move_rows_kernel {
   static constexpr int max_threads = moving::threads;
   watched watch;
   layer_view<Entry> v;
-  component c;
+  std::array<std::uint8_t, layer_view<Entry>::max_components> which;  // components
   std::int32_t const *tokens, *counts, *moves;
   std::int64_t stride;
   compaction mode;
-  std::uint32_t batches, slices;      // of a row: of its moves (1 when stable), of its bytes
-  std::int32_t units, units_a_slice;  // of a row
+  std::uint32_t rows, abreast = 1, slices = 1;  // blocks of a row: for its moves (1 when stable), for its bytes
+  std::int32_t units = 1, units_a_slice = 1;    // of a row
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
-    std::uint32_t const at = t.block().x;
-    std::int64_t const r = at / (batches * slices);
-    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+    std::uint32_t const at = t.block().x, part_of = at / abreast, row_of = part_of / slices, r = row_of % rows, heads = static_cast<std::uint32_t>(v.heads());
+    component const& c = v.begin()[which[row_of / rows]];
+    auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (h != 0 && v.shared_by_heads(c)) return;
     KVEVICT_SHARED(t, std::int32_t, holes, moving::threads * moving::deep);
     kept_row const row(tokens + r * stride, counts[r], moves[r], mode);
-    token_rows<Entry> const rows = v.rows_of(c, b, h);
-    std::int32_t const first = static_cast<std::int32_t>(at / batches % slices) * units_a_slice;
-    std::int32_t const wide = std::min(units_a_slice, units - first), batch = moving::threads * moving::deep / wide;  // moves
-    std::int32_t const from = static_cast<std::int32_t>(at % batches) * batch;
-    std::int32_t const end = mode == compaction::stable ? row.moves() : std::min(row.moves(), from + batch);
-    for (std::int32_t i = from; i < end; i += batch) step(t, row, rows, i, std::min(batch, end - i), first, wide, holes);
+    row_part const part{v.rows_of(c, b, h), c.rows, static_cast<std::int32_t>(part_of % slices) * units_a_slice};
+    std::int32_t const wide = std::min(units_a_slice, units - part.first), batch = moving::threads * moving::deep / wide;  // moves
+    for (std::int64_t i = std::int64_t{at - part_of * abreast} * batch; i < row.moves(); i += std::int64_t{abreast} * batch) {
+      auto const from = static_cast<std::int32_t>(i);
+      step(t, row, part, from, std::min(batch, row.moves() - from), wide, holes);
+    }
   }
 
  private:
-  /// Units [first, first + wide) of `count` moves from move i on.
-  KVEVICT_DEVICE void step(thread& t, kept_row const& row, token_rows<Entry> const& rows, std::int32_t i, std::int32_t count, std::int32_t first, std::int32_t wide,
-                           std::int32_t* holes) const {
+  struct row_part {
+    token_rows<Entry> rows;
+    row_map const& map;
+    std::int32_t first;  // unit
+  };
+
+  /// `wide` units of `count` moves from move i on.
+  KVEVICT_DEVICE void step(thread& t, kept_row const& row, row_part const& part, std::int32_t i, std::int32_t count, std::int32_t wide, std::int32_t* holes) const {
     constexpr auto size = static_cast<std::int32_t>(sizeof(Unit));
     auto const rank = static_cast<std::int32_t>(t.rank());
     Unit held[moving::deep];
     std::int32_t move[moving::deep];  // beyond the last one that again, which is read, not written: so that no read waits for another's branch
     std::int64_t offset[moving::deep];
+    std::byte* to[moving::deep];
     KVEVICT_UNROLL
     for (std::int32_t k = 0; k < moving::deep; ++k) {
       std::int32_t const x = rank + k * moving::threads, m = x / wide;
-      move[k] = std::min(m, count - 1), offset[k] = c.rows.unit_offset(first + x - m * wide, size);
+      move[k] = std::min(m, count - 1), offset[k] = part.map.unit_offset(part.first + x - m * wide, size);
     }
     KVEVICT_UNROLL
-    for (std::int32_t k = 0; k < moving::deep; ++k) held[k] = *reinterpret_cast<Unit const*>(rows(row.source(i + move[k])) + offset[k]);
+    for (std::int32_t k = 0; k < moving::deep; ++k) held[k] = *reinterpret_cast<Unit const*>(part.rows(row.source(i + move[k])) + offset[k]);
     if (mode == compaction::fill_holes)  // while the units arrive
       for (std::int32_t m = rank; m < count; m += moving::threads) holes[m] = row.destination(i + m);
     t.sync_block();
     KVEVICT_UNROLL
-    for (std::int32_t k = 0; k < moving::deep; ++k) {
-      std::byte* const to = rows(mode == compaction::stable ? row.destination(i + move[k]) : holes[move[k]]) + offset[k];
-      if (rank + k * moving::threads < count * wide) *reinterpret_cast<Unit*>(to) = held[k];
-    }
-    if (mode == compaction::stable) t.sync_block();
+    for (std::int32_t k = 0; k < moving::deep; ++k) to[k] = part.rows(mode == compaction::stable ? row.destination(i + move[k]) : holes[move[k]]) + offset[k];
+    KVEVICT_UNROLL
+    for (std::int32_t k = 0; k < moving::deep; ++k)
+      if (rank + k * moving::threads < count * wide) *reinterpret_cast<Unit*>(to[k]) = held[k];
+    t.sync_block();  // before the next step's units are written, and its holes
   }
 };
 
@@ -89,26 +96,41 @@ template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, compo
 }
 
 template <class Unit, class Entry>
-void move_component(device& ctx, layer_view<Entry> const& v, component const& c, keep_set const& keep, std::int32_t const* moves, compaction mode) {
+void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<Unit, Entry> k, std::int64_t components, std::int64_t row_bytes) {
   constexpr auto size = static_cast<std::int32_t>(sizeof(Unit));
-  std::int32_t const units = static_cast<std::int32_t>(c.rows.row_bytes()) / size;
-  std::uint32_t const slices = blocks_for(units, moving::most_units(mode, size));
-  auto const wide = static_cast<std::int32_t>(blocks_for(units, slices));
-  std::uint32_t const batches = mode == compaction::stable ? 1 : blocks_for(keep.stride, moving::threads * moving::deep / wide);
-  ctx.launch({static_cast<std::uint32_t>(v.rows()) * slices * batches}, {moving::threads}, 0,
-             move_rows_kernel<Unit, Entry>{ctx.watch(), v, c, keep.tokens, keep.counts, moves, keep.stride, mode, batches, slices, units, wide});
+  std::int64_t const rows = v.rows() * components, wanted = std::max<std::int64_t>(1, moving::blocks / std::max<std::int64_t>(1, rows));
+  std::int64_t const narrow = std::max<std::int64_t>(1, row_bytes / moving::slice_bytes), widest = moving::threads * moving::deep;
+  k.units = static_cast<std::int32_t>(row_bytes / size);
+  k.slices = static_cast<std::uint32_t>(std::max<std::int64_t>(k.mode == compaction::stable ? std::min(wanted, narrow) : 1, blocks_for(k.units, widest)));
+  k.units_a_slice = static_cast<std::int32_t>(blocks_for(k.units, k.slices));
+  k.abreast = k.mode == compaction::stable ? 1 : std::min(blocks_for(k.stride, widest / k.units_a_slice), static_cast<std::uint32_t>(wanted));
+  ctx.launch({static_cast<std::uint32_t>(rows) * k.slices * k.abreast}, {moving::threads}, 0, k);
 }
 
-/// One launch per component that owns its bytes; reads and writes moves × row bytes. `moves` (B·H): how many each row has.
+/// Reads and writes moves × row bytes of every component that owns its bytes, in one launch for all whose rows are equally long and aligned.
+/// `moves` (B·H): how many each row has.
 template <class Entry> void move_rows(device& ctx, layer_view<Entry> const& v, keep_set const& keep, std::int32_t const* moves, compaction mode) {
-  for (component const& c : v) {
-    if (c.alias_of >= 0) continue;
+  std::uint32_t left = 0;  // a bit per component
+  for (std::int32_t i = 0; i < v.component_count; ++i) left |= v.begin()[i].alias_of < 0 ? 1u << i : 0u;
+  for (std::int32_t first = 0; left != 0; ++first) {
+    if ((left >> first & 1) == 0) continue;
+    component const& c = v.begin()[first];
+    auto const move = [&](auto unit) {
+      move_rows_kernel<decltype(unit), Entry> k{ctx.watch(), v, {}, keep.tokens, keep.counts, moves, keep.stride, mode, static_cast<std::uint32_t>(v.rows())};
+      std::size_t count = 0;
+      for (std::int32_t i = first; i < v.component_count; ++i) {
+        component const& other = v.begin()[i];
+        if ((left >> i & 1) == 0 || unit_bytes(v, other) != unit_bytes(v, c) || other.rows.row_bytes() != c.rows.row_bytes()) continue;
+        k.which[count++] = static_cast<std::uint8_t>(i), left &= ~(1u << i);
+      }
+      move_components(ctx, v, k, static_cast<std::int64_t>(count), c.rows.row_bytes());
+    };
     switch (unit_bytes(v, c)) {
-      case 16: move_component<vec128>(ctx, v, c, keep, moves, mode); break;
-      case 8: move_component<std::uint64_t>(ctx, v, c, keep, moves, mode); break;
-      case 4: move_component<std::uint32_t>(ctx, v, c, keep, moves, mode); break;
-      case 2: move_component<std::uint16_t>(ctx, v, c, keep, moves, mode); break;
-      default: move_component<std::uint8_t>(ctx, v, c, keep, moves, mode);
+      case 16: move(vec128{}); break;
+      case 8: move(std::uint64_t{}); break;
+      case 4: move(std::uint32_t{}); break;
+      case 2: move(std::uint16_t{}); break;
+      default: move(std::uint8_t{});
     }
   }
 }

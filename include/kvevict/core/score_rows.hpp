@@ -25,6 +25,9 @@ struct row {
   constexpr std::int32_t quota() const { return budget - protected_tokens(); }
 };
 
+/// The larger one; NaN when either is, so that a score which is not a number cannot hide behind one that is.
+constexpr float larger_or_nan(float a, float b) { return a > b || a != a ? a : b; }
+
 /// Σ over the heads of a sequence of budget − protected: the tokens that its scores compete for.
 constexpr std::int64_t pooled_quota(slice<row> of) {
   std::int64_t sum = 0;

@@ -32,7 +32,7 @@ template <class Entry, class Product> struct column_sums_kernel {
     KVEVICT_SHARED(t, float, sums, 128);
     std::int64_t const r = t.block().x / chunks, begin = std::int64_t{t.block().x % chunks} * written(pool) - pool.width / 2;
     row const& it = c.out.rows[r];
-    if (!it.active || begin >= it.tokens) return;
+    if (!it.active || it.tokens == 0 || begin >= it.tokens) return;
     float* const to = c.out.values + c.out.begin[r];
     std::int64_t const first = begin + t.warp() * 32;
     if (first < it.tokens) add_up(t, it, r, first, pool.width == 1 ? to + first : sums + t.warp() * 32);

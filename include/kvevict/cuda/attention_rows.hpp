@@ -121,6 +121,7 @@ struct sum_weights_kernel {
 };
 
 inline void sum_weights(device& ctx, attention_rows const& a, window_options const& o, score_rows const& out, bool all_tokens) {
+  expect_window_rows(o);
   KVEVICT_EXPECTS(o.pool_before_group.width == 1, "window_scores: pool_before_group needs queries; softmax rows are reduced first");
   KVEVICT_EXPECTS(out.positions == nullptr || o.rows == 1, "window_scores: the rows are scattered; only one newest row can be read");
   if (out.count() == 0) return;

@@ -33,11 +33,18 @@ template <class Entry> struct expect_keep_kernel {
     }
     if (t.rank() == 0 && !v.pages.per_head() && count != counts[first]) watch.refuse(t, fault::unequal_counts, b, h, counts[first], count);
     if (t.rank() == 0 && fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1)) watch.refuse(t, fault::keep_prefix, b, h, fixed);
-    if (t.rank() == 0 && same_tokens && count != counts[first]) watch.refuse(t, fault::heads_disagree, b, h);
+    std::int32_t const others = counts[first];
+    bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(tokens + first * stride, others));
+    if (t.rank() == 0 && common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
     for (std::int32_t i = static_cast<std::int32_t>(t.rank()); i < count; i += static_cast<std::int32_t>(t.block_size().x)) {
       if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i])) watch.refuse(t, fault::keep_unordered, b, h, n);
-      if (same_tokens && count == counts[first] && kept[i] != tokens[first * stride + i]) watch.refuse(t, fault::heads_disagree, b, h);
+      if (common && count == others && kept[i] != tokens[first * stride + i]) watch.refuse(t, fault::heads_disagree, b, h);
     }
+  }
+
+ private:
+  KVEVICT_DEVICE bool moves_nothing(std::int32_t const* kept, std::int32_t count) const {
+    return count <= 0 || (count <= stride && kept[count - 1] == count - 1);
   }
 };
 

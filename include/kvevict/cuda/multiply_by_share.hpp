@@ -22,7 +22,7 @@ struct multiply_by_share_kernel {
     KVEVICT_SHARED(t, float, most, 32);
     float const* const gamma = share.values + share.begin[r];
     float mine = 0;  // squared norms are not negative
-    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) mine = gamma[j] > mine ? gamma[j] : mine;
+    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) mine = larger_or_nan(gamma[j], mine);
     mine = larger_of_warp(t, mine);
     if (t.lane() == 0) most[t.warp()] = mine;
     t.sync_block();
@@ -45,10 +45,7 @@ struct multiply_by_share_kernel {
 
  private:
   KVEVICT_DEVICE static float larger_of_warp(thread& t, float x) {
-    for (std::uint32_t d = warp_size / 2; d != 0; d /= 2) {
-      float const y = shuffle_xor(t, x, d);
-      x = y > x ? y : x;
-    }
+    for (std::uint32_t d = warp_size / 2; d != 0; d /= 2) x = larger_or_nan(shuffle_xor(t, x, d), x);
     return x;
   }
 };

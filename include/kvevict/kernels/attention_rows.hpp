@@ -10,6 +10,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/step_gain.hpp>
@@ -50,6 +51,7 @@ inline bool sum_window(attention_rows const& a, window_options const& o, row con
 template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attention_rows const& a, window_options const& o,
             score_rows const& out) {
+  expect_window_rows(o);
   std::int32_t const G = out.heads == 0 ? 1 : a.heads / out.heads;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) {
@@ -74,7 +76,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
     for (std::int32_t g = 0; g < G; ++g) {
       if (!sum_window(a, o, in, out.positions != nullptr, in.head * G + g, sums)) sound.store(false, std::memory_order_relaxed);
       for (std::int32_t j = 0; j < in.tokens; ++j)
-        scores[j] = g == 0 ? sums[j] : o.group == group_reduce::max ? std::max(scores[j], sums[j]) : scores[j] + sums[j];
+        scores[j] = g == 0 ? sums[j] : o.group == group_reduce::max ? larger_or_nan(sums[j], scores[j]) : scores[j] + sums[j];
     }
     for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
   }, out.begin[out.count()] * G);

@@ -14,10 +14,13 @@ inline void expect_pooling(pool_options const& o) {
   KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
 }
 
-inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
-  expect_pooling(o.pool_before_group), expect_pooling(o.pool);
+inline void expect_window_rows(window_options const& o) {
   KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
                   "; give at least one row and skip none or more");
+}
+
+inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
+  expect_pooling(o.pool_before_group), expect_pooling(o.pool), expect_window_rows(o);
   KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1 && o.pool.width == 1),
                   "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
                   "compact them stably first, or ask for one row and no pooling");

@@ -91,6 +91,7 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 
 /// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept whole have zeros, and
 /// the floats of protected tokens mean nothing.
+/// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
   contract::validate(ctx, p, e, b);

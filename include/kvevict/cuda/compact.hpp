@@ -158,7 +158,8 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 ///
 /// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at once, on the host
 ///          after out.wait(ctx).
-/// Cost     O(pages) checks, one launch per component, 2 · moved bytes. No allocation after the first call of a size; nothing is waited for.
+/// Cost     O(pages) checks, 2 · moved bytes; 4 launches, 5 with a read-only prefix, and one for all components whose rows are equally long
+///          and aligned (K and V), one for the next length of rows. No allocation after the first call of a size; nothing is waited for.
 ///          The view's own lengths must stay as they are until the stream has passed; they may be out.lengths_on_device().
 /// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has moved then.
 template <class Entry>

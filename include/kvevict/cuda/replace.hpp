@@ -39,7 +39,8 @@ template <class Entry> struct replace_kernel {
 /// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted: `slots` (B·H) in device
 /// memory. Nothing is moved; rows become scattered where a slot is not the last one.
 ///
-/// Cost     O(pages) checks, two launches.  Errors  as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
+/// Cost     O(pages) checks, 4 launches, 5 with a read-only prefix.
+/// Errors   as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
 template <class Entry>
 void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, std::int32_t* slots) {
   cuda::validate(ctx, view);

@@ -93,6 +93,7 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 
 /// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept whole have zeros, and
 /// the floats of protected tokens mean nothing.
+/// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
   contract::validate(ctx, p, e, b);
@@ -119,9 +120,12 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
 }
 
-/// Scratch bytes that plan() or observe() takes at most for a layer of that shape (rows scattered or not, with or without LSE); after
-/// ctx.reserve(bytes) not even the first call allocates. A score of your own without `workspace_bytes(ctx, shape)` counts as 0.
+/// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not, with or without LSE);
+/// after ctx.reserve(bytes) not even the first call allocates. A score of your own without `workspace_bytes(ctx, shape)` counts as 0. A device
+/// tells its scratch by cuda::device::try_out.
+/// Errors   contract_violation: a negative count, query heads that are no multiple of the KV heads, a shape that no machine holds.
 template <class Context, class Policy> std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape const& s) {
+  contract::expect_shape("workspace_bytes", s);
   auto const of = [&](auto const& stage) -> std::int64_t {
     if constexpr (requires { stage.workspace_bytes(ctx, s); }) return stage.workspace_bytes(ctx, s);
     else return 0;

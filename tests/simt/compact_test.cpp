@@ -199,6 +199,86 @@ TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   wrong.resize(ctx, 1, 2, 40);
   cuda::compacted<std::int32_t> out;
   CHECK_THROWS_AS(compact(ctx, there.view, wrong, compaction::stable, out), kvevict::contract_violation);
+  wrong.assign(ctx, keep);
+  CHECK(support::refusal([&] { compact(ctx, there.view, wrong, static_cast<compaction>(7), out); }).find("compact: there is no compaction 7; ") == 0);
+  auto view = there.view;
+  view.pages.seq_stride = -1;
+  CHECK(support::refusal([&] { compact(ctx, view, wrong, compaction::stable, out); }).find("neither may be negative") != std::string::npos);
+  view = there.view;
+  view.component_count = 1;
+  view.components[0].rows.page_count = 40'000'000'000;
+  CHECK(support::refusal([&] { compact(ctx, view, wrong, compaction::stable, out); }).find("a pool of 40000000000 pages") != std::string::npos);
+  ctx.wait();
+  CHECK(there.snapshot() == cache.snapshot());
+}
+
+TEST_CASE("a keep set whose arrays do not fit is not copied to a device") {
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {3, 4}, .heads = 2, .head_dim = 8, .page_size = 4});
+  auto const good = support::keep_of(cache.view, {{0, 2}, {1, 2}, {0, 1, 3}, {0, 1, 2}});
+  cuda::device ctx(default_stream());
+  cuda::keep_set there;
+  there.assign(ctx, good);
+  auto const refuses = [&](auto damage, char const* words) {
+    auto keep = good;
+    damage(keep);
+    std::string const text = support::refusal([&] { there.assign(ctx, keep); });
+    INFO(text);
+    CHECK(text.find(words) != std::string::npos);
+    CHECK(there.read(ctx).tokens == good.tokens);
+  };
+  refuses([](auto& k) { k.lengths[1] = 1; }, "assign: row 1 keeps 2 tokens of 1; ");
+  refuses([](auto& k) { k.lengths = {0, 0, 0, -1}; }, "assign: row 0 keeps 2 tokens of 0; ");
+  refuses([](auto& k) { k.lengths.pop_back(); }, "do not describe its tokens");
+  refuses([](auto& k) { k.row_begin.pop_back(); }, "do not describe its tokens");
+  refuses([](auto& k) { k.row_begin[1] = 90; }, "do not describe its tokens");
+  refuses([](auto& k) { k.tokens.pop_back(); }, "do not describe its tokens");
+  refuses([](auto& k) { k.sequences = k.heads = -2; }, "do not describe its tokens");
+}
+
+TEST_CASE("a device's result has only its own rows") {
+  layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  device_cache<std::int32_t> there(cache);
+  cuda::device ctx(default_stream());
+  cuda::keep_set keep;
+  keep.assign(ctx, support::keep_of(cache.view, {{0, 2, 5, 9}, {1, 2, 3}, {0, 3}, {2, 5, 6}}));
+  cuda::compacted<std::int32_t> done;
+  compact(ctx, there.view, keep, compaction::stable, done);
+  done.wait(ctx);
+  CHECK(done.length(1, 1) == 3);
+  CHECK(done.freed_pages(0).size == 2);
+  CHECK_THROWS_AS(done.length(2, 0), kvevict::contract_violation);
+  CHECK_THROWS_AS(done.length(0, 2), kvevict::contract_violation);
+  CHECK_THROWS_AS(done.length(-1, 2), kvevict::contract_violation);
+  CHECK_THROWS_AS(done.freed_pages(4), kvevict::contract_violation);
+  CHECK_THROWS_AS(done.freed_pages(-1), kvevict::contract_violation);
+}
+
+TEST_CASE("where scales are page-wise a device drops the tail, and moves and replaces nothing, as the host does") {
+  layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  cache.view.components[1].scope = kvevict::quant_scope::page_channel;
+  for (std::uint64_t schedule = 0; schedule < 2; ++schedule) {
+    scheduled const s(schedule);
+    same_compaction(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {}, {0}}), compaction::stable, schedule);
+    same_compaction(cache, support::keep_of(cache.view, {{0, 1, 2}, {0}, {}, {0}}), compaction::fill_holes, schedule);
+    CHECK(refused(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 2}, {}, {0}})).find("compact: sequence 0, head 1: a component is quantised per page") == 0);
+  }
+  std::vector<std::int32_t> const all{0, 1, 2, 3, 4, 5, 6}, most{0, 1, 2, 3, 4, 5};
+  layouts::cache<std::int32_t> even(layouts::layout::head_pages, {.lengths = {7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  even.view.components[1].scope = kvevict::quant_scope::page_channel;
+  device_cache<std::int32_t> there(even);
+  cuda::device ctx(default_stream());
+  on_device<std::int32_t> slots(std::vector<std::int32_t>{5, 5});
+  for (auto const& rows : {std::vector{all, all}, std::vector{all, most}}) {
+    cuda::keep_set keep;
+    keep.assign(ctx, support::keep_of(even.view, rows));
+    replace(ctx, there.view, keep, slots.data());
+    std::string const device = support::refusal([&] { ctx.wait(); });
+    kvevict::host host;
+    std::string const on_host = support::refusal([&] { replace(host, even.view, support::keep_of(even.view, rows)); });
+    CHECK(device.empty() == on_host.empty());
+    CHECK(device.empty() == (rows[1].size() == 7));
+  }
+  CHECK(slots.read()[0] == -1);
 }
 
 TEST_CASE("a device finds what is wrong with a table, and nothing moves") {
@@ -310,4 +390,10 @@ TEST_CASE("replacement on a device refuses more than one victim") {
   std::string const message = support::refusal([&] { ctx.wait(); });
   INFO(message);
   CHECK(message.find("2 tokens are evicted, but one token comes next") != std::string::npos);
+  keep.resize(ctx, cache.view.sequences(), cache.view.heads(), 40);
+  auto stale = support::keep_of(cache.view, rows);
+  stale.lengths[0] = 36;
+  keep.assign(ctx, stale);
+  replace(ctx, there.view, keep, slots.data());
+  CHECK(support::refusal([&] { ctx.wait(); }).find("replace: sequence 0, head 0: the cache has 37 tokens, but the keep set was planned for 36") == 0);
 }

@@ -18,13 +18,19 @@ template <class Entry> class compacted {
  public:
   /// Row b·heads + h.
   slice<std::int32_t const> lengths() const { return {plan_.lengths.data(), plan_.rows()}; }
-  std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths()[std::int64_t{b} * plan_.heads + h]; }
+  std::int32_t length(std::int32_t b, std::int32_t h) const {
+    KVEVICT_EXPECTS(b >= 0 && b < plan_.sequences && h >= 0 && h < plan_.heads, "compacted: there is no sequence ", b, ", head ", h, " among ",
+                    plan_.sequences, " of ", plan_.heads, " heads; ask for one of the compacted view");
+    return lengths()[std::int64_t{b} * plan_.heads + h];
+  }
 
   /// All freed entries of the page table, tag bits stripped, each once. None for contiguous caches.
   slice<Entry const> freed_pages() const { return {freed_.data(), static_cast<std::int64_t>(freed_.size())}; }
   /// Those of one row of the table: b·heads + h when every head has its own, else b.
   slice<Entry const> freed_pages(std::int64_t row) const {
     auto const r = static_cast<std::size_t>(row);
+    KVEVICT_EXPECTS(row >= 0 && r + 1 < freed_begin_.size(), "compacted: there is no row ", row,
+                    " in the page table; ask for b·heads + h when every head has its own, else b");
     return {freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
   }
 
@@ -74,6 +80,19 @@ template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan con
                   " fill holes, but the plan calls its rows ascending; set move_plan::order to scattered");
 }
 
+/// A source that stays below the new length is itself the destination of a later move: else its token would be there twice, in place of another.
+inline void expect_no_doubles(move_plan const& p, std::int64_t row) {
+  auto const r = static_cast<std::size_t>(row);
+  auto const last = static_cast<std::size_t>(p.row_begin[r + 1]);
+  auto k = static_cast<std::size_t>(p.row_begin[r]);
+  for (std::size_t i = k; i < last && p.sources[i] < p.lengths[r]; ++i) {
+    while (k < last && p.destinations[k] < p.sources[i]) ++k;
+    KVEVICT_EXPECTS(k < last && p.destinations[k] == p.sources[i], "apply: sequence ", row / p.heads, ", head ", row % p.heads, " would hold token ",
+                    p.sources[i], " twice, in slots ", p.sources[i], " and ", p.destinations[i],
+                    "; every source below the new length must be the destination of a later move");
+  }
+}
+
 template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
   auto const rows = static_cast<std::size_t>(v.rows());
   KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences, " sequences of ", p.heads,
@@ -84,20 +103,12 @@ template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan co
                   "apply: the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
   KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
                   "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set move_plan::order");
-  for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(v, p, r);
-}
-
-/// Scales that cover a page or a channel would be wrong for a token that comes from another page.
-template <class Entry> void expect_movable(layer_view<Entry> const& v, move_plan const& p) {
-  for (component const& c : v)
-    KVEVICT_EXPECTS(c.scope != quant_scope::page_channel || p.moves() == 0, "compact: component ", name_of(c.what),
-                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+  for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(v, p, r), expect_no_doubles(p, r);
 }
 
 }  // namespace moves
 
 template <class Entry> template <class Context> void compacted<Entry>::move(Context& ctx, layer_view<Entry> const& v) {
-  moves::expect_movable(v, plan_);
   kernels::move_rows(ctx, v, plan_);
   bytes_moved_ = 0;
   for (std::int64_t r = 0; r < v.rows(); ++r)
@@ -132,8 +143,7 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 ///          share; rows common to all heads but different sets; page-wise quantisation. The cache is untouched then, `out` unspecified.
 template <class Context, class Entry>
 void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, compacted<Entry>& out) {
-  validate(view, ctx.scratch());
-  plan_moves(ctx, view, keep, mode, out.plan_);
+  moves::plan_checked("compact", ctx, view, keep, mode, out.plan_);
   out.move(ctx, view);
 }
 
@@ -145,10 +155,16 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 }
 
 /// Executes a plan that was inspected, stored or made elsewhere; checked again, as a whole, before anything moves.
+///
+/// Errors   contract_violation: unsound view; plan of another view or of other lengths; moves that leave the row, write its read-only
+///          prefix or do not ascend; a source below the new length that no later move fills, so that its token would be there twice;
+///          unequal lengths on a table that heads share; rows common to all heads but different moves; page-wise quantisation. The cache is
+///          untouched then, `out` unspecified.
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
   validate(view, ctx.scratch());
   moves::expect_plan(view, plan);
+  moves::expect_movable("apply", view, plan);
   out.plan_ = plan;
   out.move(ctx, view);
 }

@@ -8,6 +8,7 @@
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/cache/move_plan.hpp>
+#include <kvevict/cache/validate.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
 
@@ -43,12 +44,9 @@ template <class Entry> void violate(char const* verb, layer_view<Entry> const& v
 
 /// The keep set belongs to this view, and keeps its read-only prefixes.
 template <class Context, class Entry> void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
-  auto const rows = static_cast<std::size_t>(v.rows());
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ", keep.sequences, " sequences of ",
                   keep.heads, " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
-  KVEVICT_EXPECTS(keep.row_begin.size() == rows + 1 && keep.lengths.size() == rows && keep.row_begin[0] == 0 &&
-                      keep.row_begin[rows] == keep.kept() && std::is_sorted(keep.row_begin.begin(), keep.row_begin.end()),
-                  verb, ": the keep set's row_begin and lengths do not describe its tokens; fill them as plan() does");
+  contract::expect_rows(verb, keep);
   frame scratch(ctx.scratch());
   auto* const faults = scratch.template take<fault>(v.rows());
   ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
@@ -83,15 +81,20 @@ inline void write_holes(slice<std::int32_t const> kept, std::int64_t stay, std::
   while (slot < kept.size) *out++ = slot++;
 }
 
-}  // namespace moves
+inline void expect_mode(char const* verb, compaction mode) {
+  KVEVICT_EXPECTS(mode == compaction::stable || mode == compaction::fill_holes, verb, ": there is no compaction ", static_cast<std::int32_t>(mode),
+                  "; give compaction::stable or compaction::fill_holes");
+}
 
-/// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
-///
-/// Cost     O(kept), one worker per row.  Errors  contract_violation: the keep set does not fit the view, drops a read-only token, or has
-///          different counts for heads that share a table.
-template <class Context, class Entry>
-void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
-  moves::expect_keep("compact", ctx, view, keep);
+/// Scales that cover a page or a channel would be wrong for a token that comes from another page.
+template <class Entry> void expect_movable(char const* verb, layer_view<Entry> const& v, move_plan const& p) {
+  for (component const& c : v)
+    KVEVICT_EXPECTS(c.scope != quant_scope::page_channel || p.moves() == 0, verb, ": component ", name_of(c.what),
+                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+}
+
+/// The moves of a keep set of this view.
+template <class Context, class Entry> void write_plan(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
   auto const rows = static_cast<std::size_t>(view.rows());
   out.sequences = keep.sequences, out.heads = keep.heads;
   out.lengths_before = keep.lengths;
@@ -115,6 +118,28 @@ void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& kee
     if (out.row_begin[r] != out.row_begin[r + 1] &&
         out.destinations[static_cast<std::size_t>(out.row_begin[r])] < out.lengths[r] - (out.row_begin[r + 1] - out.row_begin[r]))
       out.order = row_order::scattered;
+}
+
+/// Everything that can be wrong with a keep set and its view, then its moves.
+template <class Context, class Entry>
+void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
+  expect_mode(verb, mode);
+  validate(view, ctx.scratch());
+  expect_keep(verb, ctx, view, keep);
+  write_plan(ctx, view, keep, mode, out);
+  expect_movable(verb, view, out);
+}
+
+}  // namespace moves
+
+/// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
+///
+/// Cost     O(pages) checks, O(kept), one worker per row.
+/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a table that heads
+///          share; page-wise quantisation where tokens would move. `out` is unspecified then.
+template <class Context, class Entry>
+void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
+  moves::plan_checked("plan_moves", ctx, view, keep, mode, out);
 }
 
 template <class Context, class Entry>

@@ -17,7 +17,12 @@ inline namespace v0 {
 class replaced {
  public:
   slice<std::int32_t const> slots() const { return {slots_.data(), static_cast<std::int64_t>(slots_.size())}; }
-  std::int32_t slot(std::int32_t b, std::int32_t h) const { return slots()[std::int64_t{b} * heads_ + h]; }
+  std::int32_t slot(std::int32_t b, std::int32_t h) const {
+    std::int64_t const r = std::int64_t{b} * heads_ + h;
+    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && r < slots().size, "replaced: there is no sequence ", b, ", head ", h,
+                    "; ask for one of the view that was handed in");
+    return slots()[r];
+  }
   row_order order() const { return order_; }
 
  private:

@@ -2,9 +2,11 @@
 // What a plan returns: the tokens that stay, and nothing about how they are moved.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include <kvevict/core/contract.hpp>
 #include <kvevict/core/slice.hpp>
 
 namespace kvevict {
@@ -32,5 +34,16 @@ struct keep_set {
   }
 };
 
+namespace contract {
+
+/// The arrays of a keep set are those of its rows; O(rows).
+inline void expect_rows(char const* verb, keep_set const& keep) {
+  auto const rows = static_cast<std::size_t>(keep.rows());
+  KVEVICT_EXPECTS(keep.sequences >= 0 && keep.heads >= 0 && keep.row_begin.size() == rows + 1 && keep.lengths.size() == rows && keep.row_begin[0] == 0 &&
+                      keep.row_begin[rows] == keep.kept() && std::is_sorted(keep.row_begin.begin(), keep.row_begin.end()),
+                  verb, ": the keep set's row_begin and lengths do not describe its tokens; fill them as plan() does");
+}
+
+}  // namespace contract
 }  // namespace v0
 }  // namespace kvevict

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/validate_addresses.hpp>
 #include <kvevict/cache/validate_components.hpp>
 #include <kvevict/cache/validate_pages.hpp>
 #include <kvevict/core/contract.hpp>
@@ -20,6 +21,8 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
                   " heads and ", t.columns, " columns; none may be negative");
   KVEVICT_EXPECTS(t.layers >= 1 && t.sequences % t.layers == 0 && t.layer_stride >= 0, "validate: a stack of ", t.layers, " layers, ", t.layer_stride,
                   " entries apart, with ", t.sequences, " sequences; pages.sequences counts those of all layers, layers is 1 or more");
+  KVEVICT_EXPECTS(t.seq_stride >= 0 && t.head_stride >= 0, "validate: the page table's rows are ", t.seq_stride, " entries apart and its heads ",
+                  t.head_stride, "; start at the lowest entry and count upwards, neither may be negative");
   KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size, " tokens; set pages.page_size to the tokens per page");
   KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
                   " components; a view has 1 to ", v.max_components, ", K first among them");
@@ -63,8 +66,9 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 /// touching another one.
 ///
 /// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range, none twice in a row, none in two rows
-///          except inside their read-only prefixes; strides, alignment, int64 range; rows of a component and of two components apart.
-/// Cost     O(pages in use + pool pages / 64); for tables of addresses a sort. K and V are not read.
+///          except inside their read-only prefixes, nor, of addresses, on the page before it; strides, alignment, int64 range; rows of a
+///          component and of two components apart.
+/// Cost     O(pages in use + largest id / 64); for tables of addresses a sort. K and V are not read.
 /// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages, reserved ones).
 ///          Two components whose strides do not nest are refused when their overlap cannot be excluded cheaply.
 template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch) {

@@ -75,10 +75,14 @@ template <class Entry> void check_id(layer_view<Entry> const& v, component const
                   ", which does not start a page of component ", name_of(c.what), "; ids count rows: page·slots·heads + head");
 }
 
-/// All ids of all rows; returns the pages that every component has.
+/// Pages of a pool that a bitmap is made for: ids of int32, and as many of int64, of which each names a row of some bytes at least.
+inline constexpr std::int64_t most_pool_pages = std::int64_t{1} << 31;
+
+/// All ids of all rows; returns 1 + the largest one.
 template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& v) {
   id_rule rules[layer_view<Entry>::max_components];
   std::int32_t count = 0;
+  std::int64_t named = 0;
   id_rule all;
   for (component const& c : v) {
     id_rule const rule = rule_of(v, c);
@@ -90,11 +94,13 @@ template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& 
       std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
       bool sound = all.allows(id);
       for (std::int32_t k = 0; k < count; ++k) sound = sound && rules[k].allows(id);
+      named = std::max(named, id + 1);
       if (sound) continue;
       for (component const& c : v) check_id(v, c, b, h, i);
     }
   });
-  return all.pool;
+  KVEVICT_EXPECTS(named <= most_pool_pages, "validate: a row uses page ", named - 1, "; ids count pages and lie below 2^31, correct the table or index_mask");
+  return named;
 }
 
 struct bitmap {
@@ -131,43 +137,6 @@ template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory)
     }
     for (std::int64_t i = 0; i < n; ++i) seen.clear(page(b, h, i));
   });
-}
-
-/// One page of a table of addresses.
-struct page_address {
-  std::uintptr_t address;
-  std::int32_t row, page;  // page < 0: ~index of a read-only one
-};
-
-template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory) {
-  std::int64_t total = 0, n = 0;
-  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) { total += pages_in_use(v, b, h); });
-  frame scratch(memory);
-  auto* const all = scratch.take<page_address>(total);
-  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
-    std::int64_t const fixed = read_only_pages(v, b, h), pages = pages_in_use(v, b, h);
-    for (std::int32_t i = 0; i < pages; ++i) {
-      auto const address = reinterpret_cast<std::uintptr_t>(v.pages.entry(b, h, i));
-      KVEVICT_EXPECTS(address != 0, "validate: page ", i, " of sequence ", b, ", head ", h, " is null; every page in use needs an address");
-      for (component const& c : v)
-        KVEVICT_EXPECTS((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
-                        "validate: page ", i, " of sequence ", b, ", head ", h, " is not aligned to the elements of component ", name_of(c.what),
-                        "; correct the address or the offset");
-      all[n++] = {address, b * v.heads() + h, i < fixed ? ~i : i};
-    }
-  });
-  auto const layer = [&](page_address const& p) { return layers_apart(v) ? v.pages.layer_of(p.row / v.heads()) : 0; };
-  std::sort(all, all + n, [](page_address const& x, page_address const& y) { return x.address != y.address ? x.address < y.address : x.row < y.row; });
-  for (std::int64_t i = 1; i < n; ++i) {
-    page_address const &x = all[i - 1], &y = all[i];
-    if (x.address != y.address || layer(x) != layer(y) || (x.row != y.row && x.page < 0 && y.page < 0)) continue;
-    violate_double(v, y.row / v.heads(), y.row % v.heads(), y.page < 0 ? ~y.page : y.page);
-  }
-}
-
-template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch) {
-  if constexpr (page_table<Entry>::holds_pointers) check_addresses(v, scratch);
-  else check_ids(v, scratch);
 }
 
 }  // namespace validation

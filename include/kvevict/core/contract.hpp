@@ -60,6 +60,7 @@ template <class... Pieces>
 }  // namespace KVEVICT_ISA
 }  // namespace contract
 
+/// Replaces the handler of the whole program; the first one prints the message and aborts. Not while another thread may fail.
 inline void set_contract_handler(contract_handler h) { contract::handler() = h; }
 
 }  // namespace v0

@@ -8,6 +8,7 @@
 namespace kvevict {
 inline namespace v0 {
 
+/// What a component's or a query's elements are. Scores read f32, f16 and bf16, positions are i32; `opaque` is bytes that only move.
 enum class dtype : std::uint8_t { f32, f16, bf16, i32, opaque };
 
 /// Storage of an IEEE half; arithmetic happens in float.

@@ -2,7 +2,10 @@
 // Sizes of the largest call that scratch must serve.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+
+#include <kvevict/core/contract.hpp>
 
 namespace kvevict {
 inline namespace v0 {
@@ -20,5 +23,21 @@ struct cache_shape {
 /// Scratch is taken in steps of 64 bytes.
 constexpr std::int64_t scratch_step(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+namespace contract {
+
+/// Counts that a cache can have, small enough that no kernel's sum of bytes overflows.
+inline void expect_shape(char const* verb, cache_shape const& s) {
+  KVEVICT_EXPECTS(s.sequences >= 0 && s.tokens >= 0 && s.table_pages >= 0 && s.pool_pages >= 0, verb, ": the shape has ", s.sequences, " sequences, ",
+                  s.tokens, " tokens, ", s.table_pages, " table pages and ", s.pool_pages, " pool pages; none may be negative");
+  KVEVICT_EXPECTS(s.kv_heads >= 1 && s.q_heads >= s.kv_heads && s.q_heads % s.kv_heads == 0 && s.head_dim >= 1, verb, ": the shape has ", s.q_heads,
+                  " query heads on ", s.kv_heads, " KV heads of ", s.head_dim, " elements; give Hq = G·H heads and D, 1 or more each");
+  constexpr std::int64_t most = std::int64_t{1} << 58, pages = std::int64_t{1} << 40;
+  std::int64_t const rows = std::int64_t{s.sequences} * s.q_heads, tokens = std::max<std::int64_t>(s.tokens, 1);
+  KVEVICT_EXPECTS(rows <= most / tokens / std::max(tokens, std::int64_t{s.head_dim} << 12) && s.table_pages <= pages && s.pool_pages <= pages, verb,
+                  ": the shape has ", rows, " rows of ", s.tokens, " tokens, ", s.table_pages, " table pages and ", s.pool_pages,
+                  " pool pages, which no machine holds; correct it");
+}
+
+}  // namespace contract
 }  // namespace v0
 }  // namespace kvevict

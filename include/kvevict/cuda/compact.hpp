@@ -46,10 +46,16 @@ template <class Entry> class compacted {
   // After wait(), as on the host.
   bool ok() const { return ready_; }
   slice<std::int32_t const> lengths() const { return expect_ready(), slice<std::int32_t const>{lengths_host_.data(), rows_}; }
-  std::int32_t length(std::int32_t b, std::int32_t h) const { return lengths()[b * heads_ + h]; }
+  std::int32_t length(std::int32_t b, std::int32_t h) const {
+    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && b * heads_ + h < rows_, "compacted: there is no sequence ", b, ", head ", h,
+                    "; ask for one of the compacted view");
+    return lengths()[b * heads_ + h];
+  }
   slice<Entry const> freed_pages() const { return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())}; }
   slice<Entry const> freed_pages(std::int64_t row) const {
     auto const r = static_cast<std::size_t>(row);
+    KVEVICT_EXPECTS(row >= 0 && row < table_rows_, "compacted: there is no row ", row, " in the page table; ask for b·heads + h when every head has its "
+                    "own, else b");
     return expect_ready(), slice<Entry const>{freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
   }
   row_order order() const { return expect_ready(), order_; }
@@ -138,6 +144,7 @@ template <class Entry> void compacted<Entry>::note(device& ctx, layer_view<Entry
 
 template <class Entry>
 void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode, compacted<Entry>& out) {
+  moves::expect_mode("compact", mode);
   validate(ctx, v);
   expect_keep("compact", ctx, v, keep);
   out.prepare(ctx, v);
@@ -151,7 +158,8 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 ///
 /// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at once, on the host
 ///          after out.wait(ctx).
-/// Cost     O(pages) checks, one launch per component, 2 · moved bytes. No allocation after the first call of a size; nothing is waited for.
+/// Cost     O(pages) checks, 2 · moved bytes; 4 launches, 5 with a read-only prefix, and one for all components whose rows are equally long
+///          and aligned (K and V), one for the next length of rows. No allocation after the first call of a size; nothing is waited for.
 ///          The view's own lengths must stay as they are until the stream has passed; they may be out.lengths_on_device().
 /// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has moved then.
 template <class Entry>

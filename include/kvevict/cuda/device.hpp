@@ -47,7 +47,7 @@ class device {
   stream queue() const { return memory_.from; }
   arena& scratch() { return scratch_; }
   void reserve(std::size_t bytes) { scratch_.reserve(bytes); }
-  watched watch() const { return {record_}; }
+  watched watch(char const* verb = nullptr) const { return {record_, verb}; }
 
   template <class Kernel> void launch(extent grid, extent block, std::size_t shared, Kernel const& kernel) const {
     if (volume(grid) == 0) return;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include <kvevict/apply/moves.hpp>
 #include <kvevict/cuda/keep_set.hpp>
 #include <kvevict/cuda/kept_row.hpp>
 
@@ -12,14 +13,14 @@ inline namespace v0 {
 namespace cuda {
 
 /// One block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where heads share a table and
-/// equal tokens where they share a component's rows.
+/// equal tokens where they share a component's rows; nothing to move where scales are page-wise.
 template <class Entry> struct expect_keep_kernel {
   static constexpr int max_threads = 256;
   watched watch;
   layer_view<Entry> v;
   std::int32_t const *tokens, *counts, *lengths;
   std::int64_t stride;
-  bool same_tokens;
+  bool same_tokens, page_wise;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
@@ -33,6 +34,7 @@ template <class Entry> struct expect_keep_kernel {
     }
     if (t.rank() == 0 && !v.pages.per_head() && count != counts[first]) watch.refuse(t, fault::unequal_counts, b, h, counts[first], count);
     if (t.rank() == 0 && fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1)) watch.refuse(t, fault::keep_prefix, b, h, fixed);
+    if (t.rank() == 0 && page_wise && !moves_nothing(kept, count)) watch.refuse(t, fault::page_wise, b, h);
     std::int32_t const others = counts[first];
     bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(tokens + first * stride, others));
     if (t.rank() == 0 && common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
@@ -48,15 +50,17 @@ template <class Entry> struct expect_keep_kernel {
   }
 };
 
+/// Some component's scales cover a page or a channel, so that its tokens cannot move.
+template <class Entry> bool is_page_wise(layer_view<Entry> const& v) {
+  return std::any_of(v.begin(), v.end(), [](component const& c) { return c.scope == quant_scope::page_channel; });
+}
+
 template <class Entry> void expect_keep(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& keep) {
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ", keep.sequences, " sequences of ",
                   keep.heads, " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
   bool const same = std::any_of(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
-  for (component const& c : v)
-    KVEVICT_EXPECTS(c.scope != quant_scope::page_channel, verb, ": component ", name_of(c.what),
-                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
   ctx.launch({static_cast<std::uint32_t>(v.rows())}, {256}, 0,
-             expect_keep_kernel<Entry>{ctx.watch(), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same});
+             expect_keep_kernel<Entry>{ctx.watch(verb), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same, is_page_wise(v)});
   ctx.settle();
 }
 

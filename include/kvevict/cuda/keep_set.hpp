@@ -59,10 +59,17 @@ class keep_set {
     return out;
   }
 
-  /// A keep set that was made elsewhere; `keep` may go when this returns.
+  /// A keep set that was made elsewhere; `keep` may go when this returns. Whether it fits a cache is seen by the verb that it is given to.
+  ///
+  /// Errors   contract_violation if its arrays do not describe each other, or a row has more tokens than its length; this one is as it was.
   void assign(device& ctx, kvevict::keep_set const& keep) {
+    contract::expect_rows("assign", keep);
     std::int64_t most = 0;
-    for (std::int32_t n : keep.lengths) most = n > most ? n : most;
+    for (std::int64_t r = 0; r < keep.rows(); ++r) {
+      std::int64_t const n = keep.lengths[static_cast<std::size_t>(r)];
+      KVEVICT_EXPECTS(keep.row(r).size <= n, "assign: row ", r, " keeps ", keep.row(r).size, " tokens of ", n, "; hand in the keep set as plan() made it");
+      most = n > most ? n : most;
+    }
     resize(ctx, keep.sequences, keep.heads, most);
     auto const n = static_cast<std::size_t>(rows()), wide = static_cast<std::size_t>(stride);
     std::vector<std::int32_t> all(n * (wide + 2));

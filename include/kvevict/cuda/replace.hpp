@@ -21,6 +21,7 @@ template <class Entry> struct replace_kernel {
   std::int32_t const *tokens, *counts;
   std::int64_t stride;
   std::int32_t* slots;
+  bool page_wise;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
@@ -28,6 +29,7 @@ template <class Entry> struct replace_kernel {
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int32_t const lost = v.length(b, h) - counts[r];
     if (lost > 1) watch.refuse(t, fault::victims, b, h, lost);
+    if (lost > 0 && page_wise) watch.refuse(t, fault::page_wise, b, h);
     slots[r] = lost == 0 ? -1 : kept_row(tokens + r * stride, counts[r], compaction::stable).stay;
   }
 };
@@ -37,13 +39,14 @@ template <class Entry> struct replace_kernel {
 /// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted: `slots` (B·H) in device
 /// memory. Nothing is moved; rows become scattered where a slot is not the last one.
 ///
-/// Cost     O(pages) checks, two launches.  Errors  as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
+/// Cost     O(pages) checks, 4 launches, 5 with a read-only prefix.
+/// Errors   as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
 template <class Entry>
 void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, std::int32_t* slots) {
   cuda::validate(ctx, view);
   cuda::expect_keep("replace", ctx, view, keep);
   ctx.launch({cuda::blocks_for(view.rows(), 128)}, {128}, 0,
-             cuda::replace_kernel<Entry>{ctx.watch(), view, keep.tokens, keep.counts, keep.stride, slots});
+             cuda::replace_kernel<Entry>{ctx.watch("replace"), view, keep.tokens, keep.counts, keep.stride, slots, cuda::is_page_wise(view)});
   ctx.settle();
 }
 

@@ -14,7 +14,7 @@ namespace cuda {
 
 enum class fault : std::uint32_t {
   none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims
+  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, page_wise
 };
 
 /// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
@@ -22,6 +22,7 @@ struct status {
   std::uint32_t code, stop;
   std::int32_t sequence, head;
   std::int64_t what, other;  // of that fault: a token, a page id, a count
+  char const* verb;          // the host's text: a device only carries it
 };
 
 /// The messages of the host's contexts, as far as a device knows the details.
@@ -51,12 +52,12 @@ struct status {
     case fault::weight_above_one: contract::violate(at("evidence"), "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
                                                     "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are not normalised");
     case fault::weighted_score: contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
-    case fault::keep_set: contract::violate(at("compact"), "the cache has ", a, " tokens, but the keep set was planned for ", b, "; plan again after the cache has changed");
-    case fault::keep_unordered: contract::violate(at("compact"), "the kept tokens are not strictly ascending within [0, ", a, "); sort them and drop doubles");
-    case fault::keep_prefix: contract::violate(at("compact"), "the keep set drops a token of the read-only prefix (", a, " tokens); protect the prefix in the policy, or copy it first");
-    case fault::unequal_counts: contract::violate(at("compact"), "heads keep ", a, " and ", b, " tokens but share a page table; use a policy with equal counts per "
+    case fault::keep_set: contract::violate(at(s.verb), "the cache has ", a, " tokens, but the keep set was planned for ", b, "; plan again after the cache has changed");
+    case fault::keep_unordered: contract::violate(at(s.verb), "the kept tokens are not strictly ascending within [0, ", a, "); sort them and drop doubles");
+    case fault::keep_prefix: contract::violate(at(s.verb), "the keep set drops a token of the read-only prefix (", a, " tokens); protect the prefix in the policy, or copy it first");
+    case fault::unequal_counts: contract::violate(at(s.verb), "heads keep ", a, " and ", b, " tokens but share a page table; use a policy with equal counts per "
                                                   "head, or give every head its own table");
-    case fault::heads_disagree: contract::violate(at("compact"), "heads move different tokens, but a component has one row for all heads; give it a row per head "
+    case fault::heads_disagree: contract::violate(at(s.verb), "heads move different tokens, but a component has one row for all heads; give it a row per head "
                                                   "(head_stride), or use a policy that keeps the same tokens in all heads");
     case fault::new_rows: contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b, " tokens; append the new tokens to the cache first, "
                                             "one row each, equally many in every sequence and as many as most_rows says");
@@ -64,6 +65,8 @@ struct status {
     case fault::gate_memory: contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b, "; make gate_memory larger, "
                                                "or plan from remembered(cache)");
     case fault::gate_not_finite: contract::violate("gate: a probability of sequence ", s.sequence, " is not a number; look at the hidden states and the weights");
+    case fault::page_wise: contract::violate(at(s.verb), "a component is quantised per page and channel, so its tokens cannot move and its slots not take "
+                                             "others; drop whole pages instead");
     case fault::victims: contract::violate(at("replace"), a, " tokens are evicted, but one token comes next; evict one per step, or compact");
     case fault::none: break;
   }
@@ -73,12 +76,13 @@ struct status {
 /// What every kernel of the library is given first.
 struct watched {
   status* record;
+  char const* verb = nullptr;  // of faults that several verbs have
 
   /// A kernel before this one failed, so that nothing may be read through the view, and nothing written.
   KVEVICT_DEVICE bool stopped(thread&) const { return record->stop != 0; }
   KVEVICT_DEVICE void refuse(thread& t, fault code, std::int32_t sequence, std::int32_t head, std::int64_t what = 0, std::int64_t other = 0) const {
     if (atomic_compare_exchange(t, &record->code, 0u, static_cast<std::uint32_t>(code)) != 0) return;
-    record->sequence = sequence, record->head = head, record->what = what, record->other = other;
+    record->sequence = sequence, record->head = head, record->what = what, record->other = other, record->verb = verb;
   }
 };
 

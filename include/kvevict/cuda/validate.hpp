@@ -4,6 +4,7 @@
 
 #include <array>
 #include <bit>
+#include <limits>
 
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/cuda/rows.hpp>
@@ -131,6 +132,7 @@ template <class Entry> struct check_pages_kernel {
 ///
 /// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches. Scratch: ids one bit per page
 ///          of the pool, addresses 8 to 16 bytes per page of the table.
+/// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's checks alone.
 /// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   validation::check_shape(v);
@@ -147,16 +149,18 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
   KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total, " places for pages; hand in fewer sequences or layers at once");
-  std::int64_t pool = 0, words = 0;
+  std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
-    pool = std::max(pool, rule.pool);
+    pool = std::min(pool, rule.pool);
   }
   if constexpr (page_table<Entry>::holds_pointers) {
     k.written.apart = validation::layers_apart(v) ? 1 : 0;
     k.written.slots = std::bit_ceil(static_cast<std::uint32_t>(2 * total));
     words = k.written.slots;
   } else {
+    KVEVICT_EXPECTS(pool <= validation::most_pool_pages, "validate: a pool of ", pool, " pages; ids lie below 2^31, and a device, which cannot look for the "
+                    "largest, has a bit for each: correct page_count");
     k.written.apart = validation::layers_apart(v) ? pool : 0;
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }

@@ -26,7 +26,10 @@ struct state {};                               // the cache carries a role::stat
 template <class View, class... Facts> struct evidence : Facts... {
   View cache;
 
-  /// The row log-sum-exp that the engine's softmax used, (T,Hq): exact weights in one pass, and none above 1.
+  /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass.
+  ///
+  /// Errors   contract_violation by the verb that reads it, if it makes a weight larger than 1 + 1e-3, or a score not finite. An LSE that is too
+  ///          large (base two, but said to be e) only makes weights too small, and is not noticed.
   auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride, log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; hand them in with prompt(cache, queries)");
@@ -59,7 +62,8 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_row
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
   return evidence<layer_view<Entry>, facts::features>{{rows}, cache};
 }
-/// One decoding step: one row per sequence, whose token is already in the cache.
+/// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe` checks that all sequences
+/// hand in equally many rows, at least one, that each row has a position and its token a place in the cache; not that it is one row.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) { return prompt(cache, rows); }
 
 /// K, V and positions alone: for policies that need no attention.

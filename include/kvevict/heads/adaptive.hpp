@@ -18,11 +18,12 @@ namespace heads {
 ///
 /// Paper    Ada-KV, Feng et al., NeurIPS 2025, arXiv:2407.11550.   Differs: α is a whole number of permille and the rounding is by
 ///          largest remainder in int64 (ties: lower head), so Σ B_h = H·budget exactly; the window never eats the floor.
-///          `rounding::authors` is the published code's round_half_even((1−α)·f_h + ⌊α·base⌋), which misses its budget; with it,
-///          `head_weights` may scale the scores for the allocation (the code's option `normalize`).
+///          `rounding::authors` is the published code's round_half_even((1−α)·f_h + ⌊α·base⌋), which misses its budget.
+///          `head_weights` multiply the scores of a head for the allocation, in either rounding (the code's option `normalize`); in the
+///          memory of the context, and not in the selection that follows.
 /// Shapes   scores (H,M) of one sequence → budgets (H).
 /// Cost     one pass over the scores of the layer and O(H²) integers; scratch 16 bytes a token at most.
-/// Errors   contract_violation if α ∉ [0, 1000] permille.
+/// Errors   contract_violation if α ∉ [0, 1000] permille, or a score times its head's weight is not finite.
 struct adaptive {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;

@@ -22,7 +22,11 @@
     }                                                                                                               \
     template <class Context, class... Arguments>                                                                    \
     std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                                   \
-      return workspace(name##_tag{}, ctx, arguments...);                                                            \
+      if constexpr (requires { workspace(name##_tag{}, ctx, arguments...); })                                       \
+        return workspace(name##_tag{}, ctx, arguments...);                                                          \
+      else                                                                                                          \
+        static_assert(missing_kernel<name##_tag, Context>, "kernels::" #name " does not tell its scratch for this " \
+                      "context; on a device use cuda::device::try_out(stream, call).scratch_bytes");                \
     }                                                                                                               \
   };                                                                                                                \
   inline constexpr name##_function name {}

@@ -9,6 +9,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Recent rows, pool width of the value norms and sinks in tokens; the least gain of the step-gain softmax, a factor on logits.
 struct ahakv_options {
   std::int32_t recent = 32;
   weighting weights = weighting::step_gain;

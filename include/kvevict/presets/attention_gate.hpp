@@ -9,6 +9,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Threshold a probability in [0, 1); sinks, recent tokens and floor in tokens.
 struct attention_gate_options {
   float threshold = 0.5f;
   std::int32_t sinks = 4;

@@ -8,6 +8,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Recent tokens and sinks in tokens.
 struct h2o_options {
   std::int32_t recent = 0;  // 0: half of the budget, the authors' split
   std::int32_t sinks = 0;

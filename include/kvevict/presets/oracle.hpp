@@ -8,6 +8,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Rows of the future, sinks and recent tokens, all in tokens.
 struct oracle_options {
   std::int32_t rows = 32;
   std::int32_t sinks = 0, recent = 0;

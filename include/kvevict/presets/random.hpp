@@ -8,6 +8,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Sinks and recent tokens in tokens; another seed keeps other tokens.
 struct random_options {
   std::uint64_t seed = 0;
   std::int32_t sinks = 0, recent = 0;

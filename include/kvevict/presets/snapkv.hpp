@@ -8,6 +8,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Window, pool width (odd, 1 for none) and sinks in tokens.
 struct snapkv_options {
   std::int32_t window = 32;
   std::int32_t pool = 7;

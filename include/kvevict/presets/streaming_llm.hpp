@@ -8,6 +8,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace presets {
 
+/// Sinks in tokens.
 struct streaming_llm_options {
   std::int32_t sinks = 4;
 };

@@ -24,7 +24,7 @@ enum class column_norm : std::uint8_t { none, rows_that_see };
 ///          group mean (the authors' code has none).
 /// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe` in the cache's
 ///          role::state component and read back through remembered(cache).
-/// Cost     prompt: 2·Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
+/// Cost     prompt: Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
 /// Errors   contract_violation if a sequence hands in fewer than N rows, if a weight exceeds 1.
 struct accumulated_attention {
   column_norm norm = column_norm::none;

@@ -47,7 +47,9 @@ template <class Inner> struct value_prior {
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     std::int64_t const own = scratch_step(s.rows() * s.tokens * 4);
-    return std::max(inner.workspace_bytes(ctx, s), own + kernels::pool.bytes(ctx, s, pool));
+    std::int64_t of_inner = 0;
+    if constexpr (requires { inner.workspace_bytes(ctx, s); }) of_inner = inner.workspace_bytes(ctx, s);
+    return std::max(of_inner, own + kernels::pool.bytes(ctx, s, pool));
   }
 
   template <class Context, class Evidence, class... Rest>

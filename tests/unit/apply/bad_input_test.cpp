@@ -27,17 +27,24 @@ struct scene {
   layer_view<>& view() { return cache.view; }
 };
 
-/// Refused by every verb that writes or would let the engine write, with the cache byte-identical afterwards.
-void expect_refused(scene& s, std::string const& words) {
+/// Refused by every verb that writes or would let the engine write, with the cache byte-identical afterwards. Whether heads agree on rows
+/// that they share is seen when they are moved.
+void expect_refused(scene& s, std::string const& words, bool when_planned = true) {
   auto const before = s.cache.snapshot();
   host ctx;
-  for (compaction const mode : {compaction::stable, compaction::fill_holes}) {
-    std::string const message = refusal([&] { compact(ctx, s.view(), s.keep, mode); });
+  auto const check = [&](std::string const& message) {
     INFO(message);
     CHECK(contains(message, words));
     CHECK(contains(message, "; "));
     CHECK(s.cache.snapshot() == before);
+  };
+  for (compaction const mode : {compaction::stable, compaction::fill_holes}) {
+    check(refusal([&] { compact(ctx, s.view(), s.keep, mode); }));
+    if (when_planned) check(refusal([&] { plan_moves(ctx, s.view(), s.keep, mode); }));
   }
+  if (!when_planned) return;
+  CHECK_FALSE(contains(refusal([&] { compact(ctx, s.view(), s.keep); }), "plan_moves: "));
+  CHECK_FALSE(contains(refusal([&] { plan_moves(ctx, s.view(), s.keep); }), "compact: "));
 }
 
 void expect_plan_refused(std::string const& words, std::function<void(scene&, move_plan&)> const& damage, layout l = layout::head_pages) {
@@ -167,7 +174,38 @@ TEST_CASE("bad input: read-only prefix that ends inside a page") {
 TEST_CASE("bad input: positions common to heads that keep different tokens") {
   scene s;
   s.view().components[2].rows.head_stride = 0;
-  expect_refused(s, "component position has one row for all heads");
+  expect_refused(s, "component position has one row for all heads", false);
+}
+TEST_CASE("bad input: no lengths, pages of no tokens") {
+  scene s;
+  s.view().lengths.data = nullptr;
+  expect_refused(s, "lengths.data is null");
+  scene t;
+  t.view().pages.page_size = 0;
+  expect_refused(t, "a page of 0 tokens");
+}
+TEST_CASE("bad input: a compaction that there is not") {
+  scene s;
+  auto const before = s.cache.snapshot();
+  host ctx;
+  auto const mode = static_cast<compaction>(7);
+  CHECK(refusal([&] { compact(ctx, s.view(), s.keep, mode); }) == "compact: there is no compaction 7; give compaction::stable or compaction::fill_holes");
+  CHECK(contains(refusal([&] { plan_moves(ctx, s.view(), s.keep, mode); }), "plan_moves: there is no compaction 7"));
+  CHECK(s.cache.snapshot() == before);
+}
+TEST_CASE("bad input: rows that a result does not have") {
+  scene s(layout::head_pages);
+  host ctx;
+  CHECK_THROWS_AS(compacted<std::int32_t>().freed_pages(0), contract_violation);
+  CHECK_THROWS_AS(replaced().slot(0, 0), contract_violation);
+  auto const done = compact(ctx, s.view(), s.keep);
+  CHECK(done.length(1, 1) == 3);
+  CHECK(done.freed_pages(3).size == 1);
+  CHECK(contains(refusal([&] { done.freed_pages(4); }), "there is no row 4 in the page table; "));
+  CHECK(contains(refusal([&] { done.freed_pages(-1); }), "there is no row -1 in the page table; "));
+  CHECK(contains(refusal([&] { done.length(2, 0); }), "there is no sequence 2, head 0 among 2 of 2 heads; "));
+  CHECK(contains(refusal([&] { done.length(0, 2); }), "there is no sequence 0, head 2"));
+  CHECK(contains(refusal([&] { done.length(-1, 2); }), "there is no sequence -1, head 2"));
 }
 TEST_CASE("bad input: scales per page and channel") {
   scene s;
@@ -196,6 +234,23 @@ TEST_CASE("bad input: plan that overwrites what it still needs") {
   expect_plan_refused("must ascend", [](scene&, move_plan& p) { p.destinations[1] = 1; });                      // written twice
   expect_plan_refused("must ascend", [](scene&, move_plan& p) { std::swap(p.sources[0], p.sources[1]); });      // read after written
   expect_plan_refused("lie below their sources", [](scene&, move_plan& p) { p.sources[0] = p.destinations[0]; });
+}
+TEST_CASE("bad input: plan that has a token twice, in place of another") {
+  auto const moves = [](std::vector<std::int32_t> from, std::vector<std::int32_t> to, std::int32_t length) {
+    return [=](scene&, move_plan& p) {
+      p.sources = from, p.destinations = to;
+      auto const n = static_cast<std::int64_t>(from.size());
+      p.row_begin = {0, n, n, n, n}, p.lengths = {length, 10, 7, 7}, p.order = row_order::scattered;
+    };
+  };
+  expect_plan_refused("sequence 0, head 0 would hold token 9 twice, in slots 9 and 0", moves({9}, {0}, 10));
+  expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8}, {1, 4}, 8));
+  expect_plan_refused("would hold token 6 twice, in slots 6 and 2", moves({6, 7, 9}, {2, 3, 5}, 8));
+  scene s(layout::head_pages);
+  host ctx;
+  auto plan = plan_moves(ctx, s.view(), s.keep);
+  moves({5, 8}, {1, 5}, 8)(s, plan);  // the hole that the first leaves is filled by the second
+  CHECK(kvevict::apply(ctx, s.view(), plan).length(0, 0) == 8);
 }
 TEST_CASE("bad input: plan with lengths that cannot be") {
   expect_plan_refused("would have 11 tokens", [](scene&, move_plan& p) { p.lengths[0] = 11; });

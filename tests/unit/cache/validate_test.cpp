@@ -126,6 +126,77 @@ TEST_CASE("validate: page table: entries are missing") {
   CHECK(contains(refused(p.view), "null means a contiguous cache"));
 }
 
+TEST_CASE("validate: page table: rows or heads that count downwards") {
+  auto c = some_cache(layout::head_pages);
+  auto v = c.view;
+  v.pages.head_stride = -v.pages.head_stride;
+  CHECK(contains(refused(v), "neither may be negative"));
+  v = c.view, v.pages.seq_stride = -1;
+  CHECK(contains(refused(v), "neither may be negative"));
+}
+
+TEST_CASE("validate: page table: scratch goes by the largest page in use, not by the pool") {
+  for (std::int64_t const pages : {std::int64_t{40'000'000'000}, std::int64_t{1} << 48}) {
+    auto c = some_cache(layout::hnd);  // K and V in the same pages
+    c.view.component_count = 2;
+    for (std::size_t i = 0; i < 2; ++i) part(c.view, i).rows.page_count = pages;
+    std::int32_t const read_only[] = {4, 0};
+    arena scratch;
+    validate(c.view.with_read_only(read_only), scratch);
+    CHECK(scratch.high_water() <= 128);
+    c.entries()[2] = c.entries()[0];
+    CHECK(contains(refused(c.view), "are the same page"));
+    c.entries()[2] = -1;
+    CHECK(contains(refused(c.view), "has id -1"));
+  }
+}
+
+TEST_CASE("validate: page table: an id of 64 bits that no pool has") {
+  auto const c = some_cache(layout::head_pages);
+  layer_view<std::int64_t> v;
+  std::int64_t entries[] = {0, 1, std::int64_t{1} << 40};
+  std::int32_t const lengths[] = {10};
+  v.pages.entries = entries, v.pages.sequences = v.pages.heads = 1, v.pages.columns = 3, v.pages.seq_stride = 3, v.pages.page_size = 4;
+  v.lengths.data = lengths;
+  component k = c.view.components[0];
+  k.rows.page_count = std::int64_t{1} << 41;
+  CHECK(contains(refused(v.with(k)), "a row uses page 1099511627776; ids count pages and lie below 2^31"));
+  entries[2] = 7;
+  CHECK(refused(v.with(k)).empty());
+}
+
+TEST_CASE("validate: page table: pages of addresses that overlap in part") {
+  layouts::cache<std::byte*> c(layout::pointers, {.lengths = {10, 7}, .heads = 2, .page_size = 4, .state_floats = 1});
+  auto const good = c.entries();
+  std::int64_t const page = 2 * 2 * 4 * 64 + 2 * 2 * 4 * 4;  // K and V, then positions and state
+  for (std::int64_t const apart : {std::int64_t{4}, std::int64_t{64}, page - 4, -page + 4}) {
+    c.entries()[3] = good[1] + apart;
+    CAPTURE(apart);
+    CHECK(contains(refused(c.view), "and overlaps it"));
+  }
+  c.entries()[3] = good[1] + 64;
+  CHECK(contains(refused(c.view), "begins 64 bytes into page"));
+  std::int32_t read_only[] = {8, 7};  // nobody writes either
+  CHECK(refused(c.view.with_read_only(read_only)).empty());
+  read_only[0] = 4;
+  CHECK(contains(refused(c.view.with_read_only(read_only)), "and overlaps it"));
+}
+
+TEST_CASE("validate: page table: addresses of heads that interleave in a page are apart") {
+  std::int64_t const P = 4, H = 2, D = 16, row = D * 4;
+  std::vector<std::byte> pool(static_cast<std::size_t>(3 * P * H * row));
+  std::byte* entries[] = {pool.data(), pool.data() + 2 * P * H * row, pool.data() + row, pool.data() + 2 * P * H * row + row};
+  std::int32_t const lengths[] = {8, 5};
+  layer_view<std::byte*> v;
+  v.pages.entries = entries, v.pages.sequences = 2, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P, v.pages.seq_stride = 2;
+  v.lengths.data = lengths;
+  component k;
+  k.rows = {nullptr, 0, 0, 0, 0, H * row, 0, static_cast<std::int32_t>(row), 1};
+  CHECK(refused(v.with(k)).empty());
+  entries[3] -= 4;
+  CHECK(contains(refused(v.with(k)), "page 1 of sequence 1, head 0 begins 60 bytes into page 1 of sequence 0, head 0 and overlaps it"));
+}
+
 TEST_CASE("validate: page table: null, misaligned and double addresses") {
   layouts::cache<std::byte*> c(layout::pointers, {.lengths = {10, 7}, .page_size = 4});
   CHECK(refused(c.view).empty());

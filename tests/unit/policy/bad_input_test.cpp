@@ -6,6 +6,7 @@
 
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
+#include "support/keep_sets.hpp"
 
 using namespace support;
 using Catch::Contains;
@@ -302,4 +303,43 @@ TEST_CASE("bad input: several rows at once for scattered rows") {
   room r;
   auto const scattered = r.view().with_order(kvevict::row_order::scattered);
   r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 2).queries()), "the rows are scattered", "only single steps");
+}
+
+namespace {
+
+struct own_score {
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const&, kvevict::score_rows& out) const {
+    kvevict::kernels::each_token(ctx, out, kvevict::score::none::zero{});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("workspace_bytes: shapes that no cache has are refused, and a score of one's own counts as 0 inside value_prior") {
+  kvevict::host const ctx;
+  auto const says = [&](kvevict::cache_shape const& s) { return support::refusal([&] { kvevict::workspace_bytes(ctx, presets::ada_snapkv(), s); }); };
+  kvevict::cache_shape const good{2, 8, 4, 64, 1000, 200, 300};
+  CHECK(says(good).empty());
+  CHECK(says({1000, 64, 8, 256, std::int64_t{1} << 20, 1 << 26, 1 << 26}).empty());
+  auto const wrong = [&](auto change, char const* words) {
+    auto s = good;
+    change(s);
+    CHECK_THAT(says(s), Catch::StartsWith("workspace_bytes: ") && Contains(words) && Contains("; "));
+  };
+  wrong([](auto& s) { s.kv_heads = 0; }, "8 query heads on 0 KV heads");
+  wrong([](auto& s) { s.q_heads = 0; }, "0 query heads on 4 KV heads");
+  wrong([](auto& s) { s.q_heads = 3, s.kv_heads = 2; }, "3 query heads on 2 KV heads");
+  wrong([](auto& s) { s.q_heads = s.kv_heads = -4; }, "-4 query heads");
+  wrong([](auto& s) { s.head_dim = 0; }, "of 0 elements");
+  wrong([](auto& s) { s.sequences = -1; }, "-1 sequences");
+  wrong([](auto& s) { s.tokens = -1; }, "-1 tokens");
+  wrong([](auto& s) { s.table_pages = -1; }, "none may be negative");
+  wrong([](auto& s) { s.pool_pages = -1; }, "none may be negative");
+  wrong([](auto& s) { s.tokens = std::int64_t{1} << 62; }, "no machine holds");
+  wrong([](auto& s) { s.sequences = s.q_heads = s.kv_heads = std::numeric_limits<std::int32_t>::max(), s.tokens = 100; }, "no machine holds");
+  wrong([](auto& s) { s.table_pages = std::numeric_limits<std::int64_t>::max(); }, "no machine holds");
+  wrong([](auto& s) { s.pool_pages = std::numeric_limits<std::int64_t>::max(); }, "no machine holds");
+  auto const own = kvevict::policy{kvevict::score::value_prior{own_score{}}};
+  kvevict::cache_shape const large{2, 8, 4, 64, 100'000};
+  CHECK(kvevict::workspace_bytes(ctx, own, large) > kvevict::workspace_bytes(ctx, kvevict::policy{own_score{}}, large));
 }

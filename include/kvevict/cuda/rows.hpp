@@ -78,6 +78,9 @@ template <class Evidence, class Layers> struct observe_rows_kernel {
     std::int32_t const n = rows_of(e, b);
     bool const equal = has<Evidence, facts::features> || n == most_rows;
     if (n > it.tokens || n > most_rows || !equal) watch.refuse(t, fault::new_rows, b, h, n, it.tokens);
+    if constexpr (!has<Evidence, facts::features>)
+      for (std::int32_t i = e.attention.row_begin[b] + h; i < e.attention.row_begin[b + 1]; i += e.cache.heads())  // its share of the sequence's
+        if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i]);
     planning::protect_ends(it, 0, n);
     rows[r] = it;
     begin[r] = r * stride;

@@ -60,7 +60,7 @@ struct status {
                                                   "(head_stride), or use a policy that keeps the same tokens in all heads");
     case fault::new_rows: contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b, " tokens; append the new tokens to the cache first, "
                                             "one row each, equally many in every sequence and as many as most_rows says");
-    case fault::position: contract::violate(at("observe"), "a position is ", a, "; give each row its token's logical position");
+    case fault::position: contract::violate("observe: a position of sequence ", s.sequence, " is ", a, "; give each row its token's logical position");
     case fault::gate_memory: contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b, "; make gate_memory larger, "
                                                "or plan from remembered(cache)");
     case fault::gate_not_finite: contract::violate("gate: a probability of sequence ", s.sequence, " is not a number; look at the hidden states and the weights");

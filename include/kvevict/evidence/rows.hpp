@@ -79,14 +79,17 @@ template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std:
 namespace planning {
 
 /// Rows of attention are folded one step at a time, all sequences together; hidden states may be as many as there are.
-template <class Evidence> void expect_new_rows(Evidence const& e, std::int32_t b, std::int32_t tokens) {
-  std::int32_t const rows = rows_of(e, b);
+template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
+  std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
     KVEVICT_EXPECTS(rows == 0 || e.attention.positions != nullptr,
                     "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
     KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", rows_of(e, 0),
                     "; observe prompts and steps in separate calls");
     KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
+    for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
+      KVEVICT_EXPECTS(e.attention.positions[t] >= 0, "observe: a position of sequence ", b, " is ", e.attention.positions[t],
+                      "; give each row its token's logical position");
   }
   KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1, "observe: the rows are scattered; only single steps can be folded in");
@@ -125,7 +128,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
   score_rows out = planning::make_rows(scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
-    planning::expect_new_rows(e, it.sequence, it.tokens);
+    planning::expect_new_rows(e, it);
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));
   }

@@ -282,6 +282,17 @@ TEST_CASE("bad input: observing without positions") {
   q.positions = nullptr;
   r.ignores(h2o, kvevict::step(r.view(), q), "carry no positions", "logical position");
 }
+TEST_CASE("bad input: observing at a position below 0, which has no column in the ring") {
+  room r(8);
+  for (std::size_t const rows : {1, 3})
+    for (std::int32_t const position : {-1, -9, std::numeric_limits<std::int32_t>::min()}) {
+      attention some = last_rows(r.in, rows);
+      some.positions[rows] = position;  // the oldest of sequence 1
+      std::string const what = "a position of sequence 1 is " + std::to_string(position);
+      r.ignores(ahakv, kvevict::step(r.view(), some.queries()), what, "logical position");
+      r.ignores(ahakv, kvevict::step(r.view(), some.rows()), what, "logical position");
+    }
+}
 TEST_CASE("bad input: observing rows of tokens that are not in the cache, or a different number in each sequence") {
   room r;
   r.ignores(h2o, kvevict::step(r.view(), r.q), "30 rows and sequence 0 40", "separate calls");

@@ -10,6 +10,7 @@
 #include "simt/device_cache.hpp"
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
+#include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
 using namespace simt_test;
@@ -79,4 +80,53 @@ TEST_CASE("bad input on a device: observing at a position below 0, which has no 
       r.ignores(ahakv, kvevict::step(r.view(), r.there(some.queries())), what, "logical position");
       r.ignores(ahakv, kvevict::step(r.view(), r.there(some.rows())), what, "logical position");
     }
+}
+
+TEST_CASE("bad input on a device: keys of a type that is not floating") {
+  room r;
+  auto const q = r.there(all_rows(r.in).queries());
+  for (auto const type : {kvevict::dtype::i32, kvevict::dtype::opaque}) {
+    auto view = r.view();
+    auto& k = view.components[0];
+    k.type = type, k.rows.run_bytes = 8 * kvevict::size_of(type);
+    r.plan_refuses(snapkv, kvevict::prompt(view, q), std::string("keys of type ") + kvevict::name_of(type), "f32, f16 and bf16");
+    r.ignores(h2o, kvevict::step(view, q), std::string("keys of type ") + kvevict::name_of(type), "f32, f16 and bf16");
+  }
+}
+
+TEST_CASE("bad input on a device: offsets of evidence that are negative or descend") {
+  room r;
+  gate_case const gate({.N = {40, 30}, .H = 2});
+  auto const policy = presets::attention_gate(on_device_gate(r.memory, gate.weights()));
+  hidden const states = gate.states({0, 0}, {40, 30});
+  attention const all = all_rows(r.in);
+  for (auto const& begin : {std::vector<std::int32_t>{-40, 0, 30}, {0, 40, 30}, {0, 5, std::numeric_limits<std::int32_t>::min()}}) {
+    std::int32_t const* const there = r.memory.put(begin);
+    auto const e = [&](auto rows) {
+      rows.row_begin = there;
+      return kvevict::prompt(r.view(), rows);
+    };
+    std::string const from = "row_begin goes from " + std::to_string(begin[begin[0] < 0 ? 0 : 1]);
+    r.plan_refuses(snapkv, e(r.there(all.queries())), from, "none negative");
+    r.plan_refuses(snapkv, e(r.there(all.rows())), from, "none negative");
+    r.plan_refuses(policy, e(r.there(states.rows())), from, "none negative");
+    r.ignores(policy, e(r.there(states.rows())), from, "none negative");
+  }
+}
+
+TEST_CASE("bad input on a device: strides that do not step over a row") {
+  room r;
+  attention const all = all_rows(r.in);
+  auto const q = r.there(all.queries());
+  auto const w = r.there(all.rows());
+  float const* const lse = r.memory.put(all.lse);
+  for (std::int64_t const bad : {-32, 0}) {
+    auto across = q, along = q;
+    auto weights = w;
+    across.head_stride = along.token_stride = weights.head_stride = bad;
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), across), "queries of 8 elements are", "strides in elements");
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), along), "queries of 8 elements are", "strides in elements");
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), weights), "softmax rows of 40 elements are", "strides in elements");
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), q).with_lse(lse, bad, 1), "LSEs of 1 elements are", "strides in elements");
+  }
 }

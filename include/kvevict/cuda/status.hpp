@@ -14,7 +14,7 @@ namespace cuda {
 
 enum class fault : std::uint32_t {
   none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims
+  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, row_begin
 };
 
 /// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
@@ -41,6 +41,8 @@ struct status {
                                                           "; raise tokens_per_head or protect fewer");
     case fault::query_rows: contract::violate(at("evidence"), a, " rows are handed in, but ", b, " are needed; hand in the rows of the newest tokens, and no "
                                               "more than most_rows");
+    case fault::row_begin: contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence, "; it must be B+1 ascending offsets, "
+                                             "none negative");
     case fault::not_finite: {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.other);

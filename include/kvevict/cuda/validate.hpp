@@ -42,7 +42,9 @@ template <class Entry, class Rows> struct check_rows_kernel {
     std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (i >= v.sequences() || watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(i);
-    if (rows.rows(b) < 0 || rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
+    std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
+    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, 0, from, to);
+    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
       for (std::int32_t h = 0; h < v.heads(); ++h)
         if (rows.rows(b) > 0 && v.length(b, h) > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, v.length(b, h));
@@ -177,6 +179,7 @@ template <class View, class... Facts> void kernel(kernels::validate_tag, device&
   auto const check = [&](auto const& rows) {
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0,
                     "evidence: most_rows is ", rows.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+    contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0, check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
     ctx.settle();
   };

@@ -125,8 +125,18 @@ TEST_CASE("bad input: head_dim of queries and keys differ") {
   r.q.head_dim = 4;
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "4 elements a head and keys 8", "both must be D");
 }
-TEST_CASE("bad input: queries of a type that is not floating") {
+TEST_CASE("bad input: queries or keys of a type that is not floating") {
   room r;
+  for (auto const type : {kvevict::dtype::i32, kvevict::dtype::opaque}) {
+    auto k = *r.view().find(kvevict::role::k);
+    k.type = type, k.rows.run_bytes = 8 * kvevict::size_of(type);
+    auto const view = r.without(kvevict::role::k).with(k);
+    std::string const what = std::string("keys of type ") + kvevict::name_of(type);
+    r.refuses(snapkv, kvevict::prompt(view, r.q), twenty, what, "f32, f16 and bf16");
+    r.refuses(h2o, kvevict::prompt(view, r.q), twenty, what, "f32, f16 and bf16");
+    r.ignores(h2o, kvevict::step(view, last_rows(r.in, 1).queries()), what, "f32, f16 and bf16");
+    CHECK_NOTHROW(kvevict::plan(r.ctx, snapkv, kvevict::prompt(view, r.weights), twenty));  // softmax rows need no keys
+  }
   r.q.type = kvevict::dtype::i32;
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "queries of type i32", "f32, f16 and bf16");
 }
@@ -140,6 +150,45 @@ TEST_CASE("bad input: no rows, no offsets, offsets that descend") {
   std::vector<std::int32_t> const begin{0, 70, 40};
   q = r.q, q.row_begin = begin.data();
   r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "descends at sequence 1", "ascending offsets");
+}
+TEST_CASE("bad input: offsets below 0") {
+  room r;
+  std::int32_t const begin[] = {-40, 0, 30};
+  r.q.row_begin = r.weights.row_begin = begin;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "row_begin starts at -40", "ascending offsets, none negative");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "row_begin starts at -40", "ascending offsets, none negative");
+}
+TEST_CASE("bad input: strides that do not step over a row") {
+  room r;
+  for (std::int64_t const bad : {-32, 0, 1}) {
+    auto const both = [&](std::int64_t kvevict::query_rows::*stride, std::int64_t kvevict::attention_rows::*of_weights) {
+      auto q = r.q;
+      auto w = r.weights;
+      q.*stride = w.*of_weights = bad;
+      r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "queries of 8 elements are", "strides in elements");
+      r.refuses(h2o, kvevict::prompt(r.view(), w), twenty, "softmax rows of 40 elements are", "strides in elements");
+      r.ignores(h2o, kvevict::step(r.view(), q), "queries of 8 elements are", "strides in elements");
+    };
+    both(&kvevict::query_rows::token_stride, &kvevict::attention_rows::token_stride);
+    both(&kvevict::query_rows::head_stride, &kvevict::attention_rows::head_stride);
+    if (bad == 1) continue;
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), bad, 1), twenty, "LSEs of 1 elements are", "strides in elements");
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), 4, bad), twenty, "LSEs of 1 elements are", "strides in elements");
+  }
+}
+TEST_CASE("bad input: a stride over nothing may be anything") {
+  batch const in = random_batch(82, {.Hq = 1, .H = 1, .D = 8, .N = {40}});
+  attention const last = last_rows(in, 1), all = all_rows(in);
+  with_cache(in, [&](auto& cache) {
+    kvevict::host ctx;
+    auto q = last.queries();
+    auto w = last.rows();
+    q.token_stride = q.head_stride = w.token_stride = w.head_stride = 0;
+    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, q).with_lse(last.lse.data(), 0, 0), twenty));
+    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, w), twenty));
+    q = all.queries(), q.head_stride = 0;
+    CHECK_NOTHROW(kvevict::plan(ctx, snapkv, kvevict::prompt(cache.view, q), twenty));
+  });
 }
 TEST_CASE("bad input: LSE of the wrong base") {
   room r;

@@ -102,7 +102,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
-/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given.
+/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given. The read-only prefix is
+/// not written: its tokens are protected and need no score. What their state holds means nothing; zero it in a copy that is to be evicted from.
 /// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows. Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {

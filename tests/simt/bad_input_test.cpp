@@ -130,3 +130,21 @@ TEST_CASE("bad input on a device: strides that do not step over a row") {
     r.plan_refuses(snapkv, kvevict::prompt(r.view(), q).with_lse(lse, bad, 1), "LSEs of 1 elements are", "strides in elements");
   }
 }
+
+TEST_CASE("bad input on a device: scattered rows whose positions are not distinct") {
+  for (int const where : {0, 1, 2}) {
+    CAPTURE(where);
+    room r(1, [&](auto& cache) {
+      auto const at = [&](int b, int h, int t) -> std::int32_t& { return kvevict::element<std::int32_t>(cache.view, *cache.view.find(role::position), b, h, t); };
+      if (where == 0) cache.fill(role::position, [](int, int, int, int) { return 0; });
+      if (where == 1) at(1, 1, 29) = 28;
+      if (where == 2) at(1, 1, 7) = std::numeric_limits<std::int32_t>::max();
+    });
+    auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+    std::string const what = where == 0 ? "the positions of sequence " : "the positions of sequence 1, head 1 are not distinct";
+    auto const policy = presets::random({.sinks = 4, .recent = where == 2 ? 0 : 1});
+    r.plan_refuses(policy, kvevict::contents(scattered), "plan: " + what, "role::position");
+    r.plan_refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), "plan: " + what, "role::position");
+    if (where != 2) r.ignores(h2o, kvevict::step(scattered, r.there(last_rows(r.in, 1).queries())), "observe: " + what, "role::position");
+  }
+}

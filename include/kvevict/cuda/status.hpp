@@ -14,8 +14,11 @@ namespace cuda {
 
 enum class fault : std::uint32_t {
   none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, row_begin
+  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, row_begin, equal_positions
 };
+inline constexpr std::uint32_t of_observe = 0x100;  // beside a fault that plan() and observe() share
+constexpr fault observed(fault f) { return static_cast<fault>(static_cast<std::uint32_t>(f) | of_observe); }
+
 
 /// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
 struct status {
@@ -30,7 +33,8 @@ struct status {
     return std::string(verb) + ": sequence " + std::to_string(s.sequence) + ", head " + std::to_string(s.head) + ": ";
   };
   std::string const a = std::to_string(s.what), b = std::to_string(s.other);
-  switch (static_cast<fault>(s.code)) {
+  char const* const verb = (s.code & of_observe) != 0 ? "observe" : "plan";
+  switch (static_cast<fault>(s.code & ~of_observe)) {
     case fault::length: contract::violate(at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
                                           ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
     case fault::page: contract::violate(at("validate"), "page ", b, " has id ", a, ", which the pool does not have; correct the table, index_mask or page_count");
@@ -67,6 +71,8 @@ struct status {
                                                "or plan from remembered(cache)");
     case fault::gate_not_finite: contract::violate("gate: a probability of sequence ", s.sequence, " is not a number; look at the hidden states and the weights");
     case fault::victims: contract::violate(at("replace"), a, " tokens are evicted, but one token comes next; evict one per step, or compact");
+    case fault::equal_positions: contract::violate(verb, ": the positions of sequence ", s.sequence, ", head ", s.head, " are not distinct numbers below "
+                                                   "2147483647; write each token's own into the role::position component");
     case fault::none: break;
   }
   contract::violate("cuda: unknown status ", s.code, "; this is a defect of the library");

@@ -54,6 +54,11 @@ constexpr void protect_ends(row& it, std::int32_t front, std::int32_t back) {
   it.candidates = it.last - it.first;
 }
 
+/// The first rank behind a position; the largest has none, and is found not to be in the interval.
+constexpr std::int32_t behind(std::int32_t position) {
+  return position == std::numeric_limits<std::int32_t>::max() ? position : position + 1;
+}
+
 /// Whether a row whose interval is known is scored, and its budget.
 constexpr void take_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
   it.active = share == sharing::cap ? it.candidates > 0 : share == sharing::heads ? p.total > std::int64_t{p.budget} * heads : it.tokens > p.budget;

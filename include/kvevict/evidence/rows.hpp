@@ -51,7 +51,17 @@ inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, 
   std::nth_element(sorted, sorted + first, sorted + it.tokens);
   it.first = sorted[first];
   std::nth_element(sorted, sorted + newest, sorted + it.tokens);
-  it.last = sorted[newest] + 1;
+  it.last = behind(sorted[newest]);
+}
+
+/// As many tokens lie between the ends as were ranked there: of equal positions nobody knows which one is protected.
+inline void expect_distinct(char const* verb, score_rows const& rows, std::int64_t r) {
+  row const& it = rows.rows[r];
+  if (rows.positions == nullptr || it.candidates == 0) return;
+  std::int64_t found = 0;
+  for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
+  KVEVICT_EXPECTS(found == it.candidates, verb, ": the positions of sequence ", it.sequence, ", head ", it.head,
+                  " are not distinct numbers below 2147483647; write each token's own into the role::position component");
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
@@ -117,6 +127,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     for (std::int32_t h = 0; p.cut && h < H; ++h) {
       planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
       planning::take_budget(of[h], p, share, H);
+      if (of[h].active) planning::expect_distinct("plan", out, std::int64_t{b} * H + h);
     }
   }
   return out;
@@ -130,6 +141,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
+    planning::expect_distinct("observe", out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));
   }
   return out;

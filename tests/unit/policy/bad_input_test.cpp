@@ -311,6 +311,23 @@ TEST_CASE("bad input: scattered rows without positions") {
   r.refuses(h2o, kvevict::remembered(scattered), twenty, "no position component", "compaction::stable");
   r.refuses(presets::streaming_llm(), kvevict::contents(scattered), twenty, "no position component", "role::position");
 }
+TEST_CASE("bad input: scattered rows whose positions are not distinct") {
+  for (int const where : {0, 1, 2}) {
+    CAPTURE(where);
+    room r;
+    auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+    auto const& positions = *r.view().find(kvevict::role::position);
+    auto const at = [&](int b, int h, int t) -> std::int32_t& { return kvevict::element<std::int32_t>(r.view(), positions, b, h, t); };
+    if (where == 0) r.cache.fill(kvevict::role::position, [](int, int, int, int) { return 0; });
+    if (where == 1) at(1, 1, 29) = 28;                                       // appended without its position
+    if (where == 2) at(1, 1, 7) = std::numeric_limits<std::int32_t>::max();  // nothing lies behind it
+    std::string const what = where == 0 ? "the positions of sequence 0, head 0 are not distinct" : "the positions of sequence 1, head 1 are not distinct";
+    auto const policy = presets::random({.sinks = 4, .recent = where == 2 ? 0 : 1});
+    r.refuses(policy, kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
+    r.refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
+    if (where != 2) r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 1).queries()), "observe: " + what, "role::position");
+  }
+}
 TEST_CASE("bad input: no state, or state of another width or type") {
   room r;
   auto const none = r.without(kvevict::role::state);

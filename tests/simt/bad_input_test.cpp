@@ -148,3 +148,12 @@ TEST_CASE("bad input on a device: scattered rows whose positions are not distinc
     if (where != 2) r.ignores(h2o, kvevict::step(scattered, r.there(last_rows(r.in, 1).queries())), "observe: " + what, "role::position");
   }
 }
+
+TEST_CASE("bad input on a device: observing with a budget or stages that plan refuses") {
+  room r;
+  auto const e = kvevict::step(r.view(), r.there(last_rows(r.in, 1).queries()));
+  std::int32_t const* const each = r.memory.put(std::vector<std::int32_t>{20, -5});
+  r.ignores(h2o, e, "observe: a budget of -1 tokens for sequence 0", "give a count", {.tokens_per_head = -1});
+  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
+  r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
+}

@@ -40,7 +40,7 @@ struct status {
     case fault::page: contract::violate(at("validate"), "page ", b, " has id ", a, ", which the pool does not have; correct the table, index_mask or page_count");
     case fault::page_twice: contract::violate(at("validate"), "page ", b, " has id ", a, ", which this or another row also writes; copy it, or declare "
                                               "the shared front with read_only");
-    case fault::negative_budget: contract::violate("plan: a budget of ", a, " tokens for sequence ", s.sequence, "; give a count, not a negative number");
+    case fault::negative_budget: contract::violate(verb, ": a budget of ", a, " tokens for sequence ", s.sequence, "; give a count, not a negative number");
     case fault::budget_below_protected: contract::violate("plan: a budget of ", a, " tokens is below the ", b, " protected tokens of sequence ", s.sequence,
                                                           "; raise tokens_per_head or protect fewer");
     case fault::query_rows: contract::violate(at("evidence"), a, " rows are handed in, but ", b, " are needed; hand in the rows of the newest tokens, and no "

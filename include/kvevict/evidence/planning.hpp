@@ -78,15 +78,15 @@ constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers 
   it.active = true;
 }
 
-inline void expect_request(protect const& keep, budget const& want, std::int32_t layers) {
-  KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= want.layer_count - layers, "plan: layer ", want.layer, " of ",
+inline void expect_request(char const* verb, protect const& keep, budget const& want, std::int32_t layers) {
+  KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= want.layer_count - layers, verb, ": layer ", want.layer, " of ",
                   want.layer_count, " and a view of ", layers, "; give budget.layer in [0, budget.layer_count), for a stack that of its first layer");
   KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
-                  "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
+                  verb, ": protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
 }
-template <class Entry> void expect_positions(layer_view<Entry> const& cache) {
+template <class Entry> void expect_positions(char const* verb, layer_view<Entry> const& cache) {
   KVEVICT_EXPECTS(cache.order == row_order::ascending || cache.find(role::position) != nullptr,
-                  "plan: the rows are scattered and the cache has no position component, so recency is unknown; add one (role::position, "
+                  verb, ": the rows are scattered and the cache has no position component, so recency is unknown; add one (role::position, "
                   "int32) or compact with compaction::stable");
 }
 

@@ -16,8 +16,8 @@ namespace kvevict {
 inline namespace v0 {
 namespace planning {
 
-template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
-  expect_positions(cache);
+template <class Entry> score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+  expect_positions(verb, cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.take<std::int64_t>(n + 1);
   auto* rows = scratch.take<row>(n);
@@ -114,7 +114,7 @@ inline namespace KVEVICT_ISA {
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
                   budget const& want, sharing share) {
-  score_rows out = planning::make_rows(scratch, cache, want.layer);
+  score_rows out = planning::make_rows("plan", scratch, cache, want.layer);
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     row* const of = out.rows + std::int64_t{b} * H;
@@ -136,10 +136,12 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 /// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
-  score_rows out = planning::make_rows(scratch, e.cache, want.layer);
+  score_rows out = planning::make_rows("observe", scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);
+    KVEVICT_EXPECTS(want.of(it.sequence) >= 0, "observe: a budget of ", want.of(it.sequence), " tokens for sequence ", it.sequence,
+                    "; give a count, not a negative number");
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct("observe", out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));

@@ -341,6 +341,19 @@ TEST_CASE("bad input: no state, or state of another width or type") {
   r.refuses(h2o, kvevict::remembered(other.with(c)), twenty, "role::state component of 1 f32", "cache.with(component)");
 }
 
+TEST_CASE("bad input: observing with a budget or stages that plan refuses") {
+  room r;
+  attention const one = last_rows(r.in, 1);
+  auto const e = kvevict::step(r.view(), one.queries());
+  std::int32_t const each[] = {20, -5};
+  r.ignores(h2o, e, "observe: a budget of -1 tokens for sequence 0", "give a count", {.tokens_per_head = -1});
+  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
+  r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
+  r.ignores(h2o, e, "observe: layer 3 of 3", "budget.layer", {20, 3, 3});
+  r.ignores(h2o.with(kvevict::protect{-1}), e, "observe: protect has a negative count", "give");
+  auto const nowhere = r.without(kvevict::role::position).with_order(kvevict::row_order::scattered);
+  r.ignores(h2o, kvevict::step(nowhere, one.queries()), "observe: the rows are scattered and the cache has no position", "role::position");
+}
 TEST_CASE("bad input: observing without positions") {
   room r;
   attention const two = last_rows(r.in, 2);

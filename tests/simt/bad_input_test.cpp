@@ -157,3 +157,25 @@ TEST_CASE("bad input on a device: observing with a budget or stages that plan re
   r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
   r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
 }
+
+TEST_CASE("bad input on a device: no rows, no slots, a buffer that is not aligned") {
+  room r;
+  gate_case const gate({.N = {40, 30}, .H = 2});
+  auto const policy = presets::attention_gate(on_device_gate(r.memory, gate.weights()));
+  hidden const states = gate.states({0, 0}, {40, 30});
+  attention const all = all_rows(r.in);
+  auto q = r.there(all.queries());
+  auto w = r.there(all.rows());
+  auto x = r.there(states.rows());
+  q.data = w.weights = nullptr, x.data = nullptr;
+  r.plan_refuses(snapkv, kvevict::prompt(r.view(), q), "rows without data", "(B+1) offsets");
+  r.plan_refuses(snapkv, kvevict::prompt(r.view(), w), "rows without data", "(B+1) offsets");
+  r.plan_refuses(policy, kvevict::prompt(r.view(), x), "rows without data", "(B+1) offsets");
+  r.ignores(policy, kvevict::prompt(r.view(), x), "rows without data", "(B+1) offsets");
+  cuda::keep_set keep;
+  kvevict::plan(r.ctx, presets::streaming_llm(), kvevict::contents(r.view()), {.tokens_per_head = 39}, keep);
+  r.refuses([&](cuda::device& on) { replace(on, r.view(), keep, nullptr); }, "replace: slots is null", "device memory");
+  on_device<std::byte> const memory(std::vector<std::byte>(1024));
+  for (std::byte* const at : {memory.data() + 1, memory.data() + 128, static_cast<std::byte*>(nullptr)})
+    CHECK_THAT(refusal([&] { cuda::device(default_stream(), at, 512); }), Contains("device: a buffer of 512 bytes") && Contains("; align it"));
+}

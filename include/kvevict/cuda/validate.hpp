@@ -176,15 +176,17 @@ template <class View, class... Facts> void kernel(kernels::validate_tag, device&
   using all = evidence<View, Facts...>;
   validate(ctx, e.cache);
   validate_shape(e);
-  auto const check = [&](auto const& rows) {
+  auto const check = [&](auto const& rows, void const* data) {
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0,
                     "evidence: most_rows is ", rows.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0, check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
     ctx.settle();
   };
-  if constexpr (has_attention<all>) check(e.attention);
-  if constexpr (has<all, facts::features>) check(e.input);
+  if constexpr (has<all, facts::queries>) check(e.attention, e.attention.data);
+  if constexpr (has<all, facts::weights>) check(e.attention, e.attention.weights);
+  if constexpr (has<all, facts::features>) check(e.input, e.input.data);
 }
 
 }  // namespace cuda

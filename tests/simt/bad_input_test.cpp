@@ -179,3 +179,10 @@ TEST_CASE("bad input on a device: no rows, no slots, a buffer that is not aligne
   for (std::byte* const at : {memory.data() + 1, memory.data() + 128, static_cast<std::byte*>(nullptr)})
     CHECK_THAT(refusal([&] { cuda::device(default_stream(), at, 512); }), Contains("device: a buffer of 512 bytes") && Contains("; align it"));
 }
+
+TEST_CASE("bad input on a device: counts that are near the end of an int") {
+  room r;
+  std::int32_t const most = std::numeric_limits<std::int32_t>::max();
+  r.plan_refuses(presets::streaming_llm().with(kvevict::protect{4, most}), kvevict::contents(r.view()), "below the 40 protected tokens of sequence 0", "protect fewer");
+  r.plan_refuses(presets::snapkv({.window = 8, .pool = most}), kvevict::prompt(r.view(), r.there(all_rows(r.in).queries())), "the width is 2147483647", "odd width");
+}

@@ -13,6 +13,7 @@ namespace presets = kvevict::presets;
 
 namespace {
 
+constexpr std::int32_t most = std::numeric_limits<std::int32_t>::max();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
 
 /// Two sequences in a cache with state, and all their rows.
@@ -268,10 +269,10 @@ TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
   r.refuses(presets::random({.sinks = -1}), e, twenty, "negative count", "sinks, recent ≥ 0");
   r.refuses(presets::random().with(kvevict::protect{0, 0, 1001}), e, twenty, "above 1000 permille", "give");
 }
-TEST_CASE("bad input: pool widths that are even or below 1") {
+TEST_CASE("bad input: pool widths that are even, below 1 or without end") {
   room r;
   auto const e = kvevict::prompt(r.view(), r.q);
-  for (std::int32_t const width : {4, 0, -1}) {
+  for (std::int32_t const width : {4, 0, -1, 65537, 999999999, most}) {
     r.refuses(presets::snapkv({.window = 8, .pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
     r.refuses(presets::ahakv({.recent = 8, .value_pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
   }
@@ -283,7 +284,17 @@ TEST_CASE("bad input: stages out of their range") {
     r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty, "adaptive: floor_permille is " + std::to_string(floor), "0 to 1000");
     r.refuses(snapkv.with(kvevict::heads::forced_floor{floor}), e, twenty, "forced_floor: floor_permille is " + std::to_string(floor), "0 to 1000");
   }
-  r.refuses(presets::pyramidkv({.window = 8, .beta = 0}), e, {20, 0, 4}, "beta is 0", "20");
+  for (std::int32_t const beta : {0, 65537, 1 << 30, most}) r.refuses(presets::pyramidkv({.window = 8, .beta = beta}), e, {20, 0, 4}, "beta is " + std::to_string(beta), "20");
+}
+TEST_CASE("bad input: counts that are near the end of an int") {
+  room r(8);
+  auto const e = kvevict::prompt(r.view(), r.q);
+  r.refuses(presets::snapkv({.window = most, .sinks = 4}), e, twenty, "below the 40 protected tokens of sequence 0 (4 at the front, 2147483647 recent)", "protect fewer");
+  r.refuses(presets::streaming_llm().with(kvevict::protect{most, most}), kvevict::contents(r.view()), twenty, "below the 40 protected tokens", "protect fewer");
+  r.refuses(presets::pyramidkv({.window = 8}), e, {20, 1, most}, "a stack of 2147483647 layers", "at most 65536");
+  r.refuses(snapkv, e, {20, 0, std::numeric_limits<std::int32_t>::min()}, "layer 0 of -2147483648", "budget.layer");
+  attention const one = last_rows(r.in, 1);
+  CHECK_NOTHROW(kvevict::observe(r.ctx, ahakv.with(kvevict::layers::pyramid{65536}).with(kvevict::protect{most, most}), kvevict::step(r.view(), one.queries()), {20, 1, 65536}));
 }
 TEST_CASE("bad input: a cache without K, without V") {
   room r;

@@ -186,3 +186,30 @@ TEST_CASE("bad input on a device: counts that are near the end of an int") {
   r.plan_refuses(presets::streaming_llm().with(kvevict::protect{4, most}), kvevict::contents(r.view()), "below the 40 protected tokens of sequence 0", "protect fewer");
   r.plan_refuses(presets::snapkv({.window = 8, .pool = most}), kvevict::prompt(r.view(), r.there(all_rows(r.in).queries())), "the width is 2147483647", "odd width");
 }
+
+TEST_CASE("bad input on a device: weights below 0, an unaligned prefix, NaN, and who says so") {
+  room r;
+  attention all = all_rows(r.in), one = last_rows(r.in, 1);
+  all.weights[all.weights.size() - 11] = -0.01f;
+  r.plan_refuses(snapkv, kvevict::prompt(r.view(), r.there(all.rows())), "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+  r.plan_refuses(h2o, kvevict::prompt(r.view(), r.there(all.rows())), "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+  auto const prefixed = r.view().with_read_only(r.memory.put(std::vector<std::int32_t>{0, 5}));
+  r.plan_refuses(presets::streaming_llm(), kvevict::contents(prefixed), "validate: read_only[1] = 5 tokens is not a multiple of the page size 16", "as a whole");
+  one.q.back() = std::numeric_limits<float>::quiet_NaN();
+  r.plan_refuses(presets::snapkv({.window = 1}), kvevict::prompt(r.view(), r.there(one.queries())), "plan: the score of token", "is NaN");
+  r.ignores(h2o, kvevict::step(r.view(), r.there(one.queries())), "observe: the score of token", "is NaN");
+}
+
+TEST_CASE("bad input on a device: an empty batch needs no rows") {
+  room r;
+  auto none = r.view();
+  none.pages.sequences = 0;
+  auto const all = [&](auto const& policy, auto const& rows) {
+    cuda::keep_set keep;
+    CHECK(refusal([&] { kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty, keep), r.ctx.wait(); }) == "");
+    if constexpr (requires { policy.score.state_floats(); })
+      CHECK(refusal([&] { kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty), r.ctx.wait(); }) == "");
+  };
+  all(snapkv, kvevict::query_rows{}), all(snapkv, kvevict::attention_rows{});
+  all(h2o, kvevict::query_rows{}), all(h2o, kvevict::attention_rows{});
+}

@@ -22,7 +22,7 @@ struct require_finite_kernel {
     if (j < 0 || !s.evictable(r, j)) return;
     std::uint32_t bits;
     memcpy(&bits, &s.values[s.begin[r] + j], sizeof bits);
-    if ((bits & 0x7f800000u) == 0x7f800000u) watch.refuse(t, fault::not_finite, s.rows[r].sequence, s.rows[r].head, j, bits);
+    if ((bits & 0x7f800000u) == 0x7f800000u) watch.refuse(t, s.observed ? observed(fault::not_finite) : fault::not_finite, s.rows[r].sequence, s.rows[r].head, j, bits);
   }
 };
 

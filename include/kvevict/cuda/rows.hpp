@@ -144,9 +144,10 @@ template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
   std::int32_t const most = kernels::new_rows(ctx, e);
   if constexpr (!has<Evidence, facts::features>)
-    KVEVICT_EXPECTS(e.attention.positions != nullptr, "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || e.attention.positions != nullptr, "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1, "observe: the rows are scattered; only single steps can be folded in");
   score_rows out = take_rows("observe", scratch, e.cache, want.layer);
+  out.observed = true;
   std::uint32_t const blocks = blocks_for(out.count(), 128);
   using entry = typename decltype(e.cache)::table_entry;
   ctx.launch({blocks}, {128}, 0, observe_rows_kernel<Evidence>{ctx.watch(), e, want, out.rows, begin_of(out), stride_of(out), most});

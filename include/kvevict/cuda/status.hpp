@@ -14,7 +14,8 @@ namespace cuda {
 
 enum class fault : std::uint32_t {
   none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, row_begin, equal_positions
+  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, row_begin, equal_positions,
+  weight_below_zero, read_only
 };
 inline constexpr std::uint32_t of_observe = 0x100;  // beside a fault that plan() and observe() share
 constexpr fault observed(fault f) { return static_cast<fault>(static_cast<std::uint32_t>(f) | of_observe); }
@@ -37,6 +38,8 @@ struct status {
   switch (static_cast<fault>(s.code & ~of_observe)) {
     case fault::length: contract::violate(at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
                                           ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
+    case fault::read_only: contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b, "; a page is shared "
+                                             "as a whole, or the whole sequence is");
     case fault::page: contract::violate(at("validate"), "page ", b, " has id ", a, ", which the pool does not have; correct the table, index_mask or page_count");
     case fault::page_twice: contract::violate(at("validate"), "page ", b, " has id ", a, ", which this or another row also writes; copy it, or declare "
                                               "the shared front with read_only");
@@ -51,11 +54,12 @@ struct status {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.other);
       std::memcpy(&x, &bits, sizeof x);
-      contract::violate("plan: the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
+      contract::violate(verb, ": the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
                         "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
     }
     case fault::weight_above_one: contract::violate(at("evidence"), "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
                                                     "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are not normalised");
+    case fault::weight_below_zero: contract::violate(at("evidence"), "a softmax weight is below 0; hand in normalised attention weights, not logits or sums");
     case fault::weighted_score: contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
     case fault::keep_set: contract::violate(at("compact"), "the cache has ", a, " tokens, but the keep set was planned for ", b, "; plan again after the cache has changed");
     case fault::keep_unordered: contract::violate(at("compact"), "the kept tokens are not strictly ascending within [0, ", a, "); sort them and drop doubles");

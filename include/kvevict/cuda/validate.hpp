@@ -27,7 +27,8 @@ template <class Entry> struct check_lengths_kernel {
     bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
     bool const alike = v.pages.per_head() || n == v.length(b, 0);
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
-    if (n < 0 || n > room || !offsets || !alike || !prefix) watch.refuse(t, fault::length, b, h, n, room);
+    if (n < 0 || n > room || !offsets || !alike) watch.refuse(t, fault::length, b, h, n, room);
+    if (!prefix) watch.refuse(t, fault::read_only, b, h, fixed, v.pages.page_size);
   }
 };
 

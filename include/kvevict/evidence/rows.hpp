@@ -137,6 +137,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
   score_rows out = planning::make_rows("observe", scratch, e.cache, want.layer);
+  out.observed = true;
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);

@@ -11,14 +11,14 @@ namespace kvevict {
 inline namespace v0 {
 namespace contract {
 
-/// What needs no look at the data, and every context checks.
+/// What needs no look at the data, and every context checks. Not of an empty batch, which hands in no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || r.row_begin != nullptr,
-                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(r.row_begin != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, query_rows const& q) {
+  if (cache.sequences() == 0) return;
   check_heads(cache, q);
   component const* k = cache.find(role::k);
   KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
@@ -29,7 +29,9 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
-template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) { check_heads(cache, a); }
+template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) {
+  if (cache.sequences() != 0) check_heads(cache, a);
+}
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
   KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
                   "(B+1) offsets");

@@ -217,6 +217,23 @@ TEST_CASE("bad input: softmax weights above 1") {
   r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1", "normalised");
   r.ignores(h2o, kvevict::step(r.view(), r.weights), "", "", {.tokens_per_head = 20});
 }
+TEST_CASE("bad input: softmax weights below 0, which are logits") {
+  room r;
+  r.all.weights[r.all.weights.size() - 11] = -0.01f;  // the last row of head 3 of sequence 1, at token 29
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
+}
+TEST_CASE("bad input: an empty batch needs no rows") {
+  room r;
+  kvevict::layer_view<std::int32_t> none = r.view();
+  none.pages.sequences = 0;
+  auto const all = [&](auto const& policy, auto const& rows) {
+    CHECK(kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty).rows() == 0);
+    if constexpr (requires { policy.score.state_floats(); }) CHECK_NOTHROW(kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty));
+  };
+  all(snapkv, kvevict::query_rows{}), all(snapkv, kvevict::attention_rows{});
+  all(h2o, kvevict::query_rows{}), all(h2o, kvevict::attention_rows{});
+}
 TEST_CASE("bad input: NaN in a key, a query, a value, an LSE or a softmax row") {
   for (int const where : {0, 1, 2, 3, 4}) {
     CAPTURE(where);
@@ -394,8 +411,8 @@ TEST_CASE("bad input: observing NaN leaves the state as it was") {
   room aha(8), r;
   for (attention rows : {last_rows(r.in, 3), last_rows(r.in, 1)}) {
     rows.q.back() = not_a_number;
-    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "is NaN", "look for values that are not finite");
-    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "is NaN", "look for values that are not finite");
+    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
+    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
     r.ignores(h2o, kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two), "", "");
   }
 }

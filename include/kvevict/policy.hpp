@@ -57,9 +57,10 @@ template <class Entry> component const& state_of(char const* verb, layer_view<En
 }
 
 /// Everything that can be checked before the rows are made.
-template <class Context, class Policy, class Evidence> void validate(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+template <class Context, class Policy, class Evidence>
+void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   kernels::validate(ctx, e);
-  planning::expect_request(p.protect, b, e.cache.pages.layers);
+  planning::expect_request(verb, p.protect, b, e.cache.pages.layers);
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); }) state_of("plan", e.cache, p.score.state_floats());
 }
@@ -75,7 +76,7 @@ template <class Context, class Policy, class Evidence> void validate(Context& ct
 /// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
-  contract::validate(ctx, p, e, b);
+  contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
@@ -96,7 +97,7 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 /// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
-  contract::validate(ctx, p, e, b);
+  contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
@@ -105,15 +106,15 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
-/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given.
+/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given. The read-only prefix is
+/// not written: its tokens are protected and need no score. What their state holds means nothing; zero it in a copy that is to be evicted from.
 /// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows. Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   static_assert(has_attention<Evidence> || has<Evidence, facts::features>, "observe: the evidence has no queries, no softmax rows and no "
                 "hidden states; use step(cache, queries)");
   static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
-  kernels::validate(ctx, e);
-  planning::expect_request(p.protect, b, e.cache.pages.layers);
+  contract::validate("observe", ctx, p, e, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);

@@ -4,11 +4,14 @@
 #include <numeric>
 
 #include <kvevict/presets/ahakv.hpp>
+#include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/h2o.hpp>
 #include <kvevict/presets/snapkv.hpp>
 
 #include "support/catch.hpp"
 #include "support/decoder.hpp"
+#include "support/gate_case.hpp"
+#include "support/shared_prefix.hpp"
 
 using namespace support;
 
@@ -205,4 +208,22 @@ TEST_CASE("laws: scattered rows are refused by what needs a tail or neighbours")
                       Catch::Contains("scattered"));
     CHECK(cache.snapshot() == before);
   });
+}
+
+TEST_CASE("laws: observe does not write a prefix that sequences share, and gives every other token what it gives without") {
+  gate_case const gate({.N = {40, 30}, .H = 2});
+  hidden const states = gate.states({0, 0}, {40, 30});
+  auto const check = [](auto const& policy, auto const& rows) {
+    shared_prefix p(kvevict::state_floats(policy));
+    kvevict::host ctx;
+    for (auto const& view : {p.apart.view, p.together.view}) kvevict::observe(ctx, policy, kvevict::prompt(view, rows(p.in)), {.tokens_per_head = 20});
+    p.compare();
+  };
+  for (std::size_t const count : {1, 3}) {
+    attention some;
+    auto const queries = [&](batch const& in) { return (some = last_rows(in, count)).queries(); };
+    check(kvevict::presets::h2o(), queries);
+    check(kvevict::presets::ahakv({.recent = ring}), queries);
+  }
+  check(kvevict::presets::attention_gate(gate.weights()), [&](batch const&) { return states.rows(); });
 }

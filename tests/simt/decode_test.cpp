@@ -5,6 +5,7 @@
 #include "simt/device_cache.hpp"
 #include "support/catch.hpp"
 #include "support/decoder.hpp"
+#include "support/shared_prefix.hpp"
 
 using namespace simt_test;
 using namespace support;
@@ -139,4 +140,22 @@ TEST_CASE("scratch on a device is what counting says, a caller's buffer will do,
     cuda::synchronize(s);
     cuda::release(s, buffer);
   });
+}
+
+TEST_CASE("observe on a device does not write a prefix that sequences share") {
+  auto const check = [](auto const& policy) {
+    shared_prefix p(kvevict::state_floats(policy));
+    device_memory memory;
+    cuda::device ctx(default_stream());
+    attention const some = last_rows(p.in, 3);
+    for (auto* cache : {&p.apart, &p.together}) {
+      device_cache<std::int32_t> there(*cache);
+      kvevict::observe(ctx, policy, kvevict::step(there.view, on_device_rows(memory, some.queries(), 2)), {.tokens_per_head = budget_tokens});
+      ctx.wait();
+      cache->restore(there.snapshot());
+    }
+    p.compare();
+  };
+  check(kvevict::presets::h2o());
+  check(kvevict::presets::ahakv({.recent = 8}));
 }

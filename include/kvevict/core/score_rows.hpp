@@ -46,6 +46,7 @@ struct score_rows {
   std::int32_t layer = 0;
   std::int64_t most_tokens = 0;              // no row is longer; what a device sizes its grids by
   std::int64_t total_floats = 0;             // in `values`
+  char const* verb = "plan";                 // whose rows they are: what their errors begin with
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }

@@ -16,7 +16,7 @@ template <class Entry>
 attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
   constexpr float log2_e = 1.44269504088896341f;
   float const scale = q.logit_scale();
-  std::int32_t const group = out.heads == 0 ? 1 : q.heads / out.heads;
+  std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
   return {ctx.watch(), view, *view.find(role::k), q, o, out, group, std::min(o.rows, q.most_rows), q.softcap == 0 ? scale * log2_e : scale / q.softcap,
           q.softcap * log2_e, nullptr, nullptr};
 }

@@ -96,24 +96,25 @@ struct sum_weights_kernel {
     if (j < 0) return;
     row const& it = c.out.rows[r];
     auto const v = c.window_of(it);
-    float result = 0, largest = 0;
+    float result = 0, largest = 0, smallest = 0;
     for (std::int32_t g = 0; g < c.group; ++g) {
-      float const x = column(it, v, r, g, j, largest);
+      float const x = column(it, v, r, g, j, largest, smallest);
       result = g == 0 ? x : c.o.group == group_reduce::max ? (x > result || x != x ? x : result) : result + x;
     }
     if (largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, j);
+    if (smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, j);
     float const share = (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(v.rows, 1)) : 1.0f) *
                         (c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f);
     c.out.values[c.out.begin[r] + j] = result * share;
   }
 
  private:
-  KVEVICT_DEVICE float column(row const& it, weights_call::row_view const& v, std::int64_t r, std::int32_t g, std::int64_t j, float& largest) const {
+  KVEVICT_DEVICE float column(row const& it, weights_call::row_view const& v, std::int64_t r, std::int32_t g, std::int64_t j, float& largest, float& smallest) const {
     double sum = 0;
     for (std::int32_t w = 0; w < v.rows; ++w) {
       if (j >= c.seen(it, v, w)) continue;
       float const x = c.weights(it, v, g, w)[j], gain = c.norms == nullptr ? 1.0f : c.gain(it, v, w);
-      largest = fmaxf(largest, x);
+      largest = fmaxf(largest, x), smallest = fminf(smallest, x);
       sum += c.norms == nullptr || gain == 1.0f ? static_cast<double>(x) : static_cast<double>(::powf(x, gain)) / c.norms[(r * c.group + g) * c.most_rows + w];
     }
     return static_cast<float>(sum);

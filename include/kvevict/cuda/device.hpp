@@ -35,6 +35,8 @@ class device {
   explicit device(stream s) : device(s, nullptr, 0) {}
   /// Scratch inside [buffer, buffer + bytes), device memory that the caller owns and that is aligned to 256 bytes.
   device(stream s, void* buffer, std::size_t bytes) : memory_{s, static_cast<std::byte*>(buffer), bytes}, scratch_(source()) {
+    KVEVICT_EXPECTS((buffer != nullptr || bytes == 0) && reinterpret_cast<std::uintptr_t>(buffer) % 256 == 0, "device: a buffer of ", bytes,
+                    " bytes is null or not aligned to 256 bytes; align it, or give none");
     record_ = static_cast<status*>(allocate(s, sizeof(status)));
     fill_bytes(s, record_, 0, sizeof(status));
   }

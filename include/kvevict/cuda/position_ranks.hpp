@@ -5,6 +5,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/device.hpp>
+#include <kvevict/evidence/planning.hpp>
 
 namespace kvevict {
 inline namespace v0 {
@@ -28,7 +29,7 @@ template <class Entry> struct gather_positions_kernel {
 };
 
 /// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last − 1)-th.
-/// One block per row; 32 passes over the row's positions, each of which settles one bit of both.
+/// One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that counts what lies between.
 struct rank_ends_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -57,9 +58,17 @@ struct rank_ends_kernel {
         if (below[e] <= wanted[e]) found[e] |= bit;
       t.sync_block();
     }
+    auto const first = static_cast<std::int32_t>(found[0] ^ 0x80000000u), last = planning::behind(static_cast<std::int32_t>(found[1] ^ 0x80000000u));
+    if (t.rank() == 0) below[0] = 0;
+    t.sync_block();
+    std::uint32_t mine = 0;
+    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) mine += positions[j] >= first && positions[j] < last;
+    atomic_add(t, &below[0], mine);
+    t.sync_block();
     if (t.rank() != 0) return;
-    out.rows[r].first = static_cast<std::int32_t>(found[0] ^ 0x80000000u);
-    out.rows[r].last = static_cast<std::int32_t>(found[1] ^ 0x80000000u) + 1;
+    if (below[0] != static_cast<std::uint32_t>(it.candidates))
+      watch.refuse(t, fault::equal_positions, it.sequence, it.head);
+    out.rows[r].first = first, out.rows[r].last = last;
   }
 };
 
@@ -69,7 +78,8 @@ template <class Entry> void rank_by_position(device& ctx, layer_view<Entry> cons
   auto const chunks = static_cast<std::uint32_t>((out.most_tokens + 255) / 256), rows = static_cast<std::uint32_t>(out.count());
   ctx.launch({rows * chunks}, {256}, 0,
              gather_positions_kernel<Entry>{ctx.watch(), cache, out, const_cast<std::int32_t*>(out.positions), chunks});
-  ctx.launch({rows}, {256}, 0, rank_ends_kernel{ctx.watch(), out, active_only});
+  ctx.launch({rows}, {256}, 0, rank_ends_kernel{ctx.watch(out.verb), out, active_only});
+  ctx.settle();
 }
 
 }  // namespace cuda

@@ -43,6 +43,7 @@ template <class Entry> struct replace_kernel {
 /// Errors   as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
 template <class Entry>
 void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, std::int32_t* slots) {
+  KVEVICT_EXPECTS(view.rows() == 0 || slots != nullptr, "replace: slots is null; give device memory of B·H int32");
   cuda::validate(ctx, view);
   cuda::expect_keep("replace", ctx, view, keep);
   ctx.launch({cuda::blocks_for(view.rows(), 128)}, {128}, 0,

@@ -29,7 +29,7 @@ struct require_finite_kernel {
 /// fault::not_finite when an evictable token of an active row has a score that is NaN or infinite; names one. One read of the scores.
 inline void kernel(kernels::require_finite_tag, device& ctx, score_rows const& s) {
   std::uint32_t const chunks = blocks_for(s.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0, require_finite_kernel{ctx.watch(), s, chunks});
+  ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0, require_finite_kernel{ctx.watch(s.verb), s, chunks});
   ctx.settle();
 }
 

@@ -60,10 +60,11 @@ template <class Entry, class Layers> struct plan_rows_kernel {
 };
 
 /// One thread per row of observe().
-template <class Evidence, class Layers> struct observe_rows_kernel {
+template <class Evidence> struct observe_rows_kernel {
   static constexpr int max_threads = 128;
   watched watch;
   Evidence e;
+  budget want;
   row* rows;
   std::int64_t* begin;
   std::int64_t stride;
@@ -78,6 +79,10 @@ template <class Evidence, class Layers> struct observe_rows_kernel {
     std::int32_t const n = rows_of(e, b);
     bool const equal = has<Evidence, facts::features> || n == most_rows;
     if (n > it.tokens || n > most_rows || !equal) watch.refuse(t, fault::new_rows, b, h, n, it.tokens);
+    if (want.of(b) < 0) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
+    if constexpr (!has<Evidence, facts::features>)
+      for (std::int32_t i = e.attention.row_begin[b] + h; i < e.attention.row_begin[b + 1]; i += e.cache.heads())  // its share of the sequence's
+        if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i]);
     planning::protect_ends(it, 0, n);
     rows[r] = it;
     begin[r] = r * stride;
@@ -103,15 +108,15 @@ template <class Entry, class Layers> struct observe_all_kernel {
 };
 
 /// Their memory: N of the longest possible row a row, so that grids and scratch depend on nothing that only the device knows.
-template <class Entry> score_rows take_rows(frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
-  planning::expect_positions(cache);
+template <class Entry> score_rows take_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+  planning::expect_positions(verb, cache);
   std::int64_t const n = cache.rows(), most = cache.pages.most_tokens(), stride = (most + 3) / 4 * 4;
   score_rows out;
   out.rows = scratch.take<row>(n);
   out.begin = scratch.take<std::int64_t>(n + 1);
   out.values = scratch.take<float>(n * stride);
   out.positions = cache.order == row_order::ascending ? nullptr : scratch.take<std::int32_t>(n * stride);
-  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer;
+  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer, out.verb = verb;
   out.most_tokens = most, out.total_floats = n * stride;
   return out;
 }
@@ -127,9 +132,9 @@ constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) { retu
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
                   budget const& want, sharing share) {
-  score_rows out = take_rows(scratch, cache, want.layer);
+  score_rows out = take_rows("plan", scratch, cache, want.layer);
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
-             plan_rows_kernel<Entry, Layers>{ctx.watch(), cache, keep, layers, want, share, out.rows, begin_of(out), stride_of(out)});
+             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows, begin_of(out), stride_of(out)});
   ctx.settle();
   rank_by_position(ctx, cache, out, true);
   return out;
@@ -139,12 +144,12 @@ template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
   std::int32_t const most = kernels::new_rows(ctx, e);
   if constexpr (!has<Evidence, facts::features>)
-    KVEVICT_EXPECTS(e.attention.positions != nullptr, "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || e.attention.positions != nullptr, "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1, "observe: the rows are scattered; only single steps can be folded in");
-  score_rows out = take_rows(scratch, e.cache, want.layer);
+  score_rows out = take_rows("observe", scratch, e.cache, want.layer);
   std::uint32_t const blocks = blocks_for(out.count(), 128);
   using entry = typename decltype(e.cache)::table_entry;
-  ctx.launch({blocks}, {128}, 0, observe_rows_kernel<Evidence, Layers>{ctx.watch(), e, out.rows, begin_of(out), stride_of(out), most});
+  ctx.launch({blocks}, {128}, 0, observe_rows_kernel<Evidence>{ctx.watch(out.verb), e, want, out.rows, begin_of(out), stride_of(out), most});
   ctx.settle();
   rank_by_position(ctx, e.cache, out, false);
   ctx.launch({blocks}, {128}, 0,

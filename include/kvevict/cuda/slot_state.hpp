@@ -51,6 +51,7 @@ template <class Entry> struct fold_state_kernel {
     std::int64_t r, j = token_of(t, from, chunks, r);
     if (j < 0) return;
     row const& it = from.rows[r];
+    if (j < view.read_only_tokens(it.sequence)) return;
     float* const s = state_row(view, state, it, j);
     if (fold.forget == fresh::zeroed && from.rank(r, j) >= it.fresh)
       for (std::int64_t c = 0; c < state.width(); ++c) s[c] = 0;
@@ -67,7 +68,8 @@ void kernel(kernels::sum_state_tag, device& ctx, layer_view<Entry> const& view, 
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_state_kernel<Entry>{ctx.watch(), view, state, out, chunks});
 }
 
-/// Folds the rows' values into the state; tokens of rank ≥ row.fresh are new and start from zero. One launch.
+/// Folds the rows' values into the state; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix is
+/// not written. One launch.
 template <class Entry>
 void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
             score_rows const& from) {

@@ -14,7 +14,8 @@ namespace cuda {
 
 enum class fault : std::uint32_t {
   none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, page_wise
+  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, page_wise, row_begin,
+  equal_positions, weight_below_zero, read_only
 };
 
 /// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
@@ -34,23 +35,28 @@ struct status {
   switch (static_cast<fault>(s.code)) {
     case fault::length: contract::violate(at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
                                           ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
+    case fault::read_only: contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b, "; a page is shared "
+                                             "as a whole, or the whole sequence is");
     case fault::page: contract::violate(at("validate"), "page ", b, " has id ", a, ", which the pool does not have; correct the table, index_mask or page_count");
     case fault::page_twice: contract::violate(at("validate"), "page ", b, " has id ", a, ", which this or another row also writes; copy it, or declare "
                                               "the shared front with read_only");
-    case fault::negative_budget: contract::violate("plan: a budget of ", a, " tokens for sequence ", s.sequence, "; give a count, not a negative number");
+    case fault::negative_budget: contract::violate(s.verb, ": a budget of ", a, " tokens for sequence ", s.sequence, "; give a count, not a negative number");
     case fault::budget_below_protected: contract::violate("plan: a budget of ", a, " tokens is below the ", b, " protected tokens of sequence ", s.sequence,
                                                           "; raise tokens_per_head or protect fewer");
     case fault::query_rows: contract::violate(at("evidence"), a, " rows are handed in, but ", b, " are needed; hand in the rows of the newest tokens, and no "
                                               "more than most_rows");
+    case fault::row_begin: contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence, "; it must be B+1 ascending offsets, "
+                                             "none negative");
     case fault::not_finite: {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.other);
       std::memcpy(&x, &bits, sizeof x);
-      contract::violate("plan: the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
+      contract::violate(s.verb, ": the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
                         "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
     }
     case fault::weight_above_one: contract::violate(at("evidence"), "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
                                                     "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are not normalised");
+    case fault::weight_below_zero: contract::violate(at("evidence"), "a softmax weight is below 0; hand in normalised attention weights, not logits or sums");
     case fault::weighted_score: contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
     case fault::keep_set: contract::violate(at(s.verb), "the cache has ", a, " tokens, but the keep set was planned for ", b, "; plan again after the cache has changed");
     case fault::keep_unordered: contract::violate(at(s.verb), "the kept tokens are not strictly ascending within [0, ", a, "); sort them and drop doubles");
@@ -61,13 +67,15 @@ struct status {
                                                   "(head_stride), or use a policy that keeps the same tokens in all heads");
     case fault::new_rows: contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b, " tokens; append the new tokens to the cache first, "
                                             "one row each, equally many in every sequence and as many as most_rows says");
-    case fault::position: contract::violate(at("observe"), "a position is ", a, "; give each row its token's logical position");
+    case fault::position: contract::violate("observe: a position of sequence ", s.sequence, " is ", a, "; give each row its token's logical position");
     case fault::gate_memory: contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b, "; make gate_memory larger, "
                                                "or plan from remembered(cache)");
     case fault::gate_not_finite: contract::violate("gate: a probability of sequence ", s.sequence, " is not a number; look at the hidden states and the weights");
     case fault::page_wise: contract::violate(at(s.verb), "a component is quantised per page and channel, so its tokens cannot move and its slots not take "
                                              "others; drop whole pages instead");
     case fault::victims: contract::violate(at("replace"), a, " tokens are evicted, but one token comes next; evict one per step, or compact");
+    case fault::equal_positions: contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head, " are not distinct numbers below "
+                                                   "2147483647; write each token's own into the role::position component");
     case fault::none: break;
   }
   contract::violate("cuda: unknown status ", s.code, "; this is a defect of the library");

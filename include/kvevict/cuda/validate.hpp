@@ -28,7 +28,8 @@ template <class Entry> struct check_lengths_kernel {
     bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
     bool const alike = v.pages.per_head() || n == v.length(b, 0);
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
-    if (n < 0 || n > room || !offsets || !alike || !prefix) watch.refuse(t, fault::length, b, h, n, room);
+    if (n < 0 || n > room || !offsets || !alike) watch.refuse(t, fault::length, b, h, n, room);
+    if (!prefix) watch.refuse(t, fault::read_only, b, h, fixed, v.pages.page_size);
   }
 };
 
@@ -43,7 +44,9 @@ template <class Entry, class Rows> struct check_rows_kernel {
     std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (i >= v.sequences() || watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(i);
-    if (rows.rows(b) < 0 || rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
+    std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
+    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, 0, from, to);
+    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
       for (std::int32_t h = 0; h < v.heads(); ++h)
         if (rows.rows(b) > 0 && v.length(b, h) > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, v.length(b, h));
@@ -178,14 +181,17 @@ template <class View, class... Facts> void kernel(kernels::validate_tag, device&
   using all = evidence<View, Facts...>;
   validate(ctx, e.cache);
   validate_shape(e);
-  auto const check = [&](auto const& rows) {
+  auto const check = [&](auto const& rows, void const* data) {
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0,
                     "evidence: most_rows is ", rows.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+    contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0, check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
     ctx.settle();
   };
-  if constexpr (has_attention<all>) check(e.attention);
-  if constexpr (has<all, facts::features>) check(e.input);
+  if constexpr (has<all, facts::queries>) check(e.attention, e.attention.data);
+  if constexpr (has<all, facts::weights>) check(e.attention, e.attention.weights);
+  if constexpr (has<all, facts::features>) check(e.input, e.input.data);
 }
 
 }  // namespace cuda

@@ -36,6 +36,9 @@ struct protect {
   }
 };
 
+/// Of a stack: products of it with tokens and a stage's own number up to as much stay below 2^63.
+inline constexpr std::int32_t most_layers = 1 << 16;
+
 /// What a layer stage is asked, for one sequence.
 struct layer_query {
   std::int32_t tokens_per_head;  // budget asked for, protected tokens included

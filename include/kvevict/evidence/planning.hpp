@@ -41,7 +41,7 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
   p.cut = share == sharing::cap || (share == sharing::heads ? total > std::int64_t{p.asked} * heads : longest > p.asked);
   if (!p.cut) return p;
   p.front = keep.front(read_only), p.back = keep.back(want.of(b), read_only);
-  p.ends = std::min(longest, p.front + p.back);
+  p.ends = static_cast<std::int32_t>(std::min<std::int64_t>(longest, std::int64_t{p.front} + p.back));
   if (p.asked < p.ends) p.wrong = sequence_plan::fault::budget_below_protected;
   else p.budget = longest > p.asked ? layers(layer_query{p.asked, p.ends, longest, want.layer, want.layer_count}) : p.asked;
   return p;
@@ -54,6 +54,11 @@ constexpr void protect_ends(row& it, std::int32_t front, std::int32_t back) {
   it.candidates = it.last - it.first;
 }
 
+/// The first rank behind a position; the largest has none, and is found not to be in the interval.
+constexpr std::int32_t behind(std::int32_t position) {
+  return position == std::numeric_limits<std::int32_t>::max() ? position : position + 1;
+}
+
 /// Whether a row whose interval is known is scored, and its budget.
 constexpr void take_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
   it.active = share == sharing::cap ? it.candidates > 0 : share == sharing::heads ? p.total > std::int64_t{p.budget} * heads : it.tokens > p.budget;
@@ -63,25 +68,26 @@ constexpr void take_budget(row& it, sequence_plan const& p, sharing share, std::
 /// Turns a row whose interval excludes the new tokens into one that observe() folds: all tokens, the new ones known by `fresh`.
 template <class Layers>
 constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers const& layers, budget const& want) {
-  std::int32_t const ends = keep.front(0) + keep.back(want.of(it.sequence), 0);
+  std::int64_t const ends = std::int64_t{keep.front(0)} + keep.back(want.of(it.sequence), 0);
   it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
   it.first = scattered ? std::numeric_limits<std::int32_t>::min() : 0;
   it.last = scattered ? std::numeric_limits<std::int32_t>::max() : it.tokens;
   it.budget = want.of(it.sequence);
-  if (it.tokens > it.budget) it.budget = layers(layer_query{it.budget, std::min(ends, it.budget), it.tokens, want.layer, want.layer_count});
+  if (it.tokens > it.budget) it.budget = layers(layer_query{it.budget, static_cast<std::int32_t>(std::min<std::int64_t>(ends, it.budget)), it.tokens, want.layer, want.layer_count});
   it.candidates = it.tokens;
   it.active = true;
 }
 
-inline void expect_request(protect const& keep, budget const& want, std::int32_t layers) {
-  KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= want.layer_count - layers, "plan: layer ", want.layer, " of ",
+inline void expect_request(char const* verb, protect const& keep, budget const& want, std::int32_t layers) {
+  KVEVICT_EXPECTS(want.layer_count <= most_layers, verb, ": a stack of ", want.layer_count, " layers; give at most ", most_layers);
+  KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= std::int64_t{want.layer_count} - layers, verb, ": layer ", want.layer, " of ",
                   want.layer_count, " and a view of ", layers, "; give budget.layer in [0, budget.layer_count), for a stack that of its first layer");
   KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
-                  "plan: protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
+                  verb, ": protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
 }
-template <class Entry> void expect_positions(layer_view<Entry> const& cache) {
+template <class Entry> void expect_positions(char const* verb, layer_view<Entry> const& cache) {
   KVEVICT_EXPECTS(cache.order == row_order::ascending || cache.find(role::position) != nullptr,
-                  "plan: the rows are scattered and the cache has no position component, so recency is unknown; add one (role::position, "
+                  verb, ": the rows are scattered and the cache has no position component, so recency is unknown; add one (role::position, "
                   "int32) or compact with compaction::stable");
 }
 

@@ -16,8 +16,8 @@ namespace kvevict {
 inline namespace v0 {
 namespace planning {
 
-template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
-  expect_positions(cache);
+template <class Entry> score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+  expect_positions(verb, cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.take<std::int64_t>(n + 1);
   auto* rows = scratch.take<row>(n);
@@ -29,7 +29,7 @@ template <class Entry> score_rows make_rows(frame& scratch, layer_view<Entry> co
     begin[r + 1] = begin[r] + tokens;
   }
   score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.take<float>(begin[n]), nullptr, layer};
-  out.total_floats = begin[n];
+  out.total_floats = begin[n], out.verb = verb;
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.take<std::int32_t>(begin[n]);
@@ -51,7 +51,17 @@ inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, 
   std::nth_element(sorted, sorted + first, sorted + it.tokens);
   it.first = sorted[first];
   std::nth_element(sorted, sorted + newest, sorted + it.tokens);
-  it.last = sorted[newest] + 1;
+  it.last = behind(sorted[newest]);
+}
+
+/// As many tokens lie between the ends as were ranked there: of equal positions nobody knows which one is protected.
+inline void expect_distinct(score_rows const& rows, std::int64_t r) {
+  row const& it = rows.rows[r];
+  if (rows.positions == nullptr || it.candidates == 0) return;
+  std::int64_t found = 0;
+  for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
+  KVEVICT_EXPECTS(found == it.candidates, rows.verb, ": the positions of sequence ", it.sequence, ", head ", it.head,
+                  " are not distinct numbers below 2147483647; write each token's own into the role::position component");
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
@@ -79,14 +89,17 @@ template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std:
 namespace planning {
 
 /// Rows of attention are folded one step at a time, all sequences together; hidden states may be as many as there are.
-template <class Evidence> void expect_new_rows(Evidence const& e, std::int32_t b, std::int32_t tokens) {
-  std::int32_t const rows = rows_of(e, b);
+template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
+  std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
     KVEVICT_EXPECTS(rows == 0 || e.attention.positions != nullptr,
                     "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
     KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", rows_of(e, 0),
                     "; observe prompts and steps in separate calls");
     KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
+    for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
+      KVEVICT_EXPECTS(e.attention.positions[t] >= 0, "observe: a position of sequence ", b, " is ", e.attention.positions[t],
+                      "; give each row its token's logical position");
   }
   KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1, "observe: the rows are scattered; only single steps can be folded in");
@@ -101,7 +114,7 @@ inline namespace KVEVICT_ISA {
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
                   budget const& want, sharing share) {
-  score_rows out = planning::make_rows(scratch, cache, want.layer);
+  score_rows out = planning::make_rows("plan", scratch, cache, want.layer);
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     row* const of = out.rows + std::int64_t{b} * H;
@@ -114,6 +127,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     for (std::int32_t h = 0; p.cut && h < H; ++h) {
       planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
       planning::take_budget(of[h], p, share, H);
+      if (of[h].active) planning::expect_distinct(out, std::int64_t{b} * H + h);
     }
   }
   return out;
@@ -122,11 +136,14 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 /// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
-  score_rows out = planning::make_rows(scratch, e.cache, want.layer);
+  score_rows out = planning::make_rows("observe", scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
-    planning::expect_new_rows(e, it.sequence, it.tokens);
+    planning::expect_new_rows(e, it);
+    KVEVICT_EXPECTS(want.of(it.sequence) >= 0, "observe: a budget of ", want.of(it.sequence), " tokens for sequence ", it.sequence,
+                    "; give a count, not a negative number");
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
+    planning::expect_distinct(out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));
   }
   return out;

@@ -11,36 +11,62 @@ namespace kvevict {
 inline namespace v0 {
 namespace contract {
 
-/// What needs no look at the data, and every context checks.
+/// What needs no look at the data, and every context checks. Not of an empty batch, which hands in no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || r.row_begin != nullptr,
-                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(r.row_begin != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, query_rows const& q) {
+  if (cache.sequences() == 0) return;
   check_heads(cache, q);
   component const* k = cache.find(role::k);
   KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
+  KVEVICT_EXPECTS(is_floating(k->type), "evidence: keys of type ", name_of(k->type), "; f32, f16 and bf16 can be read");
   KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type), "; f32, f16 and bf16 can be read");
   KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ", k->width(),
                   "; both must be D");
   KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
-template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) { check_heads(cache, a); }
+template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) {
+  if (cache.sequences() != 0) check_heads(cache, a);
+}
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
   KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
                   "(B+1) offsets");
 }
 
+/// Rows of `width` elements, one per token and head, in either order: where there are several, a stride steps over one at least.
+inline void check_strides(char const* what, std::int64_t tokens, std::int32_t heads, std::int64_t token_stride, std::int64_t head_stride, std::int32_t width) {
+  KVEVICT_EXPECTS((tokens <= 1 || token_stride >= width) && (heads <= 1 || head_stride >= width), "evidence: ", what, " of ", width,
+                  " elements are ", token_stride, " apart from token to token and ", head_stride, " from head to head; give strides in elements, "
+                  "at least a row each");
+}
+/// `tokens`: as many as all sequences hand in together, or more. The gate looks at its own.
+inline void check_strides(query_rows const& q, std::int64_t tokens) {
+  check_strides("queries", tokens, q.heads, q.token_stride, q.head_stride, q.head_dim);
+  if (q.lse != nullptr) check_strides("LSEs", tokens, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
+}
+inline void check_strides(attention_rows const& a, std::int64_t tokens) {
+  check_strides("softmax rows", tokens, a.heads, a.token_stride, a.head_stride, a.slots);
+}
+inline void check_strides(feature_rows const&, std::int64_t) {}
+
+inline void check_offsets(std::int32_t const* begin, std::int32_t sequences) {
+  KVEVICT_EXPECTS(sequences == 0 || begin[0] >= 0, "evidence: row_begin starts at ", begin[0], "; it must be B+1 ascending offsets, none negative");
+  for (std::int32_t b = 0; b < sequences; ++b)
+    KVEVICT_EXPECTS(begin[b] <= begin[b + 1], "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
+}
+
 /// Checks that queries and softmax rows share.
 template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
   std::int32_t const B = cache.sequences();
-  KVEVICT_EXPECTS(B == 0 || data != nullptr || r.row_begin[0] == r.row_begin[B],
+  if (B == 0) return;
+  check_offsets(r.row_begin, B);
+  check_strides(r, std::int64_t{r.row_begin[B]} - r.row_begin[0]);
+  KVEVICT_EXPECTS(data != nullptr || r.row_begin[0] == r.row_begin[B],
                   "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
-  for (std::int32_t b = 0; b < B; ++b)
-    KVEVICT_EXPECTS(r.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
 }
 
 template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q, q.data); }
@@ -54,10 +80,7 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
 }
 
 /// The kernel checks the rest, against the gate.
-template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
-  for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    KVEVICT_EXPECTS(x.rows(b) >= 0, "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
-}
+template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) { check_offsets(x.row_begin, cache.sequences()); }
 
 }  // namespace contract
 

@@ -31,7 +31,7 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
   for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(std::pow(a[j], gain) / whole);
 }
 
-/// One query head's weights, summed over the window, into `sums` (N); false when a weight is above 1.
+/// One query head's weights, summed over the window, into `sums` (N); false when a weight is not within [0, 1].
 inline bool sum_window(attention_rows const& a, window_options const& o, row const& in, bool scattered, std::int32_t hq, float* sums) {
   std::int32_t const have = a.rows(in.sequence), end = have - o.skip, W = std::min({o.rows, end, in.tokens});
   std::fill_n(sums, in.tokens, 0.0f);
@@ -40,7 +40,7 @@ inline bool sum_window(attention_rows const& a, window_options const& o, row con
     std::int64_t const t = a.row_begin[in.sequence] + i;
     float const* weights = a.weights + t * a.token_stride + hq * a.head_stride;
     std::int64_t const at = in.tokens - have + i, seen = scattered ? in.tokens : at + 1;
-    for (std::int64_t j = 0; j < seen; ++j) sound &= !(weights[j] > 1.001f);
+    for (std::int64_t j = 0; j < seen; ++j) sound &= !((weights[j] > 1.001f) | (weights[j] < 0.0f));
     std::int64_t const position = a.positions == nullptr ? at : a.positions[t];
     add_row(weights, seen, o.weights == weighting::softmax ? 1.0f : step_gain(position + 1, in.budget, o.min_gain), sums);
   }
@@ -52,7 +52,7 @@ template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attention_rows const& a, window_options const& o,
             score_rows const& out) {
   expect_window_rows(o);
-  std::int32_t const G = out.heads == 0 ? 1 : a.heads / out.heads;
+  std::int32_t const G = out.count() == 0 ? 1 : a.heads / out.heads;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
@@ -80,7 +80,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
     }
     for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
   }, out.begin[out.count()] * G);
-  KVEVICT_EXPECTS(sound.load(), "evidence: a softmax weight is above 1; hand in normalised attention weights, not logits or sums");
+  KVEVICT_EXPECTS(sound.load(), "evidence: a softmax weight is above 1 or below 0; hand in normalised attention weights, not logits or sums");
   pool(ctx, o.pool, out);
   static_cast<void>(view);
 }

@@ -40,7 +40,7 @@ template <class Entry> class column_pass {
  public:
   column_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how, score_rows const& out)
       : ctx_(ctx), view_(view), keys_(*view.find(role::k)), q_(q), how_(how), out_(out),
-        shape_{out.heads == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.lse != nullptr} {
+        shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.lse != nullptr} {
     for (std::int64_t r = 0; r < out.count(); ++r)
       if (out.rows[r].active) shape_.tokens = std::max<std::int64_t>(shape_.tokens, out.rows[r].tokens);
   }

@@ -11,7 +11,7 @@ namespace kvevict {
 inline namespace v0 {
 
 inline void expect_pooling(pool_options const& o) {
-  KVEVICT_EXPECTS(o.width >= 1 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width, 1 for none");
+  KVEVICT_EXPECTS(o.width >= 1 && o.width < 1 << 16 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width up to 65535, 1 for none");
 }
 
 inline void expect_window_rows(window_options const& o) {

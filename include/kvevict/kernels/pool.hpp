@@ -47,7 +47,7 @@ constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::
 ///
 /// Shapes   scores (B·H rows, N) float.
 /// Cost     width loads a token, one pass; scratch: one row per worker (pool_bytes).
-/// Errors   contract_violation if the width is even or below 1, or rows are scattered. A score that is not finite gives NaN.
+/// Errors   contract_violation if the width is even, below 1 or above 65535, or rows are scattered. A score that is not finite gives NaN.
 inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range, score_rows const& out) {
   expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,

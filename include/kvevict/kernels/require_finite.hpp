@@ -44,7 +44,7 @@ inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   for (std::int64_t r = 0; r < s.count(); ++r) {
     if (bad[r] < 0) continue;
     float const x = s.values[s.begin[r] + bad[r]];
-    contract::violate("plan: the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head, " in layer ", s.layer,
+    contract::violate(s.verb, ": the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head, " in layer ", s.layer,
                       " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
                       "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
   }

@@ -30,7 +30,8 @@ void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component c
   }, out.begin[out.count()] * width);
 }
 
-/// Folds the row's values into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. No scratch.
+/// Folds the row's values into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. The read-only prefix is not
+/// written. No scratch.
 template <class Entry>
 void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
             score_rows const& from) {
@@ -39,7 +40,7 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
     row const& in = from.rows[r];
     if (!in.active) return;
     std::int64_t const column = fold.columns.column(in.sequence);
-    for (std::int32_t j = 0; j < in.tokens; ++j) {
+    for (std::int32_t j = view.read_only_tokens(in.sequence); j < in.tokens; ++j) {
       float* s = &element<float>(view, state, in.sequence, in.head, j);
       if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) std::fill_n(s, width, 0.0f);
       float const x = from.scores(r)[j];

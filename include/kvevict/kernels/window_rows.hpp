@@ -31,7 +31,7 @@ struct window_shape {
 };
 
 inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out) {
-  window_shape s{out.heads == 0 ? 1 : q.heads / out.heads, 0, q.head_dim, o.pool_before_group.width, 0,
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads, 0, q.head_dim, o.pool_before_group.width, 0,
                  q.lse != nullptr && o.weights == weighting::softmax};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;

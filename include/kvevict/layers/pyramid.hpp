@@ -18,13 +18,13 @@ namespace layers {
 /// Paper    PyramidKV, Cai et al. 2024, arXiv:2406.02069.   Differs: the line is held in integers over β·(L−1) and rounded by largest
 ///          remainder (ties: lower layer), so Σ B_l = L·budget exactly, for every prompt; `rounding::authors` floors the step and drifts.
 /// Cost     O(L) integer operations a sequence, no memory.
-/// Errors   contract_violation if β < 1 or layer ∉ [0, layer_count).
+/// Errors   contract_violation if β ∉ [1, 65536] or layer ∉ [0, layer_count).
 struct pyramid {
   using stage = stages::layers;
   std::int32_t beta = 20;
   rounding round = rounding::exact;
 
-  void validate() const { KVEVICT_EXPECTS(beta >= 1, "pyramid: beta is ", beta, "; the paper uses 20, 1 makes all layers equal"); }
+  void validate() const { KVEVICT_EXPECTS(beta >= 1 && beta <= 1 << 16, "pyramid: beta is ", beta, "; give 1 to 65536, the paper uses 20, 1 makes all layers equal"); }
 
   constexpr std::int32_t operator()(layer_query const& q) const {
     std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens, n = q.layer_count;
@@ -42,7 +42,7 @@ struct pyramid {
 
   /// B_l·β·(L−1) is whole: floors, then one more to the layers with the largest remainders.
   constexpr std::int64_t line(std::int64_t base, std::int64_t room, std::int64_t l, std::int64_t n) const {
-    std::int64_t hi = (2 * beta - 1) * base, lo = base;  // numerators over β
+    std::int64_t hi = (std::int64_t{2} * beta - 1) * base, lo = base;  // numerators over β
     if (hi > room * beta) hi = room * beta, lo = 2 * base * beta - hi;
     std::int64_t const den = beta * (n - 1);
     auto const numerator = [&](std::int64_t i) { return hi * (n - 1) - (hi - lo) * i; };

@@ -14,6 +14,7 @@ namespace presets = kvevict::presets;
 
 namespace {
 
+constexpr std::int32_t most = std::numeric_limits<std::int32_t>::max();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
 
 /// Two sequences in a cache with state, and all their rows.
@@ -126,8 +127,18 @@ TEST_CASE("bad input: head_dim of queries and keys differ") {
   r.q.head_dim = 4;
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "4 elements a head and keys 8", "both must be D");
 }
-TEST_CASE("bad input: queries of a type that is not floating") {
+TEST_CASE("bad input: queries or keys of a type that is not floating") {
   room r;
+  for (auto const type : {kvevict::dtype::i32, kvevict::dtype::opaque}) {
+    auto k = *r.view().find(kvevict::role::k);
+    k.type = type, k.rows.run_bytes = 8 * kvevict::size_of(type);
+    auto const view = r.without(kvevict::role::k).with(k);
+    std::string const what = std::string("keys of type ") + kvevict::name_of(type);
+    r.refuses(snapkv, kvevict::prompt(view, r.q), twenty, what, "f32, f16 and bf16");
+    r.refuses(h2o, kvevict::prompt(view, r.q), twenty, what, "f32, f16 and bf16");
+    r.ignores(h2o, kvevict::step(view, last_rows(r.in, 1).queries()), what, "f32, f16 and bf16");
+    CHECK_NOTHROW(kvevict::plan(r.ctx, snapkv, kvevict::prompt(view, r.weights), twenty));  // softmax rows need no keys
+  }
   r.q.type = kvevict::dtype::i32;
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "queries of type i32", "f32, f16 and bf16");
 }
@@ -141,6 +152,45 @@ TEST_CASE("bad input: no rows, no offsets, offsets that descend") {
   std::vector<std::int32_t> const begin{0, 70, 40};
   q = r.q, q.row_begin = begin.data();
   r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "descends at sequence 1", "ascending offsets");
+}
+TEST_CASE("bad input: offsets below 0") {
+  room r;
+  std::int32_t const begin[] = {-40, 0, 30};
+  r.q.row_begin = r.weights.row_begin = begin;
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "row_begin starts at -40", "ascending offsets, none negative");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "row_begin starts at -40", "ascending offsets, none negative");
+}
+TEST_CASE("bad input: strides that do not step over a row") {
+  room r;
+  for (std::int64_t const bad : {-32, 0, 1}) {
+    auto const both = [&](std::int64_t kvevict::query_rows::*stride, std::int64_t kvevict::attention_rows::*of_weights) {
+      auto q = r.q;
+      auto w = r.weights;
+      q.*stride = w.*of_weights = bad;
+      r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "queries of 8 elements are", "strides in elements");
+      r.refuses(h2o, kvevict::prompt(r.view(), w), twenty, "softmax rows of 40 elements are", "strides in elements");
+      r.ignores(h2o, kvevict::step(r.view(), q), "queries of 8 elements are", "strides in elements");
+    };
+    both(&kvevict::query_rows::token_stride, &kvevict::attention_rows::token_stride);
+    both(&kvevict::query_rows::head_stride, &kvevict::attention_rows::head_stride);
+    if (bad == 1) continue;
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), bad, 1), twenty, "LSEs of 1 elements are", "strides in elements");
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), 4, bad), twenty, "LSEs of 1 elements are", "strides in elements");
+  }
+}
+TEST_CASE("bad input: a stride over nothing may be anything") {
+  batch const in = random_batch(82, {.Hq = 1, .H = 1, .D = 8, .N = {40}});
+  attention const last = last_rows(in, 1), all = all_rows(in);
+  with_cache(in, [&](auto& cache) {
+    kvevict::host ctx;
+    auto q = last.queries();
+    auto w = last.rows();
+    q.token_stride = q.head_stride = w.token_stride = w.head_stride = 0;
+    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, q).with_lse(last.lse.data(), 0, 0), twenty));
+    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, w), twenty));
+    q = all.queries(), q.head_stride = 0;
+    CHECK_NOTHROW(kvevict::plan(ctx, snapkv, kvevict::prompt(cache.view, q), twenty));
+  });
 }
 TEST_CASE("bad input: LSE of the wrong base") {
   room r;
@@ -167,6 +217,23 @@ TEST_CASE("bad input: softmax weights above 1") {
   r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1", "normalised");
   r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1", "normalised");
   r.ignores(h2o, kvevict::step(r.view(), r.weights), "", "", {.tokens_per_head = 20});
+}
+TEST_CASE("bad input: softmax weights below 0, which are logits") {
+  room r;
+  r.all.weights[r.all.weights.size() - 11] = -0.01f;  // the last row of head 3 of sequence 1, at token 29
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
+}
+TEST_CASE("bad input: an empty batch needs no rows") {
+  room r;
+  kvevict::layer_view<std::int32_t> none = r.view();
+  none.pages.sequences = 0;
+  auto const all = [&](auto const& policy, auto const& rows) {
+    CHECK(kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty).rows() == 0);
+    if constexpr (requires { policy.score.state_floats(); }) CHECK_NOTHROW(kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty));
+  };
+  all(snapkv, kvevict::query_rows{}), all(snapkv, kvevict::attention_rows{});
+  all(h2o, kvevict::query_rows{}), all(h2o, kvevict::attention_rows{});
 }
 TEST_CASE("bad input: NaN in a key, a query, a value, an LSE or a softmax row") {
   for (int const where : {0, 1, 2, 3, 4}) {
@@ -220,10 +287,10 @@ TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
   r.refuses(presets::random({.sinks = -1}), e, twenty, "negative count", "sinks, recent ≥ 0");
   r.refuses(presets::random().with(kvevict::protect{0, 0, 1001}), e, twenty, "above 1000 permille", "give");
 }
-TEST_CASE("bad input: pool widths that are even or below 1") {
+TEST_CASE("bad input: pool widths that are even, below 1 or without end") {
   room r;
   auto const e = kvevict::prompt(r.view(), r.q);
-  for (std::int32_t const width : {4, 0, -1}) {
+  for (std::int32_t const width : {4, 0, -1, 65537, 999999999, most}) {
     r.refuses(presets::snapkv({.window = 8, .pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
     r.refuses(presets::ahakv({.recent = 8, .value_pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
   }
@@ -235,7 +302,17 @@ TEST_CASE("bad input: stages out of their range") {
     r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty, "adaptive: floor_permille is " + std::to_string(floor), "0 to 1000");
     r.refuses(snapkv.with(kvevict::heads::forced_floor{floor}), e, twenty, "forced_floor: floor_permille is " + std::to_string(floor), "0 to 1000");
   }
-  r.refuses(presets::pyramidkv({.window = 8, .beta = 0}), e, {20, 0, 4}, "beta is 0", "20");
+  for (std::int32_t const beta : {0, 65537, 1 << 30, most}) r.refuses(presets::pyramidkv({.window = 8, .beta = beta}), e, {20, 0, 4}, "beta is " + std::to_string(beta), "20");
+}
+TEST_CASE("bad input: counts that are near the end of an int") {
+  room r(8);
+  auto const e = kvevict::prompt(r.view(), r.q);
+  r.refuses(presets::snapkv({.window = most, .sinks = 4}), e, twenty, "below the 40 protected tokens of sequence 0 (4 at the front, 2147483647 recent)", "protect fewer");
+  r.refuses(presets::streaming_llm().with(kvevict::protect{most, most}), kvevict::contents(r.view()), twenty, "below the 40 protected tokens", "protect fewer");
+  r.refuses(presets::pyramidkv({.window = 8}), e, {20, 1, most}, "a stack of 2147483647 layers", "at most 65536");
+  r.refuses(snapkv, e, {20, 0, std::numeric_limits<std::int32_t>::min()}, "layer 0 of -2147483648", "budget.layer");
+  attention const one = last_rows(r.in, 1);
+  CHECK_NOTHROW(kvevict::observe(r.ctx, ahakv.with(kvevict::layers::pyramid{65536}).with(kvevict::protect{most, most}), kvevict::step(r.view(), one.queries()), {20, 1, 65536}));
 }
 TEST_CASE("bad input: a cache without K, without V") {
   room r;
@@ -263,6 +340,23 @@ TEST_CASE("bad input: scattered rows without positions") {
   r.refuses(h2o, kvevict::remembered(scattered), twenty, "no position component", "compaction::stable");
   r.refuses(presets::streaming_llm(), kvevict::contents(scattered), twenty, "no position component", "role::position");
 }
+TEST_CASE("bad input: scattered rows whose positions are not distinct") {
+  for (int const where : {0, 1, 2}) {
+    CAPTURE(where);
+    room r;
+    auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+    auto const& positions = *r.view().find(kvevict::role::position);
+    auto const at = [&](int b, int h, int t) -> std::int32_t& { return kvevict::element<std::int32_t>(r.view(), positions, b, h, t); };
+    if (where == 0) r.cache.fill(kvevict::role::position, [](int, int, int, int) { return 0; });
+    if (where == 1) at(1, 1, 29) = 28;                                       // appended without its position
+    if (where == 2) at(1, 1, 7) = std::numeric_limits<std::int32_t>::max();  // nothing lies behind it
+    std::string const what = where == 0 ? "the positions of sequence 0, head 0 are not distinct" : "the positions of sequence 1, head 1 are not distinct";
+    auto const policy = presets::random({.sinks = 4, .recent = where == 2 ? 0 : 1});
+    r.refuses(policy, kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
+    r.refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
+    if (where != 2) r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 1).queries()), "observe: " + what, "role::position");
+  }
+}
 TEST_CASE("bad input: no state, or state of another width or type") {
   room r;
   auto const none = r.without(kvevict::role::state);
@@ -276,12 +370,36 @@ TEST_CASE("bad input: no state, or state of another width or type") {
   r.refuses(h2o, kvevict::remembered(other.with(c)), twenty, "role::state component of 1 f32", "cache.with(component)");
 }
 
+TEST_CASE("bad input: observing with a budget or stages that plan refuses") {
+  room r;
+  attention const one = last_rows(r.in, 1);
+  auto const e = kvevict::step(r.view(), one.queries());
+  std::int32_t const each[] = {20, -5};
+  r.ignores(h2o, e, "observe: a budget of -1 tokens for sequence 0", "give a count", {.tokens_per_head = -1});
+  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
+  r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
+  r.ignores(h2o, e, "observe: layer 3 of 3", "budget.layer", {20, 3, 3});
+  r.ignores(h2o.with(kvevict::protect{-1}), e, "observe: protect has a negative count", "give");
+  auto const nowhere = r.without(kvevict::role::position).with_order(kvevict::row_order::scattered);
+  r.ignores(h2o, kvevict::step(nowhere, one.queries()), "observe: the rows are scattered and the cache has no position", "role::position");
+}
 TEST_CASE("bad input: observing without positions") {
   room r;
   attention const two = last_rows(r.in, 2);
   auto q = two.queries();
   q.positions = nullptr;
   r.ignores(h2o, kvevict::step(r.view(), q), "carry no positions", "logical position");
+}
+TEST_CASE("bad input: observing at a position below 0, which has no column in the ring") {
+  room r(8);
+  for (std::size_t const rows : {1, 3})
+    for (std::int32_t const position : {-1, -9, std::numeric_limits<std::int32_t>::min()}) {
+      attention some = last_rows(r.in, rows);
+      some.positions[rows] = position;  // the oldest of sequence 1
+      std::string const what = "a position of sequence 1 is " + std::to_string(position);
+      r.ignores(ahakv, kvevict::step(r.view(), some.queries()), what, "logical position");
+      r.ignores(ahakv, kvevict::step(r.view(), some.rows()), what, "logical position");
+    }
 }
 TEST_CASE("bad input: observing rows of tokens that are not in the cache, or a different number in each sequence") {
   room r;
@@ -294,8 +412,8 @@ TEST_CASE("bad input: observing NaN leaves the state as it was") {
   room aha(8), r;
   for (attention rows : {last_rows(r.in, 3), last_rows(r.in, 1)}) {
     rows.q.back() = not_a_number;
-    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "is NaN", "look for values that are not finite");
-    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "is NaN", "look for values that are not finite");
+    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
+    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
     r.ignores(h2o, kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two), "", "");
   }
 }

@@ -629,6 +629,9 @@ TEST_CASE("bad input: hidden states of another width or type, without offsets or
   std::int32_t const descending[] = {0, 40, 30};
   in = r.x.rows(), in.row_begin = descending;
   r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, in), "row_begin descends at sequence 1", "ascending offsets");
+  std::int32_t const below[] = {-40, 0, 30};
+  in.row_begin = below;
+  both(in, "row_begin starts at -40", "none negative");
 }
 TEST_CASE("bad input: offsets of hidden states that descend in all") {
   for (std::size_t const N : {30u, 5u})  // 5: all protected

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stages by themselves: layer and head budgets against the references, and what their options do.
+#include <limits>
 #include <numeric>
 
 #include <kvevict/kernels/host.hpp>
@@ -69,6 +70,16 @@ TEST_CASE("pyramid: exact budgets fall, sum to L times the budget, and are the r
     CHECK(exact == reference::pyramid_budgets(static_cast<std::size_t>(L), static_cast<std::size_t>(base), static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
     CHECK(authors == reference::pyramid_budgets_authors(static_cast<std::size_t>(L), static_cast<std::size_t>(base), static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
   }
+}
+
+TEST_CASE("pyramid: the largest beta, stack, budget and length stay within 64 bits") {
+  std::int32_t const most = std::numeric_limits<std::int32_t>::max(), base = 1 << 30, beta = 65536;
+  kvevict::layers::pyramid const p{beta};
+  CHECK(p({base, 0, most, 0, kvevict::most_layers}) == 2147467264);                      // 2·base − base/β
+  CHECK(p({base, 0, most, kvevict::most_layers - 1, kvevict::most_layers}) == 16384);    // base/β
+  std::int64_t sum = 0;
+  for (std::int32_t l = 0; l < 300; ++l) sum += p({base, 0, most, l, 300});
+  CHECK(sum == std::int64_t{300} * base);
 }
 
 TEST_CASE("layers: uniform and unlimited") {

@@ -63,7 +63,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
-    ctx.launch({rows * chunks}, {128}, 0, columns{c, product, heads, chunks, own_lse, pooled});
+    ctx.launch({rows * chunks}, {128}, 0, columns{c, product, heads, own_lse, pooled});
     ctx.settle();
     if (one_by_one) ctx.launch({rows * small}, {256}, 0, pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
     if (!at_once) kernels::pool(ctx, c.o.pool, c.out);

@@ -18,7 +18,6 @@ template <class Entry, class Product> struct column_sums_kernel {
   attention_call<Entry> c;
   Product product;
   float* heads;  // (B·H, G, most_tokens) when query heads are pooled one by one, or null
-  std::uint32_t chunks;
   bool sound_lse;  // the LSE is the kernel's own, so that no weight needs a check
   pool_options pool;
 
@@ -30,7 +29,8 @@ template <class Entry, class Product> struct column_sums_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, float, sums, 128);
-    std::int64_t const r = t.block().x / chunks, begin = std::int64_t{t.block().x % chunks} * written(pool) - pool.width / 2;
+    auto const rows = static_cast<std::uint32_t>(c.out.count());  // of which the first chunks come first: rows that see all see most
+    std::int64_t const r = t.block().x % rows, begin = std::int64_t{t.block().x / rows} * written(pool) - pool.width / 2;
     row const& it = c.out.rows[r];
     if (!it.active || begin >= it.tokens) return;
     float* const to = c.out.values + c.out.begin[r];
@@ -55,7 +55,7 @@ template <class Entry, class Product> struct column_sums_kernel {
     float result[tiles][2] = {}, largest = 0;
     for (std::int32_t g = 0; g < c.group; ++g) {
       double sums[tiles][2] = {};
-      add_head(t, it, in, r, g, first, keys, sums, largest);
+      add_head(t, in, c.head_of(in, it, r, g), first, keys, sums, largest);
       KVEVICT_UNROLL
       for (int n = 0; n < tiles; ++n)
         KVEVICT_UNROLL
@@ -88,24 +88,23 @@ template <class Entry, class Product> struct column_sums_kernel {
     typename Product::rows rows[1];
     float lse[2], slope[2];
   };
-  KVEVICT_DEVICE query_tile load(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int32_t w, std::int32_t end) const {
+  KVEVICT_DEVICE query_tile load(thread& t, head_rows const& q, std::int32_t w, std::int32_t end) const {
     std::int32_t const a = std::min(w + static_cast<std::int32_t>(t.lane() / 4), end - 1), b = std::min(w + static_cast<std::int32_t>(t.lane() / 4) + 8, end - 1);
-    return {{product.load_rows(t, c.query(in, it.head, g, a), c.query(in, it.head, g, b))},
-            {c.lse_of(in, r, g, a), c.lse_of(in, r, g, b)}, {c.slope_of(r, a), c.slope_of(r, b)}};
+    return {{product.load_rows(t, q.query(a), q.query(b))},
+            {q.lse_of(a), q.lse_of(b)}, {q.slope_of(a), q.slope_of(b)}};
   }
 
-  KVEVICT_DEVICE void add_head(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int64_t first,
-                               typename Product::columns const (&keys)[tiles], double (&sums)[tiles][2], float& largest) const {
+  KVEVICT_DEVICE void add_head(thread& t, window const& in, head_rows const& q, std::int64_t first, typename Product::columns const (&keys)[tiles], double (&sums)[tiles][2], float& largest) const {
     std::int64_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
     auto const begin = static_cast<std::int32_t>(unseen <= 0 ? 0 : unseen / 16 * 16);
     for (std::int32_t from = begin / block * block; from < in.rows; from += block) {
       float part[tiles][2] = {};
       std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.rows);
-      query_tile next = load(t, it, in, r, g, start, end);
+      query_tile next = load(t, q, start, end);
       KVEVICT_KEEP_LOOP
       for (std::int32_t w = start; w < end; w += 16) {
         query_tile const now = next;
-        next = load(t, it, in, r, g, w + 16, end);  // arrives while these are multiplied
+        next = load(t, q, w + 16, end);  // arrives while these are multiplied
         add_rows(t, now, in, w, end, first, keys, part, largest);
       }
       KVEVICT_UNROLL

@@ -62,7 +62,8 @@ template <class Entry, class Product> struct lse_part_kernel {
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {
       std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1), w = i % in.rows;
-      query[k] = c.query(in, it.head, i / in.rows, w), slope[k] = c.slope_of(r, w), sees[k] = in.sees(w);
+      head_rows const q = c.head_of(in, it, r, i / in.rows);
+      query[k] = q.query(w), slope[k] = q.slope_of(w), sees[k] = in.sees(w);
       least = std::min(least, sees[k]);
     }
     for (std::uint32_t d = 4; d < warp_size; d *= 2) least = std::min(least, shuffle_xor(t, least, d));

@@ -33,7 +33,10 @@ template <class Entry, class F> void with_product(layer_view<Entry> const& view,
   bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
   if (wide && q.type == dtype::bf16) tensor(bf16{});
   else if (wide && q.type == dtype::f16) tensor(f16{});
-  else f(scalar_product{q.head_dim, q.type, keys.type, keys.rows});
+  else {
+    std::int32_t const run = keys.rows.run_bytes / size_of(keys.type);
+    f(scalar_product{keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}});
+  }
 }
 
 /// Both passes over rows that have been checked.
@@ -59,11 +62,11 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     std::int64_t const stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
     float* const heads = one_by_one ? scratch.take<float>(c.out.count() * c.group * stride) : nullptr;
-    using columns = column_sums_kernel<Entry, P>;
+    using columns = column_sums_kernel<Entry, decltype(product.transposed())>;
     bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
-    ctx.launch({rows * chunks}, {128}, 0, columns{c, product, heads, own_lse, pooled});
+    ctx.launch({rows * chunks}, {128}, 0, columns{c, product.transposed(), heads, own_lse, pooled});
     ctx.settle();
     if (one_by_one) ctx.launch({rows * small}, {256}, 0, pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
     if (!at_once) kernels::pool(ctx, c.o.pool, c.out);

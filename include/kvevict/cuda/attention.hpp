@@ -2,6 +2,8 @@
 // Attention that query rows pay to every token, on a device: the window's, and that of all rows.
 #pragma once
 
+#include <cstdlib>
+
 #include <kvevict/cuda/attention_columns.hpp>
 #include <kvevict/cuda/attention_lse.hpp>
 #include <kvevict/cuda/attention_product.hpp>
@@ -15,6 +17,9 @@ namespace cuda {
 template <class Entry>
 attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
   constexpr float log2_e = 1.44269504088896341f;
+  constexpr std::int64_t farthest = std::int64_t{1} << 29;  // of 4 bytes
+  KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest, "evidence: queries or LSE of neighbouring tokens are 2 GiB "
+                  "apart or more; a device steps from row to row with 32 bits, hand in copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.heads == 0 ? 1 : q.heads / out.heads;
   return {ctx.watch(), view, *view.find(role::k), q, o, out, group, std::min(o.rows, q.most_rows), q.softcap == 0 ? scale * log2_e : scale / q.softcap,
@@ -56,7 +61,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
       c.lse = scratch.take<float>(c.out.count() * wide);
       auto* const peaks = scratch.take<float>(c.out.count() * splits * wide);
       auto* const sums = scratch.take<float>(c.out.count() * splits * wide);
-      ctx.launch({rows * splits * row_tiles}, {128}, 0, lse_part_kernel<Entry, P>{c, product, peaks, sums, row_tiles, splits, split});
+      ctx.launch({rows * splits * row_tiles}, {128}, 0, lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits, split});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0, lse_kernel<Entry>{c, peaks, sums, splits, split});
     }
     std::int64_t const stride = (tokens + 3) / 4 * 4;

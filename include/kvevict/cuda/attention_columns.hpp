@@ -9,14 +9,14 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 8 rows at a time, in order. A lane adds
-/// up every fourth pair of rows, 1 024 rows in float and those sums in double; its four lanes' sums then make a token's. Grid: (128 tokens, row),
+/// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. A lane adds
+/// up two rows of every 8, those of 1 024 rows in float and these sums in double; its four lanes' sums then make a token's. Grid: (128 tokens, row),
 /// of which a block that pools them writes those whose neighbours it has.
 template <class Entry, class Product> struct column_sums_kernel {
   static constexpr int max_threads = 128;
-  static constexpr int tiles = 2;                        // of 16 tokens
-  static constexpr int wide = Product::holds ? 1 : 2;    // tiles of 8 query rows taken at a time: keys that are read again serve two
-  static constexpr std::int32_t block = 1024;            // query rows
+  static constexpr int tiles = 2;              // of 16 tokens
+  static constexpr int wide = 2;               // of 8 query rows, taken at a time
+  static constexpr std::int32_t block = 1024;  // query rows
   attention_call<Entry> c;
   Product product;
   float* heads;  // (B·H, G, most_tokens) when query heads are pooled one by one, or null
@@ -87,40 +87,45 @@ template <class Entry, class Product> struct column_sums_kernel {
     if (t.lane() % 4 == 0 && first + j >= 0 && first + j < it.tokens) to[j] = x;
   }
 
-  /// Query rows of a head from w on, of those before `end`; behind it the last one again, which sees nothing.
+  /// 16 query rows of a head from w on, of those before `end`; behind it the last one again, which sees nothing.
   struct query_tile {
     typename Product::columns rows[wide];
     float lse[wide][2], slope[wide][2];
   };
-  KVEVICT_DEVICE query_tile load(thread& t, head_rows const& q, std::int32_t w, std::int32_t end) const {
-    query_tile out;
+  KVEVICT_DEVICE void load_rows(thread& t, head_rows const& q, std::int32_t w, std::int32_t end, query_tile& to) const {
     KVEVICT_UNROLL
-    for (int n = 0; n < wide; ++n) {
-      out.rows[n] = product.load_columns(t, [&](std::uint32_t k) { return q.query(std::min(w + n * 8 + static_cast<std::int32_t>(k), end - 1)); });
-      KVEVICT_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        std::int32_t const i = std::min(row_of(t, w, n, e), end - 1);
-        out.lse[n][e] = q.lse_of(i), out.slope[n][e] = q.slope_of(i);
-      }
-    }
-    return out;
+    for (int n = 0; n < wide; ++n)
+      to.rows[n] = product.load_columns(t, [&](std::uint32_t k) { return q.query(std::min(w + n * 8 + static_cast<std::int32_t>(k), end - 1)); });
+  }
+  KVEVICT_DEVICE static void load_scales(thread& t, head_rows const& q, std::int32_t w, std::int32_t end, query_tile& to) {
+    KVEVICT_UNROLL
+    for (int k = 0; k < wide * 2; ++k) to.lse[k / 2][k % 2] = q.lse_of(std::min(row_of(t, w, k / 2, k % 2), end - 1));
+    if (q.gains == nullptr) return;
+    KVEVICT_UNROLL
+    for (int k = 0; k < wide * 2; ++k) to.slope[k / 2][k % 2] = q.slope_of(std::min(row_of(t, w, k / 2, k % 2), end - 1));
   }
   KVEVICT_DEVICE static std::int32_t row_of(thread& t, std::int32_t w, int n, int e) { return w + n * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + e; }
 
   KVEVICT_DEVICE void add_head(thread& t, window const& in, head_rows const& q, std::int32_t first, typename Product::rows const (&keys)[tiles],
                                double (&sums)[tiles][2], float& largest) const {
     std::int32_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
-    std::int32_t const begin = unseen <= 0 ? 0 : unseen / 16 * 16, step = 8 * wide;
+    std::int32_t const begin = unseen <= 0 ? 0 : unseen / 16 * 16;
     for (std::int32_t from = begin / block * block; from < in.rows; from += block) {
       float part[tiles][2] = {};
       std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.rows);
-      query_tile even = load(t, q, start, end), odd;
+      query_tile now;
+      KVEVICT_UNROLL
+      for (int k = 0; k < wide * 2; ++k) now.slope[k / 2][k % 2] = q.factor;
+      load_rows(t, q, start, end, now);
+      load_scales(t, q, start, end, now);
       KVEVICT_KEEP_LOOP
-      for (std::int32_t w = start; w < end; w += 2 * step) {  // one arrives while the other is multiplied
-        odd = load(t, q, w + step, end);
-        add_rows(t, even, in, w, end, first, keys, part, largest);
-        even = load(t, q, w + 2 * step, end);
-        add_rows(t, odd, in, w + step, end, first, keys, part, largest);
+      for (std::int32_t w = start; w < end; w += 16) {
+        accumulator z[tiles][wide] = {};
+        product.multiply(t, keys, now.rows, z);
+        load_rows(t, q, w + 16, end, now);  // arrive while weights are worked out: no compiler moves them behind the barrier
+        t.sync_warp();
+        add_rows(t, now, in, w, end, first, z, part, largest);
+        load_scales(t, q, w + 16, end, now);
       }
       KVEVICT_UNROLL
       for (int m = 0; m < tiles; ++m)
@@ -130,16 +135,14 @@ template <class Entry, class Product> struct column_sums_kernel {
   }
 
   KVEVICT_DEVICE void add_rows(thread& t, query_tile const& q, window const& in, std::int32_t w, std::int32_t end, std::int32_t first,
-                               typename Product::rows const (&keys)[tiles], float (&part)[tiles][2], float& largest) const {
-    accumulator z[tiles][wide] = {};
-    product.multiply(t, keys, q.rows, z);
+                               accumulator (&z)[tiles][wide], float (&part)[tiles][2], float& largest) const {
     c.capped(z);
     KVEVICT_UNROLL
     for (int k = 0; k < tiles * wide * 4; ++k) {
       float& x = z[k / 4 / wide][k / 4 % wide].values[k % 4];
       x = exp2(fma(x, q.slope[k / 4 % wide][k % 2], -q.lse[k / 4 % wide][k % 2]));
     }
-    if (w + 8 * wide > end || first + tiles * 16 > in.sees(w)) hide(t, in, w, end, first, z);
+    if (w + 16 > end || first + tiles * 16 > in.sees(w)) hide(t, in, w, end, first, z);
     KVEVICT_UNROLL
     for (int k = 0; k < tiles * wide * 4; ++k) part[k / 4 / wide][k % 4 / 2] += z[k / 4 / wide][k / 4 % wide].values[k % 4];
     if (sound_lse) return;

@@ -17,7 +17,6 @@ namespace cuda {
 /// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
 /// alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every product, for any D.
 template <class T, int Chunks> struct tensor_product {
-  static constexpr bool holds = Chunks != 0;  // what it multiplies in registers
   std::int32_t D;
 
   struct rows {
@@ -87,7 +86,6 @@ template <class T, int Chunks> struct tensor_product {
 
 /// Any types and layouts; each product is one chain of additions over d, which goes over the runs that a key lies in.
 struct scalar_product {
-  static constexpr bool holds = true;  // nothing is worth reading for two
   struct side {
     dtype type;
     std::int64_t run_stride;  // bytes from run to run

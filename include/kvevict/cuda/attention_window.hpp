@@ -23,15 +23,13 @@ struct window {
 
 /// The window rows of one query head, with all that does not depend on the row worked out once.
 struct head_rows {
-  std::byte const* queries;
-  std::int64_t step;  // bytes
-  float const* lse;
-  std::int64_t lse_step;
+  std::byte const *queries, *lse;
+  std::int32_t step, lse_step;  // bytes from row to row
   float to_base_two, factor;
   float const* gains;  // of each row, or null
 
-  KVEVICT_DEVICE std::byte const* query(std::int32_t w) const { return queries + w * step; }
-  KVEVICT_DEVICE float lse_of(std::int32_t w) const { return lse[w * lse_step] * to_base_two; }
+  KVEVICT_DEVICE std::byte const* query(std::int32_t w) const { return queries + std::int64_t{w} * step; }
+  KVEVICT_DEVICE float lse_of(std::int32_t w) const { return *reinterpret_cast<float const*>(lse + std::int64_t{w} * lse_step) * to_base_two; }
   /// Base-2 logits are slope·product of what attention_call::capped has left of the products: no branch for an element.
   KVEVICT_DEVICE float slope_of(std::int32_t w) const { return gains == nullptr ? factor : factor * gains[w]; }
 };
@@ -63,11 +61,12 @@ template <class Entry> struct attention_call {
   /// Query head g of row r of scores.
   KVEVICT_DEVICE head_rows head_of(window const& in, row const& it, std::int64_t r, std::int32_t g) const {
     std::int64_t const head = std::int64_t{it.head} * group + g;
+    float const* const given = q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
     head_rows h{};
     h.queries = static_cast<std::byte const*>(q.data) + (in.first_query * q.token_stride + head * q.head_stride) * size_of(q.type);
-    h.step = q.token_stride * size_of(q.type);
-    h.lse = lse != nullptr ? lse + (r * group * most_rows + g * in.rows) : q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
-    h.lse_step = lse != nullptr ? 1 : q.lse_token_stride;
+    h.step = static_cast<std::int32_t>(q.token_stride * size_of(q.type));
+    h.lse = reinterpret_cast<std::byte const*>(lse == nullptr ? given : lse + (r * group * most_rows + g * in.rows));
+    h.lse_step = static_cast<std::int32_t>((lse == nullptr ? q.lse_token_stride : 1) * 4);
     h.to_base_two = lse != nullptr || q.base == log_base::two ? 1.0f : 1.44269504088896341f;
     h.factor = cap == 0 ? factor : 1.0f;
     h.gains = gains == nullptr ? nullptr : gains + r * most_rows;

@@ -331,10 +331,22 @@ TEST_CASE("edges: the first row beyond the budget is sharpened, those within it 
   same(cache, a.out(), a.queries(), tolerance(dtype::f32), window({8, row_reduce::mean, group_reduce::mean, weighting::step_gain}));
 }
 
+TEST_CASE("edges: a division by a known number is the division") {
+  std::int32_t const most = std::numeric_limits<std::int32_t>::max();
+  for (std::int32_t const d : {1, 2, 3, 5, 7, 16, 48, 100, 641, 1023, 1 << 20, (1 << 20) + 1, 1 << 30, (1 << 30) + 1, most - 1, most}) {
+    cuda::divisor const divided(d);
+    std::size_t wrong = 0;
+    for (std::int64_t const quotient : {0, 1, 2, 3, 1000, most / d - 1, most / d})
+      for (std::int64_t n = quotient * d - 2; n <= quotient * d + 2; ++n) wrong += n >= 0 && n <= most && divided(static_cast<std::int32_t>(n)) != n / d;
+    CAPTURE(d);
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("edges: splits whose largest logits are hundreds apart still sum to one") {
   for (std::uint64_t const seed : {1u, 2u, 3u, 4u}) {
     attention_shape s;
-    s.cache.lengths = {2100}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.group = 1, s.query_tokens = {4};
+    s.cache.lengths = {seed == 4 ? 9300 : 2100}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.group = 1, s.query_tokens = {4};
     s.spread = 12, s.scale = 2, s.seed = seed;
     attention_case a(s);
     layouts::cache<std::int32_t> cache(layout::hnd, s.cache);

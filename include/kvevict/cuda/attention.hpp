@@ -2,6 +2,8 @@
 // Attention that query rows pay to every token, on a device: the window's, and that of all rows.
 #pragma once
 
+#include <cstdlib>
+
 #include <kvevict/cuda/attention_columns.hpp>
 #include <kvevict/cuda/attention_lse.hpp>
 #include <kvevict/cuda/attention_product.hpp>
@@ -15,6 +17,9 @@ namespace cuda {
 template <class Entry>
 attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
   constexpr float log2_e = 1.44269504088896341f;
+  constexpr std::int64_t farthest = std::int64_t{1} << 29;  // of 4 bytes
+  KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest, "evidence: queries or LSE of neighbouring tokens are 2 GiB "
+                  "apart or more; a device steps from row to row with 32 bits, hand in copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
   return {ctx.watch(), view, *view.find(role::k), q, o, out, group, std::min(o.rows, q.most_rows), q.softcap == 0 ? scale * log2_e : scale / q.softcap,
@@ -33,7 +38,10 @@ template <class Entry, class F> void with_product(layer_view<Entry> const& view,
   bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
   if (wide && q.type == dtype::bf16) tensor(bf16{});
   else if (wide && q.type == dtype::f16) tensor(f16{});
-  else f(scalar_product{q.head_dim, q.type, keys.type, keys.rows});
+  else {
+    std::int32_t const run = keys.rows.run_bytes / size_of(keys.type);
+    f(scalar_product{keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}});
+  }
 }
 
 /// Both passes over rows that have been checked.
@@ -53,17 +61,17 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
       c.lse = scratch.take<float>(c.out.count() * wide);
       auto* const peaks = scratch.take<float>(c.out.count() * splits * wide);
       auto* const sums = scratch.take<float>(c.out.count() * splits * wide);
-      ctx.launch({rows * splits * row_tiles}, {128}, 0, lse_part_kernel<Entry, P>{c, product, peaks, sums, row_tiles, splits, split});
+      ctx.launch({rows * splits * row_tiles}, {128}, 0, lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits, split});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0, lse_kernel<Entry>{c, peaks, sums, splits, split});
     }
     std::int64_t const stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
     float* const heads = one_by_one ? scratch.take<float>(c.out.count() * c.group * stride) : nullptr;
-    using columns = column_sums_kernel<Entry, P>;
+    using columns = column_sums_kernel<Entry, decltype(product.transposed())>;
     bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
-    ctx.launch({rows * chunks}, {128}, 0, columns{c, product, heads, chunks, own_lse, pooled});
+    ctx.launch({rows * chunks}, {128}, 0, columns{c, product.transposed(), heads, own_lse, pooled});
     ctx.settle();
     if (one_by_one) ctx.launch({rows * small}, {256}, 0, pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
     if (!at_once) kernels::pool(ctx, c.o.pool, c.out);

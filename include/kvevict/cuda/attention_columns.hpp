@@ -9,16 +9,17 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. Sums of 1 024
-/// rows in float, of those in double. Grid: (row, 128 tokens), of which a block that pools them writes those whose neighbours it has.
+/// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. A lane adds
+/// up two rows of every 8, those of 1 024 rows in float and these sums in double; its four lanes' sums then make a token's. Grid: (128 tokens, row),
+/// of which a block that pools them writes those whose neighbours it has.
 template <class Entry, class Product> struct column_sums_kernel {
   static constexpr int max_threads = 128;
-  static constexpr int tiles = 4;              // of 8 tokens
+  static constexpr int tiles = 2;              // of 16 tokens
+  static constexpr int wide = 2;               // of 8 query rows, taken at a time
   static constexpr std::int32_t block = 1024;  // query rows
   attention_call<Entry> c;
   Product product;
   float* heads;  // (B·H, G, most_tokens) when query heads are pooled one by one, or null
-  std::uint32_t chunks;
   bool sound_lse;  // the LSE is the kernel's own, so that no weight needs a check
   pool_options pool;
 
@@ -30,7 +31,8 @@ template <class Entry, class Product> struct column_sums_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, float, sums, 128);
-    std::int64_t const r = t.block().x / chunks, begin = std::int64_t{t.block().x % chunks} * written(pool) - pool.width / 2;
+    auto const rows = static_cast<std::uint32_t>(c.out.count());  // of which the first chunks come first: rows that see all see most
+    std::int64_t const r = t.block().x % rows, begin = std::int64_t{t.block().x / rows} * written(pool) - pool.width / 2;
     row const& it = c.out.rows[r];
     if (!it.active || it.tokens == 0 || begin >= it.tokens) return;
     float* const to = c.out.values + c.out.begin[r];
@@ -48,97 +50,110 @@ template <class Entry, class Product> struct column_sums_kernel {
   KVEVICT_DEVICE void add_up(thread& t, row const& it, std::int64_t r, std::int64_t first, float* to) const {
     window const in = c.window_of(it);
     token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
-    typename Product::columns keys[tiles];
+    typename Product::rows keys[tiles];
+    auto const key = [&](std::int32_t j) { return at(std::max(std::min(static_cast<std::int32_t>(first) + j, it.tokens - 1), 0)); };
+    auto const place = static_cast<std::int32_t>(t.lane() / 4);
     KVEVICT_UNROLL
-    for (int n = 0; n < tiles; ++n) keys[n] = product.load_columns(t, [&](std::uint32_t k) { return at(std::max<std::int64_t>(std::min<std::int64_t>(first + n * 8 + k, it.tokens - 1), 0)); });
+    for (int m = 0; m < tiles; ++m) keys[m] = product.load_rows(t, key(m * 16 + place), key(m * 16 + place + 8));
     float const share = c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(in.rows, 1)) : 1.0f;
     float result[tiles][2] = {}, largest = 0;
     for (std::int32_t g = 0; g < c.group; ++g) {
       double sums[tiles][2] = {};
-      add_head(t, it, in, r, g, first, keys, sums, largest);
+      add_head(t, in, c.head_of(in, it, r, g), static_cast<std::int32_t>(first), keys, sums, largest);
       KVEVICT_UNROLL
-      for (int n = 0; n < tiles; ++n)
+      for (int m = 0; m < tiles; ++m)
         KVEVICT_UNROLL
         for (int e = 0; e < 2; ++e) {
-          double sum = sums[n][e];
-          for (std::uint32_t d = 4; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
+          double sum = sums[m][e];
+          for (std::uint32_t d = 1; d < 4; d *= 2) sum += shuffle_xor(t, sum, d);
           float const x = multiply(static_cast<float>(sum), share);
-          if (heads != nullptr) put(t, heads + (r * c.group + g) * stride_of_heads() + first, it, first, n, e, x);
-          result[n][e] = g == 0 ? x : c.o.group == group_reduce::max ? (x > result[n][e] || x != x ? x : result[n][e]) : result[n][e] + x;
+          if (heads != nullptr) put(t, heads + (r * c.group + g) * stride_of_heads() + first, it, first, m, e, x);
+          result[m][e] = g == 0 ? x : c.o.group == group_reduce::max ? (x > result[m][e] || x != x ? x : result[m][e]) : result[m][e] + x;
         }
     }
     if (!sound_lse && largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head);
     float const over_heads = c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f;
     KVEVICT_UNROLL
-    for (int n = 0; n < tiles; ++n)
+    for (int m = 0; m < tiles; ++m)
       KVEVICT_UNROLL
-      for (int e = 0; e < 2 && heads == nullptr; ++e) put(t, to, it, first, n, e, multiply(result[n][e], over_heads));
+      for (int e = 0; e < 2 && heads == nullptr; ++e) put(t, to, it, first, m, e, multiply(result[m][e], over_heads));
   }
 
   KVEVICT_DEVICE std::int64_t stride_of_heads() const { return (c.out.most_tokens + 3) / 4 * 4; }
 
   /// One lane of those that hold a token's sum writes it.
-  KVEVICT_DEVICE static void put(thread& t, float* to, row const& it, std::int64_t first, int n, int e, float x) {
-    auto const j = static_cast<std::int64_t>(t.lane() % 4 * 2) + n * 8 + e;
-    if (t.lane() < 4 && first + j >= 0 && first + j < it.tokens) to[j] = x;
+  KVEVICT_DEVICE static void put(thread& t, float* to, row const& it, std::int64_t first, int m, int e, float x) {
+    auto const j = static_cast<std::int64_t>(t.lane() / 4) + m * 16 + e * 8;
+    if (t.lane() % 4 == 0 && first + j >= 0 && first + j < it.tokens) to[j] = x;
   }
 
   /// 16 query rows of a head from w on, of those before `end`; behind it the last one again, which sees nothing.
   struct query_tile {
-    typename Product::rows rows[1];
-    float lse[2], slope[2];
+    typename Product::columns rows[wide];
+    float lse[wide][2], slope[wide][2];
   };
-  KVEVICT_DEVICE query_tile load(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int32_t w, std::int32_t end) const {
-    std::int32_t const a = std::min(w + static_cast<std::int32_t>(t.lane() / 4), end - 1), b = std::min(w + static_cast<std::int32_t>(t.lane() / 4) + 8, end - 1);
-    return {{product.load_rows(t, c.query(in, it.head, g, a), c.query(in, it.head, g, b))},
-            {c.lse_of(in, r, g, a), c.lse_of(in, r, g, b)}, {c.slope_of(r, a), c.slope_of(r, b)}};
+  KVEVICT_DEVICE void load_rows(thread& t, head_rows const& q, std::int32_t w, std::int32_t end, query_tile& to) const {
+    KVEVICT_UNROLL
+    for (int n = 0; n < wide; ++n)
+      to.rows[n] = product.load_columns(t, [&](std::uint32_t k) { return q.query(std::min(w + n * 8 + static_cast<std::int32_t>(k), end - 1)); });
   }
+  KVEVICT_DEVICE static void load_scales(thread& t, head_rows const& q, std::int32_t w, std::int32_t end, query_tile& to) {
+    KVEVICT_UNROLL
+    for (int k = 0; k < wide * 2; ++k) to.lse[k / 2][k % 2] = q.lse_of(std::min(row_of(t, w, k / 2, k % 2), end - 1));
+    if (q.gains == nullptr) return;
+    KVEVICT_UNROLL
+    for (int k = 0; k < wide * 2; ++k) to.slope[k / 2][k % 2] = q.slope_of(std::min(row_of(t, w, k / 2, k % 2), end - 1));
+  }
+  KVEVICT_DEVICE static std::int32_t row_of(thread& t, std::int32_t w, int n, int e) { return w + n * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + e; }
 
-  KVEVICT_DEVICE void add_head(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t g, std::int64_t first,
-                               typename Product::columns const (&keys)[tiles], double (&sums)[tiles][2], float& largest) const {
-    std::int64_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
-    auto const begin = static_cast<std::int32_t>(unseen <= 0 ? 0 : unseen / 16 * 16);
+  KVEVICT_DEVICE void add_head(thread& t, window const& in, head_rows const& q, std::int32_t first, typename Product::rows const (&keys)[tiles],
+                               double (&sums)[tiles][2], float& largest) const {
+    std::int32_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;  // rows before this one see none of these tokens
+    std::int32_t const begin = unseen <= 0 ? 0 : unseen / 16 * 16;
     for (std::int32_t from = begin / block * block; from < in.rows; from += block) {
       float part[tiles][2] = {};
       std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.rows);
-      query_tile next = load(t, it, in, r, g, start, end);
+      query_tile now;
+      KVEVICT_UNROLL
+      for (int k = 0; k < wide * 2; ++k) now.slope[k / 2][k % 2] = q.factor;
+      load_rows(t, q, start, end, now);
+      load_scales(t, q, start, end, now);
       KVEVICT_KEEP_LOOP
       for (std::int32_t w = start; w < end; w += 16) {
-        query_tile const now = next;
-        next = load(t, it, in, r, g, w + 16, end);  // arrives while these are multiplied
-        add_rows(t, now, in, w, end, first, keys, part, largest);
+        accumulator z[tiles][wide] = {};
+        product.multiply(t, keys, now.rows, z);
+        load_rows(t, q, w + 16, end, now);  // arrive while weights are worked out: no compiler moves them behind the barrier
+        t.sync_warp();
+        add_rows(t, now, in, w, end, first, z, part, largest);
+        load_scales(t, q, w + 16, end, now);
       }
       KVEVICT_UNROLL
-      for (int n = 0; n < tiles; ++n)
+      for (int m = 0; m < tiles; ++m)
         KVEVICT_UNROLL
-        for (int e = 0; e < 2; ++e) sums[n][e] += static_cast<double>(part[n][e]);
+        for (int e = 0; e < 2; ++e) sums[m][e] += static_cast<double>(part[m][e]);
     }
   }
 
-  KVEVICT_DEVICE void add_rows(thread& t, query_tile const& q, window const& in, std::int32_t w, std::int32_t end, std::int64_t first,
-                               typename Product::columns const (&keys)[tiles], float (&part)[tiles][2], float& largest) const {
-    accumulator z[1][tiles] = {};
-    product.multiply(t, q.rows, keys, z);
+  KVEVICT_DEVICE void add_rows(thread& t, query_tile const& q, window const& in, std::int32_t w, std::int32_t end, std::int32_t first,
+                               accumulator (&z)[tiles][wide], float (&part)[tiles][2], float& largest) const {
     c.capped(z);
     KVEVICT_UNROLL
-    for (int k = 0; k < tiles * 4; ++k) {
-      float& x = z[0][k / 4].values[k % 4];
-      x = exp2(fma(x, q.slope[k % 4 / 2], -q.lse[k % 4 / 2]));
+    for (int k = 0; k < tiles * wide * 4; ++k) {
+      float& x = z[k / 4 / wide][k / 4 % wide].values[k % 4];
+      x = exp2(fma(x, q.slope[k / 4 % wide][k % 2], -q.lse[k / 4 % wide][k % 2]));
     }
-    if (w + 16 > end || first + tiles * 8 > in.sees(w)) hide(t, in, w, end, first, z[0]);
+    if (w + 16 > end || first + tiles * 16 > in.sees(w)) hide(t, in, w, end, first, z);
     KVEVICT_UNROLL
-    for (int k = 0; k < tiles * 4; ++k) part[k / 4][k % 2] += z[0][k / 4].values[k % 4];
+    for (int k = 0; k < tiles * wide * 4; ++k) part[k / 4 / wide][k % 4 / 2] += z[k / 4 / wide][k / 4 % wide].values[k % 4];
     if (sound_lse) return;
     KVEVICT_UNROLL
-    for (int k = 0; k < tiles * 4; ++k) largest = fmaxf(largest, z[0][k / 4].values[k % 4]);
+    for (int k = 0; k < tiles * wide * 4; ++k) largest = fmaxf(largest, z[k / 4 / wide][k / 4 % wide].values[k % 4]);
   }
-  KVEVICT_DEVICE static void hide(thread& t, window const& in, std::int32_t w, std::int32_t end, std::int64_t first, accumulator (&z)[tiles]) {
-    std::int32_t const a = w + static_cast<std::int32_t>(t.lane() / 4), b = a + 8;
-    std::int64_t const sees[2] = {a < end ? in.sees(a) : 0, b < end ? in.sees(b) : 0};
+  KVEVICT_DEVICE static void hide(thread& t, window const& in, std::int32_t w, std::int32_t end, std::int32_t first, accumulator (&z)[tiles][wide]) {
     KVEVICT_UNROLL
-    for (int k = 0; k < tiles * 4; ++k) {
-      std::int64_t const column = first + k / 4 * 8 + t.lane() % 4 * 2 + static_cast<std::uint32_t>(k % 2);
-      if (column >= sees[k % 4 / 2]) z[k / 4].values[k % 4] = 0;
+    for (int k = 0; k < tiles * wide * 4; ++k) {
+      std::int32_t const row = row_of(t, w, k / 4 % wide, k % 2), token = first + k / 4 / wide * 16 + k % 4 / 2 * 8 + static_cast<std::int32_t>(t.lane() / 4);
+      if (row >= end || token >= in.sees(row)) z[k / 4 / wide][k / 4 % wide].values[k % 4] = 0;
     }
   }
 };

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of 16 query rows with 8 keys by a warp: on tensor cores, or one multiplication after the other.
+// Products of 16 rows with 8 columns by a warp: on tensor cores, or one multiplication after the other.
 //
-// A product type has `rows` (what a lane holds of query rows lane/4 and lane/4 + 8), `columns` (of key lane/4 for tensor cores, of keys
-// 2·(lane%4) and the next otherwise) and multiply(): z[m][n] += rows m · columns n, where value i belongs to row lane/4 + 8·(i/2) and key
-// 2·(lane%4) + i%2. Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
+// Query rows are the rows and keys the columns; of a product's transposed() it is the other way round. What a kernel holds best makes the rows:
+// they take twice the registers. A product type has `rows` (what a lane holds of rows lane/4 and lane/4 + 8), `columns` (of column lane/4 for
+// tensor cores, of columns 2·(lane%4) and the next otherwise) and multiply(): z[m][n] += rows m · columns n, where value i belongs to row
+// lane/4 + 8·(i/2) and column 2·(lane%4) + i%2. Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
 #pragma once
 
 #include <kvevict/cache/component.hpp>
@@ -13,10 +14,9 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-/// Rows and keys of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
+/// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
 /// alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every product, for any D.
 template <class T, int Chunks> struct tensor_product {
-  static constexpr bool by_tensor_cores = true;
   std::int32_t D;
 
   struct rows {
@@ -28,6 +28,8 @@ template <class T, int Chunks> struct tensor_product {
     vec128 k[Chunks == 0 ? 1 : Chunks];
   };
 
+  tensor_product transposed() const { return *this; }
+
   KVEVICT_DEVICE rows load_rows(thread& t, std::byte const* first, std::byte const* second) const {
     rows out;
     out.p = first, out.q = second;
@@ -35,10 +37,10 @@ template <class T, int Chunks> struct tensor_product {
     for (int c = 0; c < Chunks; ++c) out.a[c] = chunk(t, first, c), out.b[c] = chunk(t, second, c);
     return out;
   }
-  /// `key(n)` is the start of key n < 8.
-  template <class Key> KVEVICT_DEVICE columns load_columns(thread& t, Key key) const {
+  /// `column(n)` is the start of column n < 8.
+  template <class Column> KVEVICT_DEVICE columns load_columns(thread& t, Column column) const {
     columns out;
-    out.p = key(t.lane() / 4);
+    out.p = column(t.lane() / 4);
     KVEVICT_UNROLL
     for (int c = 0; c < Chunks; ++c) out.k[c] = chunk(t, out.p, c);
     return out;
@@ -82,12 +84,14 @@ template <class T, int Chunks> struct tensor_product {
   }
 };
 
-/// Any types and layouts; each product is one chain of additions over d.
+/// Any types and layouts; each product is one chain of additions over d, which goes over the runs that a key lies in.
 struct scalar_product {
-  static constexpr bool by_tensor_cores = false;
-  std::int32_t D;
-  dtype query_type, key_type;
-  row_map map;  // of the keys' runs
+  struct side {
+    dtype type;
+    std::int64_t run_stride;  // bytes from run to run
+  };
+  std::int32_t runs, run;  // how many, of how many elements
+  side of_rows, of_columns;
 
   struct rows {
     std::byte const *a, *b;
@@ -96,8 +100,10 @@ struct scalar_product {
     std::byte const *x, *y;
   };
 
+  scalar_product transposed() const { return {runs, run, of_columns, of_rows}; }
+
   KVEVICT_DEVICE rows load_rows(thread&, std::byte const* first, std::byte const* second) const { return {first, second}; }
-  template <class Key> KVEVICT_DEVICE columns load_columns(thread& t, Key key) const { return {key(t.lane() % 4 * 2), key(t.lane() % 4 * 2 + 1)}; }
+  template <class Column> KVEVICT_DEVICE columns load_columns(thread& t, Column column) const { return {column(t.lane() % 4 * 2), column(t.lane() % 4 * 2 + 1)}; }
 
   template <int M, int N> KVEVICT_DEVICE void multiply(thread&, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
     KVEVICT_UNROLL
@@ -108,13 +114,13 @@ struct scalar_product {
 
  private:
   KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {
-    std::int32_t const size = size_of(key_type), a_run = map.run_bytes / size;
     KVEVICT_KEEP_LOOP
-    for (std::int32_t run = 0, d = 0; run < map.n_runs; ++run)
+    for (std::int32_t i = 0; i < runs; ++i)
       KVEVICT_KEEP_LOOP
-      for (std::int32_t i = 0; i < a_run; ++i, ++d) {
-        std::int64_t const at = run * map.run_stride + i * size;
-        float const a = element_of(query_type, r.a, d), b = element_of(query_type, r.b, d), x = element_of(key_type, k.x + at, 0), y = element_of(key_type, k.y + at, 0);
+      for (std::int32_t e = 0; e < run; ++e) {
+        std::int64_t const row = i * of_rows.run_stride, column = i * of_columns.run_stride;
+        float const a = element_of(of_rows.type, r.a + row, e), b = element_of(of_rows.type, r.b + row, e);
+        float const x = element_of(of_columns.type, k.x + column, e), y = element_of(of_columns.type, k.y + column, e);
         z.values[0] = fma(a, x, z.values[0]), z.values[1] = fma(a, y, z.values[1]);
         z.values[2] = fma(b, x, z.values[2]), z.values[3] = fma(b, y, z.values[3]);
       }

@@ -21,6 +21,19 @@ struct window {
   KVEVICT_DEVICE std::int32_t sees(std::int32_t w) const { return first_sees + w * step; }
 };
 
+/// The window rows of one query head, with all that does not depend on the row worked out once.
+struct head_rows {
+  std::byte const *queries, *lse;
+  std::int32_t step, lse_step;  // bytes from row to row
+  float to_base_two, factor;
+  float const* gains;  // of each row, or null
+
+  KVEVICT_DEVICE std::byte const* query(std::int32_t w) const { return queries + std::int64_t{w} * step; }
+  KVEVICT_DEVICE float lse_of(std::int32_t w) const { return *reinterpret_cast<float const*>(lse + std::int64_t{w} * lse_step) * to_base_two; }
+  /// Base-2 logits are slope·product of what attention_call::capped has left of the products: no branch for an element.
+  KVEVICT_DEVICE float slope_of(std::int32_t w) const { return gains == nullptr ? factor : factor * gains[w]; }
+};
+
 /// A call of window_scores. Weights are 2^(z − lse) with z in base 2.
 template <class Entry> struct attention_call {
   watched watch;
@@ -45,18 +58,19 @@ template <class Entry> struct attention_call {
     w.first_sees = causal ? w.first_token + 1 : it.tokens, w.step = causal ? 1 : 0;
     return w;
   }
-  /// Window row w of query head g of a KV head.
-  KVEVICT_DEVICE std::byte const* query(window const& in, std::int32_t head, std::int32_t g, std::int32_t w) const {
-    return static_cast<std::byte const*>(q.data) + ((in.first_query + w) * q.token_stride + (head * group + g) * q.head_stride) * size_of(q.type);
-  }
-  KVEVICT_DEVICE float lse_of(window const& in, std::int64_t r, std::int32_t g, std::int32_t w) const {
-    if (lse != nullptr) return lse[r * group * most_rows + g * in.rows + w];
-    float const x = q.lse[(in.first_query + w) * q.lse_token_stride + (r % out.heads * group + g) * q.lse_head_stride];
-    return q.base == log_base::two ? x : x * 1.44269504088896341f;
-  }
-  /// Base-2 logits are slope·product of what `capped` has left of the products: no branch for an element.
-  KVEVICT_DEVICE float slope_of(std::int64_t r, std::int32_t w) const {
-    return (cap == 0 ? factor : 1.0f) * (gains == nullptr ? 1.0f : gains[r * most_rows + w]);
+  /// Query head g of row r of scores.
+  KVEVICT_DEVICE head_rows head_of(window const& in, row const& it, std::int64_t r, std::int32_t g) const {
+    std::int64_t const head = std::int64_t{it.head} * group + g;
+    float const* const given = q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
+    head_rows h{};
+    h.queries = static_cast<std::byte const*>(q.data) + (in.first_query * q.token_stride + head * q.head_stride) * size_of(q.type);
+    h.step = static_cast<std::int32_t>(q.token_stride * size_of(q.type));
+    h.lse = reinterpret_cast<std::byte const*>(lse == nullptr ? given : lse + (r * group * most_rows + g * in.rows));
+    h.lse_step = static_cast<std::int32_t>((lse == nullptr ? q.lse_token_stride : 1) * 4);
+    h.to_base_two = lse != nullptr || q.base == log_base::two ? 1.0f : 1.44269504088896341f;
+    h.factor = cap == 0 ? factor : 1.0f;
+    h.gains = gains == nullptr ? nullptr : gains + r * most_rows;
+    return h;
   }
   template <int M, int N> KVEVICT_DEVICE void capped(accumulator (&z)[M][N]) const {
     if (cap == 0) return;

@@ -20,6 +20,8 @@ struct search {
 /// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
 struct forced_cut { std::uint32_t key, rank; };
 
+inline constexpr std::uint32_t chunk = 4096;  // tokens of a block
+
 /// All that the launches share. Scratch: a histogram per row, a search per sequence, a cut per row.
 struct work {
   watched watch;
@@ -41,15 +43,15 @@ struct work {
   /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
   constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
   KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
-  KVEVICT_DEVICE row_keys keys(std::int64_t r) const {
-    row_keys out(s, r);
+  template <class Keys> KVEVICT_DEVICE Keys keys(std::int64_t r) const {
+    Keys out(s, r);
     if (what.weights != nullptr) out.weight = what.weights[r % s.heads];
     return out;
   }
 };
 
 /// One block per row: the cut of its forced tokens.
-struct force_kernel {
+template <class Keys> struct force_kernel {
   static constexpr int max_threads = 1024;
   work w;
 
@@ -64,49 +66,58 @@ struct force_kernel {
       if (t.rank() == 0) w.forced[r] = {~0u, ~0u};
       return;
     }
-    row_keys const v = w.keys(r);
-    radix::cut const c = radix::best(t, [&](auto f) {
-      v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t) { f(key); });
+    Keys const v = w.template keys<Keys>(r);
+    auto const end = static_cast<std::uint32_t>(it.tokens);
+    radix::cut const c = radix::best(t, [&](int turn, auto f) {
+      v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); });
     }, static_cast<std::uint32_t>(k), histogram, words);
     std::uint32_t rank = 0;
     if (c.take < c.equal)
-      rank = radix::best(t, [&](auto f) {
-        v.for_each(t, 0, v.tokens, [&](std::int32_t, std::uint32_t key, std::int32_t of) { if (key == c.key) f(radix::key(of)); });
+      rank = radix::best(t, [&](int turn, auto f) {
+        v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) { if (key == c.key) f(radix::key(of)); });
       }, c.take, histogram, words).key;
     if (t.rank() == 0) w.forced[r] = {c.key, rank};
   }
 };
 
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
-struct histogram_kernel {
+template <class Keys> struct histogram_kernel {
   static constexpr int max_threads = 256;
-  static constexpr std::int64_t chunk = 4096;
   work w;
   int digit;
   bool ranks;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (w.watch.stopped(t)) return;
-    std::int64_t const r = t.block().x / w.chunks, first = t.block().x % w.chunks * chunk;
+    std::int64_t const r = t.block().x / w.chunks;
+    std::uint32_t const first = t.block().x % w.chunks * chunk;
     row const& it = w.s.rows[r];
     search const f = w.before(r / w.s.heads, digit, ranks);
-    if (!f.active || f.tied != ranks || !it.active || first >= it.tokens) return;
+    if (!f.active || f.tied != ranks || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
     KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
     t.sync_block();
+    count(t, r, first, f, counts);
+    t.sync_block();
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
+      if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
+  }
+
+ private:
+  KVEVICT_DEVICE void count(thread& t, std::int64_t r, std::uint32_t first, search const& f, std::uint32_t* counts) const {
     radix::digit const d = radix::nth_digit(digit);
     forced_cut const best = w.forced == nullptr ? forced_cut{~0u, ~0u} : w.forced[r];
-    w.keys(r).for_each(t, first, static_cast<std::int32_t>(std::min<std::int64_t>(first + chunk, it.tokens)), [&](std::int32_t, std::uint32_t key, std::int32_t at) {
-      if (!ranks && digit == 0 && (key >= 0xff800000u || key < 0x00800000u)) w.watch.refuse(t, fault::weighted_score, it.sequence, it.head);
+    std::uint32_t const found = ranks ? f.rank : f.key;
+    bool finite = true;
+    w.template keys<Keys>(r).for_each(t, first, first + chunk, 0, [&](std::uint32_t key, std::int32_t at) {
+      finite = finite && radix::is_finite(key);
       std::uint32_t const rank = radix::key(at);
       if (key > best.key || (key == best.key && rank >= best.rank)) key = ~0u;  // forced in: beyond all
       if (ranks && key != f.key) return;
       std::uint32_t const x = ranks ? rank : key;
-      if (d.above(x) == d.above(ranks ? f.rank : f.key)) atomic_add(t, &counts[d.of(x)], 1u);
+      if (d.follows(x, found)) atomic_add(t, &counts[d.of(x)], 1u);
     });
-    t.sync_block();
-    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
-      if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
+    if (!finite && digit == 0 && !ranks) w.watch.refuse(t, fault::weighted_score, w.s.rows[r].sequence, w.s.rows[r].head);
   }
 };
 
@@ -163,6 +174,19 @@ struct boundary_kernel {
   }
 };
 
+template <class Keys> void count(device& ctx, work const& w) {
+  auto const rows = static_cast<std::uint32_t>(w.s.count()), sequences = static_cast<std::uint32_t>(w.s.sequences);
+  std::uint32_t const threads = threads_for(w.s.most_tokens, 4);
+  if (w.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{w});
+  ctx.zero(w.histograms, static_cast<std::size_t>(w.s.count()) * radix::buckets * sizeof *w.histograms);
+  for (bool const ranks : {false, true})
+    for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
+      ctx.launch({rows * w.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{w, digit, ranks});
+      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{w, digit, ranks});
+    }
+  ctx.settle();
+}
+
 }  // namespace pooled
 
 /// Of the Σ quota() best evictable tokens of every sequence that is cut: how many lie in each head.
@@ -175,19 +199,11 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
   ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
   if (s.count() == 0) return;
   frame scratch(ctx.scratch());
-  auto const rows = static_cast<std::uint32_t>(s.count()), sequences = static_cast<std::uint32_t>(s.sequences);
   pooled::work const w{ctx.watch(), s, what, scratch.take<std::uint32_t>(s.count() * radix::buckets), scratch.take<pooled::search>(s.sequences),
-                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts,
-                       blocks_for(s.most_tokens, pooled::histogram_kernel::chunk)};
-  if (w.forced != nullptr) ctx.launch({rows}, {threads_for(s.most_tokens, 4)}, 0, pooled::force_kernel{w});
-  ctx.zero(w.histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *w.histograms);
-  std::uint32_t const threads = threads_for(s.most_tokens, 4);
-  for (bool const ranks : {false, true})
-    for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
-      ctx.launch({rows * w.chunks}, {std::min(256u, threads)}, 0, pooled::histogram_kernel{w, digit, ranks});
-      ctx.launch({sequences}, {std::min(512u, threads)}, 0, pooled::boundary_kernel{w, digit, ranks});
-    }
-  ctx.settle();
+                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts, blocks_for(s.most_tokens, pooled::chunk)};
+  if (s.positions != nullptr) return pooled::count<scattered_keys>(ctx, w);
+  expect_vectors(s);
+  pooled::count<ordered_keys<false>>(ctx, w);
 }
 
 }  // namespace cuda

@@ -17,7 +17,7 @@ template <bool Held> struct ordered_keys {
 
   float const* x;
   std::uint32_t first, last;      // evictable tokens
-  float weight = 1;
+  float weight = 1;               // not of held ones
   std::uint32_t* held = nullptr;  // (tokens)
 
   KVEVICT_DEVICE ordered_keys(score_rows const& s, std::int64_t r) : x(s.values + s.begin[r]) {
@@ -29,11 +29,9 @@ template <bool Held> struct ordered_keys {
   /// Of the first vector that has an evictable token.
   KVEVICT_DEVICE std::uint32_t begin() const { return first / 4 * 4; }
 
-  /// What the vector from token j on is made of, `turn` 0: its scores; later, or if they are not held: its keys. Zeros behind the last one.
+  /// What the vector from token j on is made of, in `turn` 0: its scores; later, if they are held: its keys.
   KVEVICT_DEVICE vec128 load(thread& t, std::uint32_t j, int turn) const {
-    vec128 v{};
-    if (j < last) v = load_vec128(t, Held && turn > 0 ? static_cast<void const*>(held + j) : x + j);
-    return v;
+    return load_vec128(t, Held && turn > 0 ? static_cast<void const*>(held + j) : x + j);
   }
   KVEVICT_DEVICE void to_keys(vec128& v, std::uint32_t j, int turn) const {
     if (Held && turn > 0) return;
@@ -41,7 +39,8 @@ template <bool Held> struct ordered_keys {
     for (std::uint32_t& word : v.words) {
       float score;
       memcpy(&score, &word, sizeof score);
-      word = radix::key(multiply(score, weight));
+      if constexpr (!Held) score = multiply(score, weight);
+      word = radix::key(score);
     }
     if (j >= first && j + 4 <= last) return;
     KVEVICT_UNROLL
@@ -52,12 +51,12 @@ template <bool Held> struct ordered_keys {
   /// f(key, rank) of this thread's share of the vectors of [from, end), which begins with one; held keys are there from turn 1 on.
   template <class F> KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int turn, F f) const {
     from = std::max(from, begin()), end = std::min(end, last);
-    std::uint32_t const step = 4 * t.block_size().x;
+    std::uint32_t const step = 4 * t.block_size().x, tail = (end - 1) / 4 * 4;  // of the last vector, read again by who has none
     KVEVICT_KEEP_LOOP
     for (std::uint32_t j = from + 4 * t.rank(); j < end; j += deep * step) {
       vec128 v[deep];
       KVEVICT_UNROLL
-      for (std::uint32_t e = 0; e < deep; ++e) v[e] = load(t, j + e * step, turn);
+      for (std::uint32_t e = 0; e < deep; ++e) v[e] = load(t, std::min(j + e * step, tail), turn);
       KVEVICT_UNROLL
       for (std::uint32_t e = 0; e < deep; ++e) {
         std::uint32_t const at = j + e * step;

@@ -35,7 +35,10 @@ template <bool Held> struct best_writer {
  private:
   KVEVICT_DEVICE void read(thread& t, std::uint32_t at, vec128 (&to)[vectors]) const {
     KVEVICT_UNROLL
-    for (std::uint32_t e = 0; e < vectors; ++e) to[e] = v.load(t, at + e * 4 * warp_size, 1);
+    for (std::uint32_t e = 0; e < vectors; ++e) {
+      to[e] = {};
+      if (at + e * 4 * warp_size < v.last) to[e] = v.load(t, at + e * 4 * warp_size, 1);
+    }
   }
 
   static KVEVICT_DEVICE std::uint32_t byte(std::uint32_t x, std::uint32_t e) { return x >> 8 * e & 0xffu; }
@@ -57,13 +60,13 @@ template <bool Held> struct best_writer {
     std::uint32_t first = in + (sum.before & 0xffffu), seen = ties + (sum.before >> 16);
     KVEVICT_UNROLL
     for (std::uint32_t e = 0; e < vectors; ++e) {
-      std::uint32_t before = seen + byte(equal_to_lane - equal, e), to = first + byte(to_lane - mine, e);
-      to -= Ties ? std::min(before, dropped) : dropped;
+      std::uint32_t before = seen + byte(equal_to_lane - equal, e), gone = Ties ? std::min(before, dropped) : dropped;
+      std::int32_t* to = out + (first + byte(to_lane - mine, e) - gone);
       KVEVICT_UNROLL
       for (std::uint32_t w = 0; w < 4; ++w) {
         std::uint32_t const k = key[e].words[w];
         if (Ties && k == cut && before++ < dropped) continue;
-        if (k >= cut) out[to++] = static_cast<std::int32_t>(at + e * 4 * warp_size + w);
+        if (k >= cut) *to++ = static_cast<std::int32_t>(at + e * 4 * warp_size + w);
       }
       first += byte(of_all, e), seen += byte(equal_of_all, e);
     }

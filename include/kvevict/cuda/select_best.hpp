@@ -81,14 +81,14 @@ template <class Keys> struct select_best_kernel {
 
   KVEVICT_DEVICE static void write(thread& t, scattered_keys const& v, order const& o, std::int32_t* out, std::uint32_t* words) {
     std::uint32_t sure = 0, ties = 0;  // before this round
-    for (std::int32_t first = 0; first < v.tokens; first += static_cast<std::int32_t>(t.block_size().x * run)) {
-      std::int32_t const from = first + static_cast<std::int32_t>(t.rank() * run);
+    for (std::uint32_t first = 0; first < v.tokens; first += t.block_size().x * run) {
+      std::uint32_t const from = first + t.rank() * run;
       std::uint32_t stay = 0, tie = 0, key[run];  // bit i: token from + i
       std::int32_t rank[run];
       v.read(from, 1, v.tokens, key, rank);
       KVEVICT_UNROLL
       for (std::uint32_t i = 0; i < run; ++i) {
-        bool const here = from + static_cast<std::int32_t>(i) < v.tokens, competes = here && v.evictable(rank[i]);
+        bool const here = from + i < v.tokens, competes = here && v.evictable(rank[i]);
         std::uint32_t const age = o.rank == 0 ? 0 : radix::key(rank[i]);
         stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank))) << i;
         tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;
@@ -97,7 +97,7 @@ template <class Keys> struct select_best_kernel {
       std::uint32_t mine = sure + (sum.before & 0xffffu), before = ties + (sum.before >> 16);
       for (std::uint32_t i = 0; i < run; ++i) {
         if ((tie >> i & 1) != 0 ? before < o.dropped : (stay >> i & 1) == 0) { before += tie >> i & 1; continue; }
-        out[mine + (before > o.dropped ? before - o.dropped : 0)] = from + static_cast<std::int32_t>(i);
+        out[mine + (before > o.dropped ? before - o.dropped : 0)] = static_cast<std::int32_t>(from + i);
         if ((tie >> i & 1) != 0) ++before;
         else ++mine;
       }

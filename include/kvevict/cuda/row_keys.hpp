@@ -28,12 +28,20 @@ template <bool Held> struct ordered_keys {
   /// Of the first vector that has an evictable token.
   KVEVICT_DEVICE std::uint32_t begin() const { return first / 4 * 4; }
 
-  /// What the vector from token j on is made of, in `turn` 0: its scores; later, if they are held: its keys.
+  /// What the vector from token j on is made of, in `turn` 0: its scores; later, if they are held: its keys. Behind the last one: anything. Scores are
+  /// read under a condition, else the compiler moves each read down to its use, where one waits for the other.
   KVEVICT_DEVICE vec128 load(thread& t, std::uint32_t j, int turn) const {
-    return load_vec128(t, Held && turn > 0 ? static_cast<void const*>(held + j) : x + j);
+    if (Held && turn > 0) return load_vec128(t, held + std::min(j, (last - 1) / 4 * 4));
+    vec128 v{};
+    if (j < last) v = load_vec128(t, x + j);
+    return v;
   }
+  /// Zeros behind the last one.
   KVEVICT_DEVICE void to_keys(vec128& v, std::uint32_t j, int turn) const {
-    if (Held && turn > 0) return;
+    if (Held && turn > 0) {
+      if (j >= last) v = {};
+      return;
+    }
     KVEVICT_UNROLL
     for (std::uint32_t& word : v.words) {
       float score;
@@ -50,12 +58,12 @@ template <bool Held> struct ordered_keys {
   /// f(key, rank) of this thread's share of the vectors of [from, end), which begins with one; held keys are there from turn 1 on.
   template <class F> KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int turn, F f) const {
     from = std::max(from, begin()), end = std::min(end, last);
-    std::uint32_t const step = 4 * t.block_size().x, tail = (end - 1) / 4 * 4;  // of the last vector, read again by who has none
+    std::uint32_t const step = 4 * t.block_size().x;
     KVEVICT_KEEP_LOOP
     for (std::uint32_t j = from + 4 * t.rank(); j < end; j += deep * step) {
       vec128 v[deep];
       KVEVICT_UNROLL
-      for (std::uint32_t e = 0; e < deep; ++e) v[e] = load(t, std::min(j + e * step, tail), turn);
+      for (std::uint32_t e = 0; e < deep; ++e) v[e] = load(t, j + e * step, turn);
       KVEVICT_UNROLL
       for (std::uint32_t e = 0; e < deep; ++e) {
         std::uint32_t const at = j + e * step;

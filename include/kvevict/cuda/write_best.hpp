@@ -35,10 +35,7 @@ template <bool Held> struct best_writer {
  private:
   KVEVICT_DEVICE void read(thread& t, std::uint32_t at, vec128 (&to)[vectors]) const {
     KVEVICT_UNROLL
-    for (std::uint32_t e = 0; e < vectors; ++e) {
-      to[e] = {};
-      if (at + e * 4 * warp_size < v.last) to[e] = v.load(t, at + e * 4 * warp_size, 1);
-    }
+    for (std::uint32_t e = 0; e < vectors; ++e) to[e] = v.load(t, at + e * 4 * warp_size, 1);
   }
 
   static KVEVICT_DEVICE std::uint32_t byte(std::uint32_t x, std::uint32_t e) { return x >> 8 * e & 0xffu; }

@@ -2,6 +2,7 @@
 // Selection, head budgets and the small score kernels on a device, against std::sort and the host.
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include <kvevict/cuda/count_above.hpp>
 #include <kvevict/cuda/count_best.hpp>
@@ -46,28 +47,45 @@ void alike(reference::selection_input& in, std::size_t trial) {
   for (std::size_t r = 0; r < in.rows.size(); ++r) in.rows[r].active = (r / static_cast<std::size_t>(in.heads) + trial) % 4 != 0;
 }
 
+/// One more sequence, of one row: n tokens, of which those of [first, last) may be evicted and a share of them stays (1 ‰: one, 999 ‰: all but one).
+struct row_maker {
+  std::size_t levels = 0;
+  bool scattered = false, twice = false;  // twice: every position
+  reference::generator random{levels + 11};
+  reference::selection_input in{};
+
+  void add(std::int32_t n, std::int32_t first, std::int32_t last, std::int32_t permille) {
+    kvevict::row r{in.sequences++, 0, n, first, last, 0, 0, true};
+    for (std::int32_t j = 0; j < n; ++j) {
+      std::int32_t const at = scattered ? n - 1 - (twice ? j / 2 * 2 : j) : j;
+      bool const in_range = at >= r.first && at < r.last;
+      r.candidates += in_range;
+      in.values.push_back(in_range ? reference::any_score(random, levels) : std::numeric_limits<float>::quiet_NaN());
+      in.positions.push_back(at);
+    }
+    r.budget = r.protected_tokens() + (permille == 1 ? std::min(1, r.candidates) : permille == 999 ? std::max(0, r.candidates - 1) : r.candidates * permille / 1000);
+    in.rows.push_back(r);
+    in.begin.push_back(in.begin.back() + n);
+    in.heads = 1, in.scattered = scattered;
+  }
+};
+
 /// Rows at the edges of what there is: no quota, all of it, one token, none, rounds of a small block that end exactly or not.
 reference::selection_input edges(std::size_t levels, bool scattered, bool twice) {
-  reference::generator random(levels + 11);
-  reference::selection_input in;
-  in.scattered = scattered;
+  row_maker rows{levels, scattered, twice};
   for (std::int32_t const n : {1, 2, 256, 257, 513, 0})
-    for (std::int32_t const permille : {0, 1, 500, 999, 1000}) {
-      kvevict::row r{0, 0, n, n / 10, n - n / 7, 0, 0, true};
-      r.sequence = static_cast<std::int32_t>(in.rows.size());
-      for (std::int32_t j = 0; j < n; ++j) {
-        std::int32_t const at = scattered ? n - 1 - (twice ? j / 2 * 2 : j) : j;
-        bool const in_range = at >= r.first && at < r.last;
-        r.candidates += in_range;
-        in.values.push_back(in_range ? reference::any_score(random, levels) : std::numeric_limits<float>::quiet_NaN());
-        in.positions.push_back(at);
-      }
-      r.budget = r.protected_tokens() + (permille == 1 ? std::min(1, r.candidates) : permille == 999 ? std::max(0, r.candidates - 1) : r.candidates * permille / 1000);
-      in.rows.push_back(r);
-      in.begin.push_back(in.begin.back() + n);
-    }
-  in.sequences = static_cast<std::int32_t>(in.rows.size()), in.heads = 1;
-  return in;
+    for (std::int32_t const permille : {0, 1, 500, 999, 1000}) rows.add(n, n / 10, n - n / 7, permille);
+  return rows.in;
+}
+
+/// Rows that begin, end and are protected at every place of a vector, and around the ends of a block's rounds.
+reference::selection_input vectors(std::size_t levels) {
+  row_maker rows{levels};
+  for (std::int32_t const n : {1, 2, 3, 4, 5, 6, 7, 8, 9, 1023, 1024, 1025, 1026, 1027, 1028, 1029, 1030})
+    for (auto const& [front, back] : {std::pair{0, 0}, {1, 0}, {0, 3}, {3, 2}, {5, 4}, {2, n / 2}})
+      for (std::int32_t const permille : {0, 1, 500, 999})
+        if (front + back <= n) rows.add(n, front, n - back, permille);
+  return rows.in;
 }
 
 kvevict::keep_set on_host(reference::selection_input& in) {
@@ -76,6 +94,27 @@ kvevict::keep_set on_host(reference::selection_input& in) {
   kernels::select_best(host, in.view(), out);
   return out;
 }
+
+template <class Keys> cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
+  cuda::keep_set out;
+  out.resize(ctx, s.sequences, s.heads, s.most_tokens);
+  ctx.launch({static_cast<std::uint32_t>(s.sequences)}, {block}, cuda::shared_bytes<std::uint32_t>(held),
+             cuda::select_best_kernel<Keys>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+  return out;
+}
+cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
+  if (s.positions != nullptr) return launched<cuda::scattered_keys>(ctx, s, block, held);
+  return held != 0 ? launched<cuda::ordered_keys<true>>(ctx, s, block, held) : launched<cuda::ordered_keys<false>>(ctx, s, block, 0);
+}
+
+void check_same(kvevict::keep_set const& got, kvevict::keep_set const& want) {
+  CHECK(got.tokens == want.tokens);
+  CHECK(got.row_begin == want.row_begin);
+  CHECK(got.lengths == want.lengths);
+}
+
+using held_kernel = cuda::select_best_kernel<cuda::ordered_keys<true>>;
+static_assert(held_kernel::most_held(99 << 10) == 23260 && held_kernel::most_held(163 << 10) == 39644 && held_kernel::most_held(227 << 10) == 56028);
 
 }  // namespace
 
@@ -86,37 +125,79 @@ TEST_CASE("select_best gives the host's keep set with any block, with keys held 
       auto const want = on_host(in);
       device_rows const there(in.view(), order == 0 ? 0 : 70);
       cuda::device ctx(default_stream());
-      for (std::uint32_t const held : {0u, static_cast<std::uint32_t>(there.view.most_tokens)})
+      for (std::uint32_t const held : {0u, static_cast<std::uint32_t>(there.view.most_tokens + 3) / 4 * 4})
         for (std::uint32_t const block : {64u, 96u, 1024u}) {
           if (block == 1024 && (levels != 1 || order != 2)) continue;
           scheduled const schedule(levels + block + held);
           CAPTURE(levels, order, held, block);
-          cuda::keep_set out;
-          out.resize(ctx, in.sequences, in.heads, there.view.most_tokens);
-          ctx.launch({static_cast<std::uint32_t>(in.sequences)}, {block}, cuda::shared_bytes<std::uint32_t>(held),
-                     cuda::select_best_kernel{ctx.watch(), there.view, out.tokens, out.counts, out.lengths, out.stride, held});
-          auto const got = out.read(ctx);
-          CHECK(got.tokens == want.tokens);
-          CHECK(got.row_begin == want.row_begin);
-          CHECK(got.lengths == want.lengths);
+          check_same(launched(ctx, there.view, block, held).read(ctx), want);
         }
     }
 }
 
+TEST_CASE("select_best gives the host's keep set wherever a row and its protected ends cut a vector") {
+  for (std::size_t const levels : {0, 1, 3}) {
+    auto in = vectors(levels);
+    auto const want = on_host(in);
+    device_rows const there(in.view());
+    cuda::device ctx(default_stream());
+    for (std::uint32_t const held : {0u, 1032u})
+      for (std::uint32_t const block : {64u, 256u}) {
+        scheduled const schedule(levels + block + held);
+        CAPTURE(levels, held, block);
+        check_same(launched(ctx, there.view, block, held).read(ctx), want);
+      }
+  }
+}
+
+TEST_CASE("select_best gives the host's keep set for the longest rows that are held, and longer ones") {
+  cuda::device ctx(default_stream());
+  auto const most = static_cast<std::int32_t>(held_kernel::most_held(ctx.block_shared_bytes()));
+  for (std::int32_t const n : {10240, 12288, most, most + 1})
+    for (std::size_t const levels : {0, 1, 2}) {
+      row_maker rows{levels};
+      rows.add(n, 4, n - 33, 300), rows.add(n - 5, 0, n - 5, 999);
+      device_rows const there(rows.in.view());
+      cuda::keep_set out;
+      CAPTURE(n, levels);
+      kernels::select_best(ctx, there.view, out);
+      check_same(out.read(ctx), on_host(rows.in));
+    }
+}
+
 TEST_CASE("select_best is one launch that holds the keys of rows that fit") {
-  auto const shared_of = [](std::int64_t tokens) {
+  std::int64_t most = 0;
+  auto const shared_of = [&](std::int64_t tokens) {
     kvevict::score_rows s;
     s.sequences = 3, s.heads = 2, s.most_tokens = tokens;
     cuda::keep_set out;
-    auto const dry = cuda::device::try_out(default_stream(), [&](cuda::device& ctx) { kernels::select_best(ctx, s, out); });
+    auto const dry = cuda::device::try_out(default_stream(), [&](cuda::device& ctx) {
+      most = held_kernel::most_held(ctx.block_shared_bytes());
+      kernels::select_best(ctx, s, out);
+    });
     REQUIRE(dry.launches.size() == 1);
     CHECK(cuda::volume(dry.launches[0].grid) == 6);
     CHECK(dry.scratch_bytes == 0);
     return dry.launches[0].shared;
   };
   CHECK(shared_of(1000) == 4000);
-  CHECK(shared_of(22528) == 90112);
-  CHECK(shared_of(22529) == 0);
+  CHECK(shared_of(1001) == 4016);
+  CHECK(shared_of(most) == static_cast<std::size_t>(most * 4));
+  CHECK(shared_of(most + 1) == 0);
+}
+
+TEST_CASE("rows that do not begin at multiples of 16 bytes are refused") {
+  auto in = edges(0, false, false);
+  device_rows const there(in.view());
+  cuda::device ctx(default_stream());
+  auto s = there.view;
+  cuda::keep_set out;
+  on_device<std::int32_t> counts(std::vector<std::int32_t>(static_cast<std::size_t>(s.count())));
+  ++s.values;
+  CHECK_THROWS_AS(kernels::select_best(ctx, s, out), kvevict::contract_violation);
+  CHECK_THROWS_AS(kernels::count_pooled(ctx, s, kvevict::pooled_best{}, counts.data()), kvevict::contract_violation);
+  --s.values, s.total_floats -= s.count();
+  CHECK_THROWS_AS(kernels::select_best(ctx, s, out), kvevict::contract_violation);
 }
 
 TEST_CASE("select_best on a device equals a sort") {
@@ -172,10 +253,10 @@ TEST_CASE("count_pooled gives the host's counts for rows of several chunks, and 
         in.sequences = 3, in.heads = 2, in.scattered = scattered;
         for (std::int32_t const n : {4096, 4097, 8200, 300, 0, 1}) {
           auto const r = static_cast<std::int32_t>(in.rows.size());
-          kvevict::row it{r / 2, r % 2, n, n / 5, n, n - n / 5, 0, true};
+          kvevict::row it{r / 2, r % 2, n, n / 5, n - n / 9, n - n / 5 - n / 9, 0, true};
           for (std::int32_t j = 0; j < n; ++j) {
             in.positions.push_back(scattered ? n - 1 - j : j);
-            in.values.push_back(in.positions.back() < it.first ? std::numeric_limits<float>::quiet_NaN() : reference::any_score(random, levels));
+            in.values.push_back(in.positions.back() < it.first || in.positions.back() >= it.last ? std::numeric_limits<float>::quiet_NaN() : reference::any_score(random, levels));
           }
           it.budget = it.protected_tokens() + it.candidates / 3;
           in.rows.push_back(it);

@@ -46,6 +46,7 @@ class device {
     if (record_ != nullptr) release(memory_.from, record_);
   }
 
+  std::size_t block_shared_bytes() const { return block_shared_bytes_; }
   stream queue() const { return memory_.from; }
   arena& scratch() { return scratch_; }
   void reserve(std::size_t bytes) { scratch_.reserve(bytes); }
@@ -117,6 +118,7 @@ class device {
   arena scratch_;
   status* record_ = nullptr;
   dry_run* dry_ = nullptr;
+  std::size_t block_shared_bytes_ = most_shared_bytes();
 };
 
 }  // namespace cuda

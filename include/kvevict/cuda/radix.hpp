@@ -12,21 +12,24 @@ inline namespace v0 {
 namespace cuda {
 namespace radix {
 
-/// A float or a rank as an integer of the same order; −0 counts as +0.
+/// A float or a rank as an integer of the same order; −0 counts as +0. No float has key 0.
 KVEVICT_DEVICE inline std::uint32_t key(float x) {
   std::uint32_t u;
   static_assert(sizeof u == sizeof x, "a float has 32 bits");
   memcpy(&u, &x, sizeof u);
-  u = u == 0x80000000u ? 0u : u;
-  return u ^ ((u >> 31) != 0 ? 0xffffffffu : 0x80000000u);
+  std::uint32_t const sign = 0u - (u >> 31);  // all bits of it
+  return (u ^ (sign | 0x80000000u)) - sign;
 }
 KVEVICT_DEVICE inline std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
+
+/// The key of a finite float, or 0.
+KVEVICT_DEVICE inline bool is_finite(std::uint32_t key) { return key < 0xff800000u && key - 1u >= 0x00800000u; }
 
 struct digit {
   std::uint32_t shift, width;
   KVEVICT_DEVICE std::uint32_t of(std::uint32_t k) const { return (k >> shift) & ((1u << width) - 1u); }
-  /// The digits before this one, which keys of the same bucket share.
-  KVEVICT_DEVICE std::uint32_t above(std::uint32_t k) const { return shift + width == 32 ? 0u : k >> (shift + width); }
+  /// Whether the digits before this one are those that were found.
+  KVEVICT_DEVICE bool follows(std::uint32_t k, std::uint32_t found) const { return ((k ^ found) & (shift + width == 32 ? 0u : ~0u << (shift + width))) == 0; }
 };
 inline constexpr int digit_count = 3;
 inline constexpr std::uint32_t buckets = 2048;
@@ -59,16 +62,17 @@ struct cut {
   std::uint32_t key, take, equal;
 };
 
-/// Over the keys of this thread's items, which `each(f)` hands to f(key) one by one, three times; 1 ≤ k ≤ their number in the block.
+/// Over the keys of this thread's items, which `each(turn, f)` hands to f(key) one by one, in turns 0, 1 and 2; 1 ≤ k ≤ their number in the block.
 /// `counts`: `buckets` shared integers.
 template <class Each> KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_t k, std::uint32_t* counts, std::uint32_t* words) {
   cut found{0, k, 0};
+  KVEVICT_UNROLL
   for (int i = 0; i < digit_count; ++i) {
     digit const d = nth_digit(i);
     for (std::uint32_t b = t.rank(); b < buckets; b += t.block_size().x) counts[b] = 0;
     t.sync_block();
-    each([&](std::uint32_t x) {
-      if (d.above(x) == d.above(found.key)) atomic_add(t, &counts[d.of(x)], 1u);
+    each(i, [&](std::uint32_t x) {
+      if (d.follows(x, found.key)) atomic_add(t, &counts[d.of(x)], 1u);
     });
     t.sync_block();
     boundary const b = find_boundary(t, counts, found.take, words);

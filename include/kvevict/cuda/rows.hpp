@@ -122,6 +122,11 @@ template <class Entry> score_rows take_rows(char const* verb, frame& scratch, la
 }
 inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::int64_t*>(out.begin); }
 inline std::int64_t stride_of(score_rows const& out) { return out.count() == 0 ? 0 : out.total_floats / out.count(); }
+/// Rows in order are read four scores at a time.
+inline void expect_vectors(score_rows const& s) {
+  KVEVICT_EXPECTS(reinterpret_cast<std::uintptr_t>(s.values) % 16 == 0 && stride_of(s) % 4 == 0,
+                  "score_rows: rows of ", stride_of(s), " scores do not begin at multiples of 16 bytes; align them, and take room for whole vectors of 4");
+}
 /// A block for a row of that many tokens, `each` a thread: whole warps, at least two.
 constexpr std::uint32_t threads_for(std::int64_t tokens, std::int64_t each) {
   std::int64_t const warps = (tokens + each * 32 - 1) / (each * 32);

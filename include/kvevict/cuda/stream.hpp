@@ -45,6 +45,14 @@ class owned_stream {
   cudaStream_t handle_ = nullptr;
 };
 
+/// Shared bytes that a block of the current device may have, the kernel's own arrays and those of the launch together.
+inline std::size_t most_shared_bytes() {
+  int device = 0, bytes = 0;
+  require(cudaGetDevice(&device), "ask for the device", "is there one?");
+  require(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "ask for its shared memory", "is there a device?");
+  return static_cast<std::size_t>(bytes);
+}
+
 /// Waits for the stream's work; errors of its kernels surface here.
 inline void synchronize(stream s) {
   require(cudaStreamSynchronize(s.handle()), "synchronize", "a kernel before it failed; run compute-sanitizer to see which");

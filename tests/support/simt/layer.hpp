@@ -159,6 +159,7 @@ class owned_stream {
  private:
   simt::queue work_;
 };
+inline std::size_t most_shared_bytes() { return simt::shared_bytes; }
 inline void synchronize(stream s) { simt::synchronize(*s.handle()); }
 
 /// Checks now, and again when its turn has come, then works.

@@ -15,6 +15,7 @@ namespace simt {
 using kvevict::cuda::extent;
 
 inline std::uint64_t schedule = 0;  // 0: threads and blocks in order; 1: last one first; else a random order with this seed
+inline std::size_t shared_bytes = 99 << 10;  // that a block may have, as devices made from now on are told: the least of all devices, not a limit
 
 // For launch: calls `body` for every thread of every block, to the end or to an error (cuda_error).
 struct grid_run {

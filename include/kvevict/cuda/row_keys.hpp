@@ -2,6 +2,8 @@
 // The scores of a row as keys of the one total order, read many at a time.
 #pragma once
 
+#include <algorithm>
+
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/radix.hpp>
 

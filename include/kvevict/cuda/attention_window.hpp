@@ -61,13 +61,14 @@ template <class Entry> struct attention_call {
   /// Query head g of row r of scores.
   KVEVICT_DEVICE head_rows head_of(window const& in, row const& it, std::int64_t r, std::int32_t g) const {
     std::int64_t const head = std::int64_t{it.head} * group + g;
-    float const* const given = q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
+    bool const own = lse != nullptr;
     head_rows h{};
     h.queries = static_cast<std::byte const*>(q.data) + (in.first_query * q.token_stride + head * q.head_stride) * size_of(q.type);
     h.step = static_cast<std::int32_t>(q.token_stride * size_of(q.type));
-    h.lse = reinterpret_cast<std::byte const*>(lse == nullptr ? given : lse + (r * group * most_rows + g * in.rows));
-    h.lse_step = static_cast<std::int32_t>((lse == nullptr ? q.lse_token_stride : 1) * 4);
-    h.to_base_two = lse != nullptr || q.base == log_base::two ? 1.0f : 1.44269504088896341f;
+    float const* const first = own ? lse + (r * group * most_rows + g * in.rows) : q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
+    h.lse = reinterpret_cast<std::byte const*>(first);
+    h.lse_step = static_cast<std::int32_t>((own ? 1 : q.lse_token_stride) * 4);
+    h.to_base_two = own || q.base == log_base::two ? 1.0f : 1.44269504088896341f;
     h.factor = cap == 0 ? factor : 1.0f;
     h.gains = gains == nullptr ? nullptr : gains + r * most_rows;
     return h;

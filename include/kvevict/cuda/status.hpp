@@ -20,7 +20,6 @@ enum class fault : std::uint32_t {
 inline constexpr std::uint32_t of_observe = 0x100;  // beside a fault that plan() and observe() share
 constexpr fault observed(fault f) { return static_cast<fault>(static_cast<std::uint32_t>(f) | of_observe); }
 
-
 /// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
 struct status {
   std::uint32_t code, stop;

@@ -81,7 +81,7 @@ template <class Evidence> struct observe_rows_kernel {
     if (n > it.tokens || n > most_rows || !equal) watch.refuse(t, fault::new_rows, b, h, n, it.tokens);
     if (want.of(b) < 0) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
-      for (std::int32_t i = e.attention.row_begin[b] + h; i < e.attention.row_begin[b + 1]; i += e.cache.heads())  // its share of the sequence's
+      for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1]; i += e.cache.heads())  // its share of the sequence's
         if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i]);
     planning::protect_ends(it, 0, n);
     rows[r] = it;

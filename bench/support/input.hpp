@@ -48,6 +48,8 @@ inline context& on(int threads) {
   return *all.emplace_back(std::make_unique<context>(threads));
 }
 
+inline constexpr float cheap_lse = 32;
+
 class input {
  public:
   explicit input(shape s, std::int32_t query_tokens) : s_(s), row_begin_{0, query_tokens}, length_(s.N) {
@@ -87,7 +89,7 @@ class input {
   }
   /// With an LSE that is cheap to make: large enough for every weight to be below 1. The work is the same.
   kvevict::query_rows queries_with_lse() {
-    lse_.assign(std::size_t(row_begin_[1]) * std::size_t(s_.Hq), 60.0f);
+    lse_.assign(std::size_t(row_begin_[1]) * std::size_t(s_.Hq), cheap_lse);
     kvevict::query_rows q = queries();
     q.lse = lse_.data(), q.lse_token_stride = s_.Hq, q.lse_head_stride = 1;
     return q;
@@ -124,8 +126,9 @@ class input {
 };
 
 /// Mean over the group and sum over the query rows of causal softmax weights, by the plainest loops. The last `rows` of N.  → (N)
+/// With an LSE other than 0 the weights are exp(z − lse).
 template <class Number>
-std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows, std::int32_t h) {
+std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows, std::int32_t h, float lse = 0) {
   std::int32_t const G = s.Hq / s.H;
   std::vector<Number> out(std::size_t(s.N), Number(0)), z(std::size_t(s.N));
   for (std::int32_t g = 0; g < G; ++g)
@@ -139,7 +142,9 @@ std::vector<Number> naive_attention(std::vector<float> const& keys, input const&
         z[std::size_t(j)] = dot / Number(std::sqrt(double(s.D)));
         top = std::max(top, z[std::size_t(j)]);
       }
+      if (lse != 0) top = Number(lse);
       for (std::int32_t j = 0; j < seen; ++j) sum += z[std::size_t(j)] = std::exp(z[std::size_t(j)] - top);
+      if (lse != 0) sum = 1;
       for (std::int32_t j = 0; j < seen; ++j) out[std::size_t(j)] += z[std::size_t(j)] / sum / Number(G);
     }
   return out;

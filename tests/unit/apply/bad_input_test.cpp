@@ -246,6 +246,7 @@ TEST_CASE("bad input: plan that has a token twice, in place of another") {
   expect_plan_refused("sequence 0, head 0 would hold token 9 twice, in slots 9 and 0", moves({9}, {0}, 10));
   expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8}, {1, 4}, 8));
   expect_plan_refused("would hold token 6 twice, in slots 6 and 2", moves({6, 7, 9}, {2, 3, 5}, 8));
+  expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8, 9}, {1, 4, 7}, 8));  // a later one fills another slot
   scene s(layout::head_pages);
   host ctx;
   auto plan = plan_moves(ctx, s.view(), s.keep);

@@ -51,7 +51,7 @@ template <class Entry> component const& state_of(char const* verb, layer_view<En
   component const* state = cache.find(role::state);
   KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == floats, verb,
                   ": the cache needs a role::state component of ", floats, " f32 per slot in one run; add it with cache.with(component)");
-  KVEVICT_EXPECTS(cache.rows() == 0 || !cache.shared_by_heads(*state), verb, ": the heads have one state component in common, into which each would write its own; give it a "
+  KVEVICT_EXPECTS(cache.pages.per_head() || !cache.shared_by_heads(*state), verb, ": the heads have one state component in common, into which each would write its own; give it a "
                   "row per head (head_stride)");
   return *state;
 }

@@ -41,6 +41,12 @@ template <class Kernel> constexpr std::uint32_t max_threads_of() {
   else return limits::block_threads;
 }
 
+/// How many of its largest blocks an SM shall hold at least: more leave a thread fewer registers.
+template <class Kernel> constexpr std::uint32_t least_blocks_of() {
+  if constexpr (requires { Kernel::least_blocks; }) return static_cast<std::uint32_t>(Kernel::least_blocks);
+  else return 1;
+}
+
 /// The compiler's own text, which names the kernel.
 template <class Kernel> char const* name_of_kernel() { return __PRETTY_FUNCTION__; }
 

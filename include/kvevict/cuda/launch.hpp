@@ -14,7 +14,7 @@ namespace kvevict {
 inline namespace v0 {
 namespace cuda {
 
-template <class Kernel> __global__ void __launch_bounds__(max_threads_of<Kernel>(), 1) entry(__grid_constant__ Kernel const kernel) {
+template <class Kernel> __global__ void __launch_bounds__(max_threads_of<Kernel>(), least_blocks_of<Kernel>()) entry(__grid_constant__ Kernel const kernel) {
   thread t;
   kernel(t);
 }

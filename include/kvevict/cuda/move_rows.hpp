@@ -26,7 +26,7 @@ struct moving {
 ///               sources of the next, and a block's order is all it needs
 ///   fill_holes  sources and destinations are disjoint: a row's batches are shared out to several blocks
 template <class Unit, class Entry> struct move_rows_kernel {
-  static constexpr int max_threads = moving::threads;
+  static constexpr int max_threads = moving::threads, least_blocks = 3;
   watched watch;
   layer_view<Entry> v;
   std::array<std::uint8_t, layer_view<Entry>::max_components> which;  // components

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa] [--mutants] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]] [--mutants] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
@@ -14,7 +14,8 @@ runs with the thread sanitizer, and the device code is compiled with nvcc where 
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; to be copied to a machine that has a GPU but no packages
-  --isa          run unit, laws and golden, Release, with AVX2 and AVX-512 where this machine has them, and with NEON and SVE under qemu instead
+  --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve unless LIST names some; those of
+                 x86 where this machine has them, those of AArch64 under qemu
   --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (5 minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
@@ -37,7 +38,14 @@ while (($#)); do
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
     --cuda) gpu=native; shift ;;
     --cuda-build) gpu=${2-}; [[ $gpu == sm_* ]] || refuse "--cuda-build needs an architecture: sm_80, sm_90, …"; shift 2 ;;
-    --isa) isa=1; shift ;;
+    --isa)
+      isa=avx2,avx512,aarch64,sve
+      shift
+      if (($#)) && [[ $1 != -* ]]; then
+        [[ $1 =~ ^(avx2|avx512|aarch64|sve)(,(avx2|avx512|aarch64|sve))*$ ]] || refuse "--isa takes avx2, avx512, aarch64 and sve, with commas between them"
+        isa=$1
+        shift
+      fi ;;
     --mutants) mutants=1; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
@@ -188,7 +196,7 @@ elif [[ -n $mutants ]]; then
   rm -f -- "$log"
   lap mutants
 elif [[ -n $isa ]]; then
-  for preset in avx2 avx512 aarch64 sve; do
+  for preset in ${isa//,/ }; do
     if [[ $preset == avx512 ]]; then needs=avx512vl; else needs=$preset; fi
     if [[ $preset == avx* ]] && ! grep -qw -- "$needs" /proc/cpuinfo; then
       echo "== $preset: this machine has none, not run"

@@ -16,7 +16,7 @@ runs with the thread sanitizer, and the device code is compiled with nvcc where 
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; to be copied to a machine that has a GPU but no packages
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve unless LIST names some; those of
                  x86 where this machine has them, those of AArch64 under qemu
-  --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (5 minutes)
+  --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (many minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
   --help         this text

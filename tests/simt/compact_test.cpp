@@ -114,6 +114,15 @@ TEST_CASE("long rows move batch by batch") {
     }
 }
 
+TEST_CASE("of many rows a block fills the holes of several batches") {
+  reference::generator random(19);
+  layouts::cache_shape s;
+  s.lengths.assign(256, 30), s.heads = 2, s.head_dim = 256, s.type = kvevict::dtype::bf16;
+  layouts::with_layout(layouts::layout::transposed_v, s, [&](auto& cache) {  // 256 units a row, four moves a batch
+    same_compaction(cache, support::random_keep(random, cache.view, cache.per_head()), compaction::fill_holes, 2);
+  });
+}
+
 TEST_CASE("the next compaction reads its lengths from the last one's result, into which it writes") {
   reference::generator random(18);
   for (std::uint64_t schedule = 0; schedule < 8; ++schedule) {

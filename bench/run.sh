@@ -18,7 +18,7 @@ cuda_static() {
   "$environment/bin/pip" -q install nvidia-cuda-nvdisasm==13.0.* 2>/dev/null || "$environment/bin/pip" -q install nvidia-cuda-nvdisasm
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  g++ -std=c++20 -O1 '-DKVEVICT_SIMT_EMULATION=<support/simt/layer.hpp>' -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 bench/cuda/dry_run.cpp \
+  g++ -std=c++20 -O1 '-DKVEVICT_SIMT_EMULATION=<support/simt/shim.hpp>' -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 bench/cuda/dry_run.cpp \
     tests/support/simt/scheduler.cpp tests/support/simt/device.cpp -lboost_context -o "$work/dry_run"
   newest=$("$nvcc" --list-gpu-code | sort -V | tail -n 1)
   python3 bench/cuda/static.py --nvcc "$nvcc" --nvdisasm "$(find "$environment" -name nvdisasm -type f | head -n 1)" --dry-run "$work/dry_run" \

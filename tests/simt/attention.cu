@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels as nvcc reads them: every product type, over tables of 32-bit ids.
-#include <kvevict/cuda/attention.hpp>
-#include <kvevict/cuda/attention_rows.hpp>
+#include <kvevict/cuda/attention/attention.hpp>
+#include <kvevict/cuda/attention/softmax_rows.hpp>
 using namespace kvevict;
 template <class Entry> void use(cuda::device& ctx, layer_view<Entry> const& v, query_rows const& q, attention_rows const& a, window_options const& o, score_rows const& s) {
   kernels::window_scores(ctx, v, q, o, s);

@@ -4,8 +4,8 @@
 #include <limits>
 #include <string>
 
-#include <kvevict/cuda/attention.hpp>
-#include <kvevict/cuda/attention_rows.hpp>
+#include <kvevict/cuda/attention/attention.hpp>
+#include <kvevict/cuda/attention/softmax_rows.hpp>
 #include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/host.hpp>
 

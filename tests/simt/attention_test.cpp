@@ -2,10 +2,10 @@
 // Window scores and column sums on a device against the host, in every variant; what is refused.
 #include <cmath>
 
-#include <kvevict/cuda/attention.hpp>
-#include <kvevict/cuda/attention_rows.hpp>
-#include <kvevict/cuda/each.hpp>
-#include <kvevict/cuda/validate.hpp>
+#include <kvevict/cuda/attention/attention.hpp>
+#include <kvevict/cuda/attention/softmax_rows.hpp>
+#include <kvevict/cuda/scores/each.hpp>
+#include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_cache.hpp"

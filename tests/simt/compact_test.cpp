@@ -2,8 +2,8 @@
 // Compaction and replacement on a device: the host's bytes, lengths and pages, in every layout and schedule; and what is refused.
 #include <numeric>
 
-#include <kvevict/cuda/compact.hpp>
-#include <kvevict/cuda/replace.hpp>
+#include <kvevict/cuda/apply/compact.hpp>
+#include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include <kvevict/apply/compact.hpp>

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include <kvevict/cuda/each.hpp>
+#include <kvevict/cuda/scores/each.hpp>
 
 #include "simt/device_cache.hpp"
 #include "support/selection.hpp"

@@ -4,7 +4,7 @@
 #include <limits>
 #include <string>
 
-#include <kvevict/cuda/gate.hpp>
+#include <kvevict/cuda/gate/gate.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_cache.hpp"

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that use each feature of the device layer once; compiled by g++ under the emulation and by nvcc (device_layer.cu).
+// Kernels that use each feature of the device layer once; compiled by g++ under the emulation and by nvcc (shim.cu).
 #pragma once
 
 #include <cstdint>
 
-#include <kvevict/cuda/layer.hpp>
+#include <kvevict/cuda/shim/shim.hpp>
 
 namespace simt_test {
 namespace cuda = kvevict::cuda;

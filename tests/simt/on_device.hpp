@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include <kvevict/cuda/layer.hpp>
+#include <kvevict/cuda/shim/shim.hpp>
 
 namespace simt_test {
 

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <limits>
 
-#include <kvevict/cuda/count_above.hpp>
-#include <kvevict/cuda/each.hpp>
-#include <kvevict/cuda/multiply_by_share.hpp>
-#include <kvevict/cuda/squared_norms.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
+#include <kvevict/cuda/scores/each.hpp>
+#include <kvevict/cuda/scores/multiply_by_share.hpp>
+#include <kvevict/cuda/scores/squared_norms.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_rows.hpp"

@@ -4,13 +4,13 @@
 #include <limits>
 #include <utility>
 
-#include <kvevict/cuda/count_above.hpp>
-#include <kvevict/cuda/count_best.hpp>
-#include <kvevict/cuda/each.hpp>
-#include <kvevict/cuda/multiply_by_share.hpp>
-#include <kvevict/cuda/pool.hpp>
-#include <kvevict/cuda/require_finite.hpp>
-#include <kvevict/cuda/select_best.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
+#include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/scores/each.hpp>
+#include <kvevict/cuda/scores/multiply_by_share.hpp>
+#include <kvevict/cuda/scores/pool.hpp>
+#include <kvevict/cuda/scores/require_finite.hpp>
+#include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/threshold.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What runs the emulated kernels: scheduler.cpp and device.cpp, which no sanitizer instruments, as seen by layer.hpp, which every one does.
+// What runs the emulated kernels: scheduler.cpp and device.cpp, which no sanitizer instruments, as seen by shim.hpp, which every one does.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 #include <functional>
 #include <string>
 
-#include <kvevict/cuda/extent.hpp>
+#include <kvevict/cuda/shim/extent.hpp>
 
 namespace simt {
 

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// The log-sum-exp of every query row over the tokens it sees, where the engine gives none.
+#pragma once
+
+#include <kvevict/cuda/attention/window.hpp>
+#include <kvevict/cuda/shim/divisor.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+/// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns, in order.
+/// Grid: (row, 128 query rows, split). No barrier.
+template <class Entry, class Product> struct lse_part_kernel {
+  static constexpr int max_threads = 128;
+  attention_call<Entry> c;
+  Product product;
+  divisor page_size;
+  float *peaks, *sums;  // (B·H, splits, G·most_rows)
+  std::uint32_t row_tiles, splits;
+  std::int64_t split;  // columns
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (c.watch.stopped(t)) return;
+    std::uint32_t const at = t.block().x, s = at % splits;
+    std::int64_t const r = at / splits / row_tiles;
+    row const& it = c.out.rows[r];
+    if (!it.active) return;
+    window const in = c.window_of(it);
+    std::int32_t const total = in.rows * c.group, first = static_cast<std::int32_t>((at / splits % row_tiles * 4 + t.warp()) * 32);
+    if (first >= total) return;
+    std::int32_t const last = std::min(first + 31, total - 1);
+    std::int32_t const newest = first / in.rows == last / in.rows ? last % in.rows : in.rows - 1;  // sees most
+    std::int64_t const begin = s * split, end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), in.sees(newest));
+    part p[4] = {{-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}};
+    if (begin < end) scan(t, it, in, r, first, total, static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end), p);
+    KVEVICT_UNROLL
+    for (int k = 0; k < 4; ++k) {  // row first + lane/4 + 8k: its four lanes in order
+      for (std::uint32_t d = 1; d < 4; d *= 2) p[k] = merged(p[k], {shuffle_xor(t, p[k].peak, d), shuffle_xor(t, p[k].sum, d)});
+      std::int32_t const i = first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k;
+      std::int64_t const to = (r * splits + s) * c.group * c.most_rows + i;
+      if (t.lane() % 4 == 0 && i < total) peaks[to] = p[k].peak, sums[to] = p[k].sum;
+    }
+  }
+
+  struct part {
+    float peak, sum;
+  };
+  KVEVICT_DEVICE static part merged(part a, part b) {
+    float const peak = fmaxf(a.peak, b.peak);
+    return {peak, a.sum * exp2(a.peak - peak) + b.sum * exp2(b.peak - peak)};
+  }
+
+ private:
+  static constexpr int tiles = 2;  // of 8 columns, taken at a time
+
+  KVEVICT_DEVICE void scan(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t first, std::int32_t total, std::int32_t begin,
+                           std::int32_t end, part (&p)[4]) const {
+    typename Product::rows rows[2];
+    float slope[4];
+    std::int32_t sees[4], least = it.tokens;  // that every row of the warp sees
+    std::byte const* query[4];
+    KVEVICT_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1), w = i % in.rows;
+      head_rows const q = c.head_of(in, it, r, i / in.rows);
+      query[k] = q.query(w), slope[k] = q.slope_of(w), sees[k] = in.sees(w);
+      least = std::min(least, sees[k]);
+    }
+    for (std::uint32_t d = 4; d < warp_size; d *= 2) least = std::min(least, shuffle_xor(t, least, d));
+    KVEVICT_UNROLL
+    for (int m = 0; m < 2; ++m) rows[m] = product.load_rows(t, query[2 * m], query[2 * m + 1]);
+    token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
+    typename Product::columns keys[tiles];
+    load(t, at, begin, it.tokens - 1, keys);
+    KVEVICT_KEEP_LOOP
+    for (std::int32_t j = begin; j < end; j += tiles * 8) {
+      accumulator z[2][tiles] = {};
+      product.multiply(t, rows, keys, z);
+      load(t, at, j + tiles * 8, it.tokens - 1, keys);  // arrive while weights are worked out: no compiler moves them behind the barrier
+      t.sync_warp();
+      c.capped(z);
+      KVEVICT_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        float x[2 * tiles];
+        KVEVICT_UNROLL
+        for (int i = 0; i < 2 * tiles; ++i) x[i] = z[k / 2][i / 2].values[k % 2 * 2 + i % 2] * slope[k];
+        if (j + tiles * 8 > least) hide(t, j, sees[k], x);
+        take(x, p[k]);
+      }
+    }
+  }
+  /// The keys of columns j … j + 15; behind the last token its key again.
+  KVEVICT_DEVICE void load(thread& t, token_rows<Entry> const& at, std::int32_t j, std::int32_t last, typename Product::columns (&keys)[tiles]) const {
+    KVEVICT_UNROLL
+    for (int n = 0; n < tiles; ++n)
+      keys[n] = product.load_columns(t, [&](std::uint32_t k) {
+        std::int32_t const token = std::min(j + n * 8 + static_cast<std::int32_t>(k), last), page = page_size(token);
+        return at.slot(page, token - page * at.page_size);
+      });
+  }
+  KVEVICT_DEVICE static void hide(thread& t, std::int32_t j, std::int32_t sees, float (&x)[2 * tiles]) {
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i)
+      if (j + i / 2 * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + i % 2 >= sees) x[i] = -3e38f;
+  }
+  /// More logits of a row. A NaN or an infinite one makes the sum NaN, which it then stays.
+  KVEVICT_DEVICE static void take(float const (&x)[2 * tiles], part& p) {
+    float peak = p.peak;
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i) peak = fmaxf(peak, x[i]);
+    p.sum *= exp2(p.peak - peak), p.peak = peak;
+    KVEVICT_UNROLL
+    for (int i = 0; i < 2 * tiles; ++i) p.sum += exp2(x[i] - peak);
+  }
+};
+
+/// lse = peak + log2(sum) over the splits, in order; one thread per query row.
+template <class Entry> struct lse_kernel {
+  static constexpr int max_threads = 256;
+  static constexpr int at_once = 8;  // loads, which would wait for each other one by one
+  attention_call<Entry> c;
+  float const *peaks, *sums;
+  std::uint32_t splits;
+  std::int64_t split;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
+    if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
+    window const in = c.window_of(c.out.rows[r]);
+    if (i >= in.rows * c.group) return;
+    std::int64_t const used = std::min<std::int64_t>(splits, (c.out.rows[r].tokens + split - 1) / split);
+    float peak = -1e30f, sum = 0;
+    for (std::int64_t s = 0; s < used; s += at_once) {
+      float p[at_once], x[at_once];
+      KVEVICT_UNROLL
+      for (int k = 0; k < at_once; ++k) {
+        bool const there = s + k < used;  // else what changes nothing
+        std::int64_t const from = (r * splits + s + k) * wide + i;
+        p[k] = there ? peaks[from] : -1e30f, x[k] = there ? sums[from] : 0;
+      }
+      KVEVICT_UNROLL
+      for (int k = 0; k < at_once; ++k) {
+        float const top = fmaxf(p[k], peak);
+        sum = sum * exp2(peak - top) + x[k] * exp2(p[k] - top);
+        peak = top;
+      }
+    }
+    c.lse[r * wide + i] = peak + log2(sum);
+  }
+};
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

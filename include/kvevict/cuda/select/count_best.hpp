@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// The best tokens over all heads of every sequence, as counts per head: what head budgets are made of, on a device.
+#pragma once
+
+#include <kvevict/cuda/select/pooled_histograms.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+namespace pooled {
+
+/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms are cleared for the next.
+struct boundary_kernel {
+  static constexpr int max_threads = 512;
+  work w;
+  int digit;
+  bool ranks;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
+    KVEVICT_SHARED(t, std::uint32_t, words, 36);
+    std::int64_t const b = t.block().x;
+    search f = w.before(b, digit, ranks);
+    if (!f.active || f.tied != ranks) {
+      if (t.rank() == 0 && digit == 0 && !ranks) w.searches[b] = f;
+      return;
+    }
+    std::uint32_t* const own = w.histograms + b * w.s.heads * radix::buckets;
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
+      std::uint32_t sum = 0;
+      for (std::int64_t h = 0; h < w.s.heads; ++h) sum += own[h * radix::buckets + i];
+      totals[i] = sum;
+    }
+    t.sync_block();
+    radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
+    (ranks ? f.rank : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
+    for (std::int64_t h = t.warp(); h < w.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
+      std::uint32_t sum = 0;
+      for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size) sum += own[h * radix::buckets + i];
+      for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
+      if (t.lane() == 0) w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(sum);
+    }
+    t.sync_block();
+    if (t.rank() == 0) finish(b, f, at.bucket, own);
+    t.sync_block();
+    for (std::int64_t i = t.rank(); i < std::int64_t{w.s.heads} * radix::buckets; i += t.block_size().x) own[i] = 0;
+  }
+
+ private:
+  KVEVICT_DEVICE void finish(std::int64_t b, search f, std::uint32_t bucket, std::uint32_t const* own) const {
+    if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal) f.tied = true;  // ranks decide which
+    else if (digit == radix::digit_count - 1) {
+      for (std::int64_t h = 0; h < w.s.heads; ++h) {  // what is equal in score and rank: lower heads first
+        std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
+        w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(in);
+        f.take -= in;
+      }
+      f.active = false;
+    }
+    w.searches[b] = f;
+  }
+};
+
+template <class Keys> void count(device& ctx, work const& w) {
+  auto const rows = static_cast<std::uint32_t>(w.s.count()), sequences = static_cast<std::uint32_t>(w.s.sequences);
+  std::uint32_t const threads = threads_for(w.s.most_tokens, 4);
+  if (w.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{w});
+  ctx.zero(w.histograms, static_cast<std::size_t>(w.s.count()) * radix::buckets * sizeof *w.histograms);
+  for (bool const ranks : {false, true})
+    for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
+      ctx.launch({rows * w.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{w, digit, ranks});
+      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{w, digit, ranks});
+    }
+  ctx.settle();
+}
+
+}  // namespace pooled
+
+/// Of the Σ quota() best evictable tokens of every sequence that is cut: how many lie in each head.
+///
+///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come first
+///
+/// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11 (13) with forced ones; 8 KiB a row.
+/// Errors   fault::weighted_score: a weighted score is not finite.   Positions of a row are distinct.
+inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
+  ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
+  if (s.count() == 0) return;
+  frame scratch(ctx.scratch());
+  pooled::work const w{ctx.watch(), s, what, scratch.take<std::uint32_t>(s.count() * radix::buckets), scratch.take<pooled::search>(s.sequences),
+                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts, blocks_for(s.most_tokens, pooled::chunk)};
+  if (s.positions != nullptr) return pooled::count<scattered_keys>(ctx, w);
+  expect_vectors(s);
+  pooled::count<ordered_keys<false>>(ctx, w);
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

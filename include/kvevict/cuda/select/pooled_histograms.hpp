@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is counted in a row for head budgets: a digit's histogram, and where its forced tokens end.
+#pragma once
+
+#include <kvevict/cuda/select/row_keys.hpp>
+#include <kvevict/cuda/evidence/rows.hpp>
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+namespace pooled {
+
+/// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the rank's.
+struct search {
+  std::uint32_t key, rank;
+  std::uint32_t take, equal;  // of the keys that share the digits found so far: how many are in, and how many there are
+  bool active, tied;          // tied: ranks decide
+};
+
+/// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
+struct forced_cut { std::uint32_t key, rank; };
+
+inline constexpr std::uint32_t chunk = 4096;  // tokens of a block
+
+/// All that the launches share. Scratch: a histogram per row, a search per sequence, a cut per row.
+struct work {
+  watched watch;
+  score_rows s;
+  pooled_best what;
+  std::uint32_t* histograms;  // (B·H, buckets)
+  search* searches;           // (B)
+  forced_cut* forced;         // (B·H), or null
+  std::int32_t* counts;       // (B·H)
+  std::uint32_t chunks;
+
+  KVEVICT_DEVICE slice<row> heads_of(std::int64_t b) const { return {s.rows + b * s.heads, s.heads}; }
+  /// What is known of a sequence before that digit.
+  KVEVICT_DEVICE search before(std::int64_t b, int digit, bool ranks) const {
+    if (ranks || digit > 0) return searches[b];
+    auto const quota = static_cast<std::uint32_t>(pooled_quota(heads_of(b)));
+    return {0, short_ranks() ? radix::key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
+  }
+  /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
+  constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
+  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
+  template <class Keys> KVEVICT_DEVICE Keys keys(std::int64_t r) const {
+    Keys out(s, r);
+    if (what.weights != nullptr) out.weight = what.weights[r % s.heads];
+    return out;
+  }
+};
+
+/// One block per row: the cut of its forced tokens.
+template <class Keys> struct force_kernel {
+  static constexpr int max_threads = 1024;
+  work w;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    KVEVICT_SHARED(t, std::uint32_t, histogram, radix::buckets);
+    KVEVICT_SHARED(t, std::uint32_t, words, 36);
+    std::int64_t const r = t.block().x;
+    row const& it = w.s.rows[r];
+    std::int64_t const wanted = w.forced_of(r / w.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
+    if (!it.active || k == 0) {
+      if (t.rank() == 0) w.forced[r] = {~0u, ~0u};
+      return;
+    }
+    Keys const v = w.template keys<Keys>(r);
+    auto const end = static_cast<std::uint32_t>(it.tokens);
+    radix::cut const c = radix::best(t, [&](int turn, auto f) {
+      v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); });
+    }, static_cast<std::uint32_t>(k), histogram, words);
+    std::uint32_t rank = 0;
+    if (c.take < c.equal)
+      rank = radix::best(t, [&](int turn, auto f) {
+        v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) { if (key == c.key) f(radix::key(of)); });
+      }, c.take, histogram, words).key;
+    if (t.rank() == 0) w.forced[r] = {c.key, rank};
+  }
+};
+
+/// One digit's histogram of every row. Grid: (row, 4096 tokens).
+template <class Keys> struct histogram_kernel {
+  static constexpr int max_threads = 256;
+  work w;
+  int digit;
+  bool ranks;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (w.watch.stopped(t)) return;
+    std::int64_t const r = t.block().x / w.chunks;
+    std::uint32_t const first = t.block().x % w.chunks * chunk;
+    row const& it = w.s.rows[r];
+    search const f = w.before(r / w.s.heads, digit, ranks);
+    if (!f.active || f.tied != ranks || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
+    KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
+    t.sync_block();
+    count(t, r, first, f, counts);
+    t.sync_block();
+    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
+      if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
+  }
+
+ private:
+  KVEVICT_DEVICE void count(thread& t, std::int64_t r, std::uint32_t first, search const& f, std::uint32_t* counts) const {
+    Keys const keys = w.template keys<Keys>(r);
+    radix::digit const d = radix::nth_digit(digit);
+    forced_cut const best = w.forced == nullptr ? forced_cut{~0u, ~0u} : w.forced[r];
+    std::uint64_t const best_of_all = std::uint64_t{best.key} << 32 | best.rank;
+    auto const forced = [&](std::uint32_t key, std::uint32_t rank) { return (std::uint64_t{key} << 32 | rank) >= best_of_all ? ~0u : key; };  // beyond all
+    auto const each = [&](auto use) {
+      keys.for_each(t, first, first + chunk, 0, [&](std::uint32_t key, std::int32_t rank) { use(key, radix::key(rank)); });
+    };
+    bool finite = true;
+    if (ranks) each([&](std::uint32_t key, std::uint32_t rank) {
+      if (forced(key, rank) == f.key && d.follows(rank, f.rank)) atomic_add(t, &counts[d.of(rank)], 1u);
+    });
+    else if (digit == 0) each([&](std::uint32_t key, std::uint32_t rank) {
+      finite = finite && radix::is_finite(key);
+      atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, rank))], 1u);
+    });
+    else each([&](std::uint32_t key, std::uint32_t rank) {
+      std::uint32_t const x = forced(key, rank);
+      if (d.follows(x, f.key)) atomic_add(t, &counts[d.of(x)], 1u);
+    });
+    if (!finite) w.watch.refuse(t, fault::weighted_score, w.s.rows[r].sequence, w.s.rows[r].head);
+  }
+};
+
+}  // namespace pooled
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Atomic operations on shared or global memory. nvcc's half of the layer (see shim.hpp): not run on a GPU yet.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include <kvevict/cuda/shim/thread.hpp>
+
+#if defined(__CUDACC__)
+
+namespace kvevict {
+inline namespace v0 {
+namespace cuda {
+
+template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
+
+/// All return what was there before. Relaxed: they order no other access, so data goes from block to block in another launch.
+template <class T> __device__ __forceinline__ T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_add: int32, uint32 or uint64");
+  if constexpr (is_word<T>) return atomicAdd(p, x);
+  else return atomicAdd(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
+}
+template <class T> __device__ __forceinline__ T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_max: int32 or uint32");
+  return atomicMax(p, x);
+}
+template <class T> __device__ __forceinline__ T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_or: int32 or uint32");
+  return atomicOr(p, x);
+}
+/// Writes `x` where `expected` was.
+template <class T>
+__device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
+  static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
+  return atomicCAS(p, expected, x);
+}
+
+}  // namespace cuda
+}  // namespace v0
+}  // namespace kvevict
+
+#endif

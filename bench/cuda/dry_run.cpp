@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prints, as JSON, what every verb would do on a device: its launches and scratch, the bytes and flops that its shape demands.
 #include <cstdio>
+#include <regex>
 #include <string>
 
 #include "cuda/shapes.hpp"
@@ -13,9 +14,7 @@ std::string name_of(char const* text) {
   auto const from = s.find("Kernel = ");
   s = from == std::string::npos ? s : s.substr(from + 9);
   if (auto const to = s.find_first_of("];"); to != std::string::npos) s.resize(to);
-  for (char const* prefix : {"kvevict::v0::cuda::pooled::", "kvevict::v0::cuda::", "kvevict::v0::", "kvevict::"})
-    for (std::size_t at; (at = s.find(prefix)) != std::string::npos;) s.erase(at, std::string(prefix).size());
-  return s;
+  return std::regex_replace(s, std::regex("kvevict::(v0_\\w+::)?(cuda::)?(pooled::)?"), "");
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ def run(*command, **more):
 
 
 def short(name):
-    name = re.sub(r"\(\w+\)|kvevict::v0::|cuda::|pooled::", "", name)
+    name = re.sub(r"\(\w+\)|kvevict::v0_\w+::|cuda::|pooled::", "", name)
     name = re.sub(r"^void ?(entry)?<(.*)>\(.*$", r"\2", name)
     name = name.replace("std::byte*", "byte*").replace("> >", ">>").replace(" ", "")
     return name.replace("tensor_product<bf16,4>", "tensor").replace("(bool)1", "true").replace(",1,", ",true,")

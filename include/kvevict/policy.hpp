@@ -12,7 +12,7 @@
 #include <kvevict/select/best.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// layers → protect → score → heads → select. An immutable value; `with(stage)` replaces the stage of that kind.
 template <class Score, class Layers = layers::uniform, class Heads = heads::uniform, class Select = select::best>
@@ -141,5 +141,5 @@ template <class Policy> constexpr std::int32_t state_floats(Policy const& p) {
   else return 0;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

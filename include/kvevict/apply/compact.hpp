@@ -11,7 +11,7 @@
 #include <kvevict/kernels/move_rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// What a compaction did: physical lengths afterwards (logical positions have not changed) and the pages that hold nothing any more.
 template <class Entry> class compacted {
@@ -175,5 +175,5 @@ template <class Context, class Entry> compacted<Entry> apply(Context& ctx, layer
   return out;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

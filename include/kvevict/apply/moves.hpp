@@ -13,7 +13,7 @@
 #include <kvevict/core/host.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace moves {
 
 enum fault : std::int32_t { none, other_length, out_of_order, prefix_lost };
@@ -149,5 +149,5 @@ move_plan plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const
   return out;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/cache/validate.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted and it is appended.
 /// Until then the slot is free: it still belongs to the row's length, but must not be attended to nor counted.
@@ -78,5 +78,5 @@ template <class Context, class Entry> replaced replace(Context& ctx, layer_view<
   return out;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

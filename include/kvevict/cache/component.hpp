@@ -8,7 +8,7 @@
 #include <kvevict/core/dtype.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// What a component is to the library. Keys are needed; scores look for k and v, scattered rows for position (i32), observe and remembered(cache)
 /// for state (f32); the others are only moved.
@@ -34,5 +34,5 @@ struct component {
   constexpr std::int64_t width() const { return rows.row_bytes() / size_of(type); }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

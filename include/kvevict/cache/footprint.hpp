@@ -9,7 +9,7 @@
 #include <kvevict/cache/row_map.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Runs of `run` bytes at start + Σ i_k·stride_k, 0 ≤ i_k < extent_k; dimensions by ascending stride.
 struct footprint {
@@ -108,5 +108,5 @@ inline bool overlap(footprint const& a, footprint const& b) {
   return footprints::overlap(a, b, work);
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

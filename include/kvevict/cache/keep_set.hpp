@@ -10,7 +10,7 @@
 #include <kvevict/core/slice.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Ragged rows of ascending token indices (slots of the view that was planned on), row b·heads + h. Owns its memory; `plan(…, out)`
 /// reuses it.
@@ -45,5 +45,5 @@ inline void expect_rows(char const* verb, keep_set const& keep) {
 }
 
 }  // namespace contract
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long.
 struct length_map {
@@ -86,5 +86,5 @@ constexpr T& element(layer_view<Entry> const& view, component const& c, std::int
   return *reinterpret_cast<T*>(view.row(c, b, h, t));
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

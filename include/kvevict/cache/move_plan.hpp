@@ -9,7 +9,7 @@
 #include <kvevict/core/slice.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// How kept tokens fill the front of their row.
 enum class compaction : std::uint8_t {
@@ -30,5 +30,5 @@ struct move_plan {
   std::int64_t moves() const { return static_cast<std::int64_t>(sources.size()); }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -12,7 +12,7 @@
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace plan_bytes {
 
 /// What precedes the arrays: row_begin, lengths_before, lengths, sources, destinations.
@@ -89,5 +89,5 @@ inline move_plan read_move_plan(slice<std::byte const> in, std::int64_t* used = 
   return out;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// A page id without its tag bits.
 template <class Id> constexpr Id masked(Id entry, std::int64_t mask) { return static_cast<Id>(static_cast<std::int64_t>(entry) & mask); }
@@ -73,5 +75,5 @@ template <class Entry = std::int32_t> struct page_table {
   }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// A row is `n_runs` runs of `run_bytes`, `run_stride` apart; most caches have one run, x-packed and transposed ones many.
 ///
@@ -42,5 +44,5 @@ struct row_map {
   }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

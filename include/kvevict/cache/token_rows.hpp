@@ -8,7 +8,7 @@
 #include <kvevict/cache/page_table.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Addresses of rows, with all that does not depend on the token worked out once.
 ///
@@ -35,5 +35,5 @@ template <class Entry> struct token_rows {
   }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -12,7 +12,7 @@
 #include <kvevict/core/host.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace validation {
 
 template <class Entry> void check_shape(layer_view<Entry> const& v) {
@@ -91,5 +91,5 @@ constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t poo
   return bitmaps > addresses ? bitmaps : addresses;
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

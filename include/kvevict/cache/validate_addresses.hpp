@@ -8,7 +8,7 @@
 #include <kvevict/cache/validate_pages.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace validation {
 
 /// One page of a table of addresses.
@@ -78,5 +78,5 @@ template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scrat
 }
 
 }  // namespace validation
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

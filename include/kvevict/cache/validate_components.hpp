@@ -10,7 +10,7 @@
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace validation {
 
 /// Pages that the strides of a component run over; one for tables of addresses.
@@ -99,5 +99,5 @@ template <class Entry> void check_components(layer_view<Entry> const& v) {
 }
 
 }  // namespace validation
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -12,7 +12,7 @@
 #include <kvevict/core/host.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace validation {
 
 template <class Entry> constexpr std::int64_t pages_in_use(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
@@ -140,5 +140,5 @@ template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory)
 }
 
 }  // namespace validation
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// `exact`: largest remainder, the sum is what was asked for. `authors`: the published code's own rounding, for parity only.
 enum class rounding : std::uint8_t { exact, authors };
@@ -57,5 +59,5 @@ constexpr void apportion(std::int64_t const* numerators, std::int64_t denominato
   }
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of head hq is
 /// weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row summing to 1.
@@ -21,5 +23,5 @@ struct attention_rows {
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

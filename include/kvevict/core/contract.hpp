@@ -8,16 +8,10 @@
 #include <string>
 #include <type_traits>
 
-#include <kvevict/core/isa.hpp>
-
-#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
-#define KVEVICT_EXCEPTIONS 1
-#else
-#define KVEVICT_EXCEPTIONS 0
-#endif
+#include <kvevict/core/abi.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace v0 {  // the same for all units: an exception of one is caught in another
 
 /// Bad input; `what()` reads "verb: what is wrong; what to do". Nothing has been changed when it is thrown.
 struct contract_violation : std::logic_error {
@@ -27,9 +21,8 @@ struct contract_violation : std::logic_error {
 /// Called in place of `throw` in translation units built with -fno-exceptions; must not return.
 using contract_handler = void (*)(char const* message);
 
-namespace contract {
-
-inline contract_handler& handler() {
+/// The one that is in use.
+inline contract_handler& current_contract_handler() {
   static contract_handler h = [](char const* message) {
     std::fprintf(stderr, "kvevict: %s\n", message);
     std::abort();
@@ -37,7 +30,13 @@ inline contract_handler& handler() {
   return h;
 }
 
-inline namespace KVEVICT_ISA {
+/// Replaces the handler of the whole program; the first one prints the message and aborts. Not while another thread may fail.
+inline void set_contract_handler(contract_handler h) { current_contract_handler() = h; }
+
+}  // namespace v0
+
+inline namespace KVEVICT_ABI {
+namespace contract {
 
 inline void append(std::string& out, char const* piece) { out += piece; }
 inline void append(std::string& out, std::string const& piece) { out += piece; }
@@ -52,20 +51,15 @@ template <class... Pieces>
 #if KVEVICT_EXCEPTIONS
   throw contract_violation(message);
 #else
-  handler()(message.c_str());
+  current_contract_handler()(message.c_str());
   std::abort();
 #endif
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace contract
-
-/// Replaces the handler of the whole program; the first one prints the message and aborts. Not while another thread may fail.
-inline void set_contract_handler(contract_handler h) { contract::handler() = h; }
-
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 /// KVEVICT_EXPECTS(condition, "verb: what is wrong ", value, "; what to do"): always on.
 #define KVEVICT_EXPECTS(condition, ...) \
-  (static_cast<bool>(condition) ? static_cast<void>(0) : ::kvevict::contract::violate(__VA_ARGS__))
+  (static_cast<bool>(condition) ? static_cast<void>(0) : ::kvevict::KVEVICT_ABI::contract::violate(__VA_ARGS__))

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// What a component's or a query's elements are. Scores read f32, f16 and bf16, positions are i32; `opaque` is bytes that only move.
 enum class dtype : std::uint8_t { f32, f16, bf16, i32, opaque };
@@ -75,5 +77,5 @@ template <> inline f16 from_float<f16>(float x) {
   return {static_cast<std::uint16_t>(h | sign)};
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/core/dtype.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// The weights of one layer's gate: matrices row-major, a row per output, as PyTorch's Linear keeps them.
 ///
@@ -69,5 +69,5 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int3
   KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr, "gate: a memory without its token counts; give gate_memory::tokens (B)");
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -13,13 +13,11 @@
 #include <vector>
 
 #include <kvevict/core/contract.hpp>
-#include <kvevict/core/isa.hpp>
+#include <kvevict/core/abi.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 // Named by instruction set, so that everything instantiated with the context is too (see isa.hpp).
-inline namespace KVEVICT_ISA {
-
 /// Runs `task(state, i)` for every i in [0, count), in any order, on any threads, and returns when all are done.
 /// Non-owning and replaceable: an engine lends its own pool by filling in three fields. Default: serial.
 struct executor {
@@ -168,7 +166,5 @@ class host {
   arena arena_;
 };
 
-}  // namespace KVEVICT_ISA
-
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

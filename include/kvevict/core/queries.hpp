@@ -8,7 +8,7 @@
 #include <kvevict/core/dtype.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Logarithm of an engine's LSE: FlashAttention and TensorRT-LLM natural, FlashInfer base 2.
 enum class log_base : std::uint8_t { e, two };
@@ -36,5 +36,5 @@ struct query_rows {
   float logit_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

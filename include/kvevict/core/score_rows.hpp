@@ -7,7 +7,7 @@
 #include <kvevict/core/slice.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// One row of a plan. Token j may be evicted when first ≤ rank(j) < last, where rank(j) is j itself in ascending rows and the token's
 /// position in scattered ones; everything else is protected and has no score. `budget` counts all tokens to keep, protected ones too.
@@ -59,5 +59,5 @@ struct score_rows {
   }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// One layer of a batch. `pool_pages` and `table_pages` (entries over all rows) are read by the checks of the view; 0 for contiguous caches. Of a stack
 /// of layers `sequences` and both counts are those of all layers together.
@@ -39,5 +39,5 @@ inline void expect_shape(char const* verb, cache_shape const& s) {
 }
 
 }  // namespace contract
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// `size` contiguous elements that somebody else owns.
 template <class T> struct slice {
@@ -28,5 +30,5 @@ template <class T> struct ragged {
   constexpr std::int64_t total() const { return rows == 0 ? 0 : begin[rows] - begin[0]; }
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

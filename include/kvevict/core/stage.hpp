@@ -2,8 +2,10 @@
 // The kinds of stage that a policy is made of. A type without a `stage` is a score.
 #pragma once
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace stages {
 
 struct layers {};
@@ -19,5 +21,5 @@ template <class Stage> struct kind<Stage, decltype(void(typename Stage::stage{})
 
 template <class Stage> using stage_of = typename stages::kind<Stage>::type;
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

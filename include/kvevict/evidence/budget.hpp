@@ -8,7 +8,7 @@
 #include <kvevict/core/stage.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// What is asked of one layer, or of each layer of a stack whose first is `layer`. Token counts, protected tokens included;
 /// `per_sequence` (B) overrides tokens_per_head.
@@ -47,5 +47,5 @@ struct layer_query {
   std::int32_t layer, layer_count;
 };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

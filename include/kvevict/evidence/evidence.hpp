@@ -11,7 +11,7 @@
 #include <kvevict/core/queries.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 namespace facts {
 struct queries { query_rows attention; };      // rotated queries of the newest tokens; weights follow from K
@@ -79,5 +79,5 @@ template <class Entry> auto future(layer_view<Entry> const& cache, query_rows co
   return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache};
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

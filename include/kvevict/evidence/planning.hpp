@@ -12,7 +12,7 @@
 #include <kvevict/evidence/budget.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 /// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (0: none) on rows that are scored in any case.
 enum class sharing : std::uint8_t { none, heads, cap };
@@ -93,5 +93,5 @@ template <class Entry> void expect_positions(char const* verb, layer_view<Entry>
 
 }  // namespace planning
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -13,7 +13,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace planning {
 
 template <class Entry> score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
@@ -108,8 +108,6 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
 }  // namespace planning
 
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Rows with their budgets for plan(). Checks the budget against the protected tokens.
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
@@ -152,7 +150,6 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
 /// The rows of attention that every sequence hands in; 0 for an empty batch.
 template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) { return e.cache.sequences() == 0 ? 0 : rows_of(e, 0); }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

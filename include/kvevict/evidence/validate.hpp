@@ -8,7 +8,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace contract {
 
 /// What needs no look at the data, and every context checks. Not of an empty batch, which hands in no rows.
@@ -104,11 +104,8 @@ template <class View, class... Facts> void validate(evidence<View, Facts...> con
 }
 
 namespace kernels {
-inline namespace KVEVICT_ISA {
+template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) { KVEVICT_ABI::validate(e, ctx.scratch()); }
 
-template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) { v0::validate(e, ctx.scratch()); }
-
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,7 +9,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace heads {
 
 /// Each head gets as many tokens as it has among the best of the whole layer, above a floor that every head keeps.
@@ -81,5 +81,5 @@ struct adaptive {
 };
 
 }  // namespace heads
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

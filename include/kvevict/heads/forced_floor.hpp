@@ -8,7 +8,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace heads {
 
 /// The ⌊α·base⌋ best tokens of every head are forced in; the rest of the budget goes to the best of the whole layer.
@@ -42,5 +42,5 @@ struct forced_floor {
 };
 
 }  // namespace heads
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,7 +6,7 @@
 #include <kvevict/core/stage.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace heads {
 
 /// Every head keeps the same number of tokens.
@@ -18,5 +18,5 @@ struct uniform {
 
 }  // namespace heads
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace heads {
 
 /// Each head keeps the tokens whose score is above the threshold, at least `floor` of them; a budget is a cap on each head.
@@ -55,5 +55,5 @@ struct threshold {
 };
 
 }  // namespace heads
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

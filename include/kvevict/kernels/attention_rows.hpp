@@ -16,10 +16,8 @@
 #include <kvevict/kernels/step_gain.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// One softmax row, sharpened or flattened to a^g / Σ a^g over the tokens it sees, added to `sums` (N).
 inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) {
   if (gain == 1.0f) {
@@ -94,7 +92,6 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, attention
   window_scores(ctx, view, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, group}, out);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

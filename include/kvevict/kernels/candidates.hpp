@@ -5,14 +5,12 @@
 #include <cstdint>
 
 #include <kvevict/core/contract.hpp>
-#include <kvevict/core/isa.hpp>
+#include <kvevict/core/abi.hpp>
 #include <kvevict/core/score_rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Row r has one score per token and, when active, as many candidates as its interval of ranks holds.
 inline void expect_candidates(char const* verb, score_rows const& s, std::int64_t r) {
   row const& it = s.rows[r];
@@ -36,7 +34,6 @@ inline void expect_budget(char const* verb, score_rows const& s, std::int64_t r)
                   " tokens; give the row a budget inside, or protect less");
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

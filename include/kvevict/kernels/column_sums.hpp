@@ -7,10 +7,8 @@
 #include <kvevict/kernels/softmax.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of query rows after the other
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 
@@ -177,7 +175,6 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_row
   column_pass<Entry>(ctx, view, q, how, out).run();
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

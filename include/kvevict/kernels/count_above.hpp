@@ -7,10 +7,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// counts[r] = evictable tokens of row r with a score above the threshold; 0 for inactive rows. O(N), no scratch.
 inline void kernel(count_above_tag, host& ctx, score_rows const& s, float threshold, std::int32_t* counts) {
   ctx.for_each(s.count(), [&](std::int64_t r, std::int32_t) {
@@ -23,7 +21,6 @@ inline void kernel(count_above_tag, host& ctx, score_rows const& s, float thresh
   }, s.begin[s.count()] / 4);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -13,9 +13,8 @@
 #include <kvevict/kernels/radix.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
 namespace select {
 
 /// The candidates of one head while the cut is sought. Tokens that cannot win or lose any more leave `live`.
@@ -189,7 +188,6 @@ inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best
   }
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

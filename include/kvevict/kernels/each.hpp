@@ -9,10 +9,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// f(row, token, score&) for all tokens of the active rows. No scratch.
 template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out, F const& f) {
   ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {
@@ -33,7 +31,6 @@ inline void kernel(read_scores_tag, host&, score_rows const& from, std::vector<f
     if (!from.rows[r].active) std::fill(values.begin() + from.begin[r], values.begin() + from.begin[r + 1], 0.0f);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 inline void expect_pooling(pool_options const& o) {
   KVEVICT_EXPECTS(o.width >= 1 && o.width < 1 << 16 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width up to 65535, 1 for none");
@@ -28,5 +28,5 @@ inline void expect_window_options(query_rows const& q, window_options const& o, 
                   "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

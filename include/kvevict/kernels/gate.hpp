@@ -6,10 +6,8 @@
 #include <kvevict/kernels/gate_pass.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Keep probabilities of the new tokens of every sequence.
 ///
 ///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax_{n ≤ t}( Q'_h K'_hᵀ / √dg ) V'_h;   p = sigmoid(C Woᵀ + b)
@@ -53,7 +51,6 @@ inline void kernel(put_rows_tag, host& ctx, feature_rows const& in, float const*
   }, out.begin[out.count()]);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,10 +9,8 @@
 #include <kvevict/kernels/tile.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// sums[r][v] += scalars[r][d] · tile[d][v] for d < depth.
 [[gnu::always_inline]] inline void add_products(float const* const (&scalars)[row_block], std::int64_t depth, float const* tile,
                                                 vec (&sums)[row_block][tile_vectors]) {
@@ -76,7 +74,6 @@ inline void gate_attention(float const* queries, float const* memory, std::int64
     for (int v = 0; v < tile_vectors; ++v) store(values + d * tile_tokens + v * lanes, load(values + d * tile_tokens + v * lanes) / sum[v]);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

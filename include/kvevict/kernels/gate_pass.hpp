@@ -9,10 +9,8 @@
 #include <kvevict/kernels/gate_shape.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// One call: features → Q', K', V' of the new tokens, then their attention and probabilities, a tile of tokens at a time.
 class gate_pass {
  public:
@@ -170,7 +168,6 @@ class gate_pass {
   std::atomic<bool> bad_{false};
 };
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,10 +10,8 @@
 #include <kvevict/kernels/tile.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// The checks of a gate and of what it reads.
 inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences, std::int32_t heads) {
   expect_gate(w, in, sequences, heads);
@@ -54,7 +52,6 @@ struct gate_tile {
   std::int64_t row;
 };
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

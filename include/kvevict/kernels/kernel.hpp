@@ -32,7 +32,7 @@
   inline constexpr name##_function name {}
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 enum class group_reduce : std::uint8_t { mean, max, sum };  // over the G query heads of a KV head
 enum class row_reduce : std::uint8_t { mean, sum };         // over the W window rows
@@ -137,5 +137,5 @@ KVEVICT_KERNEL(count_above);     // (ctx, score_rows, float threshold, std::int3
 KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component
 
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -13,10 +13,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Scratch that `move_rows` takes: none, the addresses of a few moves at a time live on the stack.
 constexpr std::int64_t move_rows_bytes() { return 0; }
 
@@ -110,7 +108,6 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
   }, plan.moves() * 16);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

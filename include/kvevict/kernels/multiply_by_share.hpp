@@ -6,10 +6,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// scores[j] *= share[j] / max share over all tokens of the row; a maximum of 0 leaves the scores alone. Shares are not negative; a NaN share
 /// makes NaN scores. No scratch.
 inline void kernel(multiply_by_share_tag, host& ctx, score_rows const& share, score_rows const& out) {
@@ -25,7 +23,6 @@ inline void kernel(multiply_by_share_tag, host& ctx, score_rows const& share, sc
   }, out.begin[out.count()] / 4);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

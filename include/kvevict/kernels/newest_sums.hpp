@@ -6,10 +6,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// window_scores; when the rows are those of all tokens, column_sums, which gives the same sums and holds less.
 template <class View, class Rows>
 void kernel(newest_sums_tag, host& ctx, View const& view, Rows const& q, window_options const& o, score_rows const& out) {
@@ -19,7 +17,6 @@ void kernel(newest_sums_tag, host& ctx, View const& view, Rows const& q, window_
   else window_scores(ctx, view, q, o, out);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

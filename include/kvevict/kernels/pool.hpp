@@ -10,10 +10,8 @@
 #include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Floats that pool_row needs beside a row of n.
 constexpr std::int64_t pool_row_floats(std::int64_t n, std::int32_t width) { return padded(n, lanes) + width; }
 
@@ -66,7 +64,6 @@ inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range,
 }
 inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) { kernel(pool_tag{}, ctx, o, pool_range::evictable, out); }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,12 +7,11 @@
 #include <cstring>
 
 #include <kvevict/core/dtype.hpp>
-#include <kvevict/core/isa.hpp>
+#include <kvevict/core/abi.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
 namespace radix {
 
 /// A float as an integer of the same order; −0 counts as +0. Total also over non-finite values, so that nothing depends on their absence.
@@ -103,7 +102,6 @@ inline cut best(std::uint32_t* keys, std::int64_t n, std::int64_t k, std::uint32
 }
 
 }  // namespace radix
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

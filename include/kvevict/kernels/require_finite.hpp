@@ -12,10 +12,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Scratch that `require_finite` takes for that many rows.
 constexpr std::int64_t require_finite_bytes(std::int64_t rows) { return (rows * 4 + 63) / 64 * 64; }
 
@@ -50,7 +48,6 @@ inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   }
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -15,10 +15,8 @@
 #include <kvevict/kernels/radix.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Scratch that `select_best` takes: rows, the most candidates of a row, the context's concurrency.
 constexpr std::int64_t select_best_bytes(std::int64_t rows, std::int64_t candidates, std::int32_t concurrency) {
   std::int64_t const workers = std::min<std::int64_t>(rows, concurrency);
@@ -136,7 +134,6 @@ inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& ou
   }, s.begin[s.count()]);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include <kvevict/core/dtype.hpp>
-#include <kvevict/core/isa.hpp>
+#include <kvevict/core/abi.hpp>
 
 #if defined(__F16C__) || defined(__FMA__)
 #include <immintrin.h>
@@ -17,10 +17,8 @@
 #endif
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)  // as isa.hpp
 #define KVEVICT_WIDE_LANES
 inline constexpr int lanes = 16;
@@ -184,7 +182,6 @@ struct larger { vec operator()(vec a, vec b) const { return max(a, b); } };
 inline float sum_of(vec v) { return fold<1>(&v, add{})[0]; }
 inline float max_of(vec v) { return fold<1>(&v, larger{})[0]; }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,10 +10,8 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// values[j] = Σ_c state(j, c), in order of c. No scratch.
 template <class Entry>
 void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, score_rows const& out) {
@@ -49,7 +47,6 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
   }, from.begin[from.count()] * 4);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,10 +10,8 @@
 #include <kvevict/kernels/tile.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 inline constexpr float below_all_logits = -1e30f;
 
 /// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to `peak` and `sum`.
@@ -81,7 +79,6 @@ inline constexpr float largest_sound_weight = 1.001f;
                           "one that the engine's softmax used (FlashInfer gives log_base::two)");
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,10 +7,8 @@
 #include <kvevict/kernels/tile.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Σ x² of one row: `lanes` partial sums over d, then their sum, whatever the layout.
 template <class T> float squared_norm(std::byte const* row, row_map const& m, std::int32_t width) {
   vec sum = {};
@@ -56,7 +54,6 @@ void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, compone
   });
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

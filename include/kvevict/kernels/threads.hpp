@@ -12,9 +12,7 @@
 #include <kvevict/core/host.hpp>
 
 namespace kvevict {
-inline namespace v0 {
-inline namespace KVEVICT_ISA {
-
+inline namespace KVEVICT_ABI {
 /// Eigen's work-stealing pool as an executor. The calling thread takes part, so `threads(n)` starts n − 1; `threads()` takes one per
 /// core. Outlives the contexts made from it. A call does not allocate; calls from inside a task are not allowed.
 ///
@@ -65,6 +63,5 @@ class threads {
   std::unique_ptr<Eigen::ThreadPool> pool_;
 };
 
-}  // namespace KVEVICT_ISA
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

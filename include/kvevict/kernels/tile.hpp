@@ -13,10 +13,8 @@
 #include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 // The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors tokens, 1 query.
 // A vector holds one number of every row of a block.
 inline constexpr int row_block = lanes == 16 ? 8 : 4;
@@ -172,7 +170,6 @@ inline void logits(query_block const& q, int row, float const* tile, std::int64_
         z[r][v] = count_from(first + v * lanes) < q.sees[row + r] ? z[r][v] : splat(-__builtin_inff());
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

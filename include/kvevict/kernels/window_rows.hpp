@@ -8,10 +8,8 @@
 #include <kvevict/kernels/step_gain.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 /// Without LSE the exponentials of KV heads are kept up to this many bytes a worker; a head with more has its logits computed twice.
 inline constexpr std::int64_t kept_weights_bytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t tiles_per_item = 32;
@@ -106,7 +104,6 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   }
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

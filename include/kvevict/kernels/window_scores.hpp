@@ -8,10 +8,8 @@
 #include <kvevict/kernels/window_rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 template <class Entry> class window_pass {
  public:
   window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out)
@@ -181,7 +179,6 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_r
   pool(ctx, o.pool, out);
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

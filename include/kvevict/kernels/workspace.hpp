@@ -15,10 +15,8 @@
 #include <kvevict/kernels/window_scores.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace kernels {
-inline namespace KVEVICT_ISA {
-
 // Without an LSE, which never needs more with one; softmax rows take one row of floats a worker, which is less than either.
 
 inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
@@ -45,7 +43,6 @@ inline std::int64_t workspace(select_best_tag, host const& ctx, cache_shape cons
   return select_best_bytes(s.rows(), s.tokens, ctx.concurrency());
 }
 
-}  // namespace KVEVICT_ISA
 }  // namespace kernels
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/evidence/budget.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 
 namespace layers {
 
@@ -27,5 +27,5 @@ struct unlimited {
 };
 
 }  // namespace layers
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

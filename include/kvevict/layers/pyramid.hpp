@@ -7,7 +7,7 @@
 #include <kvevict/layers/layers.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace layers {
 
 /// Budgets on a falling line over the layers, with the mean that was asked for.
@@ -58,5 +58,5 @@ struct pyramid {
 };
 
 }  // namespace layers
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

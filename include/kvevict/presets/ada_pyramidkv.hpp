@@ -6,7 +6,7 @@
 #include <kvevict/presets/ada_snapkv.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Window, pool width and sinks in tokens; the floor of a head in thousandths of its even share; the top layer gets a β-th of the mean, see layers::pyramid.
@@ -26,5 +26,5 @@ constexpr auto ada_pyramidkv(ada_pyramidkv_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

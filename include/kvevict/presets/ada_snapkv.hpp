@@ -6,7 +6,7 @@
 #include <kvevict/presets/snapkv.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Window, pool width and sinks in tokens; the floor of a head in thousandths of its even share, see heads::adaptive.
@@ -25,5 +25,5 @@ constexpr auto ada_snapkv(ada_snapkv_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,7 +6,7 @@
 #include <kvevict/score/value_prior.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Recent rows, pool width of the value norms and sinks in tokens; the least gain of the step-gain softmax, a factor on logits.
@@ -26,5 +26,5 @@ constexpr auto ahakv(ahakv_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,7 +6,7 @@
 #include <kvevict/score/gate.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Threshold a probability in [0, 1); sinks, recent tokens and floor in tokens.
@@ -26,5 +26,5 @@ constexpr auto attention_gate(gate_weights const& weights, attention_gate_option
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

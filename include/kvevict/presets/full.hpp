@@ -5,7 +5,7 @@
 #include <kvevict/score/without_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Keeps everything; the budget is not looked at.
@@ -15,5 +15,5 @@ constexpr auto full() {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

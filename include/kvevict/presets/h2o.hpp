@@ -5,7 +5,7 @@
 #include <kvevict/score/accumulated_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Recent tokens and sinks in tokens.
@@ -22,5 +22,5 @@ constexpr auto h2o(h2o_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/score/window_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Rows of the future, sinks and recent tokens, all in tokens.
@@ -21,5 +21,5 @@ constexpr auto oracle(oracle_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,7 +6,7 @@
 #include <kvevict/presets/snapkv.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Window, pool width and sinks in tokens; the top layer gets a β-th of the mean, see layers::pyramid.
@@ -25,5 +25,5 @@ constexpr auto pyramidkv(pyramidkv_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/score/without_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Sinks and recent tokens in tokens; another seed keeps other tokens.
@@ -21,5 +21,5 @@ constexpr auto random(random_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/score/window_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Window, pool width (odd, 1 for none) and sinks in tokens.
@@ -23,5 +23,5 @@ constexpr auto snapkv(snapkv_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

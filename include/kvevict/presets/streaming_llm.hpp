@@ -5,7 +5,7 @@
 #include <kvevict/score/without_attention.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Sinks in tokens.
@@ -20,5 +20,5 @@ constexpr auto streaming_llm(streaming_llm_options o = {}) {
 }
 
 }  // namespace presets
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// What a column sum is divided by: nothing, or the number of rows that see the column, which takes most of the positional bias.
@@ -62,5 +62,5 @@ struct accumulated_attention {
 };
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -11,7 +11,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// Keep probability of each token from the layer's input, by a gate of this layer: see kernels::gate for the formula.
@@ -64,5 +64,5 @@ struct gate {
 };
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// Attention that the last r rows pay to each token, with AhaKV's step-gain softmax, summed: every evictable token has r terms.
@@ -65,5 +65,5 @@ struct recent_attention {
 };
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -11,7 +11,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// The inner score times the token's share of the head's largest pooled squared value norm.
@@ -61,5 +61,5 @@ template <class Inner> value_prior(Inner, pool_options) -> value_prior<Inner>;
 template <class Inner> value_prior(Inner) -> value_prior<Inner>;
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

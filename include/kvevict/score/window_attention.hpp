@@ -8,7 +8,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// Attention that the last W queries pay to each token, averaged over the window and the GQA group, then pooled along the tokens.
@@ -74,5 +74,5 @@ struct future_attention {
 };
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

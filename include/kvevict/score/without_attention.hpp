@@ -9,7 +9,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace score {
 
 /// No opinion: structure alone decides, then recency (ties go to the more recent token).
@@ -54,5 +54,5 @@ struct random {
 };
 
 }  // namespace score
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,7 +9,7 @@
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace select {
 
 /// The best scores of each row: score descending, position descending. Exact and linear in N.
@@ -24,5 +24,5 @@ struct best {
 };
 
 }  // namespace select
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -18,7 +18,7 @@
   auto& name = *static_cast<type(*)[count]>(::simt::shared(&name##_site, sizeof(type[count])))
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 class thread {
@@ -207,5 +207,5 @@ template <class Kernel> void launch(stream s, extent grid, extent block, std::si
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/cuda/evidence/validate.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What a compaction on a device did, or will have done once the stream gets there. Reusable: `compact(…, out)` keeps the memory.
@@ -167,5 +167,5 @@ void compact(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set co
   cuda::enqueue_compaction(ctx, view, keep, mode, out);
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

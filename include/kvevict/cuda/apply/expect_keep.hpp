@@ -9,7 +9,7 @@
 #include <kvevict/cuda/apply/kept_row.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where heads share a table and
@@ -65,5 +65,5 @@ template <class Entry> void expect_keep(char const* verb, device& ctx, layer_vie
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/cuda/context/device.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// The first i of [0, n) for which yes(i), or n; once true it stays true. By one thread.
@@ -62,5 +62,5 @@ struct kept_row {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Bytes of a row move independently of its other bytes, so a row of the cache may be cut into slices, each with blocks of its own.
@@ -136,5 +136,5 @@ template <class Entry> void move_rows(device& ctx, layer_view<Entry> const& v, k
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/cuda/evidence/validate.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One thread per row.
@@ -51,5 +51,5 @@ void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set co
   ctx.settle();
 }
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

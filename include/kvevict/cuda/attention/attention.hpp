@@ -11,7 +11,7 @@
 #include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class Entry>
@@ -120,5 +120,5 @@ void kernel(kernels::newest_sums_tag, device& ctx, View const& view, Rows const&
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

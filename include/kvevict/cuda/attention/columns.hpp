@@ -6,7 +6,7 @@
 #include <kvevict/cuda/scores/pool.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a time, in order. A lane adds
@@ -185,5 +185,5 @@ struct pool_heads_kernel {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -6,7 +6,7 @@
 #include <kvevict/cuda/shim/divisor.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns, in order.
@@ -151,5 +151,5 @@ template <class Entry> struct lse_kernel {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

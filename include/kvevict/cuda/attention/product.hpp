@@ -11,7 +11,7 @@
 #include <kvevict/cuda/context/device.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
@@ -133,5 +133,5 @@ struct scalar_product {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

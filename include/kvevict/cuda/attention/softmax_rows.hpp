@@ -9,7 +9,7 @@
 #include <kvevict/cuda/scores/pool.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// A call over softmax rows: no keys, no LSE.
@@ -153,5 +153,5 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, att
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

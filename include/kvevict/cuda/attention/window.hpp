@@ -8,7 +8,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// The query rows of one row of scores: `rows` newest ones (without the skipped), of which row w sees tokens [0, first_sees + w·step).
@@ -121,5 +121,5 @@ template <class Entry> struct gains_kernel {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

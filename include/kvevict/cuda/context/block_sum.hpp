@@ -7,7 +7,7 @@
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What the lanes up to this one have.
@@ -47,5 +47,5 @@ struct block_sum {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,7 +9,7 @@
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Device memory that only grows, and goes on the stream it was last taken from.
@@ -48,5 +48,5 @@ class buffer {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

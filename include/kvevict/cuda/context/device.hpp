@@ -10,7 +10,7 @@
 #include <kvevict/cuda/context/status.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What a verb would do on a device: its scratch, and its launches in order.
@@ -122,5 +122,5 @@ class device {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -12,7 +12,7 @@
 #include <kvevict/policy.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Rows of ascending token indices: row r = b·heads + h is tokens[r·stride, r·stride + counts[r]). Owns its memory, which only grows;
@@ -97,5 +97,5 @@ class keep_set {
 
 template <> struct keep_sets<cuda::device> { using type = cuda::keep_set; };
 
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,7 +9,7 @@
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 enum class fault : std::uint32_t {
@@ -95,5 +95,5 @@ struct watched {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

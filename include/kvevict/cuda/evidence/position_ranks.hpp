@@ -8,7 +8,7 @@
 #include <kvevict/evidence/planning.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// positions[r, j] = the position component of token j. Grid: (row, 256 tokens).
@@ -83,5 +83,5 @@ template <class Entry> void rank_by_position(device& ctx, layer_view<Entry> cons
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,7 +7,7 @@
 #include <kvevict/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class Entry> KVEVICT_DEVICE row whole_row(layer_view<Entry> const& cache, std::int32_t b, std::int32_t h) {
@@ -173,5 +173,5 @@ inline std::int64_t kernel(kernels::most_rows_tag, device&, feature_rows const& 
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

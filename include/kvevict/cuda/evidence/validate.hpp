@@ -11,7 +11,7 @@
 #include <kvevict/evidence/validate.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Lengths against tables, prefixes and each other, CSR offsets; one thread per row.
@@ -195,5 +195,5 @@ template <class View, class... Facts> void kernel(kernels::validate_tag, device&
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,7 +7,7 @@
 #include <kvevict/cuda/gate/softmax.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 /// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the next 16 arrive. Grid: (sequence,
 /// head, tokens).
@@ -181,5 +181,5 @@ inline void attend(device& ctx, frame& scratch, gate_call c) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

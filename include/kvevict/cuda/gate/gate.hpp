@@ -6,7 +6,7 @@
 #include <kvevict/cuda/scores/slot_state.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// p of one (token, KV head) per thread: sigmoid of the output weights over C, the largest of the head's flags.
@@ -111,5 +111,5 @@ inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& 
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

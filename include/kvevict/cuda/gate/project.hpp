@@ -8,7 +8,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 KVEVICT_DEVICE inline float float_at(dtype type, void const* p, std::int64_t i) {
@@ -126,5 +126,5 @@ inline void project(device& ctx, gate_call c) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

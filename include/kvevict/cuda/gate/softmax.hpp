@@ -7,7 +7,7 @@
 #include <kvevict/cuda/gate/project.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 namespace gate_softmax {
 
@@ -74,5 +74,5 @@ KVEVICT_DEVICE inline void finish(gate_call const& c, gathered const& all, float
 }  // namespace gate_softmax
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

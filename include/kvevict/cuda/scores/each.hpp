@@ -7,7 +7,7 @@
 #include <kvevict/cuda/scores/slot_state.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class F> struct each_token_kernel {
@@ -61,5 +61,5 @@ inline void kernel(kernels::read_scores_tag, device& ctx, score_rows const& from
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One block per row: the maximum, then the products.
@@ -57,5 +57,5 @@ inline void kernel(kernels::multiply_by_share_tag, device& ctx, score_rows const
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

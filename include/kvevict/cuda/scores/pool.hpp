@@ -6,7 +6,7 @@
 #include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Pools x[begin, end) at j: what is not finite becomes NaN, so that a maximum never hides it.
@@ -60,5 +60,5 @@ inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, score_
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,7 +7,7 @@
 #include <kvevict/cuda/scores/slot_state.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 struct require_finite_kernel {
@@ -34,5 +34,5 @@ inline void kernel(kernels::require_finite_tag, device& ctx, score_rows const& s
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// The token that a thread of a (row, 256 tokens) grid stands for; −1 where there is none.
@@ -78,5 +78,5 @@ void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view,
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,7 +7,7 @@
 #include <kvevict/cuda/apply/move_rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element by element; then the lanes
@@ -111,5 +111,5 @@ void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& vi
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/cuda/scores/slot_state.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 struct count_above_kernel {
@@ -32,5 +32,5 @@ inline void kernel(kernels::count_above_tag, device& ctx, score_rows const& s, f
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

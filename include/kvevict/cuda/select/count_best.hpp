@@ -5,7 +5,7 @@
 #include <kvevict/cuda/select/pooled_histograms.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 namespace pooled {
 
@@ -95,5 +95,5 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

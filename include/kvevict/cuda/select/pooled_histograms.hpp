@@ -6,7 +6,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 namespace pooled {
 
@@ -131,5 +131,5 @@ template <class Keys> struct histogram_kernel {
 
 }  // namespace pooled
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

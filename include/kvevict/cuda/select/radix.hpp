@@ -8,7 +8,7 @@
 #include <kvevict/cuda/context/block_sum.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 namespace radix {
 
@@ -83,5 +83,5 @@ template <class Each> KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_
 
 }  // namespace radix
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/cuda/select/radix.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// The keys of a row in order, four by one load: each row begins at a multiple of 16 bytes and has room for whole vectors. What such a vector holds
@@ -139,5 +139,5 @@ struct scattered_keys {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

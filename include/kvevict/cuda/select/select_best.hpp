@@ -8,7 +8,7 @@
 #include <kvevict/cuda/select/write_best.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block of whole warps.
@@ -127,5 +127,5 @@ inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, k
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -5,7 +5,7 @@
 #include <kvevict/cuda/select/row_keys.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// A round is 512 neighbours a warp: four vectors of a lane, each beside the other lanes'. Of keys that equal the cut's, the first `dropped` go.
@@ -72,5 +72,5 @@ template <bool Held> struct best_writer {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -7,7 +7,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Begins a copy of 16 bytes, both ends aligned to 16; with `valid` < 16 only so many are read and the rest become zero (0 reads nothing, but
@@ -26,7 +26,7 @@ template <int Pending = 0> __device__ __forceinline__ void wait_async(thread&) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -10,7 +10,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
@@ -37,7 +37,7 @@ __device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_id
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -10,7 +10,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Exact.
@@ -39,7 +39,7 @@ template <class T> __device__ __forceinline__ T narrow(float x) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -7,7 +7,7 @@
 #include <kvevict/cuda/shim/platform.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// ⌊n / d⌋ for 0 ≤ n < 2³¹ as ⌊n·m / 2^(31+l)⌋ with m = ⌊2^(31+l) / d⌋ + 1 and the least l that makes 2^l ≥ d: then m·d exceeds 2^(31+l) by at most
@@ -29,5 +29,5 @@ class divisor {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -8,7 +8,7 @@
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What the device or its runtime refused; `what()` reads "call: what is wrong; what to do".
@@ -20,11 +20,11 @@ struct cuda_error : std::runtime_error {
 #if KVEVICT_EXCEPTIONS
   throw cuda_error(message);
 #else
-  contract::handler()(message.c_str());
+  current_contract_handler()(message.c_str());
   std::abort();
 #endif
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -10,7 +10,7 @@
 #include <kvevict/cuda/shim/platform.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 inline constexpr std::uint32_t warp_size = 32;
@@ -69,5 +69,5 @@ inline void require_launchable(extent grid, extent block, std::size_t shared, st
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -9,7 +9,7 @@
 #include <kvevict/cuda/shim/platform.hpp>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Place of an element in its matrix.
@@ -51,5 +51,5 @@ struct accumulator {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

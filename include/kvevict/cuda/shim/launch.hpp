@@ -11,7 +11,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class Kernel> __global__ void __launch_bounds__(max_threads_of<Kernel>(), least_blocks_of<Kernel>()) entry(__grid_constant__ Kernel const kernel) {
@@ -52,7 +52,7 @@ template <class Kernel> void launch(stream s, extent grid, extent block, std::si
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -9,7 +9,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One rounding, whatever the compiler's flags; `add` and `multiply` are never fused.
@@ -34,7 +34,7 @@ __device__ __forceinline__ float log2(float x) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

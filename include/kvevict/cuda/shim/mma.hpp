@@ -8,7 +8,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// d += a · b by all 32 lanes of a warp together. Products are exact; in which order and with which rounding they are summed is the
@@ -25,7 +25,7 @@ __device__ __forceinline__ void multiply_add(thread&, accumulator& d, fragment_a
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

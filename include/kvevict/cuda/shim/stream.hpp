@@ -9,7 +9,7 @@
 #include <cuda_runtime_api.h>
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Raises cuda_error unless the runtime said yes; the runtime then forgets it, so that the engine's own next check does not find it.
@@ -90,7 +90,7 @@ inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t 
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -10,7 +10,7 @@
 #define KVEVICT_SHARED(t, type, name, count) __shared__ alignas(16) type name[count]
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What the layer hands to a kernel. Barriers and `shared` are called by all threads of the block, in the same order.
@@ -46,7 +46,7 @@ class thread {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

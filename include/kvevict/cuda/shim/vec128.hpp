@@ -4,8 +4,10 @@
 
 #include <cstdint>
 
+#include <kvevict/core/abi.hpp>
+
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 struct alignas(16) vec128 {
@@ -13,5 +15,5 @@ struct alignas(16) vec128 {
 };
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict

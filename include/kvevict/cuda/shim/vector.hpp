@@ -8,7 +8,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Shared or global memory, aligned to 16 bytes.
@@ -30,7 +30,7 @@ __device__ __forceinline__ vec128 load_once_vec128(thread&, void const* p) {
 }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

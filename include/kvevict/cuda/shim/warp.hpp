@@ -9,7 +9,7 @@
 #if defined(__CUDACC__)
 
 namespace kvevict {
-inline namespace v0 {
+inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Values of 4 or 8 bytes that travel between the lanes of a warp. Every lane of `mask` makes the call with the same mask; reading a lane
@@ -35,7 +35,7 @@ template <class T> __device__ __forceinline__ T shuffle_xor(thread&, T x, std::u
 __device__ __forceinline__ std::uint32_t ballot(thread&, bool yes, std::uint32_t mask = full_warp) { return __ballot_sync(mask, yes); }
 
 }  // namespace cuda
-}  // namespace v0
+}  // namespace KVEVICT_ABI
 }  // namespace kvevict
 
 #endif

@@ -18,7 +18,11 @@ kvevict::component slots(void* data, kvevict::role what, kvevict::dtype type, in
   kvevict::component c;
   c.what = what;
   c.type = type;
-  c.rows = {.base = static_cast<std::byte*>(data), .page_count = H * pages, .page_stride = P * width * 4, .slot_stride = width * 4, .run_bytes = width * 4};
+  c.rows = {.base = static_cast<std::byte*>(data),
+            .page_count = H * pages,
+            .page_stride = P * width * 4,
+            .slot_stride = width * 4,
+            .run_bytes = width * 4};
   return c;
 }
 
@@ -37,7 +41,13 @@ int main() {
   int evictions = 0;
   for (std::int32_t position = 0; position < 600; ++position) {
     kvevict::layer_view<> cache;
-    cache.pages = {.entries = table.data(), .seq_stride = H * pages, .head_stride = pages, .sequences = 1, .heads = H, .columns = pages, .page_size = P};
+    cache.pages = {.entries = table.data(),
+                   .seq_stride = H * pages,
+                   .head_stride = pages,
+                   .sequences = 1,
+                   .heads = H,
+                   .columns = pages,
+                   .page_size = P};
     cache.lengths = {lengths.data(), H, 1};
     cache = cache.with(slots(k.data(), kvevict::role::k, kvevict::dtype::f32, D))
                 .with(slots(v.data(), kvevict::role::v, kvevict::dtype::f32, D))
@@ -50,12 +60,19 @@ int main() {
     for (int h = 0; h < H; ++h) {
       std::int32_t const slot = lengths[std::size_t(h)]++;
       kvevict::element<std::int32_t>(cache, *cache.find(kvevict::role::position), 0, h, slot) = position;
-      for (int d = 0; d < D; ++d) (&kvevict::element<float>(cache, *cache.find(kvevict::role::k), 0, h, slot))[d] = normal(bits);
+      for (int d = 0; d < D; ++d)
+        (&kvevict::element<float>(cache, *cache.find(kvevict::role::k), 0, h, slot))[d] = normal(bits);
     }
 
     // the policy: fold the step in, and evict when the slack is used up
     std::int32_t const row_begin[] = {0, 1};
-    kvevict::query_rows const q{.data = query.data(), .token_stride = H * D, .head_stride = D, .heads = H, .head_dim = D, .row_begin = row_begin, .positions = &position};
+    kvevict::query_rows const q{.data = query.data(),
+                                .token_stride = H * D,
+                                .head_stride = D,
+                                .heads = H,
+                                .head_dim = D,
+                                .row_begin = row_begin,
+                                .positions = &position};
     kvevict::observe(ctx, h2o, kvevict::step(cache, q), {.tokens_per_head = budget});
     if (lengths[0] > budget + slack) {
       kvevict::plan(ctx, h2o, kvevict::remembered(cache), {.tokens_per_head = budget}, keep);
@@ -64,6 +81,7 @@ int main() {
       ++evictions;
     }
   }
-  std::printf("600 tokens decoded, %d evictions, %d and %d tokens left; the oldest is token %d\n", evictions, lengths[0], lengths[1], positions[0]);
+  std::printf("600 tokens decoded, %d evictions, %d and %d tokens left; the oldest is token %d\n", evictions,
+              lengths[0], lengths[1], positions[0]);
   return lengths[0] <= budget + slack && lengths[0] >= budget ? 0 : 1;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy of your own: one score, the rest from the shelf. Here: keep the tokens with the smallest keys, 4 sinks and 64 recent ones.
+// A policy of your own: one score, the rest from the shelf. Here: keep the tokens with the smallest keys, 4 sinks and
+// 64 recent ones.
 #include <cstdio>
 #include <random>
 #include <vector>
@@ -8,7 +9,8 @@
 
 /// Fills out.scores(r)[token] for every active row r = sequence · heads + head; the highest scores stay.
 struct small_keys {
-  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
+  template <class Context, class Evidence>
+  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
     kvevict::kernels::squared_norms(ctx, e.cache, *e.cache.find(kvevict::role::k), out);
     for (std::int64_t r = 0; r < out.count(); ++r)
       for (float& score : out.scores(r)) score = -score;
@@ -17,7 +19,8 @@ struct small_keys {
 
 int main() {
   constexpr int B = 1, H = 4, N = 1000, D = 64;
-  std::vector<float> k(std::size_t{B * H * N * D}), v(k.size());  // (B,H,N,D): a contiguous cache, as Hugging Face has it
+  // (B,H,N,D): a contiguous cache, as Hugging Face has it
+  std::vector<float> k(std::size_t{B * H * N * D}), v(k.size());
   std::mt19937 bits(1);
   std::normal_distribution<float> normal;
   for (float& x : k) x = normal(bits);
@@ -29,7 +32,12 @@ int main() {
   for (auto [what, data] : {std::pair{kvevict::role::k, &k}, std::pair{kvevict::role::v, &v}}) {
     kvevict::component c;
     c.what = what;
-    c.rows = {.base = reinterpret_cast<std::byte*>(data->data()), .page_count = B, .page_stride = H * N * D * 4, .head_stride = N * D * 4, .slot_stride = D * 4, .run_bytes = D * 4};
+    c.rows = {.base = reinterpret_cast<std::byte*>(data->data()),
+              .page_count = B,
+              .page_stride = H * N * D * 4,
+              .head_stride = N * D * 4,
+              .slot_stride = D * 4,
+              .run_bytes = D * 4};
     cache = cache.with(c);
   }
 

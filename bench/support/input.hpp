@@ -27,8 +27,8 @@ struct shape {
   kvevict::dtype type = kvevict::dtype::f32;
 
   std::string name() const {
-    return "Hq:" + std::to_string(Hq) + "/H:" + std::to_string(H) + "/N:" + std::to_string(N) + "/D:" + std::to_string(D) + "/W:" +
-           std::to_string(W) + "/" + kvevict::name_of(type);
+    return "Hq:" + std::to_string(Hq) + "/H:" + std::to_string(H) + "/N:" + std::to_string(N) +
+           "/D:" + std::to_string(D) + "/W:" + std::to_string(W) + "/" + kvevict::name_of(type);
   }
   double key_bytes() const { return double(H) * N * D * kvevict::size_of(type); }
 };
@@ -54,7 +54,11 @@ class input {
  public:
   explicit input(shape s, std::int32_t query_tokens) : s_(s), row_begin_{0, query_tokens}, length_(s.N) {
     std::minstd_rand random(1);
-    auto const some = [&] { float x = -6; for (int i = 0; i < 4; ++i) x += 3 * static_cast<float>(random()) / 2147483647.0f; return x; };
+    auto const some = [&] {
+      float x = -6;
+      for (int i = 0; i < 4; ++i) x += 3 * static_cast<float>(random()) / 2147483647.0f;
+      return x;
+    };
     queries_.resize(std::size_t(query_tokens) * std::size_t(s.Hq * s.D));
     for (float& x : queries_) x = some();
     std::int32_t const pages = s.N / P;
@@ -101,18 +105,24 @@ class input {
     for (std::int32_t t = 0; t < s_.N; ++t) {
       std::byte const* row = view_.row(view_.components[0], 0, h, t);
       for (std::int32_t d = 0; d < s_.D; ++d)
-        out.push_back(s_.type == kvevict::dtype::f32 ? reinterpret_cast<float const*>(row)[d] : kvevict::to_float(reinterpret_cast<kvevict::bf16 const*>(row)[d]));
+        out.push_back(s_.type == kvevict::dtype::f32
+                          ? reinterpret_cast<float const*>(row)[d]
+                          : kvevict::to_float(reinterpret_cast<kvevict::bf16 const*>(row)[d]));
     }
     return out;
   }
-  float const* query(std::int32_t i, std::int32_t hq) const { return queries_.data() + (std::int64_t{i} * s_.Hq + hq) * s_.D; }
+  float const* query(std::int32_t i, std::int32_t hq) const {
+    return queries_.data() + (std::int64_t{i} * s_.Hq + hq) * s_.D;
+  }
 
  private:
   static constexpr std::int32_t P = 16;
 
   void put(std::size_t i, float x) {
-    if (s_.type == kvevict::dtype::f32) reinterpret_cast<float*>(memory_.data())[i] = x;
-    else reinterpret_cast<kvevict::bf16*>(memory_.data())[i] = kvevict::from_float<kvevict::bf16>(x);
+    if (s_.type == kvevict::dtype::f32)
+      reinterpret_cast<float*>(memory_.data())[i] = x;
+    else
+      reinterpret_cast<kvevict::bf16*>(memory_.data())[i] = kvevict::from_float<kvevict::bf16>(x);
   }
 
   shape s_;
@@ -125,10 +135,11 @@ class input {
   kvevict::layer_view<> view_;
 };
 
-/// Mean over the group and sum over the query rows of causal softmax weights, by the plainest loops. The last `rows` of N.  → (N)
-/// With an LSE other than 0 the weights are exp(z − lse).
+/// Mean over the group and sum over the query rows of causal softmax weights, by the plainest loops. The last `rows` of
+/// N.  → (N) With an LSE other than 0 the weights are exp(z − lse).
 template <class Number>
-std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows, std::int32_t h, float lse = 0) {
+std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows,
+                                    std::int32_t h, float lse = 0) {
   std::int32_t const G = s.Hq / s.H;
   std::vector<Number> out(std::size_t(s.N), Number(0)), z(std::size_t(s.N));
   for (std::int32_t g = 0; g < G; ++g)
@@ -138,7 +149,8 @@ std::vector<Number> naive_attention(std::vector<float> const& keys, input const&
       Number top = Number(-1e30), sum = Number(0);
       for (std::int32_t j = 0; j < seen; ++j) {
         Number dot = 0;
-        for (std::int32_t d = 0; d < s.D; ++d) dot += Number(q[d]) * Number(keys[std::size_t(j) * std::size_t(s.D) + std::size_t(d)]);
+        for (std::int32_t d = 0; d < s.D; ++d)
+          dot += Number(q[d]) * Number(keys[std::size_t(j) * std::size_t(s.D) + std::size_t(d)]);
         z[std::size_t(j)] = dot / Number(std::sqrt(double(s.D)));
         top = std::max(top, z[std::size_t(j)]);
       }
@@ -168,7 +180,8 @@ inline void count(benchmark::State& state, context& c, double tokens, double flo
   state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
   state.counters["scratch"] = static_cast<double>(c.ctx.scratch().high_water());
   if (by == bound::cache) return;
-  state.counters["roof"] = Counter(by == bound::memory ? bytes / c.top.read : flop / c.top.flops, Counter::kIsIterationInvariantRate);
+  state.counters["roof"] =
+      Counter(by == bound::memory ? bytes / c.top.read : flop / c.top.flops, Counter::kIsIterationInvariantRate);
 }
 
 template <class F> void add(std::string const& name, int threads, F f) {

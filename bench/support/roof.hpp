@@ -18,7 +18,8 @@ namespace bench {
 
 namespace kernels = kvevict::kernels;
 
-/// Seconds so far: of this process's CPU for one thread, so that neighbours on a shared machine count less; of the wall for several.
+/// Seconds so far: of this process's CPU for one thread, so that neighbours on a shared machine count less; of the wall
+/// for several.
 inline double seconds(std::int32_t threads) {
   if (threads == 1) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -53,7 +54,8 @@ inline float sum_of(float const* p, std::int64_t count) {
 inline roof measure_roof(kvevict::host& ctx) {
   std::int32_t const n = ctx.concurrency();
   constexpr std::int64_t floats = std::int64_t{32} << 20;
-  std::vector<std::vector<float>> memory(static_cast<std::size_t>(n), std::vector<float>(static_cast<std::size_t>(floats), 1.0f));
+  std::vector<std::vector<float>> memory(static_cast<std::size_t>(n),
+                                         std::vector<float>(static_cast<std::size_t>(floats), 1.0f));
   auto const time = [&](auto f) {
     double best = 1e30;
     for (int i = 0; i < 5; ++i) {
@@ -67,7 +69,10 @@ inline roof measure_roof(kvevict::host& ctx) {
   roof r;
   r.flops = n * round_flop * rounds / time([](float* p) { multiply_add(p); });
   r.read = n * bytes / time([](float* p) { benchmark::DoNotOptimize(sum_of(p, floats)); });
-  r.copy = n * bytes / time([](float* p) { std::memcpy(p, p + floats / 2, static_cast<std::size_t>(floats) * 2); benchmark::ClobberMemory(); });
+  r.copy = n * bytes / time([](float* p) {
+             std::memcpy(p, p + floats / 2, static_cast<std::size_t>(floats) * 2);
+             benchmark::ClobberMemory();
+           });
   return r;
 }
 

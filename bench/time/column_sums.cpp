@@ -15,7 +15,8 @@ void ours(benchmark::State& state, shape s, int threads, bool lse) {
   input in(s, s.N);
   auto const q = lse ? in.queries_with_lse() : in.queries();
   kernels::column_sums(c.ctx, in.view(), q, kvevict::group_reduce::mean, in.out());
-  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.N, 0, lse ? cheap_lse : 0), 1)) return state.SkipWithError("wrong sums");
+  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.N, 0, lse ? cheap_lse : 0), 1))
+    return state.SkipWithError("wrong sums");
   for (auto _ : state) kernels::column_sums(c.ctx, in.view(), q, kvevict::group_reduce::mean, in.out());
   count(state, c, s.N, flop(s, lse), s.key_bytes(), bound::arithmetic);
 }
@@ -34,8 +35,9 @@ int main(int argc, char** argv) {
     for (int const threads : {1, 2})
       for (bool const lse : {false, true}) {
         shape const s{4, 1, N, 128, 0, kvevict::dtype::f32};
-        add("column_sums/" + std::string(lse ? "lse" : "no_lse") + "/" + (threads == 1 ? "host" : "host_threads:2") + "/" + s.name(), threads,
-            [=](benchmark::State& state) { ours(state, s, threads, lse); });
+        add("column_sums/" + std::string(lse ? "lse" : "no_lse") + "/" + (threads == 1 ? "host" : "host_threads:2") +
+                "/" + s.name(),
+            threads, [=](benchmark::State& state) { ours(state, s, threads, lse); });
       }
   shape const s{4, 1, 1024, 128, 0, kvevict::dtype::f32};
   add("column_sums/naive/host/" + s.name(), 1, [=](benchmark::State& state) { naive(state, s); });

@@ -13,13 +13,15 @@ struct gate_input {
   std::vector<float> x, w, o, bias, p;
   std::int32_t begin[2];
 
-  gate_input(std::int32_t n, std::int32_t e, std::int32_t h, std::int32_t hg, std::int32_t dg) : N(n), E(e), H(h), heads(hg), dim(dg), begin{0, n} {
+  gate_input(std::int32_t n, std::int32_t e, std::int32_t h, std::int32_t hg, std::int32_t dg)
+      : N(n), E(e), H(h), heads(hg), dim(dg), begin{0, n} {
     std::minstd_rand random(1);
     auto const fill = [&](std::vector<float>& to, std::int64_t count, float size) {
       to.resize(std::size_t(count));
       for (float& y : to) y = size * (static_cast<float>(random()) / 1073741823.5f - 1);
     };
-    fill(x, std::int64_t{N} * E, 1), fill(w, std::int64_t{3} * A() * E, 3.6f / std::sqrt(static_cast<float>(E))), fill(o, std::int64_t{H} * A(), 1), fill(bias, H, 1), fill(p, std::int64_t{N} * H, 0);
+    fill(x, std::int64_t{N} * E, 1), fill(w, std::int64_t{3} * A() * E, 3.6f / std::sqrt(static_cast<float>(E))),
+        fill(o, std::int64_t{H} * A(), 1), fill(bias, H, 1), fill(p, std::int64_t{N} * H, 0);
   }
   std::int32_t A() const { return heads * dim; }
   kvevict::gate_weights weights() const {
@@ -27,9 +29,11 @@ struct gate_input {
     return {q, q + A() * E, q + 2 * A() * E, o.data(), bias.data(), kvevict::dtype::f32, heads, dim, E, H};
   }
   kvevict::feature_rows features() const { return {x.data(), kvevict::dtype::f32, E, E, begin}; }
-  double flops() const { return 6.0 * N * E * A() + 2.0 * N * N * A() + 2.0 * N * A() * H; }  // causal: half of the pairs
+  // causal: half of the pairs
+  double flops() const { return 6.0 * N * E * A() + 2.0 * N * N * A() + 2.0 * N * A() * H; }
   std::string name() const {
-    return "E:" + std::to_string(E) + "/H:" + std::to_string(H) + "/N:" + std::to_string(N) + "/Hg:" + std::to_string(heads) + "/dg:" + std::to_string(dim);
+    return "E:" + std::to_string(E) + "/H:" + std::to_string(H) + "/N:" + std::to_string(N) +
+           "/Hg:" + std::to_string(heads) + "/dg:" + std::to_string(dim);
   }
 
   /// The plainest loops.  → (N,H)
@@ -39,10 +43,13 @@ struct gate_input {
     for (std::int32_t t = 0; t < N; ++t)
       for (std::int32_t r = 0; r < 3 * A(); ++r) {
         Number sum = 0;
-        for (std::int32_t e = 0; e < E; ++e) sum += Number(x[std::size_t(t * E + e)]) * Number(w[std::size_t(r * E + e)]);
+        for (std::int32_t e = 0; e < E; ++e)
+          sum += Number(x[std::size_t(t * E + e)]) * Number(w[std::size_t(r * E + e)]);
         y[std::size_t(t * 3 * A() + r)] = sum;
       }
-    auto const at = [&](std::int32_t t, std::int32_t which, std::int32_t d) { return y[std::size_t(t * 3 * A() + which * A() + d)]; };
+    auto const at = [&](std::int32_t t, std::int32_t which, std::int32_t d) {
+      return y[std::size_t(t * 3 * A() + which * A() + d)];
+    };
     for (std::int32_t t = 0; t < N; ++t) {
       for (std::int32_t g = 0; g < heads; ++g) {
         Number top = Number(-1e30), sum = 0;
@@ -71,7 +78,9 @@ struct gate_input {
 
 void ours(benchmark::State& state, gate_input in, int threads) {
   context& c = on(threads);
-  auto const run = [&] { kvevict::kernels::gate(c.ctx, in.weights(), in.features(), kvevict::gate_mask::causal, 1, in.H, in.p.data()); };
+  auto const run = [&] {
+    kvevict::kernels::gate(c.ctx, in.weights(), in.features(), kvevict::gate_mask::causal, 1, in.H, in.p.data());
+  };
   run();
   auto const expected = in.naive<double>();
   for (std::size_t i = 0; i < in.p.size(); ++i)

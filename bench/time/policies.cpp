@@ -14,7 +14,8 @@ constexpr std::int32_t budget = 1024;
 
 /// The keys of `input` with values in pages of the same shape.
 struct layer {
-  explicit layer(shape s, std::int32_t query_tokens) : in(s, query_tokens), values(std::size_t(s.N) * std::size_t(s.H * s.D)) {
+  explicit layer(shape s, std::int32_t query_tokens)
+      : in(s, query_tokens), values(std::size_t(s.N) * std::size_t(s.H * s.D)) {
     std::minstd_rand random(2);
     for (float& x : values) x = static_cast<float>(random()) / 1e9f - 1;
     kvevict::component v = in.view().components[0];
@@ -34,7 +35,8 @@ bool exact(kvevict::keep_set const& keep) {
   return keep.kept() == std::int64_t{budget} * keep.heads;
 }
 
-template <class Policy> void plan(benchmark::State& state, shape s, int threads, Policy policy, std::int32_t query_tokens) {
+template <class Policy>
+void plan(benchmark::State& state, shape s, int threads, Policy policy, std::int32_t query_tokens) {
   context& c = on(threads);
   layer l(s, query_tokens);
   kvevict::keep_set keep;
@@ -50,12 +52,18 @@ bool moved(layer const& now, layer const& before, kvevict::keep_set const& keep,
   for (std::int64_t r = 0; r < keep.rows(); ++r) {
     std::vector<std::int32_t> token(std::size_t(keep.lengths[std::size_t(r)]));
     std::iota(token.begin(), token.end(), 0);
-    for (auto i = std::size_t(moves.row_begin[std::size_t(r)]); i < std::size_t(moves.row_begin[std::size_t(r) + 1]); ++i) token[std::size_t(moves.destinations[i])] = moves.sources[i];
+    for (auto i = std::size_t(moves.row_begin[std::size_t(r)]); i < std::size_t(moves.row_begin[std::size_t(r) + 1]);
+         ++i)
+      token[std::size_t(moves.destinations[i])] = moves.sources[i];
     token.resize(std::size_t(keep.row(r).size));
     for (std::size_t i = 0; i < token.size(); ++i)
       for (std::size_t c = 0; c < 2; ++c) {
-        auto const at = [&](layer const& l, std::int64_t t) { return l.view.row(l.view.components[c], 0, std::int32_t(r), t); };
-        if (std::memcmp(at(now, std::int64_t(i)), at(before, token[i]), std::size_t(now.view.components[c].rows.run_bytes)) != 0) return false;
+        auto const at = [&](layer const& l, std::int64_t t) {
+          return l.view.row(l.view.components[c], 0, std::int32_t(r), t);
+        };
+        if (std::memcmp(at(now, std::int64_t(i)), at(before, token[i]),
+                        std::size_t(now.view.components[c].rows.run_bytes)) != 0)
+          return false;
       }
     std::sort(token.begin(), token.end());
     if (!std::equal(token.begin(), token.end(), keep.row(r).begin(), keep.row(r).end())) return false;
@@ -70,7 +78,8 @@ void compact(benchmark::State& state, shape s, int threads, kvevict::compaction 
   auto const* keys = reinterpret_cast<float const*>(l.view.components[0].rows.base);
   std::vector<float> const whole_k(keys, keys + l.values.size()), whole_v = l.values;
   std::int32_t const kept = s.N / 5;
-  auto const keep = kvevict::plan(c.ctx, kvevict::presets::snapkv({.window = s.W}), kvevict::prompt(l.view, l.in.queries()), {.tokens_per_head = kept});
+  auto const keep = kvevict::plan(c.ctx, kvevict::presets::snapkv({.window = s.W}),
+                                  kvevict::prompt(l.view, l.in.queries()), {.tokens_per_head = kept});
   kvevict::compacted<std::int32_t> out;
   kvevict::compact(c.ctx, l.view, keep, mode, out);
   if (!moved(l, layer(s, s.W), keep, out.moves())) return state.SkipWithError("a row is not where it should be");
@@ -86,7 +95,8 @@ void compact(benchmark::State& state, shape s, int threads, kvevict::compaction 
   state.counters["roof"] = benchmark::Counter(bytes / c.top.copy, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// Causal prefill attention with plain Eigen products, measured on the last 64 tokens and scaled to all N: N/2 keys a row instead of N.
+/// Causal prefill attention with plain Eigen products, measured on the last 64 tokens and scaled to all N: N/2 keys a
+/// row instead of N.
 void attention(benchmark::State& state, shape s) {
   constexpr std::int32_t rows = 64, tile = 512;
   using matrix = Eigen::MatrixXf;
@@ -131,17 +141,24 @@ int main(int argc, char** argv) {
     for (int const threads : {1, 2}) {
       std::string const context = threads == 1 ? "/host" : "/host_threads:2";
       for_each_policy([&](std::string const& name, auto policy) {
-        add("plan/" + name + context + tail, threads, [=](benchmark::State& state) { plan(state, s, threads, policy, s.W); });
+        add("plan/" + name + context + tail, threads,
+            [=](benchmark::State& state) { plan(state, s, threads, policy, s.W); });
       });
-      add("compact/stable" + context + tail, threads, [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::stable); });
-      add("compact/fill_holes" + context + tail, threads, [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::fill_holes); });
+      add("compact/stable" + context + tail, threads,
+          [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::stable); });
+      add("compact/fill_holes" + context + tail, threads,
+          [=](benchmark::State& state) { compact(state, s, threads, kvevict::compaction::fill_holes); });
     }
-    auto* h2o = benchmark::RegisterBenchmark(("plan/h2o/host_threads:2" + tail).c_str(),
-                                             [=](benchmark::State& state) { plan(state, s, 2, kvevict::presets::h2o(), s.N); });
+    auto* h2o = benchmark::RegisterBenchmark(("plan/h2o/host_threads:2" + tail).c_str(), [=](benchmark::State& state) {
+      plan(state, s, 2, kvevict::presets::h2o(), s.N);
+    });
     h2o->Unit(benchmark::kMillisecond)->UseRealTime();
     if (N > 4096) h2o->Iterations(1)->Repetitions(1);
-    benchmark::RegisterBenchmark(("attention/prefill_scaled/host" + tail).c_str(), [=](benchmark::State& state) { attention(state, s); })
-        ->Unit(benchmark::kMillisecond)->UseManualTime()->Iterations(3);
+    benchmark::RegisterBenchmark(("attention/prefill_scaled/host" + tail).c_str(),
+                                 [=](benchmark::State& state) { attention(state, s); })
+        ->Unit(benchmark::kMillisecond)
+        ->UseManualTime()
+        ->Iterations(3);
   }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

@@ -13,7 +13,8 @@ std::vector<float> naive_pool(std::vector<float> const& x, std::int64_t width) {
   auto const n = static_cast<std::int64_t>(x.size());
   for (std::int64_t j = 0; j < n; ++j) {
     float top = -INFINITY;
-    for (std::int64_t i = std::max<std::int64_t>(0, j - width / 2); i < std::min(n, j + width / 2 + 1); ++i) top = std::max(top, x[std::size_t(i)]);
+    for (std::int64_t i = std::max<std::int64_t>(0, j - width / 2); i < std::min(n, j + width / 2 + 1); ++i)
+      top = std::max(top, x[std::size_t(i)]);
     out[std::size_t(j)] = top;
   }
   return out;
@@ -22,11 +23,14 @@ std::vector<float> naive_pool(std::vector<float> const& x, std::int64_t width) {
 struct scores {
   explicit scores(shape const& s) : in(shape{8, 8, 16, 8, 0}, 1) {
     std::minstd_rand random(1);
-    for (std::int32_t h = 0; h < s.H; ++h) rows.push_back({0, h, s.N, 0, s.N, s.N, 1, true}), begin.push_back(begin.back() + s.N);
+    for (std::int32_t h = 0; h < s.H; ++h)
+      rows.push_back({0, h, s.N, 0, s.N, s.N, 1, true}), begin.push_back(begin.back() + s.N);
     values.resize(std::size_t(begin.back()));
     for (float& x : values) x = float(random());
   }
-  kvevict::score_rows out() { return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0}; }
+  kvevict::score_rows out() {
+    return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0};
+  }
   input in;
   std::vector<kvevict::row> rows;
   std::vector<std::int64_t> begin{0};
@@ -37,7 +41,8 @@ std::vector<double> naive_average(std::vector<float> const& x, std::int64_t widt
   std::vector<double> out(x.size());
   auto const n = static_cast<std::int64_t>(x.size());
   for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t i = std::max<std::int64_t>(0, j - width / 2); i < std::min(n, j + width / 2 + 1); ++i) out[std::size_t(j)] += x[std::size_t(i)] / double(width);
+    for (std::int64_t i = std::max<std::int64_t>(0, j - width / 2); i < std::min(n, j + width / 2 + 1); ++i)
+      out[std::size_t(j)] += x[std::size_t(i)] / double(width);
   return out;
 }
 
@@ -46,9 +51,11 @@ void ours(benchmark::State& state, shape s, kvevict::pool_options o) {
   scores x(s);
   std::vector<float> const before(x.values.begin(), x.values.begin() + s.N);
   kernels::pool(c.ctx, o, x.out());
-  if (o.kind == kvevict::pooling::average && !close(x.values.data(), naive_average(before, o.width), 1)) return state.SkipWithError("wrong averages");
+  if (o.kind == kvevict::pooling::average && !close(x.values.data(), naive_average(before, o.width), 1))
+    return state.SkipWithError("wrong averages");
   auto const want = naive_pool(before, o.width);
-  if (o.kind == kvevict::pooling::max && !std::equal(want.begin(), want.end(), x.values.begin())) return state.SkipWithError("wrong maxima");
+  if (o.kind == kvevict::pooling::max && !std::equal(want.begin(), want.end(), x.values.begin()))
+    return state.SkipWithError("wrong maxima");
   for (auto _ : state) kernels::pool(c.ctx, o, x.out());
   count(state, c, s.N, 0, 8.0 * s.H * s.N, bound::cache);
 }

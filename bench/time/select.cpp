@@ -14,9 +14,12 @@ struct scores {
   scores(std::int32_t H, std::int32_t N) : values(std::size_t(H) * std::size_t(N)) {
     std::minstd_rand random(3);
     for (float& x : values) x = std::exp(-12 * static_cast<float>(random()) / 2147483647.0f);
-    for (std::int32_t h = 0; h < H; ++h) rows.push_back({0, h, N, 0, N, N, N / 5, true}), begin.push_back(begin.back() + N);
+    for (std::int32_t h = 0; h < H; ++h)
+      rows.push_back({0, h, N, 0, N, N, N / 5, true}), begin.push_back(begin.back() + N);
   }
-  kvevict::score_rows view() { return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0}; }
+  kvevict::score_rows view() {
+    return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0};
+  }
   std::vector<float> values;
   std::vector<kvevict::row> rows;
   std::vector<std::int64_t> begin{0};
@@ -28,7 +31,8 @@ std::vector<std::int32_t> naive(scores const& s, std::size_t h) {
   float const* x = s.values.data() + s.begin[h];
   std::vector<std::int32_t> index(std::size_t(it.tokens));
   std::iota(index.begin(), index.end(), 0);
-  std::nth_element(index.begin(), index.begin() + it.budget, index.end(), [&](auto a, auto b) { return x[a] > x[b] || (x[a] == x[b] && a > b); });
+  std::nth_element(index.begin(), index.begin() + it.budget, index.end(),
+                   [&](auto a, auto b) { return x[a] > x[b] || (x[a] == x[b] && a > b); });
   index.resize(std::size_t(it.budget));
   std::sort(index.begin(), index.end());
   return index;
@@ -54,7 +58,8 @@ char const* wrong(scores const& s, std::int32_t N, bool adaptive, kvevict::keep_
   for (std::size_t h = 0; h < s.rows.size(); ++h) {
     if (std::abs(s.rows[h].budget - (adaptive ? budgets[h] : N / 5)) > 4) return "wrong budgets";
     auto const want = naive(s, h);
-    if (!std::equal(want.begin(), want.end(), keep.row(std::int64_t(h)).begin(), keep.row(std::int64_t(h)).end())) return "wrong tokens";
+    if (!std::equal(want.begin(), want.end(), keep.row(std::int64_t(h)).begin(), keep.row(std::int64_t(h)).end()))
+      return "wrong tokens";
   }
   return nullptr;
 }
@@ -90,7 +95,8 @@ int main(int argc, char** argv) {
     for (int const threads : {1, 2}) {
       std::string const context = threads == 1 ? "/host" : "/host_threads:2";
       add("select/best" + context + tail, threads, [=](benchmark::State& state) { ours(state, 8, N, threads, false); });
-      add("select/adaptive" + context + tail, threads, [=](benchmark::State& state) { ours(state, 8, N, threads, true); });
+      add("select/adaptive" + context + tail, threads,
+          [=](benchmark::State& state) { ours(state, 8, N, threads, true); });
     }
     add("select/nth_element/host" + tail, 1, [=](benchmark::State& state) { nth_element(state, 8, N); });
   }

@@ -17,7 +17,8 @@ void ours(benchmark::State& state, shape s, int threads, bool lse) {
   o.rows = s.W;
   auto const q = lse ? in.queries_with_lse() : in.queries();
   kernels::window_scores(c.ctx, in.view(), q, o, in.out());
-  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.W, 0, lse ? cheap_lse : 0), 1.0 / s.W)) return state.SkipWithError("wrong scores");
+  if (!close(in.scores(0), naive_attention<double>(in.keys(0), in, s, s.W, 0, lse ? cheap_lse : 0), 1.0 / s.W))
+    return state.SkipWithError("wrong scores");
   for (auto _ : state) kernels::window_scores(c.ctx, in.view(), q, o, in.out());
   count(state, c, s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
 }
@@ -30,7 +31,8 @@ void naive(benchmark::State& state, shape s) {
   count(state, on(1), s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
 }
 
-/// Dense keys, one product per KV head with all its logits kept, array expressions for the rest; causal edge left out (that is W² of W·N).
+/// Dense keys, one product per KV head with all its logits kept, array expressions for the rest; causal edge left out
+/// (that is W² of W·N).
 void eigen(benchmark::State& state, shape s) {
   using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   input in(s, s.W);
@@ -41,7 +43,8 @@ void eigen(benchmark::State& state, shape s) {
   Eigen::RowVectorXf scores(s.N);
   for (auto _ : state)
     for (std::int32_t h = 0; h < s.H; ++h) {
-      for (std::int32_t r = 0; r < G * s.W; ++r) Q.row(r) = Eigen::Map<Eigen::RowVectorXf const>(in.query(r % s.W, h * G + r / s.W), s.D);
+      for (std::int32_t r = 0; r < G * s.W; ++r)
+        Q.row(r) = Eigen::Map<Eigen::RowVectorXf const>(in.query(r % s.W, h * G + r / s.W), s.D);
       Z.noalias() = Q * Eigen::Map<matrix const>(keys[std::size_t(h)].data(), s.N, s.D).transpose();
       Z *= 1 / std::sqrt(float(s.D));
       Z.colwise() -= Z.rowwise().maxCoeff().eval();
@@ -61,12 +64,14 @@ int main(int argc, char** argv) {
       for (dtype const type : {dtype::f32, dtype::bf16})
         for (bool const lse : {false, true}) {
           shape const s{32, 8, N, 128, 32, type};
-          add("window_scores/" + std::string(lse ? "lse" : "no_lse") + "/" + (threads == 1 ? "host" : "host_threads:2") + "/" + s.name(), threads,
-              [=](benchmark::State& state) { ours(state, s, threads, lse); });
+          add("window_scores/" + std::string(lse ? "lse" : "no_lse") + "/" +
+                  (threads == 1 ? "host" : "host_threads:2") + "/" + s.name(),
+              threads, [=](benchmark::State& state) { ours(state, s, threads, lse); });
         }
   shape const small{32, 8, 4096, 128, 32, dtype::f32}, large{32, 8, 32768, 128, 32, dtype::f32};
   add("window_scores/naive/host/" + small.name(), 1, [=](benchmark::State& state) { naive(state, small); });
-  for (shape const& s : {small, large}) add("window_scores/eigen/host/" + s.name(), 1, [=](benchmark::State& state) { eigen(state, s); });
+  for (shape const& s : {small, large})
+    add("window_scores/eigen/host/" + s.name(), 1, [=](benchmark::State& state) { eigen(state, s); });
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gates beside the other policies on held-out documents: perplexity of the last 512 tokens after the first 1 024 were evicted, every
-// policy at the number of tokens that the gates kept. And what a gate costs beside the layer that it belongs to.
+// Gates beside the other policies on held-out documents: perplexity of the last 512 tokens after the first 1 024 were
+// evicted, every policy at the number of tokens that the gates kept. And what a gate costs beside the layer that it
+// belongs to.
 //   engine_evaluate --model DIR --gates FILE --documents FILE.json   (what data.py --held-out prints)
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -53,7 +54,9 @@ class evaluation {
     auto const cut = evict_gated(ctx_, cheap, gates_, seen);
     follow("attention_gate, flags for the cache only", cheap, all, cut.kept);
     int const rows = cfg.layers * cfg.kv_heads, budget = int((cut.kept + rows - 1) / rows);
-    for_each_preset({}, 1, [&](std::string const& name, auto const& policy) { if (name != "full") enter(name.c_str(), policy, budget); });
+    for_each_preset({}, 1, [&](std::string const& name, auto const& policy) {
+      if (name != "full") enter(name.c_str(), policy, budget);
+    });
     flagged(all, pool);
   }
 
@@ -63,7 +66,8 @@ class evaluation {
     for (auto const& name : order_) {
       auto const& x = found_.at(name);
       double const perplexity = std::exp(x.nll.sum / x.nll.count);
-      std::printf("%-44s %9.2f%% %10.3f %9.2f%%\n", name.c_str(), 100.0 * double(x.kept) / double(x.whole), perplexity, 100 * (perplexity / best - 1));
+      std::printf("%-44s %9.2f%% %10.3f %9.2f%%\n", name.c_str(), 100.0 * double(x.kept) / double(x.whole), perplexity,
+                  100 * (perplexity / best - 1));
     }
   }
 
@@ -127,14 +131,16 @@ void report_cost(llama::engine& e, kvevict::host& ctx, llama::gates const& g, id
     gated.push_back(run.gate_s);
   }
   std::sort(whole.begin(), whole.end()), std::sort(gated.begin(), gated.end());
-  std::printf("prefill of %zu tokens %.3f s without its gates, gates %.3f s: %.1f %%\n", tokens.size(), whole[2], gated[2], 100 * gated[2] / whole[2]);
+  std::printf("prefill of %zu tokens %.3f s without its gates, gates %.3f s: %.1f %%\n", tokens.size(), whole[2],
+              gated[2], 100 * gated[2] / whole[2]);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
   std::string model_dir, gates_file, documents;
-  CLI::App app{"Perplexity of held-out documents under gates and other policies; run examples/attention_gate/evaluate.sh"};
+  CLI::App app{
+      "Perplexity of held-out documents under gates and other policies; run examples/attention_gate/evaluate.sh"};
   app.add_option("--model", model_dir, "directory that prepare.py printed")->required();
   app.add_option("--gates", gates_file, "safetensors of train.py")->required();
   app.add_option("--documents", documents, "what data.py --held-out printed")->required();

@@ -25,13 +25,19 @@ json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_
   auto seq = e.start(pool);
   for (int n = 512; n <= std::min(longest, int(text.size())); n *= 2) {
     llama::record seen;
-    e.prefill(seq, std::span(text).subspan(std::size_t(seq.next_position), std::size_t(n - seq.next_position)), 1, &seen);
+    e.prefill(seq, std::span(text).subspan(std::size_t(seq.next_position), std::size_t(n - seq.next_position)), 1,
+              &seen);
     auto full = seq.fork(), cut = seq.fork();
     auto const cost = evict(ctx, cut, kvevict::presets::snapkv(), budget, [&](auto const& view, int l) {
-      return kvevict::prompt(view, queries_of(seen, e.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e.cfg().heads, 1);
+      return kvevict::prompt(view, queries_of(seen, e.cfg(), l))
+          .with_lse(seen.lse[std::size_t(l)].data(), e.cfg().heads, 1);
     });
-    out.push_back({{"context", n}, {"full", decode_rate(e, full, 1)}, {"evicted", decode_rate(e, cut, 1)}, {"budget", budget},
-                   {"bytes_full", cost.bytes_before}, {"bytes_evicted", cost.bytes_after}});
+    out.push_back({{"context", n},
+                   {"full", decode_rate(e, full, 1)},
+                   {"evicted", decode_rate(e, cut, 1)},
+                   {"budget", budget},
+                   {"bytes_full", cost.bytes_before},
+                   {"bytes_evicted", cost.bytes_after}});
   }
   return out;
 }
@@ -68,7 +74,8 @@ int main(int argc, char** argv) try {
   progress bar(work);
 
   double longest = 0;
-  for (auto const& p : tasks.at("needle")) longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
+  for (auto const& p : tasks.at("needle"))
+    longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
   {
     auto pool = pool_for(m.cfg, page_size, (13 + 8 * double(s.gates.size())) * longest);
     if (!s.gates.empty()) pool.add_keep();

@@ -8,10 +8,12 @@
 
 namespace compare {
 
-/// The full cache samples a continuation; beside it, in the same batch, each policy at each budget reads the same tokens.
+/// The full cache samples a continuation; beside it, in the same batch, each policy at each budget reads the same
+/// tokens.
 class decoding {
  public:
-  decoding(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
+  decoding(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out)
+      : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
 
   void run(json const& passage, int tokens, progress& bar, double work) {
     auto const context = passage.at("context").get<ids>();
@@ -32,10 +34,12 @@ class decoding {
       next.assign(batch.size(), next[0]);
       auto const rows = e_.decode(batch, next, &seen);  // (B,vocab)
       for (auto& g : groups_)
-        for (std::size_t i = 0; i < g.seqs.size(); ++i) g.apart[i].add(rows.row(0), rows.row(g.first + Eigen::Index(i)));
+        for (std::size_t i = 0; i < g.seqs.size(); ++i)
+          g.apart[i].add(rows.row(0), rows.row(g.first + Eigen::Index(i)));
       next[0] = sample(rows.row(0), random);
       for (auto& g : groups_) g.after(g, seen, t + 1 == tokens ? 0 : slack);
-      if ((t + 1) % 64 == 0) bar.advance(work * 64 / tokens, "decoding " + std::to_string(t + 1) + " of " + std::to_string(tokens));
+      if ((t + 1) % 64 == 0)
+        bar.advance(work * 64 / tokens, "decoding " + std::to_string(t + 1) + " of " + std::to_string(tokens));
     }
     report(full);
     groups_.clear();
@@ -56,7 +60,8 @@ class decoding {
     std::function<void(group&, llama::record const&, int)> after;
   };
 
-  template <class Policy> void start(llama::sequence const& full, Policy const& policy, std::string const& name, llama::record const& seen) {
+  template <class Policy>
+  void start(llama::sequence const& full, Policy const& policy, std::string const& name, llama::record const& seen) {
     group g;
     g.name = name;
     g.first = groups_.empty() ? 1 : groups_.back().first + std::ssize(groups_.back().seqs);
@@ -75,7 +80,9 @@ class decoding {
 
   template <class Policy> auto view_of(group& g, Policy const& policy, llama::layer_cache const& cache) {
     auto const view = cache.view();
-    return state_floats(policy) == 0 ? view : view.with(per_slot(pool_, g.state.data(), kvevict::role::state, kvevict::dtype::f32, state_floats(policy)));
+    return state_floats(policy) == 0 ? view
+                                     : view.with(per_slot(pool_, g.state.data(), kvevict::role::state,
+                                                          kvevict::dtype::f32, state_floats(policy)));
   }
 
   template <class Policy> void observe_prompt(group& g, Policy const& policy, llama::record const& seen) {
@@ -84,13 +91,15 @@ class decoding {
         llama::sequence* const one[] = {&g.seqs[i]};
         for (int l = 0; l < e_.cfg().layers; ++l) {
           llama::layer_cache const cache(one, l);
-          kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), seen, l, 0), {.tokens_per_head = g.budgets[i]});
+          kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), seen, l, 0),
+                           {.tokens_per_head = g.budgets[i]});
         }
       }
   }
 
   template <class View> auto evidence(View const& view, llama::record const& seen, int l, int first) {
-    return kvevict::prompt(view, queries_of(seen, e_.cfg(), l, first)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+    return kvevict::prompt(view, queries_of(seen, e_.cfg(), l, first))
+        .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
   }
 
   template <class Policy> void after_step(group& g, Policy const& policy, llama::record const& step, int spare) {
@@ -99,7 +108,8 @@ class decoding {
       for (int l = 0; l < e_.cfg().layers; ++l) {
         llama::layer_cache const cache(batch, l);
         double const begin = now();
-        kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), step, l, int(g.first)), {.per_sequence = g.budgets.data()});
+        kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), step, l, int(g.first)),
+                         {.per_sequence = g.budgets.data()});
         for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());
       }
     if (g.seqs[0].table(0, 0).length > g.budgets[0] + spare) evict_group(g, policy);
@@ -115,8 +125,10 @@ class decoding {
       kvevict::budget const want{.layer = l, .layer_count = e_.cfg().layers, .per_sequence = g.budgets.data()};
       double const begin = now();
       auto const keep = [&] {
-        if constexpr (requires { policy.score.state_floats(); }) return kvevict::plan(ctx_, policy, kvevict::remembered(view), want);
-        else return kvevict::plan(ctx_, policy, kvevict::contents(view), want);
+        if constexpr (requires { policy.score.state_floats(); })
+          return kvevict::plan(ctx_, policy, kvevict::remembered(view), want);
+        else
+          return kvevict::plan(ctx_, policy, kvevict::contents(view), want);
       }();
       double const planned = now();
       cache.truncate(kvevict::compact(ctx_, view, keep).lengths());

@@ -20,17 +20,22 @@ int main(int argc, char** argv) try {
   llama::model const m(model_dir);
   llama::engine e(m);
   kvevict::host ctx(llama::openmp());
-  llama::kv_pool pool((int(prompt.size()) + count) / 16 * m.cfg.layers * m.cfg.kv_heads + 4 * m.cfg.layers * m.cfg.kv_heads, 16, m.cfg.head_dim);
+  llama::kv_pool pool(
+      (int(prompt.size()) + count) / 16 * m.cfg.layers * m.cfg.kv_heads + 4 * m.cfg.layers * m.cfg.kv_heads, 16,
+      m.cfg.head_dim);
   auto seq = e.start(pool);
   llama::record seen;
   int token = -1;
   auto const report = [&](compare::eviction const& cost) {
-    std::fprintf(stderr, "%s: %zu tokens of prompt, %lld kept per head on average, cache %.1f -> %.1f MiB, %.1f ms\n", name.c_str(), prompt.size(),
-                 static_cast<long long>(cost.kept / (m.cfg.layers * m.cfg.kv_heads)), double(cost.bytes_before) / 1048576, double(cost.bytes_after) / 1048576,
+    std::fprintf(stderr, "%s: %zu tokens of prompt, %lld kept per head on average, cache %.1f -> %.1f MiB, %.1f ms\n",
+                 name.c_str(), prompt.size(), static_cast<long long>(cost.kept / (m.cfg.layers * m.cfg.kv_heads)),
+                 double(cost.bytes_before) / 1048576, double(cost.bytes_after) / 1048576,
                  (cost.score_us + cost.plan_us + cost.move_us) / 1000);
   };
   if (name == "attention_gate") {
-    if (gates_file.empty()) throw std::invalid_argument("attention_gate needs --gates FILE.safetensors; examples/attention_gate/train.sh trains some");
+    if (gates_file.empty())
+      throw std::invalid_argument(
+          "attention_gate needs --gates FILE.safetensors; examples/attention_gate/train.sh trains some");
     llama::gates const g(gates_file, m);
     pool.add_keep();
     token = llama::argmax(llama::flagged_prefill(e, ctx, g, seq, int(prompt.size())).run(prompt), 0);
@@ -42,10 +47,14 @@ int main(int argc, char** argv) try {
       if (each != name) return;
       known = true;
       report(compare::evict(ctx, seq, policy, budget, [&](auto const& view, int l) {
-        return kvevict::prompt(view, queries_of(seen, m.cfg, l)).with_lse(seen.lse[std::size_t(l)].data(), m.cfg.heads, 1);
+        return kvevict::prompt(view, queries_of(seen, m.cfg, l))
+            .with_lse(seen.lse[std::size_t(l)].data(), m.cfg.heads, 1);
       }));
     });
-    if (!known) throw std::invalid_argument("no preset '" + name + "'; there are full, random, streaming_llm, h2o, snapkv, ahakv, pyramidkv, ada_snapkv, ada_pyramidkv, attention_gate");
+    if (!known)
+      throw std::invalid_argument("no preset '" + name +
+                                  "'; there are full, random, streaming_llm, h2o, snapkv, ahakv, pyramidkv, "
+                                  "ada_snapkv, ada_pyramidkv, attention_gate");
   }
   for (int i = 0; i < count && std::find(m.cfg.eos.begin(), m.cfg.eos.end(), token) == m.cfg.eos.end(); ++i) {
     std::cout << token << std::endl;

@@ -25,9 +25,11 @@ struct contestant {
 
 class needle {
  public:
-  needle(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
+  needle(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out)
+      : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
 
-  /// One prompt in both settings: `aware` compresses context and question, `agnostic` the context before the question is seen.
+  /// One prompt in both settings: `aware` compresses context and question, `agnostic` the context before the question
+  /// is seen.
   void run(json const& prompt) {
     auto const context = prompt.at("context").get<ids>(), question = prompt.at("question").get<ids>();
     answer_ = prompt.at("answer").get<ids>();
@@ -67,8 +69,8 @@ class needle {
     return out;
   }
 
-  void setting(llama::sequence const& base, std::string const& name, ids const& prompt, llama::record const& seen, llama::record const& ahead,
-               ids const& question, int first = -1) {
+  void setting(llama::sequence const& base, std::string const& name, ids const& prompt, llama::record const& seen,
+               llama::record const& ahead, ids const& question, int first = -1) {
     std::vector<contestant> all;
     int const N = base.next_position;
     auto const enter = [&](std::string const& policy, auto const& p, int budget, auto&& evidence, int label = 0) {
@@ -77,7 +79,8 @@ class needle {
       all.push_back({{policy, task_, name, N, label == 0 ? budget : label}, std::move(cost), std::move(seq), {}});
     };
     auto const from_prompt = [&](auto const& view, int l) {
-      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l))
+          .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
     };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
@@ -85,16 +88,20 @@ class needle {
         if (policy == "full" && share != s_.shares[0]) return;
         enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
-      enter("oracle", kvevict::presets::oracle({.rows = int(ahead.positions.size()), .recent = 32}), budget, [&](auto const& view, int l) {
-        return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
-      });
+      enter("oracle", kvevict::presets::oracle({.rows = int(ahead.positions.size()), .recent = 32}), budget,
+            [&](auto const& view, int l) {
+              return kvevict::future(view, queries_of(ahead, e_.cfg(), l))
+                  .with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+            });
     }
     for (llama::gates const& g : s_.gates) {  // named by their target; the other presets get the true count
       int const target = int(std::lround(N * g.target));
       gated both(e_, ctx_, g, prompt, base, seen);
       int const count = both.tokens_per_head();
-      all.push_back({{"attention_gate", task_, name, N, target}, both.flagged_cost, std::move(both.flagged), {both.first}});
-      all.push_back({{"attention_gate_cache", task_, name, N, target}, both.cheap_cost, std::move(both.cheap), {first}});
+      all.push_back(
+          {{"attention_gate", task_, name, N, target}, both.flagged_cost, std::move(both.flagged), {both.first}});
+      all.push_back(
+          {{"attention_gate_cache", task_, name, N, target}, both.cheap_cost, std::move(both.cheap), {first}});
       for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
         if (policy != "full") enter(policy, p, count, from_prompt, target);
       });
@@ -102,7 +109,8 @@ class needle {
     ask(all, question, first);
     double const rate = decode(all);
     for (auto& c : all) {
-      bool const found = std::search(c.answer.begin(), c.answer.end(), answer_.begin(), answer_.end()) != c.answer.end();
+      bool const found =
+          std::search(c.answer.begin(), c.answer.end(), answer_.begin(), answer_.end()) != c.answer.end();
       out_.add(c.at, "needle_rate", found, c.cost, rate);
     }
   }

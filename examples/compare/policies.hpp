@@ -17,14 +17,15 @@ inline double now() { return seconds(std::chrono::steady_clock::now().time_since
 struct eviction {
   double score_us = 0, plan_us = 0, move_us = 0;
   std::int64_t kept = 0, pages_freed = 0, bytes_before = 0, bytes_after = 0;  // bytes: pages in use × page size
-  std::vector<kvevict::keep_set> keep;                                         // (L)
+  std::vector<kvevict::keep_set> keep;                                        // (L)
 };
 
 /// A score that also says how long it took: a stage is any type with a call operator.
 template <class Inner> struct timed {
   Inner inner;
   double* us;
-  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
+  template <class Context, class Evidence>
+  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
     double const start = now();
     inner(ctx, e, out);
     *us += (now() - start) * 1e6;
@@ -51,26 +52,31 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 
-/// Plans and compacts every layer of one sequence. `policies` is a policy, or gives each layer's; `evidence(view, layer)` says what it may
-/// look at.
+/// Plans and compacts every layer of one sequence. `policies` is a policy, or gives each layer's; `evidence(view,
+/// layer)` says what it may look at.
 template <class Policies, class Evidence>
-eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policies, int tokens_per_head, Evidence&& evidence) {
+eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policies, int tokens_per_head,
+               Evidence&& evidence) {
   eviction out;
   auto& pool = seq.pool();
   int const used = pool.used_pages();
   for (int l = 0; l < seq.layers(); ++l)
-    for (int h = 0; h < seq.kv_heads(); ++h) out.bytes_before += std::int64_t(seq.table(l, h).pages.size() * pool.page_bytes());
+    for (int h = 0; h < seq.kv_heads(); ++h)
+      out.bytes_before += std::int64_t(seq.table(l, h).pages.size() * pool.page_bytes());
   auto const of_layer = [&](int l) {
     auto const with_clock = [&](auto const& policy) { return policy.with(timed{policy.score, &out.score_us}); };
-    if constexpr (requires { policies(l); }) return with_clock(policies(l));
-    else return with_clock(policies);
+    if constexpr (requires { policies(l); })
+      return with_clock(policies(l));
+    else
+      return with_clock(policies);
   };
   llama::sequence* const one[] = {&seq};
   for (int l = 0; l < seq.layers(); ++l) {
     llama::layer_cache const cache(one, l);
     auto const view = cache.view();
     double const start = now();
-    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, l), {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
+    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, l),
+                              {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
     double const planned = now();
     auto const done = kvevict::compact(ctx, view, keep);
     out.move_us += (now() - planned) * 1e6;
@@ -85,20 +91,28 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
   return out;
 }
 
-/// What the gates of every layer keep of one sequence: after a prefill under their flags, or, from the inputs that an ordinary prefill
-/// recorded, of its cache alone.
+/// What the gates of every layer keep of one sequence: after a prefill under their flags, or, from the inputs that an
+/// ordinary prefill recorded, of its cache alone.
 inline eviction evict_flagged(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g, int cap = 0) {
-  return evict(ctx, seq, [&](int l) { return g.policy(l); }, cap, [](auto const& view, int) { return kvevict::remembered(view); });
+  return evict(
+      ctx, seq, [&](int l) { return g.policy(l); }, cap,
+      [](auto const& view, int) { return kvevict::remembered(view); });
 }
-inline eviction evict_gated(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g, llama::record const& seen) {
-  return evict(ctx, seq, [&](int l) { return g.policy(l); }, 0, [&](auto const& view, int l) {
-    return kvevict::prompt(view, llama::features_of(seen.input[std::size_t(l)].data(), g.layer(l).features, seen.row_begin.data()));
-  });
+inline eviction evict_gated(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g,
+                            llama::record const& seen) {
+  return evict(
+      ctx, seq, [&](int l) { return g.policy(l); }, 0,
+      [&](auto const& view, int l) {
+        return kvevict::prompt(
+            view, llama::features_of(seen.input[std::size_t(l)].data(), g.layer(l).features, seen.row_begin.data()));
+      });
 }
 
-/// What the gates of one file make of a prompt: prefilled under their flags, and from its ordinary prefill the cache alone.
+/// What the gates of one file make of a prompt: prefilled under their flags, and from its ordinary prefill the cache
+/// alone.
 struct gated {
-  gated(llama::engine& e, kvevict::host& ctx, llama::gates const& g, std::span<int const> prompt, llama::sequence const& base, llama::record const& seen)
+  gated(llama::engine& e, kvevict::host& ctx, llama::gates const& g, std::span<int const> prompt,
+        llama::sequence const& base, llama::record const& seen)
       : flagged(e.start(base.pool())), cheap(base.fork()) {
     first = llama::argmax(llama::flagged_prefill(e, ctx, g, flagged, int(prompt.size())).run(prompt), 0);
     flagged_cost = evict_flagged(ctx, flagged, g);

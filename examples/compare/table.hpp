@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the comparison writes: results.csv, one row per (policy, task, setting, budget, metric), means over the task's prompts.
+// What the comparison writes: results.csv, one row per (policy, task, setting, budget, metric), means over the task's
+// prompts.
 #pragma once
 
 #include <cstdio>
@@ -38,17 +39,18 @@ class table {
 
   void write(std::string const& path) const {
     std::ofstream out(path);
-    out << "policy,task,setting,metric,prompt_tokens,budget_tokens,kept_tokens,score,cache_bytes_before,cache_bytes_after,pages_freed,"
+    out << "policy,task,setting,metric,prompt_tokens,budget_tokens,kept_tokens,score,cache_bytes_before,cache_bytes_"
+           "after,pages_freed,"
            "score_us,plan_us,move_us,decode_tokens_per_s,seed,prompts\n";
     for (auto const& key : order_) {
       auto const& [at, metric] = key;
       auto const& c = cells_.at(key);
       std::int64_t const whole = std::int64_t{c.n} * rows_per_cache_;
-      out << at.policy << ',' << at.task << ',' << at.setting << ',' << metric << ',' << at.prompt_tokens << ',' << at.budget_tokens << ','
-          << number(double(c.sum.kept) / double(whole)) << ',' << number(c.score / c.n) << ',' << c.sum.bytes_before / c.n << ','
-          << c.sum.bytes_after / c.n << ',' << c.sum.pages_freed / c.n << ',' << number(c.sum.score_us / c.n) << ','
-          << number(c.sum.plan_us / c.n) << ',' << number(c.sum.move_us / c.n) << ',' << number(c.speeds ? c.speed / c.speeds : 0) << ','
-          << seed_ << ',' << c.n << '\n';
+      out << at.policy << ',' << at.task << ',' << at.setting << ',' << metric << ',' << at.prompt_tokens << ','
+          << at.budget_tokens << ',' << number(double(c.sum.kept) / double(whole)) << ',' << number(c.score / c.n)
+          << ',' << c.sum.bytes_before / c.n << ',' << c.sum.bytes_after / c.n << ',' << c.sum.pages_freed / c.n << ','
+          << number(c.sum.score_us / c.n) << ',' << number(c.sum.plan_us / c.n) << ',' << number(c.sum.move_us / c.n)
+          << ',' << number(c.speeds ? c.speed / c.speeds : 0) << ',' << seed_ << ',' << c.n << '\n';
     }
     if (!out.flush()) throw std::runtime_error(path + ": cannot be written");
   }
@@ -77,7 +79,8 @@ class progress {
   void advance(double work, std::string const& what) {
     done_ += work;
     double const spent = now() - start_, left = done_ > 0 ? spent * (whole_ - done_) / done_ : 0;
-    std::fprintf(stderr, "[%3.0f %%] %-44s %3.0f s gone, about %3.0f s left\n", 100 * done_ / whole_, what.c_str(), spent, left);
+    std::fprintf(stderr, "[%3.0f %%] %-44s %3.0f s gone, about %3.0f s left\n", 100 * done_ / whole_, what.c_str(),
+                 spent, left);
   }
 
  private:

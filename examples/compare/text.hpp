@@ -6,7 +6,8 @@
 
 namespace compare {
 
-/// Rows of a softmax over the vocabulary against another's: mean KL(full ‖ other) in nats, and how often the best token agrees.
+/// Rows of a softmax over the vocabulary against another's: mean KL(full ‖ other) in nats, and how often the best token
+/// agrees.
 struct divergence {
   double kl = 0, top1 = 0;
   int rows = 0;
@@ -27,7 +28,8 @@ struct divergence {
 
 class text {
  public:
-  text(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out) : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
+  text(llama::engine& e, kvevict::host& ctx, llama::kv_pool& pool, settings const& s, table& out)
+      : e_(e), ctx_(ctx), pool_(pool), s_(s), out_(out) {}
 
   /// Evicts after `context`, then reads `follow` on what is left. `shared` is the structure that all policies protect.
   void run(json const& passage, structure shared, std::string const& suffix, json& details) {
@@ -38,7 +40,8 @@ class text {
     seen.inputs = !s_.gates.empty();
     e_.prefill(base, context, 1, &seen);
     auto whole = base.fork();
-    Eigen::MatrixXf const truth = e_.prefill(whole, follow, int(follow.size()), &ahead).transpose();  // (T,vocab), a column per token
+    // (T,vocab), a column per token
+    Eigen::MatrixXf const truth = e_.prefill(whole, follow, int(follow.size()), &ahead).transpose();
     int const N = int(context.size());
     auto const judge = [&](std::string const& policy, llama::sequence& seq, eviction const& cost, int budget) {
       auto const d = compare_rows(seq, follow, truth);
@@ -53,16 +56,20 @@ class text {
       judge(policy, seq, cost, name == 0 ? budget : name);
     };
     auto const from_prompt = [&](auto const& view, int l) {
-      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l)).with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l))
+          .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
     };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset(shared, s_.seed, [&](std::string const& policy, auto const& p) {
         if (policy != "full" || share == s_.shares[0]) enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
-      enter("oracle", kvevict::presets::oracle({.rows = int(follow.size()), .sinks = shared.sinks, .recent = shared.recent}), budget, [&](auto const& view, int l) {
-        return kvevict::future(view, queries_of(ahead, e_.cfg(), l)).with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
-      });
+      enter("oracle",
+            kvevict::presets::oracle({.rows = int(follow.size()), .sinks = shared.sinks, .recent = shared.recent}),
+            budget, [&](auto const& view, int l) {
+              return kvevict::future(view, queries_of(ahead, e_.cfg(), l))
+                  .with_lse(ahead.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
+            });
     }
     for (llama::gates const& g : s_.gates) {  // named by their target; the other presets get the true count
       int const target = int(std::lround(N * g.target));
@@ -101,7 +108,8 @@ class text {
     out = {{"bins", bins}, {"heads", heads}};
   }
 
-  /// Ada-KV's bound on the output's error, ε = 2C·Σ_h(1 − F_h): adaptive against uniform in every layer, F from the unpooled window rows.
+  /// Ada-KV's bound on the output's error, ε = 2C·Σ_h(1 − F_h): adaptive against uniform in every layer, F from the
+  /// unpooled window rows.
   template <class Evidence> void bound(llama::sequence& base, Evidence&& evidence, int tokens, json& out) {
     using namespace kvevict::presets;
     int worse[2] = {0, 0};
@@ -121,9 +129,11 @@ class text {
         return sum;
       };
       int const pools[2] = {1, 7};
-      for (int i = 0; i < 2; ++i) worse[i] += kept(ada_snapkv({.pool = pools[i]})) < kept(snapkv({.pool = pools[i]})) * (1 - 1e-9);
+      for (int i = 0; i < 2; ++i)
+        worse[i] += kept(ada_snapkv({.pool = pools[i]})) < kept(snapkv({.pool = pools[i]})) * (1 - 1e-9);
     }
-    out.push_back({{"budget", tokens}, {"layers", base.layers()}, {"worse_unpooled", worse[0]}, {"worse_pooled", worse[1]}});
+    out.push_back(
+        {{"budget", tokens}, {"layers", base.layers()}, {"worse_unpooled", worse[0]}, {"worse_pooled", worse[1]}});
   }
 
   llama::engine& e_;

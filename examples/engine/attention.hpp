@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Causal attention over paged keys and values: blocks of queries against tiles of keys, softmax on the fly, never N x N.
+// Causal attention over paged keys and values: blocks of queries against tiles of keys, softmax on the fly, never N x
+// N.
 #pragma once
 
 #include <algorithm>
@@ -21,24 +22,32 @@ inline constexpr int key_tile = 128;    // keys per step
 inline constexpr int query_tile = 192;  // query rows per task
 inline constexpr int few_rows = 8;      // up to so many, tiles are not worth a copy: a decode step
 
-/// Which slots later tokens see under gates: keep probability above `threshold`, the first `sinks` tokens, and each token itself.
-struct visibility { float threshold = 0.5f; int sinks = 0; };
+/// Which slots later tokens see under gates: keep probability above `threshold`, the first `sinks` tokens, and each
+/// token itself.
+struct visibility {
+  float threshold = 0.5f;
+  int sinks = 0;
+};
 
 /// One task: `count` tokens of one sequence, all G query heads of one KV head.
 struct attention_task {
   head_table const* table;
-  float const* queries;  // (count,Hq,D) at this group's first head, rotated
-  float* out;            // (count,Hq,D) likewise
-  float* lse;            // (count,Hq) natural log
-  int count, visible;    // the last token sees `visible` slots, the one before it one less, and so on
+  float const* queries;               // (count,Hq,D) at this group's first head, rotated
+  float* out;                         // (count,Hq,D) likewise
+  float* lse;                         // (count,Hq) natural log
+  int count, visible;                 // the last token sees `visible` slots, the one before it one less, and so on
   visibility const* flags = nullptr;  // without flags all of them
 };
 
 /// Buffers of one thread.
 struct attention_scratch {
   attention_scratch(int D, int group)
-      : tile(D, key_tile), queries(D, std::max(query_tile, group)), sums(D, queries.cols()), weights(key_tile, queries.cols()),
-        peak(queries.cols()), total(queries.cols()) {}
+      : tile(D, key_tile),
+        queries(D, std::max(query_tile, group)),
+        sums(D, queries.cols()),
+        weights(key_tile, queries.cols()),
+        peak(queries.cols()),
+        total(queries.cols()) {}
 
   std::array<float const*, key_tile> at{};  // where a tile's keys or values lie
   Eigen::MatrixXf tile, queries, sums;      // (key_tile,D) (rows,D) (rows,D)
@@ -50,7 +59,8 @@ struct attention_scratch {
 using vector_map = Eigen::Map<Eigen::VectorXf const>;
 
 /// Finds slots [start, start+n) of a component; for many query rows they are brought together.
-inline void locate(float const* component, kv_pool const& pool, head_table const& t, int start, int n, bool together, attention_scratch& s) {
+inline void locate(float const* component, kv_pool const& pool, head_table const& t, int start, int n, bool together,
+                   attention_scratch& s) {
   int const P = pool.page_size(), D = pool.head_dim();
   for (int i = 0; i < n; ++i) s.at[i] = component + t.row(start + i, P) * D;
   for (int i = 0; together && i < n; ++i) std::copy_n(s.at[i], D, s.tile.col(i).data());
@@ -60,18 +70,23 @@ inline void locate(float const* component, kv_pool const& pool, head_table const
 inline void add_keys(attention_scratch& s, int rows, int n) {
   if (rows > few_rows)
     s.weights.topLeftCorner(n, rows).noalias() = s.tile.leftCols(n).transpose() * s.queries.leftCols(rows);
-  else for (int i = 0; i < n; ++i)
-    for (int r = 0; r < rows; ++r) s.weights(i, r) = s.queries.col(r).dot(vector_map(s.at[i], s.queries.rows()));
+  else
+    for (int i = 0; i < n; ++i)
+      for (int r = 0; r < rows; ++r) s.weights(i, r) = s.queries.col(r).dot(vector_map(s.at[i], s.queries.rows()));
 }
 
 /// sums += weights v, for every located value; a few rows take four values at a time.
 inline void add_values(attention_scratch& s, int rows, int n) {
   auto const part = [&](int i, int r) { return s.weights(i, r) * vector_map(s.at[i], s.sums.rows()); };
-  if (rows > few_rows) s.sums.leftCols(rows).noalias() += s.tile.leftCols(n) * s.weights.topLeftCorner(n, rows);
-  else for (int i = 0; i < n; i += 4)
-    for (int r = 0; r < rows; ++r)
-      if (i + 4 <= n) s.sums.col(r) += part(i, r) + part(i + 1, r) + part(i + 2, r) + part(i + 3, r);
-      else for (int j = i; j < n; ++j) s.sums.col(r) += part(j, r);
+  if (rows > few_rows)
+    s.sums.leftCols(rows).noalias() += s.tile.leftCols(n) * s.weights.topLeftCorner(n, rows);
+  else
+    for (int i = 0; i < n; i += 4)
+      for (int r = 0; r < rows; ++r)
+        if (i + 4 <= n)
+          s.sums.col(r) += part(i, r) + part(i + 1, r) + part(i + 2, r) + part(i + 3, r);
+        else
+          for (int j = i; j < n; ++j) s.sums.col(r) += part(j, r);
 }
 
 /// What the flags say of slots [start, start+n).
@@ -83,7 +98,8 @@ inline void read_flags(attention_task const& task, kv_pool const& pool, int star
   }
 }
 
-/// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled. Its own token is slot `seen` - 1.
+/// Folds a tile's logits into row r: weights relative to the new maximum, earlier sums rescaled. Its own token is slot
+/// `seen` - 1.
 inline void fold(attention_scratch& s, int r, int n, int visible, bool flagged) {
   int const seen = std::clamp(visible, 0, n);
   auto row = s.weights.col(r).head(n).array();

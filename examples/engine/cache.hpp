@@ -54,10 +54,10 @@ class kv_pool {
   std::size_t page_bytes() const { return page_size_ * (2 * head_dim_ * sizeof(float) + sizeof(std::int32_t)); }
   std::size_t used_bytes() const { return used_pages() * page_bytes(); }
 
-  float* keys() const { return keys_.get(); }                    // (pages,P,D), after RoPE
-  float* values() const { return values_.get(); }                // (pages,P,D)
-  std::int32_t* positions() const { return positions_.get(); }   // (pages,P), logical
-  float* keep() const { return keep_.get(); }                    // (pages,P) keep probabilities, or null
+  float* keys() const { return keys_.get(); }                   // (pages,P,D), after RoPE
+  float* values() const { return values_.get(); }               // (pages,P,D)
+  std::int32_t* positions() const { return positions_.get(); }  // (pages,P), logical
+  float* keep() const { return keep_.get(); }                   // (pages,P) keep probabilities, or null
 
  private:
   int pages_, page_size_, head_dim_;
@@ -72,7 +72,9 @@ struct head_table {
   int length = 0;  // physical: slots in use
   int hole = -1;   // a slot below length that the next token takes instead of a new one (replacement in place)
 
-  std::int64_t row(int slot, int page_size) const { return std::int64_t{pages[slot / page_size]} * page_size + slot % page_size; }
+  std::int64_t row(int slot, int page_size) const {
+    return std::int64_t{pages[slot / page_size]} * page_size + slot % page_size;
+  }
 };
 
 /// One sequence: its tables and its next logical position. Pages go back to the pool with it.
@@ -99,7 +101,8 @@ class sequence {
   /// Pages that n more tokens take from the pool.
   int pages_for(int n) const {
     int sum = 0, P = pool_->page_size();
-    for (auto const& t : tables_) sum += t.hole >= 0 ? 0 : std::max(0, (t.length + n + P - 1) / P - int(t.pages.size()));
+    for (auto const& t : tables_)
+      sum += t.hole >= 0 ? 0 : std::max(0, (t.length + n + P - 1) / P - int(t.pages.size()));
     return sum;
   }
 
@@ -120,7 +123,8 @@ class sequence {
     if (length < 0 || length > t.length) throw std::logic_error("truncate: a length can only become smaller");
     t.length = length;
     if (t.hole >= length) t.hole = -1;
-    for (; int(t.pages.size() - 1) * pool_->page_size() >= length && !t.pages.empty(); t.pages.pop_back()) pool_->give(t.pages.back());
+    for (; int(t.pages.size() - 1) * pool_->page_size() >= length && !t.pages.empty(); t.pages.pop_back())
+      pool_->give(t.pages.back());
   }
 
   kv_pool& pool() const { return *pool_; }

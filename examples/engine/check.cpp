@@ -16,7 +16,9 @@ void report(std::string const& what, double value, double limit) {
 }
 
 Eigen::VectorXf last_row(logits const& l) { return l.row(l.rows() - 1); }
-double distance(Eigen::VectorXf const& a, Eigen::VectorXf const& b) { return (a - b).cwiseAbs().maxCoeff() / b.cwiseAbs().maxCoeff(); }
+double distance(Eigen::VectorXf const& a, Eigen::VectorXf const& b) {
+  return (a - b).cwiseAbs().maxCoeff() / b.cwiseAbs().maxCoeff();
+}
 
 double perplexity(engine& e, sequence seq, ids const& text) {
   auto const l = e.prefill(seq, text, int(text.size()));  // (N,vocab)
@@ -42,7 +44,8 @@ void against_reference(engine& e, json const& reference) {
     auto seq = e.start(pool);
     auto const l = e.prefill(seq, prompt.at("ids").get<ids>());
     double worst = 0;
-    for (std::size_t i = 0; i < expected.size(); ++i) worst = std::max(worst, double(std::abs(l(0, Eigen::Index(i) * stride) - expected[i])));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      worst = std::max(worst, double(std::abs(l(0, Eigen::Index(i) * stride) - expected[i])));
     report(name + ": logits against transformers, relative", worst / prompt.at("max_abs_logit").get<double>(), 1e-3);
     auto const wanted = prompt.at("greedy").get<ids>(), found = greedy(e, seq, argmax(l, 0), int(wanted.size()));
     int differ = 0;
@@ -60,7 +63,8 @@ void step_alone(engine& e, sequence& seq, int length, int token, Eigen::MatrixXf
     for (int h = 0; h < seq.kv_heads(); ++h) seq.truncate(l, h, length);
   seq.next_position = length;
   sequence* const one = &seq;
-  report("  a batch of 3 against one, sequence " + std::to_string(b), distance(last_row(e.decode({&one, 1}, {&token, 1})), together.col(b)), 1e-4);
+  report("  a batch of 3 against one, sequence " + std::to_string(b),
+         distance(last_row(e.decode({&one, 1}, {&token, 1})), together.col(b)), 1e-4);
 }
 
 void against_itself(engine& e, ids const& text) {

@@ -35,7 +35,8 @@ struct record {
   std::vector<std::int32_t> row_begin;  // (B+1)
 };
 
-/// Gates for one pass: `decide` reads a layer's normalised input (T,hidden) when the new keys are stored, and fills pool.keep().
+/// Gates for one pass: `decide` reads a layer's normalised input (T,hidden) when the new keys are stored, and fills
+/// pool.keep().
 struct gating {
   std::function<void(int layer, activations const& input)> decide;
   visibility sees;
@@ -95,7 +96,8 @@ class engine {
     return read_out(batch);
   }
 
-  logits prefill(sequence& seq, std::span<int const> tokens, int tail = 1, record* seen = nullptr, gating const* gates = nullptr) {
+  logits prefill(sequence& seq, std::span<int const> tokens, int tail = 1, record* seen = nullptr,
+                 gating const* gates = nullptr) {
     chunk const one{&seq, tokens, tail};
     return forward({&one, 1}, seen, gates);
   }
@@ -108,15 +110,20 @@ class engine {
   }
 
  private:
-  struct place { int chunk, index, position; };
+  struct place {
+    int chunk, index, position;
+  };
 
   /// Refuses a batch before anything has changed.
   void check(std::span<chunk const> batch) const {
     int pages = 0;
-    auto const refuse = [](bool wrong, char const* why) { if (wrong) throw std::invalid_argument(why); };
+    auto const refuse = [](bool wrong, char const* why) {
+      if (wrong) throw std::invalid_argument(why);
+    };
     for (auto const& c : batch) {
       refuse(&c.seq->pool() != &batch[0].seq->pool(), "all sequences of a batch must share one pool");
-      refuse(c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions, "the text is longer than the model's positions");
+      refuse(c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions,
+             "the text is longer than the model's positions");
       for (int id : c.tokens) refuse(id < 0 || id >= cfg().vocab, "a token is outside the vocabulary");
       pages += c.seq->pages_for(int(c.tokens.size()));
     }
@@ -127,7 +134,8 @@ class engine {
   void lay_out(std::span<chunk const> batch) {
     places_.clear();
     for (auto const& c : batch)
-      for (int i = 0; i < std::ssize(c.tokens); ++i) places_.push_back({int(&c - batch.data()), i, c.seq->next_position + i});
+      for (int i = 0; i < std::ssize(c.tokens); ++i)
+        places_.push_back({int(&c - batch.data()), i, c.seq->next_position + i});
     x_.resize(cfg().hidden, std::ssize(places_));
     turn_.resize(cfg().head_dim, std::ssize(places_));
     for (int t = 0; t < std::ssize(places_); ++t) {
@@ -165,7 +173,8 @@ class engine {
     int const D = cfg().head_dim, H = cfg().kv_heads;
     first_slot_.clear();
     for (auto const& c : batch)
-      for (int h = 0; h < H; ++h) first_slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));
+      for (int h = 0; h < H; ++h)
+        first_slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));
 #pragma omp parallel for if (places_.size() > 16)
     for (int t = 0; t < std::ssize(places_); ++t) {
       auto const [b, i, position] = places_[t];
@@ -203,7 +212,8 @@ class engine {
         for (int h = 0; h < cfg().kv_heads; ++h) {  // the last tokens first: they see most
           auto const& table = c.seq->table(l, h);
           int const n = std::min(step, int(c.tokens.size()) - after), at = t - after - n;
-          tasks_.push_back({&table, &q_(h * width, at), &h_(h * width, at), &lse_(h * G, at), n, table.length - after, flags});
+          tasks_.push_back(
+              {&table, &q_(h * width, at), &h_(h * width, at), &lse_(h * G, at), n, table.length - after, flags});
         }
     }
 #pragma omp parallel for schedule(dynamic)
@@ -211,7 +221,9 @@ class engine {
       attend(batch[0].seq->pool(), tasks_[i], cfg().heads, G, scratch_[omp_get_thread_num()]);
   }
 
-  bool in_tail(std::span<chunk const> batch, place const& p, int tail) const { return std::ssize(batch[p.chunk].tokens) - p.index <= tail; }
+  bool in_tail(std::span<chunk const> batch, place const& p, int tail) const {
+    return std::ssize(batch[p.chunk].tokens) - p.index <= tail;
+  }
 
   logits read_out(std::span<chunk const> batch) {
     Eigen::Index count = 0;
@@ -219,14 +231,15 @@ class engine {
       if (in_tail(batch, p, batch[p.chunk].tail)) x_.col(count++) = x_.col(&p - places_.data());
     x_.conservativeResize(Eigen::NoChange, count);  // (rows,hidden)
     rms_norm(x_, model_.norm, cfg().rms_eps, h_);
-    linear(model_.output, h_, out_);                // (rows,vocab)
+    linear(model_.output, h_, out_);  // (rows,vocab)
     return {out_.data(), count, cfg().vocab};
   }
 
   /// The columns of the tail's tokens, appended.
   void keep_rows(std::span<chunk const> batch, activations const& x, record const& seen, std::vector<float>& to) const {
     for (auto const& p : places_)
-      if (in_tail(batch, p, seen.tail)) to.insert(to.end(), x.col(&p - places_.data()).data(), x.col(&p - places_.data()).data() + x.rows());
+      if (in_tail(batch, p, seen.tail))
+        to.insert(to.end(), x.col(&p - places_.data()).data(), x.col(&p - places_.data()).data() + x.rows());
   }
 
   void keep(std::span<chunk const> batch, int l, record& seen) const {
@@ -235,17 +248,18 @@ class engine {
     if (l > 0) return;
     for (auto const& p : places_)
       if (in_tail(batch, p, seen.tail)) seen.positions.push_back(p.position);
-    for (auto const& c : batch) seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
+    for (auto const& c : batch)
+      seen.row_begin.push_back(seen.row_begin.back() + std::min(seen.tail, int(c.tokens.size())));
   }
 
   model const& model_;
-  Eigen::ArrayXf frequency_;                     // (D/2)
-  activations x_, h_, q_, k_, v_;                // (T,hidden) (T,hidden or Hq*D) (T,Hq,D) (T,H,D) (T,H,D)
-  activations turn_, lse_, gate_, up_, out_;     // (T,D) cosines, sines; (T,Hq) (T,ffn) (T,ffn) (rows,vocab)
-  std::vector<place> places_;                    // (T)
-  std::vector<int> first_slot_;                  // (B,H)
+  Eigen::ArrayXf frequency_;                  // (D/2)
+  activations x_, h_, q_, k_, v_;             // (T,hidden) (T,hidden or Hq*D) (T,Hq,D) (T,H,D) (T,H,D)
+  activations turn_, lse_, gate_, up_, out_;  // (T,D) cosines, sines; (T,Hq) (T,ffn) (T,ffn) (rows,vocab)
+  std::vector<place> places_;                 // (T)
+  std::vector<int> first_slot_;               // (B,H)
   std::vector<attention_task> tasks_;
-  std::vector<attention_scratch> scratch_;       // one per thread
+  std::vector<attention_scratch> scratch_;  // one per thread
 };
 
 inline int argmax(logits const& l, int row) {

@@ -20,25 +20,35 @@ inline kvevict::executor openmp() {
 }
 
 /// Rows of `width` 4-byte elements, one per slot of the pool.
-inline kvevict::component per_slot(kv_pool const& pool, void* data, kvevict::role what, kvevict::dtype type, int width) {
+inline kvevict::component per_slot(kv_pool const& pool, void* data, kvevict::role what, kvevict::dtype type,
+                                   int width) {
   kvevict::component c;
   c.what = what;
   c.type = type;
-  c.rows = {.base = static_cast<std::byte*>(data), .page_count = pool.pages(), .page_stride = 4ll * pool.page_size() * width,
-            .slot_stride = 4ll * width, .run_bytes = 4 * width};
+  c.rows = {.base = static_cast<std::byte*>(data),
+            .page_count = pool.pages(),
+            .page_stride = 4ll * pool.page_size() * width,
+            .slot_stride = 4ll * width,
+            .run_bytes = 4 * width};
   return c;
 }
 
 /// One layer of several sequences. The view points into the tables: keep the object while the view is used.
 struct layer_cache {
-  layer_cache(std::span<sequence* const> batch, int layer) : batch_(batch), layer_(layer), tables_(tables_of(batch, layer)) {}
+  layer_cache(std::span<sequence* const> batch, int layer)
+      : batch_(batch), layer_(layer), tables_(tables_of(batch, layer)) {}
 
   kvevict::layer_view<> view() const {
     auto const& pool = batch_[0]->pool();
     int const B = int(batch_.size()), H = batch_[0]->kv_heads(), D = pool.head_dim();
     kvevict::layer_view<> v;
-    v.pages = {.entries = tables_.entries.data(), .seq_stride = std::int64_t{H} * tables_.columns, .head_stride = tables_.columns,
-               .sequences = B, .heads = H, .columns = tables_.columns, .page_size = pool.page_size()};
+    v.pages = {.entries = tables_.entries.data(),
+               .seq_stride = std::int64_t{H} * tables_.columns,
+               .head_stride = tables_.columns,
+               .sequences = B,
+               .heads = H,
+               .columns = tables_.columns,
+               .page_size = pool.page_size()};
     v.lengths = {tables_.lengths.data(), H, 1};
     v = v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D))
             .with(per_slot(pool, pool.values(), kvevict::role::v, kvevict::dtype::f32, D))
@@ -58,10 +68,15 @@ struct layer_cache {
   layer_tables tables_;
 };
 
-/// The recorded queries of sequences [first, first + B) of a pass; their LSE goes in with `with_lse(seen.lse[layer].data(), Hq, 1)`.
+/// The recorded queries of sequences [first, first + B) of a pass; their LSE goes in with
+/// `with_lse(seen.lse[layer].data(), Hq, 1)`.
 inline kvevict::query_rows queries_of(record const& seen, config const& cfg, int layer, int first = 0) {
-  return {.data = seen.queries[std::size_t(layer)].data(), .token_stride = std::int64_t{cfg.heads} * cfg.head_dim,
-          .head_stride = cfg.head_dim, .heads = cfg.heads, .head_dim = cfg.head_dim, .row_begin = seen.row_begin.data() + first,
+  return {.data = seen.queries[std::size_t(layer)].data(),
+          .token_stride = std::int64_t{cfg.heads} * cfg.head_dim,
+          .head_stride = cfg.head_dim,
+          .heads = cfg.heads,
+          .head_dim = cfg.head_dim,
+          .row_begin = seen.row_begin.data() + first,
           .positions = seen.positions.data()};
 }
 

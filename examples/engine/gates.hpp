@@ -12,7 +12,8 @@ namespace llama {
 inline std::string fingerprint(model const& m) {
   std::uint64_t value = 0xcbf29ce484222325;
   for (auto const& t : {m.layers[0].input_norm, m.norm})
-    for (auto const* b = reinterpret_cast<unsigned char const*>(t.data); b != reinterpret_cast<unsigned char const*>(t.data + t.rows); ++b)
+    for (auto const* b = reinterpret_cast<unsigned char const*>(t.data);
+         b != reinterpret_cast<unsigned char const*>(t.data + t.rows); ++b)
       value = (value ^ *b) * 0x100000001b3;
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
@@ -20,24 +21,31 @@ inline std::string fingerprint(model const& m) {
 }
 
 /// A gate for every layer of one model, from the safetensors file that examples/attention_gate/train.py writes: tensors
-/// layers.L.{q,k,v} (Hg·dg,hidden), layers.L.o (H,Hg·dg), layers.L.bias (H), in BF16, F16 or F32; metadata as in its README.
+/// layers.L.{q,k,v} (Hg·dg,hidden), layers.L.o (H,Hg·dg), layers.L.bias (H), in BF16, F16 or F32; metadata as in its
+/// README.
 class gates {
  public:
   gates(std::filesystem::path const& path, model const& m) try : file_(path) {
     auto const facts = file_.index().value("__metadata__", json::object());
     auto const fact = [&](char const* name) {
-      if (!facts.contains(name) || !facts.at(name).is_string()) throw model_error(std::string("metadata has no ") + name + "; these are no gates of train.py");
+      if (!facts.contains(name) || !facts.at(name).is_string())
+        throw model_error(std::string("metadata has no ") + name + "; these are no gates of train.py");
       return facts.at(name).get<std::string>();
     };
     auto const number = [&](char const* name, double low, double high) {
       std::string const text = fact(name);
       char* end = nullptr;
       double const x = std::strtod(text.c_str(), &end);
-      if (text.empty() || *end != 0 || !(x >= low && x <= high)) throw model_error(std::string(name) + " is " + text + ", expected a number from " + json(low).dump() + " to " + json(high).dump());
+      if (text.empty() || *end != 0 || !(x >= low && x <= high))
+        throw model_error(std::string(name) + " is " + text + ", expected a number from " + json(low).dump() + " to " +
+                          json(high).dump());
       return x;
     };
-    if (fact("format") != "kvevict.attention_gate.1") throw model_error("format is " + fact("format") + ", expected kvevict.attention_gate.1");
-    if (fact("model_fingerprint") != fingerprint(m)) throw model_error("trained for another model, " + fact("model") + "; train gates for this one with examples/attention_gate/train.sh");
+    if (fact("format") != "kvevict.attention_gate.1")
+      throw model_error("format is " + fact("format") + ", expected kvevict.attention_gate.1");
+    if (fact("model_fingerprint") != fingerprint(m))
+      throw model_error("trained for another model, " + fact("model") +
+                        "; train gates for this one with examples/attention_gate/train.sh");
     int const heads = int(number("gate_heads", 1, 64)), width = int(number("gate_dim", 1, 1024)), A = heads * width;
     threshold = float(number("tau", 0, 1));
     if (threshold == 1) throw model_error("tau is 1, expected a number in [0,1): nothing would be kept");
@@ -45,16 +53,20 @@ class gates {
     sees = fact("causal") == "true" ? kvevict::gate_mask::causal : kvevict::gate_mask::bidirectional;
     target = number("target_keep", 0, 1);
     auto const type = file_.index().value("/layers.0.q/dtype"_json_pointer, std::string("F32"));
-    kvevict::dtype const dtype = type == "BF16" ? kvevict::dtype::bf16 : type == "F16" ? kvevict::dtype::f16 : kvevict::dtype::f32;
+    kvevict::dtype const dtype = type == "BF16"  ? kvevict::dtype::bf16
+                                 : type == "F16" ? kvevict::dtype::f16
+                                                 : kvevict::dtype::f32;
     for (int l = 0; l < m.cfg.layers; ++l) {
       auto const get = [&](char const* part, tensor_file::shape const& shape) {
         std::string const name = "layers." + std::to_string(l) + "." + part;
-        auto const* data = file_.get(name, shape, type == "BF16" || type == "F16" ? type : "F32", std::size_t(size_of(dtype)));
+        auto const* data =
+            file_.get(name, shape, type == "BF16" || type == "F16" ? type : "F32", std::size_t(size_of(dtype)));
         expect_finite(name, data, shape, dtype);
         return data;
       };
       int const E = m.cfg.hidden, H = m.cfg.kv_heads;
-      layers_.push_back({get("q", {A, E}), get("k", {A, E}), get("v", {A, E}), get("o", {H, A}), get("bias", {H}), dtype, heads, width, E, H});
+      layers_.push_back({get("q", {A, E}), get("k", {A, E}), get("v", {A, E}), get("o", {H, A}), get("bias", {H}),
+                         dtype, heads, width, E, H});
     }
   } catch (std::exception const& e) {
     throw model_error(path.string() + ": " + e.what());
@@ -63,7 +75,8 @@ class gates {
   kvevict::gate_weights const& layer(int l) const { return layers_[std::size_t(l)]; }
   /// The preset with this layer's gate.
   auto policy(int l, int recent = 32) const {
-    return kvevict::presets::attention_gate(layer(l), {.threshold = threshold, .sinks = sinks, .recent = recent, .sees = sees});
+    return kvevict::presets::attention_gate(layer(l),
+                                            {.threshold = threshold, .sinks = sinks, .recent = recent, .sees = sees});
   }
 
   float threshold;
@@ -72,7 +85,8 @@ class gates {
   double target;  // share of tokens that they were trained to keep
 
  private:
-  static void expect_finite(std::string const& name, void const* data, tensor_file::shape const& shape, kvevict::dtype type) {
+  static void expect_finite(std::string const& name, void const* data, tensor_file::shape const& shape,
+                            kvevict::dtype type) {
     std::int64_t n = 1;
     for (auto x : shape) n *= x;
     kvevict::kernels::with_type(type, [&](auto t) {
@@ -91,7 +105,8 @@ inline kvevict::feature_rows features_of(float const* data, int hidden, std::int
 }
 
 /// One sequence that is prefilled, chunk by chunk, under the flags of its gates: deeper layers see what the gates left.
-/// The pool needs add_keep(). Afterwards plan(ctx, gates.policy(layer), remembered(view), cap) says what the cache keeps.
+/// The pool needs add_keep(). Afterwards plan(ctx, gates.policy(layer), remembered(view), cap) says what the cache
+/// keeps.
 class flagged_prefill {
  public:
   flagged_prefill(engine& e, kvevict::host& ctx, gates const& g, sequence& seq, int capacity)

@@ -29,12 +29,15 @@ struct config {
   std::vector<float> rope_factors;  // (D/2), or empty
 
   int group() const { return heads / kv_heads; }
-  NLOHMANN_DEFINE_TYPE_INTRUSIVE(config, layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions, rope_base, rms_eps, tied, eos,
-                                 rope_factors)
+  NLOHMANN_DEFINE_TYPE_INTRUSIVE(config, layers, heads, kv_heads, head_dim, hidden, ffn, vocab, max_positions,
+                                 rope_base, rms_eps, tied, eos, rope_factors)
 };
 
 /// A row-major float matrix inside the mapped file.
-struct tensor { float const* data = nullptr; int rows = 0, cols = 1; };
+struct tensor {
+  float const* data = nullptr;
+  int rows = 0, cols = 1;
+};
 
 inline config read_config(std::filesystem::path const& path) try {
   if (!std::filesystem::exists(path)) throw model_error("no such file");
@@ -42,8 +45,10 @@ inline config read_config(std::filesystem::path const& path) try {
   for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
     if (n < 1 || n > 1 << 22) throw model_error("a size is not between 1 and 2^22");
   if (c.heads % c.kv_heads != 0) throw model_error("heads is not a multiple of kv_heads");
-  if (c.head_dim % 2 != 0 || std::int64_t{c.heads} * c.head_dim > 1 << 22) throw model_error("head_dim is odd or too large");
-  if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2) throw model_error("rope_factors has the wrong length");
+  if (c.head_dim % 2 != 0 || std::int64_t{c.heads} * c.head_dim > 1 << 22)
+    throw model_error("head_dim is odd or too large");
+  if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2)
+    throw model_error("rope_factors has the wrong length");
   return c;
 } catch (std::exception const& e) {
   throw model_error(path.string() + ": " + e.what());
@@ -60,7 +65,8 @@ class tensor_file {
     memory_ = {static_cast<char*>(address), [n = bytes_](char* p) { munmap(p, n); }};
     std::uint64_t header = 0;
     if (bytes_ >= sizeof header) std::memcpy(&header, address, sizeof header);
-    if (header == 0 || header > bytes_ - sizeof header) throw model_error("its header does not fit; it is truncated or no safetensors file");
+    if (header == 0 || header > bytes_ - sizeof header)
+      throw model_error("its header does not fit; it is truncated or no safetensors file");
     data_ = sizeof header + header;
     index_ = json::parse(memory_.get() + sizeof header, memory_.get() + data_);
   } catch (std::exception const& e) {
@@ -68,21 +74,26 @@ class tensor_file {
   }
 
   tensor get(std::string const& name, int rows, int cols) const {
-    return {static_cast<float const*>(get(name, cols == 1 ? shape{rows} : shape{rows, cols}, "F32", sizeof(float))), rows, cols};
+    return {static_cast<float const*>(get(name, cols == 1 ? shape{rows} : shape{rows, cols}, "F32", sizeof(float))),
+            rows, cols};
   }
 
   /// The data of a tensor whose shape and type are as expected.
   using shape = std::vector<std::int64_t>;
-  void const* get(std::string const& name, shape const& expected, std::string const& dtype, std::size_t width) const try {
+  void const* get(std::string const& name, shape const& expected, std::string const& dtype, std::size_t width) const
+      try {
     if (!index_.contains(name)) throw model_error("is missing");
     auto const& entry = index_.at(name);
     auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
     auto size = std::uint64_t(width);
     for (auto n : expected) size *= std::uint64_t(n);
     if (entry.at("dtype") != dtype) throw model_error("is not " + dtype);
-    if (entry.at("shape").get<shape>() != expected) throw model_error("has shape " + entry.at("shape").dump() + ", expected " + json(expected).dump());
-    if (range.size() != 2 || range[0] > bytes_ - data_ || range[1] > bytes_ - data_) throw model_error("lies outside the file; it is truncated");
-    if (range[1] - range[0] != size || (data_ + range[0]) % width != 0) throw model_error("has the wrong number of bytes, or odd ones");
+    if (entry.at("shape").get<shape>() != expected)
+      throw model_error("has shape " + entry.at("shape").dump() + ", expected " + json(expected).dump());
+    if (range.size() != 2 || range[0] > bytes_ - data_ || range[1] > bytes_ - data_)
+      throw model_error("lies outside the file; it is truncated");
+    if (range[1] - range[0] != size || (data_ + range[0]) % width != 0)
+      throw model_error("has the wrong number of bytes, or odd ones");
     return memory_.get() + data_ + range[0];
   } catch (std::exception const& e) {
     throw model_error("tensor " + name + ": " + e.what());
@@ -97,11 +108,14 @@ class tensor_file {
   json index_;
 };
 
-struct layer_weights { tensor input_norm, q, k, v, o, ffn_norm, gate, up, down; };
+struct layer_weights {
+  tensor input_norm, q, k, v, o, ffn_norm, gate, up, down;
+};
 
 /// Weights and sizes of one Llama-family model.
 struct model {
-  explicit model(std::filesystem::path const& directory) : cfg(read_config(directory / "config.json")), file(directory / "model.safetensors") {
+  explicit model(std::filesystem::path const& directory)
+      : cfg(read_config(directory / "config.json")), file(directory / "model.safetensors") {
     embedding = file.get("model.embed_tokens.weight", cfg.vocab, cfg.hidden);
     norm = file.get("model.norm.weight", cfg.hidden, 1);
     output = cfg.tied ? embedding : file.get("lm_head.weight", cfg.vocab, cfg.hidden);

@@ -10,8 +10,7 @@ using namespace llama;
 
 namespace {
 
-template <class F>
-double median_seconds(F&& once) {
+template <class F> double median_seconds(F&& once) {
   std::vector<double> seconds;
   for (int i = 0; i < 6; ++i) {
     auto const start = std::chrono::steady_clock::now();
@@ -33,7 +32,10 @@ int main(int argc, char** argv) try {
   std::vector<int> text;
   for (int i = 0; i < count; ++i) text.push_back(int(100 + 7919ll * i % std::min(m.cfg.vocab - 100, 40000)));
 
-  double const prefill = median_seconds([&] { auto seq = e.start(pool); e.prefill(seq, text); });
+  double const prefill = median_seconds([&] {
+    auto seq = e.start(pool);
+    e.prefill(seq, text);
+  });
   std::printf("prefill %d tokens: %.3f s, %.0f tokens/s\n", count, prefill, count / prefill);
   std::vector<sequence> all;
   all.push_back(e.start(pool));
@@ -43,8 +45,12 @@ int main(int argc, char** argv) try {
     std::vector<sequence*> batch;
     for (auto& s : all) batch.push_back(&s);
     std::vector<int> const next(std::size_t(B), 42);
-    double const step = median_seconds([&] { for (int i = 0; i < steps; ++i) e.decode(batch, next); }) / steps;
-    std::printf("decode B %2d at %d tokens: %.2f ms a step, %.0f tokens/s\n", B, all[0].next_position, 1e3 * step, B / step);
+    double const step = median_seconds([&] {
+                          for (int i = 0; i < steps; ++i) e.decode(batch, next);
+                        }) /
+                        steps;
+    std::printf("decode B %2d at %d tokens: %.2f ms a step, %.0f tokens/s\n", B, all[0].next_position, 1e3 * step,
+                B / step);
   }
 } catch (std::exception const& error) {
   std::fprintf(stderr, "engine_speed: %s\n", error.what());

@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that runs on a GPU: `kvevict::cuda::device ctx{stream}` in place of `kvevict::host`. For nvcc, with --expt-relaxed-constexpr.
+// Everything that runs on a GPU: `kvevict::cuda::device ctx{stream}` in place of `kvevict::host`. For nvcc, with
+// --expt-relaxed-constexpr.
 #pragma once
 
 #include <kvevict/version.hpp>
 
+#include <kvevict/cuda/apply/compact.hpp>
+#include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
-#include <kvevict/cuda/apply/compact.hpp>
-#include <kvevict/cuda/select/count_above.hpp>
-#include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/context/device.hpp>
-#include <kvevict/cuda/scores/each.hpp>
-#include <kvevict/cuda/gate/gate.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
+#include <kvevict/cuda/evidence/rows.hpp>
+#include <kvevict/cuda/evidence/validate.hpp>
+#include <kvevict/cuda/gate/gate.hpp>
+#include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
-#include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
-#include <kvevict/cuda/evidence/rows.hpp>
-#include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>
-#include <kvevict/cuda/evidence/validate.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
+#include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/presets/ada_pyramidkv.hpp>
 #include <kvevict/presets/ada_snapkv.hpp>

@@ -26,16 +26,23 @@ struct policy {
   /// The same policy with one stage replaced: `snapkv.with(heads::adaptive{})` is Ada-SnapKV.
   template <class Stage> constexpr auto with(Stage stage) const {
     using kind = stage_of<Stage>;
-    if constexpr (std::is_same_v<kind, stages::layers>) return policy<Score, Stage, Heads, Select>{score, protect, stage, heads, select};
-    else if constexpr (std::is_same_v<kind, stages::protect>) return policy{score, stage, layers, heads, select};
-    else if constexpr (std::is_same_v<kind, stages::heads>) return policy<Score, Layers, Stage, Select>{score, protect, layers, stage, select};
-    else if constexpr (std::is_same_v<kind, stages::select>) return policy<Score, Layers, Heads, Stage>{score, protect, layers, heads, stage};
-    else return policy<Stage, Layers, Heads, Select>{stage, protect, layers, heads, select};
+    if constexpr (std::is_same_v<kind, stages::layers>)
+      return policy<Score, Stage, Heads, Select>{score, protect, stage, heads, select};
+    else if constexpr (std::is_same_v<kind, stages::protect>)
+      return policy{score, stage, layers, heads, select};
+    else if constexpr (std::is_same_v<kind, stages::heads>)
+      return policy<Score, Layers, Stage, Select>{score, protect, layers, stage, select};
+    else if constexpr (std::is_same_v<kind, stages::select>)
+      return policy<Score, Layers, Heads, Stage>{score, protect, layers, heads, stage};
+    else
+      return policy<Stage, Layers, Heads, Select>{stage, protect, layers, heads, select};
   }
 
-  /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will do.
+  /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will
+  /// do.
   static constexpr bool equal_counts = Heads::equal_counts;
-  static constexpr sharing budgets = requires { Heads::capped; } ? sharing::cap : equal_counts ? sharing::none : sharing::heads;
+  static constexpr sharing budgets = requires { Heads::capped; }
+  ? sharing::cap : equal_counts ? sharing::none : sharing::heads;
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
@@ -47,11 +54,14 @@ template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 namespace contract {
 
 /// The state component that `observe` fills and plan() reads back.
-template <class Entry> component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
+template <class Entry>
+component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
   component const* state = cache.find(role::state);
-  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == floats, verb,
-                  ": the cache needs a role::state component of ", floats, " f32 per slot in one run; add it with cache.with(component)");
-  KVEVICT_EXPECTS(cache.pages.per_head() || !cache.shared_by_heads(*state), verb, ": the heads have one state component in common, into which each would write its own; give it a "
+  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == floats,
+                  verb, ": the cache needs a role::state component of ", floats,
+                  " f32 per slot in one run; add it with cache.with(component)");
+  KVEVICT_EXPECTS(cache.pages.per_head() || !cache.shared_by_heads(*state), verb,
+                  ": the heads have one state component in common, into which each would write its own; give it a "
                   "row per head (head_stride)");
   return *state;
 }
@@ -62,18 +72,22 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
   kernels::validate(ctx, e);
   planning::expect_request(verb, p.protect, b, e.cache.pages.layers);
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
-  if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); }) state_of("plan", e.cache, p.score.state_floats());
+  if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
+    state_of("plan", e.cache, p.score.state_floats());
 }
 
 }  // namespace contract
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
-/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤ H·budget. Under a
-/// threshold every row is scored, and the budget is a cap.
-/// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget over the layers).
-/// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first call of a size.
-/// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not finite.
+/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤
+/// H·budget. Under a threshold every row is scored, and the budget is a cap.
+/// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget
+///          over the layers).
+/// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
+///          call of a size.
+/// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not
+///          finite.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::validate("plan", ctx, p, e, b);
@@ -92,8 +106,8 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
   return out;
 }
 
-/// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept whole have zeros, and
-/// the floats of protected tokens mean nothing.
+/// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept
+/// whole have zeros, and the floats of protected tokens mean nothing.
 /// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
@@ -105,15 +119,21 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   kernels::read_scores(ctx, rows, values);
 }
 
-/// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component, which holds
-/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given. The read-only prefix is
-/// not written: its tokens are protected and need no score. What their state holds means nothing; zero it in a copy that is to be evicted from.
-/// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows. Nothing is written.
+/// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component,
+/// which holds
+/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given.
+/// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means
+/// nothing; zero it in a copy that is to be evicted from.
+/// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows.
+///          Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
-  static_assert(has_attention<Evidence> || has<Evidence, facts::features>, "observe: the evidence has no queries, no softmax rows and no "
+  static_assert(has_attention<Evidence> || has<Evidence, facts::features>,
+                "observe: the evidence has no queries, no softmax rows and no "
                 "hidden states; use step(cache, queries)");
-  static_assert(requires { p.score.state_floats(); }, "observe: this policy's score keeps no state; it can be planned from a prompt alone");
+  static_assert(
+      requires { p.score.state_floats(); },
+      "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::validate("observe", ctx, p, e, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
@@ -121,15 +141,19 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
 }
 
-/// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not, with or without LSE);
-/// after ctx.reserve(bytes) not even the first call allocates. A score of your own without `workspace_bytes(ctx, shape)` counts as 0. A device
-/// tells its scratch by cuda::device::try_out.
-/// Errors   contract_violation: a negative count, query heads that are no multiple of the KV heads, a shape that no machine holds.
-template <class Context, class Policy> std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape const& s) {
+/// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not,
+/// with or without LSE); after ctx.reserve(bytes) not even the first call allocates. A score of your own without
+/// `workspace_bytes(ctx, shape)` counts as 0. A device tells its scratch by cuda::device::try_out.
+/// Errors   contract_violation: a negative count, query heads that are no multiple of the KV heads, a shape that no
+///          machine holds.
+template <class Context, class Policy>
+std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape const& s) {
   contract::expect_shape("workspace_bytes", s);
   auto const of = [&](auto const& stage) -> std::int64_t {
-    if constexpr (requires { stage.workspace_bytes(ctx, s); }) return stage.workspace_bytes(ctx, s);
-    else return 0;
+    if constexpr (requires { stage.workspace_bytes(ctx, s); })
+      return stage.workspace_bytes(ctx, s);
+    else
+      return 0;
   };
   std::int64_t const stages = std::max({of(p.score), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
   return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages);
@@ -137,8 +161,10 @@ template <class Context, class Policy> std::int64_t workspace_bytes(Context cons
 
 /// Floats per slot that the policy's state component must have; 0 when it keeps none.
 template <class Policy> constexpr std::int32_t state_floats(Policy const& p) {
-  if constexpr (requires { p.score.state_floats(); }) return p.score.state_floats();
-  else return 0;
+  if constexpr (requires { p.score.state_floats(); })
+    return p.score.state_floats();
+  else
+    return 0;
 }
 
 }  // namespace KVEVICT_ABI

@@ -4,4 +4,6 @@
 
 using view = kvevict::layer_view<std::int32_t>;
 
-auto show(view const& cache, kvevict::attention_rows const& rows, float const* lse) { return kvevict::prompt(cache, rows).with_lse(lse, 1, 1); }
+auto show(view const& cache, kvevict::attention_rows const& rows, float const* lse) {
+  return kvevict::prompt(cache, rows).with_lse(lse, 1, 1);
+}

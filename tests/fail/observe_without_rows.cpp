@@ -4,4 +4,6 @@
 
 using view = kvevict::layer_view<std::int32_t>;
 
-void see(kvevict::host& ctx, view const& cache) { kvevict::observe(ctx, kvevict::presets::h2o(), kvevict::contents(cache), {.tokens_per_head = 64}); }
+void see(kvevict::host& ctx, view const& cache) {
+  kvevict::observe(ctx, kvevict::presets::h2o(), kvevict::contents(cache), {.tokens_per_head = 64});
+}

@@ -5,5 +5,6 @@
 using view = kvevict::layer_view<std::int32_t>;
 
 auto keep(kvevict::host& ctx, view const& cache, kvevict::query_rows const& q) {
-  return kvevict::plan(ctx, kvevict::presets::oracle(), kvevict::prompt(cache, q).with_lse(nullptr, 1, 1), {.tokens_per_head = 64});
+  return kvevict::plan(ctx, kvevict::presets::oracle(), kvevict::prompt(cache, q).with_lse(nullptr, 1, 1),
+                       {.tokens_per_head = 64});
 }

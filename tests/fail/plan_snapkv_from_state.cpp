@@ -4,4 +4,6 @@
 
 using view = kvevict::layer_view<std::int32_t>;
 
-auto keep(kvevict::host& ctx, view const& cache) { return kvevict::plan(ctx, kvevict::presets::snapkv(), kvevict::remembered(cache), {.tokens_per_head = 64}); }
+auto keep(kvevict::host& ctx, view const& cache) {
+  return kvevict::plan(ctx, kvevict::presets::snapkv(), kvevict::remembered(cache), {.tokens_per_head = 64});
+}

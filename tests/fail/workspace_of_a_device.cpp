@@ -3,6 +3,8 @@
 #define KVEVICT_SIMT_EMULATION <support/simt/shim.hpp>
 #include <kvevict/cuda.cuh>
 
-std::int64_t scratch_of(kvevict::cuda::device& ctx) { return kvevict::workspace_bytes(ctx, kvevict::presets::snapkv(), {}); }
+std::int64_t scratch_of(kvevict::cuda::device& ctx) {
+  return kvevict::workspace_bytes(ctx, kvevict::presets::snapkv(), {});
+}
 
 int main() {}

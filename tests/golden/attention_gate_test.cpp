@@ -22,10 +22,14 @@ reference::row turned(golden::tensor const& w) {
 
 gate_case fixture(golden::json const& file) {
   golden::tensor const X = golden::as_tensor(file, "X"), wo = golden::as_tensor(file, "Wo");
-  gate_shape s{.N = {X.dim(0)}, .H = int32(wo.dim(1)), .heads = golden::value<std::int32_t>(file, "gate_heads"),
-               .width = golden::value<std::int32_t>(file, "gate_width"), .features = int32(X.dim(1))};
+  gate_shape s{.N = {X.dim(0)},
+               .H = int32(wo.dim(1)),
+               .heads = golden::value<std::int32_t>(file, "gate_heads"),
+               .width = golden::value<std::int32_t>(file, "gate_width"),
+               .features = int32(X.dim(1))};
   gate_case out(s);
-  out.gate.wq = turned(golden::as_tensor(file, "Wq")), out.gate.wk = turned(golden::as_tensor(file, "Wk")), out.gate.wv = turned(golden::as_tensor(file, "Wv"));
+  out.gate.wq = turned(golden::as_tensor(file, "Wq")), out.gate.wk = turned(golden::as_tensor(file, "Wk")),
+  out.gate.wv = turned(golden::as_tensor(file, "Wv"));
   out.gate.wo = turned(wo), out.gate.bias = golden::as_tensor(file, "b").data;
   out.X = {golden::as_rows(X)};
   return out;
@@ -46,8 +50,12 @@ double largest_difference(rows const& a, rows const& b) {
 TEST_CASE("golden: Attention-Gate's probabilities, causal and bidirectional") {
   golden::json const file = golden::load("attention_gate");
   gate_case in = fixture(file);
-  struct { char const* key; kvevict::gate_mask sees; reference::gate_sight naive; } const masks[] = {
-      {"p_causal", kvevict::gate_mask::causal, reference::gate_sight::causal}, {"p_bidirectional", kvevict::gate_mask::bidirectional, reference::gate_sight::whole}};
+  struct {
+    char const* key;
+    kvevict::gate_mask sees;
+    reference::gate_sight naive;
+  } const masks[] = {{"p_causal", kvevict::gate_mask::causal, reference::gate_sight::causal},
+                     {"p_bidirectional", kvevict::gate_mask::bidirectional, reference::gate_sight::whole}};
   for (auto const& m : masks) {
     CAPTURE(m.key);
     rows const want = golden::rows(file, m.key);
@@ -76,7 +84,8 @@ TEST_CASE("golden: Attention-Gate's keep sets") {
   with_cache(kv, [&](auto& cache) {
     kvevict::host ctx;
     hidden const x = in.states();
-    auto const policy = kvevict::presets::attention_gate(in.weights(), {.threshold = static_cast<float>(tau), .sinks = 2, .recent = 4});
+    auto const policy =
+        kvevict::presets::attention_gate(in.weights(), {.threshold = static_cast<float>(tau), .sinks = 2, .recent = 4});
     auto const keep = kvevict::plan(ctx, policy, kvevict::prompt(cache.view, x.rows()), {});
     CHECK(rows_of_sequence(keep, 0) == want);
     auto const done = kvevict::compact(ctx, cache.view, keep);

@@ -25,7 +25,9 @@ struct given_scores {
 
 /// Keep set of one sequence of H heads × N tokens when the scores are these and the last W tokens are protected.
 template <class Heads> index_rows kept_by(rows const& scores, std::size_t W, std::int32_t budget, Heads heads) {
-  batch const in = batch_of({{scores.size(), scores[0].size() + W, 8}, {scores.size(), scores[0].size() + W, 8}, {scores.size(), scores[0].size() + W, 8}});
+  batch const in = batch_of({{scores.size(), scores[0].size() + W, 8},
+                             {scores.size(), scores[0].size() + W, 8},
+                             {scores.size(), scores[0].size() + W, 8}});
   index_rows out;
   with_cache(in, [&](auto& cache) {
     kvevict::host ctx;
@@ -67,7 +69,9 @@ TEST_CASE("golden: ada_official, head budgets as the authors round, and exact on
     std::size_t base = cap - W;
     if (golden::value<bool>(c, "pyramid")) {
       kvevict::layers::pyramid const p{golden::value<std::int32_t>(c, "beta"), kvevict::rounding::authors};
-      base = static_cast<std::size_t>(p({int32(cap), int32(W), int32(N), golden::value<std::int32_t>(c, "layer"), golden::value<std::int32_t>(c, "layers")})) - W;
+      base = static_cast<std::size_t>(p({int32(cap), int32(W), int32(N), golden::value<std::int32_t>(c, "layer"),
+                                         golden::value<std::int32_t>(c, "layers")})) -
+             W;
     }
     CHECK(base == golden::size(c, "base_capacity"));
     CHECK(static_cast<std::size_t>(floor) * base / 1000 == golden::size(c, "floor_capacity"));
@@ -79,7 +83,8 @@ TEST_CASE("golden: ada_official, head budgets as the authors round, and exact on
       for (double const x : r) all += x;
       weights.push_back(static_cast<float>(all == 0 ? 1 : top / all));
     }
-    kvevict::heads::adaptive heads{floor, kvevict::rounding::authors, golden::value<bool>(c, "normalize") ? weights.data() : nullptr};
+    kvevict::heads::adaptive heads{floor, kvevict::rounding::authors,
+                                   golden::value<bool>(c, "normalize") ? weights.data() : nullptr};
     index_rows const kept = kept_by(scores, W, int32(base + W), heads);
     CHECK(lengths(kept) == golden::value<counts>(c, "head_lens"));
     std::size_t end = 0;
@@ -88,7 +93,8 @@ TEST_CASE("golden: ada_official, head budgets as the authors round, and exact on
     check_kept(scores, golden::index_rows(c, "kept_sorted"), kept);
 
     heads.round = kvevict::rounding::exact;
-    CHECK(reference::total(lengths(kept_by(scores, W, int32(base + W), heads))) == scores.size() * std::min(base + W, N));
+    CHECK(reference::total(lengths(kept_by(scores, W, int32(base + W), heads))) ==
+          scores.size() * std::min(base + W, N));
   }
 }
 
@@ -98,9 +104,11 @@ TEST_CASE("golden: ada_official, window scores") {
     reference::layer in{golden::cube(c, "Qwin"), golden::cube(c, "K"), {}};
     in.values = {in.H(), in.N(), in.D()};
     auto const W = golden::value<std::int32_t>(c, "window");
-    kvevict::pool_options const how{golden::value<std::int32_t>(c, "kernel"),
-                                    golden::value<std::string>(c, "pool") == "avgpool" ? kvevict::pooling::average : kvevict::pooling::max};
-    auto const group = golden::value<std::string>(c, "gqa") == "max" ? kvevict::group_reduce::max : kvevict::group_reduce::mean;
+    kvevict::pool_options const how{
+        golden::value<std::int32_t>(c, "kernel"),
+        golden::value<std::string>(c, "pool") == "avgpool" ? kvevict::pooling::average : kvevict::pooling::max};
+    auto const group =
+        golden::value<std::string>(c, "gqa") == "max" ? kvevict::group_reduce::max : kvevict::group_reduce::mean;
     kvevict::policy const policy{kvevict::score::window_attention{W, how, group}, kvevict::protect{0, W}};
     // the fixture has W query rows only
     attention all;
@@ -117,7 +125,8 @@ TEST_CASE("golden: ada_official, window scores") {
       kvevict::scores(ctx, policy, kvevict::prompt(cache.view, all.queries()), {.tokens_per_head = W}, values);
       double worst = 0;
       for (std::size_t h = 0; h < in.H(); ++h)
-        for (std::size_t j = 0; j < expected[h].size(); ++j) worst = std::max(worst, std::abs(static_cast<double>(values[h * in.N() + j]) - expected[h][j]));
+        for (std::size_t j = 0; j < expected[h].size(); ++j)
+          worst = std::max(worst, std::abs(static_cast<double>(values[h * in.N() + j]) - expected[h][j]));
       CHECK(worst < 4e-6);
     });
   }
@@ -132,8 +141,10 @@ TEST_CASE("golden: head_budget_kvpress, forced floor") {
     index_rows const expected = golden::index_rows(c, "kept_adakv");
     index_rows const kept = kept_by(scores, 0, int32(n), kvevict::heads::forced_floor{floor});
     CHECK(reference::total(lengths(kept)) == n * scores.size());
-    if (golden::value<bool>(c, "distinct")) CHECK(kept == expected);
-    else CHECK(golden::equal_up_to_ties(scores, n * scores.size(), expected, kept, 0.0));
+    if (golden::value<bool>(c, "distinct"))
+      CHECK(kept == expected);
+    else
+      CHECK(golden::equal_up_to_ties(scores, n * scores.size(), expected, kept, 0.0));
   }
 }
 
@@ -142,14 +153,15 @@ TEST_CASE("golden: layer_budgets of the official code, and exact ones") {
   for (auto const& c : golden::load("layer_budgets")) {
     if (golden::value<std::string>(c, "impl") != "official_floor") continue;  // listed in coverage_test.cpp
     ++official;
-    auto const L = golden::value<std::int32_t>(c, "layers"), cap = golden::value<std::int32_t>(c, "cap"), W = golden::value<std::int32_t>(c, "window"),
-               N = golden::value<std::int32_t>(c, "L"), beta = golden::value<std::int32_t>(c, "beta");
+    auto const L = golden::value<std::int32_t>(c, "layers"), cap = golden::value<std::int32_t>(c, "cap"),
+               W = golden::value<std::int32_t>(c, "window"), N = golden::value<std::int32_t>(c, "L"),
+               beta = golden::value<std::int32_t>(c, "beta");
     auto const theirs = golden::value<std::vector<std::int32_t>>(c, "budgets");  // without the window
     CAPTURE(L, cap, W, N);
     std::int64_t sum = 0;
     for (std::int32_t l = 0; l < L; ++l) {
       kvevict::layer_query const q{cap, W, N, l, L};
-      CHECK(kvevict::layers::pyramid{beta, kvevict::rounding::authors}(q) - W == theirs[static_cast<std::size_t>(l)]);
+      CHECK(kvevict::layers::pyramid{beta, kvevict::rounding::authors}(q)-W == theirs[static_cast<std::size_t>(l)]);
       sum += kvevict::layers::pyramid{beta}(q);
     }
     CHECK(sum == std::int64_t{L} * cap);

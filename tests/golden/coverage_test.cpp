@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every fixture and every key of it is either checked by a test of this folder or named here with the reason why it is not.
+// Every fixture and every key of it is either checked by a test of this folder or named here with the reason why it is
+// not.
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
@@ -15,8 +16,8 @@ namespace {
 
 struct entry {
   char const* file;
-  char const* keys;          // a regular expression over the keys of the object, or of the cases of an array
-  char const* not_covered{}; // why, or null: covered
+  char const* keys;           // a regular expression over the keys of the object, or of the cases of an array
+  char const* not_covered{};  // why, or null: covered
 };
 
 constexpr char const* no_policy = "its policy does not exist yet";
@@ -26,8 +27,10 @@ constexpr entry table[] = {
     {"h2o_prefill", "note|lse_natural|lse_base2|column_sums|rows_that_see|column_means"},
     {"h2o_real_drop", "note|hh|recent|heads|L0|rows"},
     {"ahakv", "note|cases"},
-    {"ada_official", "cap|window|alpha|pool|kernel|gqa|normalize|pyramid|layer|layers|beta|L|Hkv|groups|d|K|Qwin|scores|head_lens|cu_klen|"
-                     "base_capacity|floor_capacity|kept_sorted|boundary_margin"},
+    {"ada_official",
+     "cap|window|alpha|pool|kernel|gqa|normalize|pyramid|layer|layers|beta|L|Hkv|groups|d|K|Qwin|scores|head_lens|cu_"
+     "klen|"
+     "base_capacity|floor_capacity|kept_sorted|boundary_margin"},
     {"head_budget_kvpress", "H|L|ratio|alpha|scores|distinct|kept_adakv"},
     {"head_budget_kvpress", "V|Wo|kept_criticaladakv", "Critical-Ada: its policy does not exist yet"},
     {"layer_budgets", "impl|layers|L|ratio|cap|window|beta|budgets"},
@@ -37,8 +40,10 @@ constexpr entry table[] = {
     {"scores_kvpress", "lagkv_.*", no_policy},
     {"scores_kvpress", "expected_attention_.*", no_policy},
     {"scores_kvpress", "criticalkv_.*", no_policy},
-    {"scores_kvpress", "wo_v_l1norm", "projected value norms: CriticalKV, which does not exist yet (the reference is checked against it)"},
-    {"attention_gate", "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
+    {"scores_kvpress", "wo_v_l1norm",
+     "projected value norms: CriticalKV, which does not exist yet (the reference is checked against it)"},
+    {"attention_gate",
+     "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
     {"rkv", ".*", no_policy},
     {"rerotate", ".*", "re-rotation of kept keys does not exist yet"},
 };
@@ -49,8 +54,10 @@ std::set<std::string> keys_of(golden::json const& file) {
   auto const add = [&](golden::json const& object) {
     for (auto const& item : object.items()) out.insert(item.key());
   };
-  if (file.is_array()) std::for_each(file.begin(), file.end(), add);
-  else add(file);
+  if (file.is_array())
+    std::for_each(file.begin(), file.end(), add);
+  else
+    add(file);
   return out;
 }
 
@@ -70,20 +77,26 @@ TEST_CASE("golden: every fixture is covered or listed as not covered") {
   REQUIRE_FALSE(files.empty());
   for (std::string const& file : files)
     for (std::string const& key : keys_of(golden::load(file))) {
-      INFO(file << ".json has the key '" << key << "': check it in tests/golden, or list it in coverage_test.cpp with a reason");
+      INFO(file << ".json has the key '" << key
+                << "': check it in tests/golden, or list it in coverage_test.cpp with a reason");
       entry const* const e = find(file, key);
       CHECK(e != nullptr);
-      if (e != nullptr && e->not_covered != nullptr) std::cout << "not covered: " << file << ".json " << key << ": " << e->not_covered << '\n';
+      if (e != nullptr && e->not_covered != nullptr)
+        std::cout << "not covered: " << file << ".json " << key << ": " << e->not_covered << '\n';
     }
   std::size_t fall_backs = 0;
   if (std::find(files.begin(), files.end(), "layer_budgets") != files.end())
-    for (auto const& c : golden::load("layer_budgets")) fall_backs += golden::value<std::string>(c, "impl") == "kvpress";
-  std::cout << "not covered: layer_budgets.json, " << fall_backs << " cases of impl kvpress: they fall back to uniform budgets silently, a bug of theirs\n";
+    for (auto const& c : golden::load("layer_budgets"))
+      fall_backs += golden::value<std::string>(c, "impl") == "kvpress";
+  std::cout << "not covered: layer_budgets.json, " << fall_backs
+            << " cases of impl kvpress: they fall back to uniform budgets silently, a bug of theirs\n";
 }
 
 TEST_CASE("golden: the directory is taken from the environment") {
   char const* const chosen = std::getenv("KVEVICT_GOLDEN_DIR");
   std::cout << "golden fixtures: " << golden::directory().string() << '\n';
-  if (chosen != nullptr && *chosen != '\0') CHECK(golden::directory() == std::filesystem::path(chosen));
-  else CHECK(golden::directory() == std::filesystem::path(KVEVICT_GOLDEN_DEFAULT_DIR));
+  if (chosen != nullptr && *chosen != '\0')
+    CHECK(golden::directory() == std::filesystem::path(chosen));
+  else
+    CHECK(golden::directory() == std::filesystem::path(KVEVICT_GOLDEN_DEFAULT_DIR));
 }

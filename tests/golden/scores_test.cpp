@@ -16,7 +16,8 @@ namespace {
 constexpr double float_noise = 4e-6;
 
 /// The library's scores of one layer, (H,N), tokens that have one.
-template <class Policy, class Show> rows scores_of(reference::layer const& in, Policy const& policy, std::int32_t budget, Show show) {
+template <class Policy, class Show>
+rows scores_of(reference::layer const& in, Policy const& policy, std::int32_t budget, Show show) {
   batch const b = batch_of(in);
   rows out;
   with_cache(b, [&](auto& cache) {
@@ -25,7 +26,8 @@ template <class Policy, class Show> rows scores_of(reference::layer const& in, P
     kvevict::scores(ctx, policy, show(cache.view), {.tokens_per_head = budget}, values);
     REQUIRE(values.size() == in.H() * in.N());
     for (std::size_t h = 0; h < in.H(); ++h)
-      out.emplace_back(values.begin() + static_cast<std::ptrdiff_t>(h * in.N()), values.begin() + static_cast<std::ptrdiff_t>((h + 1) * in.N()));
+      out.emplace_back(values.begin() + static_cast<std::ptrdiff_t>(h * in.N()),
+                       values.begin() + static_cast<std::ptrdiff_t>((h + 1) * in.N()));
   });
   return out;
 }
@@ -48,18 +50,22 @@ rows first_columns(rows const& in, std::size_t count) {
 }
 
 /// The queries of all tokens, without LSE, and with the fixture's in either base.
-template <class F> void for_each_lse(attention const& rows, golden::tensor const& natural, golden::tensor const& base2, F f) {
+template <class F>
+void for_each_lse(attention const& rows, golden::tensor const& natural, golden::tensor const& base2, F f) {
   auto const n = static_cast<std::int64_t>(natural.dim_from_end(0));
   std::vector<float> const e = natural.floats(), two = base2.floats();  // (Hq,N)
   f("no LSE", [&](auto const& view) { return kvevict::prompt(view, rows.queries()); });
   f("natural LSE", [&](auto const& view) { return kvevict::prompt(view, rows.queries()).with_lse(e.data(), 1, n); });
-  f("LSE of base 2", [&](auto const& view) { return kvevict::prompt(view, rows.queries()).with_lse(two.data(), 1, n, kvevict::log_base::two); });
+  f("LSE of base 2", [&](auto const& view) {
+    return kvevict::prompt(view, rows.queries()).with_lse(two.data(), 1, n, kvevict::log_base::two);
+  });
   f("softmax rows", [&](auto const& view) { return kvevict::prompt(view, rows.rows()); });
 }
 
 /// Key norms as a policy of the user's own.
 struct small_keys {
-  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
+  template <class Context, class Evidence>
+  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
     kvevict::kernels::squared_norms(ctx, e.cache, *e.cache.find(kvevict::role::k), out);
     for (std::int64_t r = 0; r < out.count(); ++r)
       for (float& x : out.scores(r)) x = -std::sqrt(x);
@@ -74,15 +80,17 @@ TEST_CASE("golden: h2o_prefill, column sums and column means") {
   attention const all = all_rows(batch_of(in));
   kvevict::policy const sums{kvevict::score::accumulated_attention{}};
   kvevict::policy const means{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see}};
-  for_each_lse(all, golden::as_tensor(file, "lse_natural"), golden::as_tensor(file, "lse_base2"), [&](char const* name, auto show) {
-    CAPTURE(name);
-    CHECK(worst(scores_of(in, sums, 1, show), golden::rows(file, "column_sums")) < 1e-5);
-    CHECK(worst(scores_of(in, means, 1, show), golden::rows(file, "column_means")) < float_noise);
-  });
+  for_each_lse(all, golden::as_tensor(file, "lse_natural"), golden::as_tensor(file, "lse_base2"),
+               [&](char const* name, auto show) {
+                 CAPTURE(name);
+                 CHECK(worst(scores_of(in, sums, 1, show), golden::rows(file, "column_sums")) < 1e-5);
+                 CHECK(worst(scores_of(in, means, 1, show), golden::rows(file, "column_means")) < float_noise);
+               });
   auto const rows_that_see = golden::value<counts>(file, "rows_that_see");  // what the means are divided by
   rows const a = scores_of(in, sums, 1, [&](auto const& view) { return kvevict::prompt(view, all.queries()); });
   rows const b = scores_of(in, means, 1, [&](auto const& view) { return kvevict::prompt(view, all.queries()); });
-  for (std::size_t j = 0; j < in.N(); ++j) CHECK(a[0][j] == Approx(b[0][j] * static_cast<double>(rows_that_see[j])).epsilon(1e-6));
+  for (std::size_t j = 0; j < in.N(); ++j)
+    CHECK(a[0][j] == Approx(b[0][j] * static_cast<double>(rows_that_see[j])).epsilon(1e-6));
 }
 
 TEST_CASE("golden: scores_kvpress, SnapKV") {
@@ -100,11 +108,15 @@ TEST_CASE("golden: scores_kvpress, SnapKV") {
     kvevict::pool_options const how{k, part[3] == "avg" ? kvevict::pooling::average : kvevict::pooling::max};
     rows const expected = first_columns(golden::rows(file, item.key()), in.N() - static_cast<std::size_t>(W));
     auto const policy = [&](kvevict::pool_options after, kvevict::pool_options before) {
-      return kvevict::policy{kvevict::score::window_attention{W, after, kvevict::group_reduce::mean, before}, kvevict::protect{0, W}};
+      return kvevict::policy{kvevict::score::window_attention{W, after, kvevict::group_reduce::mean, before},
+                             kvevict::protect{0, W}};
     };
     auto const show = [&](auto const& view) { return kvevict::prompt(view, all.queries()); };
-    CHECK(worst(scores_of(in, policy({}, how), W, show), expected) < float_noise);  // kvpress pools before the group's mean
-    if (how.kind == kvevict::pooling::average) CHECK(worst(scores_of(in, policy(how, {}), W, show), expected) < float_noise);  // they commute
+    // kvpress pools before the group's mean
+    CHECK(worst(scores_of(in, policy({}, how), W, show), expected) < float_noise);
+    // they commute
+    if (how.kind == kvevict::pooling::average)
+      CHECK(worst(scores_of(in, policy(how, {}), W, show), expected) < float_noise);
   }
   CHECK(found > 0);
 }
@@ -134,8 +146,8 @@ TEST_CASE("golden: scores_kvpress, streaming") {
     rows const expected = golden::rows(file, item.key());  // 1 kept, 0 pruned
     with_cache(batch_of(in), [&](auto& cache) {
       kvevict::host ctx;
-      auto const keep = kvevict::plan(ctx, kvevict::presets::streaming_llm({.sinks = std::stoi(part[2])}), kvevict::contents(cache.view),
-                                      {.tokens_per_head = int32(kept)});
+      auto const keep = kvevict::plan(ctx, kvevict::presets::streaming_llm({.sinks = std::stoi(part[2])}),
+                                      kvevict::contents(cache.view), {.tokens_per_head = int32(kept)});
       for (std::size_t h = 0; h < in.H(); ++h) {
         reference::row obtained(in.N(), 0.0);
         for (std::int32_t const j : keep(0, int32(h))) obtained[static_cast<std::size_t>(j)] = 1.0;
@@ -158,29 +170,37 @@ TEST_CASE("golden: ahakv, scores and keep sets") {
         CHECK(worst(scores_of(in, policy, budget, show), expected) < 1e-5);
         with_cache(batch_of(in), [&](auto& cache) {
           kvevict::host ctx;
-          index_rows const kept = rows_of_sequence(kvevict::plan(ctx, policy, show(cache.view), {.tokens_per_head = budget}), 0);
+          index_rows const kept =
+              rows_of_sequence(kvevict::plan(ctx, policy, show(cache.view), {.tokens_per_head = budget}), 0);
           index_rows const theirs = golden::index_rows(c, "keep");
           for (std::size_t h = 0; h < in.H(); ++h) {
             std::size_t const k = theirs[h].size() - r, M = in.N() - r;
             REQUIRE(kept[h].size() == theirs[h].size());
-            auto const older = [&](index_row const& x) { return index_row(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(k)); };
+            auto const older = [&](index_row const& x) {
+              return index_row(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(k));
+            };
             CHECK(golden::equal_up_to_ties(expected[h], k, older(theirs[h]), older(kept[h]), 1e-5));
             for (std::size_t j = 0; j < r; ++j) CHECK(kept[h][k + j] == M + j);
           }
         });
       };
-      if (eager) test([&](auto const& view) { return kvevict::prompt(view, all.rows()); });
-      else test([&](auto const& view) { return kvevict::prompt(view, all.queries()); });
+      if (eager)
+        test([&](auto const& view) { return kvevict::prompt(view, all.rows()); });
+      else
+        test([&](auto const& view) { return kvevict::prompt(view, all.queries()); });
     }
   };
   for (auto const& c : golden::member(file, "cases")) {
     auto const r = golden::size(c, "recent");
     auto const budget = golden::value<std::int32_t>(c, "budget");
-    auto const weights = golden::value<bool>(c, "step_gain") ? kvevict::weighting::step_gain : kvevict::weighting::softmax;
+    auto const weights =
+        golden::value<bool>(c, "step_gain") ? kvevict::weighting::step_gain : kvevict::weighting::softmax;
     kvevict::score::recent_attention const score{int32(r), weights};
     kvevict::protect const newest{0, int32(r)};
     kvevict::pool_options const prior{golden::value<std::int32_t>(c, "value_pool"), kvevict::pooling::average};
-    if (golden::value<bool>(c, "value_prior")) check(kvevict::policy{kvevict::score::value_prior{score, prior}, newest}, c, r, budget);
-    else check(kvevict::policy{score, newest}, c, r, budget);
+    if (golden::value<bool>(c, "value_prior"))
+      check(kvevict::policy{kvevict::score::value_prior{score, prior}, newest}, c, r, budget);
+    else
+      check(kvevict::policy{score, newest}, c, r, budget);
   }
 }

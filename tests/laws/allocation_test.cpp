@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nothing is allocated after the first call of a size: every allocation of the program is counted.
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/kernels/host.hpp>
 #include <kvevict/kernels/threads.hpp>
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/h2o.hpp>
-#include <kvevict/kernels/host.hpp>
 
 #include "support/allocations.hpp"
 #include "support/any_preset.hpp"
@@ -46,7 +46,8 @@ TEST_CASE("laws: plan and compact allocate nothing after the first call") {
             kvevict::budget const ask{.tokens_per_head = 40, .layer = 0, .layer_count = 2};
             any_view const view = cache.view;
             kvevict::keep_set keep;
-            auto done = kvevict::compact(ctx, cache.view, p.plan(ctx, view, rows, {.tokens_per_head = 1 << 20}), mode);  // moves nothing
+            // moves nothing
+            auto done = kvevict::compact(ctx, cache.view, p.plan(ctx, view, rows, {.tokens_per_head = 1 << 20}), mode);
             auto const once = [&] {
               p.plan_into(ctx, view, rows, ask, keep);
               kvevict::compact(ctx, cache.view, keep, mode, done);
@@ -70,7 +71,8 @@ TEST_CASE("laws: with workspace_bytes reserved, not even the first plan takes me
           rows.as = as;
           kvevict::host ctx = threaded ? kvevict::host(pool.as_executor(0)) : kvevict::host();
           auto const& v = cache.view;
-          std::int64_t const entries = v.pages.rows() * std::max(v.pages.columns, 256), pages = v.components[0].rows.page_count;
+          std::int64_t const entries = v.pages.rows() * std::max(v.pages.columns, 256),
+                             pages = v.components[0].rows.page_count;
           std::int64_t const promised = p.workspace(ctx, {3, 6, 2, 16, 200, entries, pages});
           CAPTURE(p.name, threaded, static_cast<int>(as), in.seed, promised);
           ctx.reserve(static_cast<std::size_t>(promised));
@@ -99,7 +101,9 @@ TEST_CASE("laws: decoding allocates nothing after the first steps") {
         auto const prompt = all_rows(in);
         kvevict::budget const ask{.tokens_per_head = 40};
         kvevict::keep_set keep;
-        auto done = kvevict::compact(ctx, cache.view, kvevict::plan(ctx, policy, kvevict::prompt(cache.view, prompt.queries()), {.tokens_per_head = 48}));
+        auto done = kvevict::compact(
+            ctx, cache.view,
+            kvevict::plan(ctx, policy, kvevict::prompt(cache.view, prompt.queries()), {.tokens_per_head = 48}));
         kvevict::observe(ctx, policy, kvevict::prompt(cache.view, prompt.queries()), ask);
         auto const step = [&](std::int32_t i) {
           std::int32_t const begin[] = {0, 1, 2}, positions[] = {i, i};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Applying a keep set: what is attended to afterwards is what a mask over the full cache would leave, and everything moves together.
+// Applying a keep set: what is attended to afterwards is what a mask over the full cache would leave, and everything
+// moves together.
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -19,13 +20,15 @@ constexpr kvevict::budget ask{.tokens_per_head = 24, .layer = 1, .layer_count = 
 constexpr kvevict::compaction modes[] = {kvevict::compaction::stable, kvevict::compaction::fill_holes};
 
 /// Float attention of query row i over the slots of a cache's row, as they lie there.
-template <class Cache> std::vector<float> attend(Cache const& cache, batch const& in, int b, std::size_t hq, std::size_t i) {
+template <class Cache>
+std::vector<float> attend(Cache const& cache, batch const& in, int b, std::size_t hq, std::size_t i) {
   auto const h = static_cast<int>(hq / (in.Hq / in.H));
   auto const K = cache.read(kvevict::role::k, b, h), V = cache.read(kvevict::role::v, b, h);
   std::size_t const D = in.D, n = K.size() / D;
   std::vector<float> z(n), out(D, 0.0f);
   for (std::size_t s = 0; s < n; ++s) {
-    for (std::size_t d = 0; d < D; ++d) z[s] += K[s * D + d] * static_cast<float>(in.layers[static_cast<std::size_t>(b)].queries.at(hq, i, d));
+    for (std::size_t d = 0; d < D; ++d)
+      z[s] += K[s * D + d] * static_cast<float>(in.layers[static_cast<std::size_t>(b)].queries.at(hq, i, d));
     z[s] /= std::sqrt(static_cast<float>(D));
   }
   float const top = n == 0 ? 0 : *std::max_element(z.begin(), z.end());
@@ -56,12 +59,13 @@ template <class Cache> double attention_error(Cache const& cache, batch const& i
 }
 
 /// Positions, accumulated state, K and V of every slot belong to the same token, and the tokens are the kept ones.
-template <class Cache> void check_rows_followed(Cache const& cache, batch const& in, kvevict::keep_set const& keep, bool in_order) {
+template <class Cache>
+void check_rows_followed(Cache const& cache, batch const& in, kvevict::keep_set const& keep, bool in_order) {
   auto const state_width = static_cast<std::size_t>(cache.shape().state_floats);
   for (int b = 0; b < keep.sequences; ++b)
     for (int h = 0; h < keep.heads; ++h) {
-      auto const at = cache.read(kvevict::role::position, b, h), K = cache.read(kvevict::role::k, b, h), V = cache.read(kvevict::role::v, b, h),
-                 state = cache.read(kvevict::role::state, b, h);
+      auto const at = cache.read(kvevict::role::position, b, h), K = cache.read(kvevict::role::k, b, h),
+                 V = cache.read(kvevict::role::v, b, h), state = cache.read(kvevict::role::state, b, h);
       auto const kept = keep(b, h);
       REQUIRE(static_cast<std::int64_t>(at.size()) == kept.size);
       std::vector<float> sorted = at;
@@ -75,7 +79,8 @@ template <class Cache> void check_rows_followed(Cache const& cache, batch const&
         for (std::size_t d = 0; d < in.D; ++d)
           same &= K[s * in.D + d] == static_cast<float>(l.keys.at(static_cast<std::size_t>(h), t, d)) &&
                   V[s * in.D + d] == static_cast<float>(l.values.at(static_cast<std::size_t>(h), t, d));
-        for (std::size_t c = 0; c < state_width; ++c) same &= state[s * state_width + c] == at[s] * 100 + static_cast<float>(c);
+        for (std::size_t c = 0; c < state_width; ++c)
+          same &= state[s * state_width + c] == at[s] * 100 + static_cast<float>(c);
       }
       CHECK(same);
     }
@@ -101,10 +106,12 @@ template <class Cache, class Done> void take_lengths(Cache& cache, Done const& d
   auto const lengths = done.lengths();
   for (std::int32_t b = 0; b < cache.view.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.view.heads(); ++h)
-      cache.lengths()[static_cast<std::size_t>(cache.per_head() ? b * cache.view.heads() + h : b)] = lengths[std::int64_t{b} * cache.view.heads() + h];
+      cache.lengths()[static_cast<std::size_t>(cache.per_head() ? b * cache.view.heads() + h : b)] =
+          lengths[std::int64_t{b} * cache.view.heads() + h];
 }
 
-template <class Cache, class Done> void check_freed(Cache const& cache, Done const& done, std::vector<std::int32_t> const& before) {
+template <class Cache, class Done>
+void check_freed(Cache const& cache, Done const& done, std::vector<std::int32_t> const& before) {
   std::int64_t const P = cache.view.pages.page_size;
   std::int64_t expected = 0;
   for (std::int64_t t = 0; t < cache.view.pages.rows(); ++t) {
@@ -125,7 +132,8 @@ TEST_CASE("laws: compacted attention is masked attention, and state follows rows
   kvevict::host ctx;
   for (layouts::layout const l : layouts::all)
     for (std::int32_t const page : {1, 16, 64, 256}) {
-      bool const fixed = l == layouts::layout::token_pool || l == layouts::layout::bnsh || l == layouts::layout::transposed_v;
+      bool const fixed =
+          l == layouts::layout::token_pool || l == layouts::layout::bnsh || l == layouts::layout::transposed_v;
       if (page != 16 && fixed) continue;
       for (any_preset const& p : presets())
         for (auto const mode : modes)
@@ -134,7 +142,8 @@ TEST_CASE("laws: compacted attention is masked attention, and state follows rows
             auto const keep = p.plan(ctx, cache.view, rows, ask);
             auto const before = cache.snapshot();
             if (!cache.per_head() && !p.equal_counts && is_ragged(keep)) {  // refused, and nothing has changed
-              CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep, mode), Catch::Contains("share a page table; use a policy with equal counts"));
+              CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep, mode),
+                                Catch::Contains("share a page table; use a policy with equal counts"));
               CHECK(cache.snapshot() == before);
               return;
             }
@@ -159,7 +168,8 @@ TEST_CASE("laws: a budget of the whole length moves nothing") {
       with_state(layouts::layout::hnd, 16, in, [&](auto& cache) {
         CAPTURE(p.name);
         auto const before = cache.snapshot();
-        auto const done = kvevict::compact(ctx, cache.view, p.plan(ctx, cache.view, rows, {.tokens_per_head = 40}), mode);
+        auto const done =
+            kvevict::compact(ctx, cache.view, p.plan(ctx, cache.view, rows, {.tokens_per_head = 40}), mode);
         CHECK(done.moves().moves() == 0);
         CHECK(done.freed_pages().size == 0);
         CHECK(done.order() == kvevict::row_order::ascending);
@@ -176,7 +186,8 @@ TEST_CASE("laws: a cache that has been compacted can be planned again, heads of 
       with_state(layouts::layout::head_pages, 16, in, [&](auto& cache) {
         if (second.name == "h2o" || second.name == "attention_gate") return;  // they need a row of every token
         CAPTURE(first.name, second.name, in.seed);
-        take_lengths(cache, kvevict::compact(ctx, cache.view, first.plan(ctx, cache.view, rows, {.tokens_per_head = 40})));
+        take_lengths(cache,
+                     kvevict::compact(ctx, cache.view, first.plan(ctx, cache.view, rows, {.tokens_per_head = 40})));
         std::vector<std::int32_t> const lengths = cache.lengths();
         kvevict::keep_set keep;
         for (std::int32_t const budget : {39, 41, 33, 20}) {  // 41: above the mean length, below the longest
@@ -188,7 +199,9 @@ TEST_CASE("laws: a cache that has been compacted can be planned again, heads of 
               sum += keep(b, h).size, uniform += std::min(n, budget), all += n;
             }
             CAPTURE(budget, lengths);
-            CHECK(sum == (second.unlimited() ? all : second.equal_counts ? uniform : std::min<std::int64_t>(all, 3 * budget)));
+            CHECK(sum == (second.unlimited()    ? all
+                          : second.equal_counts ? uniform
+                                                : std::min<std::int64_t>(all, 3 * budget)));
           }
         }
         auto const done = kvevict::compact(ctx, cache.view, keep);

@@ -20,10 +20,16 @@ namespace {
 constexpr std::size_t N = 26, steps = 30;
 constexpr std::int32_t budget = 16, keep_recent = 6, ring = 8;
 
-batch input(std::uint64_t seed, std::size_t future = steps) { return random_batch(seed, {.Hq = 4, .H = 2, .D = 8, .N = {N, N}, .future = future}, 1.0); }
+batch input(std::uint64_t seed, std::size_t future = steps) {
+  return random_batch(seed, {.Hq = 4, .H = 2, .D = 8, .N = {N, N}, .future = future}, 1.0);
+}
 
-char const* name_of(form f) { return f == form::queries ? "queries" : f == form::lse ? "queries and LSE" : "softmax rows"; }
-char const* name_of(applying a) { return a == applying::stable ? "stable" : a == applying::fill_holes ? "fill_holes" : "in place"; }
+char const* name_of(form f) {
+  return f == form::queries ? "queries" : f == form::lse ? "queries and LSE" : "softmax rows";
+}
+char const* name_of(applying a) {
+  return a == applying::stable ? "stable" : a == applying::fill_holes ? "fill_holes" : "in place";
+}
 
 /// The same tokens in the cache, and the same scores where the policy ranks its state.
 void check_row(std::vector<slot_state> const& row, reference::head_cache const& expected, bool scores) {
@@ -56,15 +62,18 @@ TEST_CASE("laws: the H2O loop equals its replay") {
   for (decode_setting const& s : settings) {
     std::vector<reference::decode_trace> traces;
     for (auto const& l : in.layers)
-      traces.push_back(reference::h2o_replay(l, N, {static_cast<std::size_t>(s.budget), static_cast<std::size_t>(keep_recent), static_cast<std::size_t>(s.slack)}));
+      traces.push_back(reference::h2o_replay(l, N,
+                                             {static_cast<std::size_t>(s.budget), static_cast<std::size_t>(keep_recent),
+                                              static_cast<std::size_t>(s.slack)}));
     with_decoder(policy, in, s, [&](auto& engine, auto& cache) {
-      engine.run([](std::size_t) {}, [&](std::size_t step) {
-        for (std::size_t b = 0; b < in.B(); ++b)
-          for (std::size_t h = 0; h < in.H; ++h) {
-            CAPTURE(in.seed, name_of(s.as), name_of(s.how), cache.name(), s.slack, step, b, h);
-            check_row(engine.row(b, h), traces[b][step][h], true);
-          }
-      });
+      engine.run([](std::size_t) {},
+                 [&](std::size_t step) {
+                   for (std::size_t b = 0; b < in.B(); ++b)
+                     for (std::size_t h = 0; h < in.H; ++h) {
+                       CAPTURE(in.seed, name_of(s.as), name_of(s.how), cache.name(), s.slack, step, b, h);
+                       check_row(engine.row(b, h), traces[b][step][h], true);
+                     }
+                 });
     });
   }
 }
@@ -79,16 +88,19 @@ TEST_CASE("laws: the AhaKV loop equals its replay, the prior is pooled over the 
       if (value_pool != 1 && s.how != applying::stable) continue;  // pooling refuses rows that are no longer in order
       std::vector<reference::decode_trace> traces;
       for (auto const& l : in.layers)
-        traces.push_back(reference::ahakv_replay(l, N, {static_cast<std::size_t>(s.budget), static_cast<std::size_t>(ring), static_cast<std::size_t>(s.slack)}, o,
-                                                 reference::prior_of_cache(l, o)));
+        traces.push_back(reference::ahakv_replay(
+            l, N,
+            {static_cast<std::size_t>(s.budget), static_cast<std::size_t>(ring), static_cast<std::size_t>(s.slack)}, o,
+            reference::prior_of_cache(l, o)));
       with_decoder(policy, in, s, [&](auto& engine, auto& cache) {
-        engine.run([](std::size_t) {}, [&](std::size_t step) {
-          for (std::size_t b = 0; b < in.B(); ++b)
-            for (std::size_t h = 0; h < in.H; ++h) {
-              CAPTURE(in.seed, name_of(s.as), name_of(s.how), cache.name(), s.slack, value_pool, step, b, h);
-              check_row(engine.row(b, h), traces[b][step][h], false);
-            }
-        });
+        engine.run([](std::size_t) {},
+                   [&](std::size_t step) {
+                     for (std::size_t b = 0; b < in.B(); ++b)
+                       for (std::size_t h = 0; h < in.H; ++h) {
+                         CAPTURE(in.seed, name_of(s.as), name_of(s.how), cache.name(), s.slack, value_pool, step, b, h);
+                         check_row(engine.row(b, h), traces[b][step][h], false);
+                       }
+                   });
       });
     }
   }
@@ -102,7 +114,9 @@ TEST_CASE("laws: AhaKV's scores while decoding equal the replay's") {
     decode_setting const s{budget, 0, as};
     std::vector<reference::decode_trace> traces;
     for (auto const& l : in.layers)
-      traces.push_back(reference::ahakv_replay(l, N, {static_cast<std::size_t>(budget), static_cast<std::size_t>(ring), 0}, o, reference::prior_of_cache(l, o)));
+      traces.push_back(reference::ahakv_replay(l, N,
+                                               {static_cast<std::size_t>(budget), static_cast<std::size_t>(ring), 0}, o,
+                                               reference::prior_of_cache(l, o)));
     with_decoder(kvevict::presets::ahakv({.recent = ring}), in, s, [&](auto& engine, auto& cache) {
       std::vector<float> scores;
       slot_positions at;
@@ -113,7 +127,8 @@ TEST_CASE("laws: AhaKV's scores while decoding equal the replay's") {
                      for (std::size_t h = 0; h < in.H; begin += at[b][h].size(), ++h) {
                        auto const& expected = traces[b][step][h];
                        for (std::size_t n = 0; n + static_cast<std::size_t>(ring) < expected.positions.size(); ++n) {
-                         auto const slot = static_cast<std::size_t>(std::find(at[b][h].begin(), at[b][h].end(), expected.positions[n]) - at[b][h].begin());
+                         auto const slot = static_cast<std::size_t>(
+                             std::find(at[b][h].begin(), at[b][h].end(), expected.positions[n]) - at[b][h].begin());
                          CAPTURE(in.seed, cache.name(), name_of(as), step, b, h, n);
                          REQUIRE(scores[begin + slot] == Approx(expected.scores[n]).epsilon(2e-5));
                        }
@@ -138,7 +153,8 @@ TEST_CASE("laws: ring rows sum to 1 when they are written, and all to r until th
                     for (std::size_t c = 0; c < columns.size(); ++c) columns[c] += slot.state[c];
                   CAPTURE(in.seed, name_of(as), b, step, q, h);
                   CHECK(columns[(N + step - 1) % static_cast<std::size_t>(ring)] == Approx(1).epsilon(1e-5));
-                  if (step == 0 || b == 1000) CHECK(std::accumulate(columns.begin(), columns.end(), 0.0) == Approx(ring).epsilon(1e-5));
+                  if (step == 0 || b == 1000)
+                    CHECK(std::accumulate(columns.begin(), columns.end(), 0.0) == Approx(ring).epsilon(1e-5));
                 }
             },
             [](std::size_t) {});
@@ -177,46 +193,53 @@ TEST_CASE("laws: AhaKV's ring is the same from a prompt at once and in chunks") 
   batch const in = input(76, 0);
   std::vector<std::vector<slot_state>> whole;
   for (std::size_t const chunk : {N, std::size_t{9}, std::size_t{1}})
-    with_decoder(kvevict::presets::ahakv({.recent = ring}), in, {budget, 0, form::queries}, [&](auto& engine, auto& cache) {
-      for (std::size_t from = 0; from < N; from += chunk) {
-        std::fill(cache.lengths().begin(), cache.lengths().end(), int32(std::min(from + chunk, N)));
-        engine.observe(from, std::min(from + chunk, N));
-      }
-      for (std::size_t r = 0; r < in.B() * in.H; ++r) {
-        auto const row = engine.row(r / in.H, r % in.H);
-        if (chunk == N) whole.push_back(row);
-        for (std::size_t j = 0; j < N; ++j)
-          for (std::size_t c = 0; c < static_cast<std::size_t>(ring); ++c) {
-            CAPTURE(in.seed, chunk, r, j, c);
-            REQUIRE(row[j].state[c] == Approx(whole[r][j].state[c]).epsilon(1e-5).margin(1e-7));
-          }
-      }
-    });
+    with_decoder(kvevict::presets::ahakv({.recent = ring}), in, {budget, 0, form::queries},
+                 [&](auto& engine, auto& cache) {
+                   for (std::size_t from = 0; from < N; from += chunk) {
+                     std::fill(cache.lengths().begin(), cache.lengths().end(), int32(std::min(from + chunk, N)));
+                     engine.observe(from, std::min(from + chunk, N));
+                   }
+                   for (std::size_t r = 0; r < in.B() * in.H; ++r) {
+                     auto const row = engine.row(r / in.H, r % in.H);
+                     if (chunk == N) whole.push_back(row);
+                     for (std::size_t j = 0; j < N; ++j)
+                       for (std::size_t c = 0; c < static_cast<std::size_t>(ring); ++c) {
+                         CAPTURE(in.seed, chunk, r, j, c);
+                         REQUIRE(row[j].state[c] == Approx(whole[r][j].state[c]).epsilon(1e-5).margin(1e-7));
+                       }
+                   }
+                 });
 }
 
 TEST_CASE("laws: scattered rows are refused by what needs a tail or neighbours") {
   batch const in = input(77, 6);
-  with_decoder(kvevict::presets::h2o({.recent = keep_recent}), in, {budget, 0, form::queries, applying::in_place}, [&](auto& engine, auto& cache) {
-    engine.run([](std::size_t) {}, [](std::size_t) {});
-    REQUIRE(cache.view.order == kvevict::row_order::scattered);
-    kvevict::host ctx;
-    auto const before = cache.snapshot();
-    hand_in const rows(in);
-    CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::snapkv({.window = 4}), kvevict::prompt(cache.view, rows.prompt.queries()), {.tokens_per_head = 10}),
-                      Catch::Contains("rows are scattered") && Catch::Contains("use stable compaction"));
-    CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::ahakv({.recent = 4}), kvevict::prompt(cache.view, rows.prompt.queries()), {.tokens_per_head = 10}),
-                      Catch::Contains("scattered"));
-    CHECK(cache.snapshot() == before);
-  });
+  with_decoder(
+      kvevict::presets::h2o({.recent = keep_recent}), in, {budget, 0, form::queries, applying::in_place},
+      [&](auto& engine, auto& cache) {
+        engine.run([](std::size_t) {}, [](std::size_t) {});
+        REQUIRE(cache.view.order == kvevict::row_order::scattered);
+        kvevict::host ctx;
+        auto const before = cache.snapshot();
+        hand_in const rows(in);
+        CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::snapkv({.window = 4}),
+                                        kvevict::prompt(cache.view, rows.prompt.queries()), {.tokens_per_head = 10}),
+                          Catch::Contains("rows are scattered") && Catch::Contains("use stable compaction"));
+        CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::ahakv({.recent = 4}),
+                                        kvevict::prompt(cache.view, rows.prompt.queries()), {.tokens_per_head = 10}),
+                          Catch::Contains("scattered"));
+        CHECK(cache.snapshot() == before);
+      });
 }
 
-TEST_CASE("laws: observe does not write a prefix that sequences share, and gives every other token what it gives without") {
+TEST_CASE(
+    "laws: observe does not write a prefix that sequences share, and gives every other token what it gives without") {
   gate_case const gate({.N = {40, 30}, .H = 2});
   hidden const states = gate.states({0, 0}, {40, 30});
   auto const check = [](auto const& policy, auto const& rows) {
     shared_prefix p(kvevict::state_floats(policy));
     kvevict::host ctx;
-    for (auto const& view : {p.apart.view, p.together.view}) kvevict::observe(ctx, policy, kvevict::prompt(view, rows(p.in)), {.tokens_per_head = 20});
+    for (auto const& view : {p.apart.view, p.together.view})
+      kvevict::observe(ctx, policy, kvevict::prompt(view, rows(p.in)), {.tokens_per_head = 20});
     p.compare();
   };
   for (std::size_t const count : {1, 3}) {

@@ -72,8 +72,13 @@ kvevict::executor own_pool(std::int32_t concurrency) {
 
 TEST_CASE("laws: the same bits on every executor") {
   kvevict::threads two(2), five(5);
-  struct { char const* name; kvevict::executor executor; } const executors[] = {
-      {"serial", {}}, {"threads(2)", two.as_executor(0)}, {"threads(5)", five.as_executor(0)}, {"own pool of 3", own_pool(3)}};
+  struct {
+    char const* name;
+    kvevict::executor executor;
+  } const executors[] = {{"serial", {}},
+                         {"threads(2)", two.as_executor(0)},
+                         {"threads(5)", five.as_executor(0)},
+                         {"own pool of 3", own_pool(3)}};
   for (auto const& e : executors)
     for (any_preset const& p : presets())
       with_cache(input(), [&](auto& cache) {
@@ -90,7 +95,10 @@ TEST_CASE("laws: the same bits in every layout and for every page size, paged eq
   kvevict::host serial, threaded(pool.as_executor(0));
   for (layouts::layout const l : layouts::all)
     for (std::int32_t const page : {1, 16, 64, 256}) {
-      if (page != 16 && (l == layouts::layout::token_pool || l == layouts::layout::bnsh || l == layouts::layout::transposed_v)) continue;  // pages of their own
+      // pages of their own
+      if (page != 16 &&
+          (l == layouts::layout::token_pool || l == layouts::layout::bnsh || l == layouts::layout::transposed_v))
+        continue;
       auto shape = cache_shape_of(input());
       shape.page_size = page;
       with_cache(l, shape, input(), [&](auto& cache) {
@@ -114,7 +122,8 @@ TEST_CASE("laws: a batch is its sequences, one by one") {
         CAPTURE(p.name, b);
         kvevict::host ctx;
         auto const keep = p.plan(ctx, cache.view, hand_in(one), ask);
-        std::vector<std::int32_t> const theirs(all.tokens.begin() + all.row_begin[2 * b], all.tokens.begin() + all.row_begin[2 * b + 2]);
+        std::vector<std::int32_t> const theirs(all.tokens.begin() + all.row_begin[2 * b],
+                                               all.tokens.begin() + all.row_begin[2 * b + 2]);
         CHECK(keep.tokens == theirs);
       });
     }

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::int32_t budget = 21;
 
-kvevict::keep_set plan_in_cache(any_preset const& p, batch const& in, hand_in const& rows, kvevict::budget const& ask, std::int32_t const* read_only = nullptr) {
+kvevict::keep_set plan_in_cache(any_preset const& p, batch const& in, hand_in const& rows, kvevict::budget const& ask,
+                                std::int32_t const* read_only = nullptr) {
   kvevict::keep_set out;
   with_cache(in, [&](auto& cache) {
     kvevict::host ctx;
@@ -21,10 +22,12 @@ kvevict::keep_set plan_in_cache(any_preset const& p, batch const& in, hand_in co
   return out;
 }
 
-/// f(preset, keep set, batch, budget) over batches of sequences of different lengths, some no longer than the budget, one empty.
+/// f(preset, keep set, batch, budget) over batches of sequences of different lengths, some no longer than the budget,
+/// one empty.
 template <class F> void for_each_plan(F f) {
   for (std::uint64_t const seed : {11u, 12u}) {
-    batch const in = random_batch(seed, {.Hq = seed == 11 ? 6u : 4u, .H = seed == 11 ? 2u : 4u, .N = {60, 37, 21, 0, 64, 5}});
+    batch const in =
+        random_batch(seed, {.Hq = seed == 11 ? 6u : 4u, .H = seed == 11 ? 2u : 4u, .N = {60, 37, 21, 0, 64, 5}});
     hand_in const rows(in);
     for (any_preset const& p : presets())
       for (std::int32_t const b : {budget, budget + 1, 40}) {
@@ -40,9 +43,12 @@ std::int64_t kept_of(kvevict::keep_set const& keep, std::size_t b) {
   return sum;
 }
 
-bool contains(kvevict::slice<std::int32_t const> row, std::int32_t token) { return std::binary_search(row.begin(), row.end(), token); }
+bool contains(kvevict::slice<std::int32_t const> row, std::int32_t token) {
+  return std::binary_search(row.begin(), row.end(), token);
+}
 
-/// The same tokens as the reference's, but where scores differ by no more than float noise; exact ties go to the newer token.
+/// The same tokens as the reference's, but where scores differ by no more than float noise; exact ties go to the newer
+/// token.
 void check_same(answer const& expected, index_rows const& obtained) {
   for (std::size_t h = 0; h < obtained.size(); ++h) {
     if (obtained[h] == expected.keep[h]) continue;
@@ -60,7 +66,8 @@ void check_same(answer const& expected, index_rows const& obtained) {
     CHECK(reference::equal_up_to_ties(scores, theirs.size(), theirs, ours, noise));
     for (std::size_t const j : theirs)
       for (std::size_t const i : ours)
-        if (!std::binary_search(ours.begin(), ours.end(), j) && !std::binary_search(theirs.begin(), theirs.end(), i)) CHECK(scores[i] != scores[j]);
+        if (!std::binary_search(ours.begin(), ours.end(), j) && !std::binary_search(theirs.begin(), theirs.end(), i))
+          CHECK(scores[i] != scores[j]);
   }
 }
 
@@ -127,7 +134,8 @@ TEST_CASE("laws: sums are exact, for every layer and over the layers") {
           auto const keep = plan_in_cache(p, in, rows, {.tokens_per_head = b, .layer = l, .layer_count = layers});
           for (std::size_t s = 0; s < in.B(); ++s) sums[s] += kept_of(keep, s);
         }
-        for (std::size_t s = 0; s < in.B(); ++s) CHECK(sums[s] == layers * 3 * (p.unlimited() ? int32(in.N[s]) : std::min(b, int32(in.N[s]))));
+        for (std::size_t s = 0; s < in.B(); ++s)
+          CHECK(sums[s] == layers * 3 * (p.unlimited() ? int32(in.N[s]) : std::min(b, int32(in.N[s]))));
       }
 }
 
@@ -157,7 +165,8 @@ TEST_CASE("laws: a budget of the whole length is the identity") {
 }
 
 TEST_CASE("laws: zero tokens and an empty batch are outcomes") {
-  for (batch const& in : {random_batch(25, {.N = {}}), random_batch(26, {.N = {0}}), random_batch(27, {.N = {0, 0, 0}})}) {
+  for (batch const& in :
+       {random_batch(25, {.N = {}}), random_batch(26, {.N = {0}}), random_batch(27, {.N = {0, 0, 0}})}) {
     hand_in const rows(in);
     for (any_preset const& p : presets())
       for (std::int32_t const b : {0, 16}) {
@@ -182,7 +191,8 @@ TEST_CASE("laws: keep sets follow a permutation of the heads") {
     for (std::size_t s = 0; s < in.B(); ++s)
       for (std::size_t h = 0; h < in.H; ++h) {
         index_row small = rows_of_sequence(permuted_keep, s)[h], large = rows_of_sequence(keep, s)[order[h]];
-        if (!p.equal_counts) {  // equal remainders go to the lower head: a head may have one token more or less, its worst
+        // equal remainders go to the lower head: a head may have one token more or less, its worst
+        if (!p.equal_counts) {
           if (small.size() > large.size()) std::swap(small, large);
           CHECK(large.size() - small.size() <= 1);
           CHECK(std::includes(large.begin(), large.end(), small.begin(), small.end()));
@@ -209,7 +219,8 @@ TEST_CASE("laws: keep sets depend on the ranks of scores only") {
 TEST_CASE("laws: keep sets are the references', up to ties") {
   for (form const as : {form::queries, form::lse, form::weights})
     for (std::uint64_t const seed : {31u, 32u, 33u}) {
-      batch const in = random_batch(seed, {.Hq = seed == 32 ? 3u : 8u, .H = seed == 32 ? 3u : 2u, .D = seed == 33 ? 24u : 8u, .N = {50, 29, 70}});
+      batch const in = random_batch(
+          seed, {.Hq = seed == 32 ? 3u : 8u, .H = seed == 32 ? 3u : 2u, .D = seed == 33 ? 24u : 8u, .N = {50, 29, 70}});
       hand_in rows(in);
       rows.as = as;
       for (any_preset const& p : presets()) {
@@ -218,7 +229,8 @@ TEST_CASE("laws: keep sets are the references', up to ties") {
         auto const keep = plan_in_cache(p, in, rows, ask);
         for (std::size_t s = 0; s < in.B(); ++s) {
           CAPTURE(p.name, seed, s, static_cast<int>(as));
-          check_same(p.expected({in.layers[s], in.N[s], static_cast<std::size_t>(budget), 1, 5}), rows_of_sequence(keep, s));
+          check_same(p.expected({in.layers[s], in.N[s], static_cast<std::size_t>(budget), 1, 5}),
+                     rows_of_sequence(keep, s));
         }
       }
     }

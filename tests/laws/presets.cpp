@@ -9,7 +9,8 @@ template <class Score> struct scaled {
   Score inner;
   float factor;
 
-  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
+  template <class Context, class Evidence>
+  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
     inner(ctx, e, out);
     for (std::int64_t r = 0; r < out.count(); ++r)
       if (out.rows[r].active)
@@ -23,21 +24,33 @@ std::vector<any_preset> const& presets() {
   static std::vector<any_preset> const all = [] {
     std::vector<any_preset> out;
     for_each_preset([&](auto p) {
-      out.push_back({p.name,
-                     [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, kvevict::keep_set& keep) {
-                       std::visit([&](auto const& v) { p.show(v, in, [&](auto const& e) { kvevict::plan(ctx, p.policy, e, b, keep); }); }, view);
-                     },
-                     [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, std::vector<float>& values) {
-                       std::visit([&](auto const& v) { p.show(v, in, [&](auto const& e) { kvevict::scores(ctx, p.policy, e, b, values); }); }, view);
-                     },
-                     [p](kvevict::host const& ctx, kvevict::cache_shape const& s) { return workspace_bytes(ctx, p.policy, s); },
-                     [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, float factor) {
-                       kvevict::keep_set keep;
-                       auto const policy = p.policy.with(scaled<decltype(p.policy.score)>{p.policy.score, factor});
-                       p.show(std::get<0>(view), in, [&](auto const& e) { kvevict::plan(ctx, policy, e, b, keep); });
-                       return keep;
-                     },
-                     p.expected, p.protected_first, p.protected_last, p.protected_last_permille, decltype(p.policy)::equal_counts, p.over_layers});
+      out.push_back(
+          {p.name,
+           [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b,
+               kvevict::keep_set& keep) {
+             std::visit(
+                 [&](auto const& v) {
+                   p.show(v, in, [&](auto const& e) { kvevict::plan(ctx, p.policy, e, b, keep); });
+                 },
+                 view);
+           },
+           [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b,
+               std::vector<float>& values) {
+             std::visit(
+                 [&](auto const& v) {
+                   p.show(v, in, [&](auto const& e) { kvevict::scores(ctx, p.policy, e, b, values); });
+                 },
+                 view);
+           },
+           [p](kvevict::host const& ctx, kvevict::cache_shape const& s) { return workspace_bytes(ctx, p.policy, s); },
+           [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, float factor) {
+             kvevict::keep_set keep;
+             auto const policy = p.policy.with(scaled<decltype(p.policy.score)>{p.policy.score, factor});
+             p.show(std::get<0>(view), in, [&](auto const& e) { kvevict::plan(ctx, policy, e, b, keep); });
+             return keep;
+           },
+           p.expected, p.protected_first, p.protected_last, p.protected_last_permille, decltype(p.policy)::equal_counts,
+           p.over_layers});
     });
     return out;
   }();

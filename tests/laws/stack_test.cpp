@@ -13,9 +13,13 @@ namespace {
 
 constexpr std::int32_t L = 3, S = 2;
 
-batch input(std::vector<std::size_t> const& N = {40, 33, 28, 37, 16, 41}) { return random_batch(51, {.Hq = 4, .H = 2, .D = 8, .N = N}); }
+batch input(std::vector<std::size_t> const& N = {40, 33, 28, 37, 16, 41}) {
+  return random_batch(51, {.Hq = 4, .H = 2, .D = 8, .N = N});
+}
 
-char const* name_of(placed p) { return p == placed::layers_apart ? "layers apart" : p == placed::layer_in_page ? "layer in page" : "own tables"; }
+char const* name_of(placed p) {
+  return p == placed::layers_apart ? "layers apart" : p == placed::layer_in_page ? "layer in page" : "own tables";
+}
 
 template <class F> void for_each_placement(F f) {
   for (placed const p : {placed::layers_apart, placed::layer_in_page, placed::own_tables})
@@ -32,7 +36,9 @@ template <class F> void for_each_row(F f) {
       for (std::int32_t h = 0; h < 2; ++h) f(l, s, h);
 }
 
-std::vector<std::int32_t> tokens(kvevict::keep_set const& keep, std::int32_t b, std::int32_t h) { return {keep(b, h).begin(), keep(b, h).end()}; }
+std::vector<std::int32_t> tokens(kvevict::keep_set const& keep, std::int32_t b, std::int32_t h) {
+  return {keep(b, h).begin(), keep(b, h).end()};
+}
 
 }  // namespace
 
@@ -47,8 +53,10 @@ TEST_CASE("laws: a stack is planned and compacted as its layers are") {
       kvevict::host ctx;
       kvevict::budget const ask{.tokens_per_head = 19, .layer = 1, .layer_count = L + 2};
       auto const keep = p.plan(ctx, together.whole(), rows, ask);
-      std::int64_t const entries = together.whole().pages.rows() * together.columns, pages = std::int64_t{together.pages} * L;
-      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= p.workspace(ctx, {L * S, 4, 2, 8, 41, entries, pages}));
+      std::int64_t const entries = together.whole().pages.rows() * together.columns,
+                         pages = std::int64_t{together.pages} * L;
+      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
+            p.workspace(ctx, {L * S, 4, 2, 8, 41, entries, pages}));
       auto const done = compact(ctx, together.whole(), keep);
       CHECK((together.pool != apart.pool || p.unlimited()));
       for (std::int32_t l = 0; l < L; ++l) {
@@ -79,11 +87,13 @@ TEST_CASE("laws: a stack observes as its layers do") {
   for_each_placement([&](placed where, bool heads_apart) {
     stack together(in, L, where, heads_apart), apart(in, L, where, heads_apart);
     kvevict::host ctx;
-    kvevict::observe(ctx, policy, kvevict::prompt(together.whole(), rows.queries()), {.tokens_per_head = 12, .layer_count = L});
+    kvevict::observe(ctx, policy, kvevict::prompt(together.whole(), rows.queries()),
+                     {.tokens_per_head = 12, .layer_count = L});
     CHECK((together.pool != apart.pool));
     for (std::int32_t l = 0; l < L; ++l) {
       attention const part = all_rows(layer_of(in, static_cast<std::size_t>(l), L));
-      kvevict::observe(ctx, policy, kvevict::prompt(apart.layer(l), part.queries()), {.tokens_per_head = 12, .layer = l, .layer_count = L});
+      kvevict::observe(ctx, policy, kvevict::prompt(apart.layer(l), part.queries()),
+                       {.tokens_per_head = 12, .layer = l, .layer_count = L});
     }
     CHECK((together.pool == apart.pool));
   });
@@ -93,10 +103,12 @@ TEST_CASE("laws: a stack that is put together wrongly is refused, and nothing ha
   batch const in = input();
   hand_in const rows(in);
   kvevict::host ctx;
-  auto const says = [&](stack& of, kvevict::layer_view<std::int32_t> const& v, kvevict::budget const& ask, char const* part) {
+  auto const says = [&](stack& of, kvevict::layer_view<std::int32_t> const& v, kvevict::budget const& ask,
+                        char const* part) {
     auto const before = of.pool;
     std::string const message = refusal([&] {
-      auto const keep = kvevict::plan(ctx, kvevict::presets::h2o({.recent = 5}), kvevict::prompt(v, rows.prompt.queries()), ask);
+      auto const keep =
+          kvevict::plan(ctx, kvevict::presets::h2o({.recent = 5}), kvevict::prompt(v, rows.prompt.queries()), ask);
       compact(ctx, v, keep);
     });
     INFO(message);
@@ -104,15 +116,22 @@ TEST_CASE("laws: a stack that is put together wrongly is refused, and nothing ha
     CHECK((of.pool == before));
   };
   kvevict::budget const ask{.tokens_per_head = 19, .layer_count = L};
-  stack apart(in, L, placed::layers_apart, true), own(in, L, placed::own_tables, true), inside(in, L, placed::layer_in_page, false);
+  stack apart(in, L, placed::layers_apart, true), own(in, L, placed::own_tables, true),
+      inside(in, L, placed::layer_in_page, false);
   auto const with = [](kvevict::layer_view<std::int32_t> v, auto change) { return change(v), v; };
   says(apart, apart.whole(), {.tokens_per_head = 19, .layer = 1, .layer_count = L}, "a view of 3; give budget.layer");
-  says(apart, with(apart.whole(), [](auto& v) { v.pages.layers = 4; }), ask, "pages.sequences counts those of all layers");
-  says(apart, with(apart.whole(), [](auto& v) { v.components[0].rows.layer_stride = 0; }), ask, "would be written by both");
+  says(apart, with(apart.whole(), [](auto& v) { v.pages.layers = 4; }), ask,
+       "pages.sequences counts those of all layers");
+  says(apart, with(apart.whole(), [](auto& v) { v.components[0].rows.layer_stride = 0; }), ask,
+       "would be written by both");
   says(apart, with(apart.whole(), [](auto& v) { v.components[1].rows.layer_stride -= 4; }), ask, "overlap each other");
   says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.page_stride -= 4; }), ask, "overlap each other");
-  says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.layer_stride = std::int64_t{1} << 62; }), ask, "does not fit into 64 bits");
-  says(apart, with(apart.whole(), [](auto& v) { v.pages.entries = nullptr, v.pages.page_size = 64, v.components[0].rows.layer_stride = 0; }), ask, "so that all would be one");
+  says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.layer_stride = std::int64_t{1} << 62; }), ask,
+       "does not fit into 64 bits");
+  says(apart,
+       with(apart.whole(),
+            [](auto& v) { v.pages.entries = nullptr, v.pages.page_size = 64, v.components[0].rows.layer_stride = 0; }),
+       ask, "so that all would be one");
   says(own, with(own.whole(), [](auto& v) { v.pages.layer_stride = 0; }), ask, "would be written by both");
   own.table[static_cast<std::size_t>(own.columns * 5)] = own.table[0];
   says(own, own.whole(), ask, "would be written by both");

@@ -6,6 +6,7 @@
 """
 import concurrent.futures
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -46,15 +47,21 @@ def verdict(test, include, scratch):
         return "red"  # it hangs, which a test's time limit notices
 
 
+def code(text):
+    """What finds the text wherever lines are broken."""
+    return re.compile(r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", text))))
+
+
 def attempt(mutant):
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
         shutil.copytree(root / "include", scratch / "include")
         header = scratch / "include/kvevict" / mutant["file"]
         text = header.read_text()
-        if text.count(mutant["from"]) != 1:
-            return f"its text is there {text.count(mutant['from'])} times; correct mutants.toml"
-        header.write_text(text.replace(mutant["from"], mutant["to"]))
+        places = list(code(mutant["from"]).finditer(text))
+        if len(places) != 1:
+            return f"its text is there {len(places)} times; correct mutants.toml"
+        header.write_text(text[:places[0].start()] + mutant["to"] + text[places[0].end():])
         return verdict(mutant["test"], scratch / "include", scratch)
 
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host refuses a device refuses, and what it accepts: numbers that are none, windows that are none, state and rows that heads share.
+// What the host refuses a device refuses, and what it accepts: numbers that are none, windows that are none, state and
+// rows that heads share.
 #include <limits>
 
 #include <kvevict/cuda.cuh>
@@ -24,17 +25,21 @@ batch const& input() {
   return in;
 }
 
-/// Both contexts plan from the same rows: the same refusal (that of a score also names another token), or the same keep set.
-template <class Cache, class Policy, class Rows> void alike(Cache& cache, Policy const& policy, Rows const& rows, char const* refused) {
+/// Both contexts plan from the same rows: the same refusal (that of a score also names another token), or the same keep
+/// set.
+template <class Cache, class Policy, class Rows>
+void alike(Cache& cache, Policy const& policy, Rows const& rows, char const* refused) {
   kvevict::host host;
   kvevict::keep_set want;
-  std::string const on_host = refusal([&] { kvevict::plan(host, policy, kvevict::prompt(cache.view, rows), ask, want); });
+  std::string const on_host =
+      refusal([&] { kvevict::plan(host, policy, kvevict::prompt(cache.view, rows), ask, want); });
   device_cache<typename std::decay_t<decltype(cache.view)>::table_entry> there(cache);
   device_memory memory;
   cuda::device ctx(default_stream());
   cuda::keep_set keep;
   std::string const on_device = refusal([&] {
-    kvevict::plan(ctx, policy, kvevict::prompt(there.view, on_device_rows(memory, rows, cache.view.sequences())), ask, keep);
+    kvevict::plan(ctx, policy, kvevict::prompt(there.view, on_device_rows(memory, rows, cache.view.sequences())), ask,
+                  keep);
     ctx.wait();
   });
   INFO("host: " << on_host << "\ndevice: " << on_device);
@@ -84,7 +89,8 @@ TEST_CASE("a row without tokens needs no page") {
   layouts::cache_shape shape = cache_shape_of(input());
   shape.type = kvevict::dtype::bf16, shape.head_lengths = {60, 0, 33, 0};
   layouts::with_layout(layouts::layout::head_pages, shape, [&](auto& cache) {
-    cache.fill([](int, int, int t, int d) { return static_cast<float>((t * 7 + d) % 5) * 0.125f; }, [](int, int, int, int) { return 1.0f; });
+    cache.fill([](int, int, int t, int d) { return static_cast<float>((t * 7 + d) % 5) * 0.125f; },
+               [](int, int, int, int) { return 1.0f; });
     auto const rows = all_rows(input());
     std::vector<kvevict::bf16> narrow;
     for (float const x : rows.q) narrow.push_back(kvevict::from_float<kvevict::bf16>(x));
@@ -106,15 +112,20 @@ TEST_CASE("heads do not write their state into one place") {
   layouts::with_layout(layouts::layout::hnd, shape, [&](auto& cache) {
     fill(cache, input());
     for (std::int32_t c = 0; c < cache.view.component_count; ++c)
-      if (auto& it = cache.view.components[static_cast<std::size_t>(c)]; it.what == kvevict::role::state) it.rows.head_stride = 0;
+      if (auto& it = cache.view.components[static_cast<std::size_t>(c)]; it.what == kvevict::role::state)
+        it.rows.head_stride = 0;
     auto const rows = all_rows(input());
     device_cache<typename std::decay_t<decltype(cache.view)>::table_entry> there(cache);
     device_memory memory;
     cuda::device ctx(default_stream());
     kvevict::host host;
     auto const policy = kvevict::presets::h2o({.recent = 8});
-    CHECK(refusal([&] { kvevict::observe(host, policy, kvevict::step(cache.view, rows.queries()), ask); }).find("one state component in common") != std::string::npos);
-    CHECK(refusal([&] { kvevict::observe(ctx, policy, kvevict::step(there.view, on_device_rows(memory, rows.queries(), 2)), ask); }).find("one state component in common") != std::string::npos);
+    CHECK(refusal([&] {
+            kvevict::observe(host, policy, kvevict::step(cache.view, rows.queries()), ask);
+          }).find("one state component in common") != std::string::npos);
+    CHECK(refusal([&] {
+            kvevict::observe(ctx, policy, kvevict::step(there.view, on_device_rows(memory, rows.queries(), 2)), ask);
+          }).find("one state component in common") != std::string::npos);
   });
 }
 
@@ -130,8 +141,11 @@ TEST_CASE("rows that heads share stay where nothing moves, and only there heads 
     };
     auto last_moves = first(8);
     last_moves.back() = 8;
-    for (auto const& [keep, refused] : {std::pair(keep_of(cache.view, {first(12), first(9)}), ""), std::pair(keep_of(cache.view, {first(5), first(0)}), ""),
-                                        std::pair(keep_of(cache.view, {first(8), last_moves}), "move different tokens"), std::pair(keep_of(cache.view, {last_moves, first(9)}), "move different tokens")}) {
+    for (auto const& [keep, refused] :
+         {std::pair(keep_of(cache.view, {first(12), first(9)}), ""),
+          std::pair(keep_of(cache.view, {first(5), first(0)}), ""),
+          std::pair(keep_of(cache.view, {first(8), last_moves}), "move different tokens"),
+          std::pair(keep_of(cache.view, {last_moves, first(9)}), "move different tokens")}) {
       using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
       device_cache<entry> there(cache);
       cuda::device ctx(default_stream());
@@ -139,7 +153,8 @@ TEST_CASE("rows that heads share stay where nothing moves, and only there heads 
       planned.assign(ctx, keep);
       cuda::compacted<entry> done;
       auto const before = cache.snapshot();
-      std::string const on_device = refusal([&] { compact(ctx, there.view, planned, kvevict::compaction::stable, done), done.wait(ctx); });
+      std::string const on_device =
+          refusal([&] { compact(ctx, there.view, planned, kvevict::compaction::stable, done), done.wait(ctx); });
       kvevict::host host;
       std::string const on_host = refusal([&] { compact(host, cache.view, keep); });
       INFO("host: " << on_host << "\ndevice: " << on_device);

@@ -3,7 +3,9 @@
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
 using namespace kvevict;
-template <class Entry> void use(cuda::device& ctx, layer_view<Entry> const& v, query_rows const& q, attention_rows const& a, window_options const& o, score_rows const& s) {
+template <class Entry>
+void use(cuda::device& ctx, layer_view<Entry> const& v, query_rows const& q, attention_rows const& a,
+         window_options const& o, score_rows const& s) {
   kernels::window_scores(ctx, v, q, o, s);
   kernels::column_sums(ctx, v, q, o.group, s);
   kernels::newest_sums(ctx, v, q, o, s);
@@ -11,4 +13,5 @@ template <class Entry> void use(cuda::device& ctx, layer_view<Entry> const& v, q
   kernels::column_sums(ctx, v, a, o.group, s);
   kernels::newest_sums(ctx, v, a, o, s);
 }
-template void use(cuda::device&, layer_view<std::int32_t> const&, query_rows const&, attention_rows const&, window_options const&, score_rows const&);
+template void use(cuda::device&, layer_view<std::int32_t> const&, query_rows const&, attention_rows const&,
+                  window_options const&, score_rows const&);

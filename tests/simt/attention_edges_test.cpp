@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention on a device at its edges: ragged heads, every layout and page size, odd strides, scattered rows, what must stay untouched, what is refused.
+// Attention on a device at its edges: ragged heads, every layout and page size, odd strides, scattered rows, what must
+// stay untouched, what is refused.
 #include <cmath>
 #include <limits>
 #include <string>
@@ -30,15 +31,20 @@ struct rows_there {
   score_rows view;
 
   rows_there(device_memory& m, score_rows const& s)
-      : most(longest(s)), stride((most + 3) / 4 * 4), values(std::vector<float>(static_cast<std::size_t>(s.count() * stride), untouched)), view(s) {
+      : most(longest(s)),
+        stride((most + 3) / 4 * 4),
+        values(std::vector<float>(static_cast<std::size_t>(s.count() * stride), untouched)),
+        view(s) {
     std::vector<std::int64_t> begin;
     for (std::int64_t r = 0; r <= s.count(); ++r) begin.push_back(r * stride);
     if (s.positions != nullptr) {
       std::vector<std::int32_t> positions(static_cast<std::size_t>(s.count() * stride), -1);
-      for (std::int64_t r = 0; r < s.count(); ++r) std::copy_n(s.positions + s.begin[r], s.rows[r].tokens, positions.begin() + r * stride);
+      for (std::int64_t r = 0; r < s.count(); ++r)
+        std::copy_n(s.positions + s.begin[r], s.rows[r].tokens, positions.begin() + r * stride);
       view.positions = m.put(positions);
     }
-    view.rows = m.put(s.rows, static_cast<std::size_t>(s.count())), view.begin = m.put(begin), view.values = values.data();
+    view.rows = m.put(s.rows, static_cast<std::size_t>(s.count())), view.begin = m.put(begin),
+    view.values = values.data();
     view.most_tokens = most, view.total_floats = s.count() * stride;
   }
   static std::int64_t longest(score_rows const& s) {
@@ -50,7 +56,8 @@ struct rows_there {
 
 /// call(ctx, view, rows, out) on a device; `most_rows` < 0: what the sequences hand in.
 template <class Cache, class Rows, class Call>
-std::vector<float> there(Cache& cache, score_rows const& s, Rows const& rows, Call call, std::int32_t most_rows = -1, std::string* refusal = nullptr) {
+std::vector<float> there(Cache& cache, score_rows const& s, Rows const& rows, Call call, std::int32_t most_rows = -1,
+                         std::string* refusal = nullptr) {
   using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
   device_cache<entry> const moved(cache);
   device_memory memory;
@@ -70,7 +77,8 @@ std::vector<float> there(Cache& cache, score_rows const& s, Rows const& rows, Ca
 }
 
 /// The same numbers on host and device, and no float written beside them.
-template <class Cache, class Rows, class Call> void same(Cache& cache, score_rows const& s, Rows const& rows, double relative, Call call) {
+template <class Cache, class Rows, class Call>
+void same(Cache& cache, score_rows const& s, Rows const& rows, double relative, Call call) {
   for (std::int64_t r = 0; r < s.count(); ++r) std::fill_n(s.values + s.begin[r], s.rows[r].tokens, untouched);
   kvevict::host host;
   call(host, cache.view, rows, s);
@@ -79,8 +87,11 @@ template <class Cache, class Rows, class Call> void same(Cache& cache, score_row
   std::size_t wrong = 0;
   for (std::int64_t r = 0; r < s.count(); ++r)
     for (std::int64_t j = 0; j < stride; ++j) {
-      double const want = j < s.rows[r].tokens ? double{s.values[s.begin[r] + j]} : double{untouched}, x = got[static_cast<std::size_t>(r * stride + j)];
-      bool const sound = want != want ? x != x : want == untouched ? x == want : std::abs(x - want) <= relative * std::abs(want) + 1e-7;
+      double const want = j < s.rows[r].tokens ? double{s.values[s.begin[r] + j]} : double{untouched},
+                   x = got[static_cast<std::size_t>(r * stride + j)];
+      bool const sound = want != want        ? x != x
+                         : want == untouched ? x == want
+                                             : std::abs(x - want) <= relative * std::abs(want) + 1e-7;
       if (!sound && wrong == 0) UNSCOPED_INFO("row " << r << " token " << j << ": " << x << " instead of " << want);
       wrong += !sound;
     }
@@ -88,10 +99,14 @@ template <class Cache, class Rows, class Call> void same(Cache& cache, score_row
 }
 
 auto window(window_options const& o) {
-  return [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::window_scores(ctx, view, rows, o, out); };
+  return [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
+    kernels::window_scores(ctx, view, rows, o, out);
+  };
 }
 auto columns(group_reduce how) {
-  return [how](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::column_sums(ctx, view, rows, how, out); };
+  return [how](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
+    kernels::column_sums(ctx, view, rows, how, out);
+  };
 }
 
 constexpr std::int32_t head_dims[] = {16, 64, 8, 24, 128, 72, 40};
@@ -124,7 +139,8 @@ template <class F> void over(std::size_t i, attention_shape s, F f) {
   scheduled const schedule(i % 6);
   layouts::with_layout(l, s.cache, [&](auto& cache) {
     a.fill(cache);
-    CAPTURE(i, cache.name(), cache.shape().page_size, s.cache.head_dim, static_cast<int>(s.cache.type), static_cast<int>(s.query_type), s.group);
+    CAPTURE(i, cache.name(), cache.shape().page_size, s.cache.head_dim, static_cast<int>(s.cache.type),
+            static_cast<int>(s.query_type), s.group);
     f(cache, a);
   });
 }
@@ -135,8 +151,15 @@ std::vector<window_options> all_options() {
   constexpr auto gain = weighting::step_gain;
   constexpr auto soft = weighting::softmax;
   constexpr auto causal = visibility::causal;
-  return {{8}, {1}, {5, rr::sum, gr::max}, {3, rr::sum, gr::sum, soft, 0, causal, 2}, {7, rr::mean, gr::mean, gain}, {4, rr::sum, gr::max, gain, 0.6f, causal, 3},
-          {6, rr::mean, gr::mean, soft, 0, causal, 0, {5, pooling::max}}, {2, rr::mean, gr::max, soft, 0, causal, 1, {3, pooling::average}}, {8, rr::mean, gr::sum, gain, 0, causal, 0, {7, pooling::max}}};
+  return {{8},
+          {1},
+          {5, rr::sum, gr::max},
+          {3, rr::sum, gr::sum, soft, 0, causal, 2},
+          {7, rr::mean, gr::mean, gain},
+          {4, rr::sum, gr::max, gain, 0.6f, causal, 3},
+          {6, rr::mean, gr::mean, soft, 0, causal, 0, {5, pooling::max}},
+          {2, rr::mean, gr::max, soft, 0, causal, 1, {3, pooling::average}},
+          {8, rr::mean, gr::sum, gain, 0, causal, 0, {7, pooling::max}}};
 }
 
 /// Softmax rows of all queries of a case, a few floats between them.
@@ -157,17 +180,20 @@ struct softmax_rows {
           weights.resize(at + static_cast<std::size_t>(row), 99.0f);  // nobody may read what a row does not see
           std::int32_t const seen = a.seen(b, hq / a.shape.group, i, true);
           double const lse = a.lse(b, hq, i, true);
-          for (std::int32_t j = 0; j < seen; ++j) weights[at + static_cast<std::size_t>(j)] = static_cast<float>(std::exp(a.logit(b, hq, i, j) - lse));
+          for (std::int32_t j = 0; j < seen; ++j)
+            weights[at + static_cast<std::size_t>(j)] = static_cast<float>(std::exp(a.logit(b, hq, i, j) - lse));
         }
     }
-    rows.weights = weights.data(), rows.token_stride = Hq * row, rows.head_stride = row, rows.heads = a.query_heads(), rows.slots = slots, rows.row_begin = begin.data();
+    rows.weights = weights.data(), rows.token_stride = Hq * row, rows.head_stride = row, rows.heads = a.query_heads(),
+    rows.slots = slots, rows.row_begin = begin.data();
   }
 };
 
 std::vector<std::int32_t> shifted_positions(attention_case const& a) {
   std::vector<std::int32_t> p;
   for (std::int32_t b = 0; b < a.sequences(); ++b)
-    for (std::int32_t i = 0; i < a.query_tokens(b); ++i) p.push_back(a.tokens(b, 0) - a.query_tokens(b) + i + 20 * b + 5);
+    for (std::int32_t i = 0; i < a.query_tokens(b); ++i)
+      p.push_back(a.tokens(b, 0) - a.query_tokens(b) + i + 20 * b + 5);
   return p;
 }
 
@@ -198,7 +224,13 @@ TEST_CASE("edges: rows that come after the cache see all of it") {
     attention_shape s = shape_at(i);
     s.query_tokens = {9, 4, 2, 30, 6};
     over(i, s, [&](auto& cache, attention_case& a) {
-      window_options o{static_cast<std::int32_t>(i % 3 == 0 ? 40 : 4), row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::all, static_cast<std::int32_t>(i % 2)};
+      window_options o{static_cast<std::int32_t>(i % 3 == 0 ? 40 : 4),
+                       row_reduce::mean,
+                       group_reduce::mean,
+                       weighting::softmax,
+                       0,
+                       visibility::all,
+                       static_cast<std::int32_t>(i % 2)};
       for (row& r : a.rows) r.active = r.active && a.query_tokens(r.sequence) >= std::min(o.rows + o.skip, r.tokens);
       same(cache, a.out(), a.queries_with_lse(log_base::two, false, 1.5), tolerance(s.cache.type), window(o));
     });
@@ -220,7 +252,9 @@ TEST_CASE("edges: column sums of ragged sequences in every layout, page size and
 TEST_CASE("edges: newest_sums has the bits of window_scores") {
   over(3, shape_at(3), [&](auto& cache, attention_case& a) {
     window_options const o{200, row_reduce::sum};
-    auto const newest = [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) { kernels::newest_sums(ctx, view, rows, o, out); };
+    auto const newest = [o](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
+      kernels::newest_sums(ctx, view, rows, o, out);
+    };
     CHECK(there(cache, a.out(), a.queries(), newest) == there(cache, a.out(), a.queries(), window(o)));
     softmax_rows const w(a);
     CHECK(there(cache, a.out(), w.rows, newest) == there(cache, a.out(), w.rows, window(o)));
@@ -232,8 +266,10 @@ TEST_CASE("edges: softmax rows, sharpened, skipped, with gaps between them") {
     attention_shape s = shape_at(i);
     s.cache.head_dim = 8, s.cache.type = s.query_type = dtype::f32;
     bool const all = i % 6 == 5;
-    if (!all && i % 2 == 0) s.query_tokens = {12, 12, 0, 12, 12};
-    else s.query_tokens = s.cache.lengths;
+    if (!all && i % 2 == 0)
+      s.query_tokens = {12, 12, 0, 12, 12};
+    else
+      s.query_tokens = s.cache.lengths;
     over(i, s, [&](auto& cache, attention_case& a) {
       softmax_rows w(a);
       auto const positions = shifted_positions(a);
@@ -242,8 +278,10 @@ TEST_CASE("edges: softmax rows, sharpened, skipped, with gaps between them") {
       // without a row of its own a window has no mean: see "a window that skips all rows"
       for (row& r : a.rows) r.active = r.active && r.tokens > o.skip;
       CAPTURE(o.rows, o.skip, all);
-      if (all) same(cache, a.out(), w.rows, 2e-5, columns(static_cast<group_reduce>(i / 6 % 3)));
-      else same(cache, a.out(), w.rows, 2e-5, window(o));
+      if (all)
+        same(cache, a.out(), w.rows, 2e-5, columns(static_cast<group_reduce>(i / 6 % 3)));
+      else
+        same(cache, a.out(), w.rows, 2e-5, window(o));
     });
   }
 }
@@ -270,7 +308,8 @@ TEST_CASE("edges: head dimensions beyond the registers, tables of 64-bit ids") {
   for (std::int32_t const D : {136, 256, 576})
     for (dtype const type : types) {
       attention_shape s;
-      s.cache.lengths = {37, 9}, s.cache.heads = 2, s.cache.head_dim = D, s.cache.page_size = 16, s.cache.type = s.query_type = type, s.seed = ++i;
+      s.cache.lengths = {37, 9}, s.cache.heads = 2, s.cache.head_dim = D, s.cache.page_size = 16,
+      s.cache.type = s.query_type = type, s.seed = ++i;
       attention_case a(s);
       layouts::cache<std::int64_t> cache(i % 2 == 0 ? layout::hnd : layout::head_pages, s.cache);
       a.fill(cache);
@@ -286,14 +325,18 @@ TEST_CASE("edges: queries with any stride and start") {
     s.cache.lengths = {50, 13}, s.cache.head_dim = 64, s.cache.type = s.query_type = types[i % 3], s.seed = i + 1;
     over(i, s, [&](auto& cache, attention_case& a) {
       query_rows const dense = a.queries();
-      std::int64_t const gap = std::array{1, 8, 2, 16}[i / 3], front = i / 3 == 3 ? 1 : 0, size = size_of(s.query_type), T = dense.row_begin[a.sequences()], Hq = a.query_heads();
+      std::int64_t const gap = std::array{1, 8, 2, 16}[i / 3], front = i / 3 == 3 ? 1 : 0, size = size_of(s.query_type),
+                         T = dense.row_begin[a.sequences()], Hq = a.query_heads();
       query_rows q = dense;
       q.head_stride = 64 + gap, q.token_stride = Hq * q.head_stride + gap;
-      std::vector<std::byte> bytes(static_cast<std::size_t>((T * q.token_stride + front) * size), std::byte{0xff});  // NaN between the rows
+      // NaN between the rows
+      std::vector<std::byte> bytes(static_cast<std::size_t>((T * q.token_stride + front) * size), std::byte{0xff});
       for (std::int64_t t = 0; t < T; ++t)
         for (std::int64_t h = 0; h < Hq; ++h)
-          std::memcpy(bytes.data() + (front + t * q.token_stride + h * q.head_stride) * size,
-                      static_cast<std::byte const*>(dense.data) + (t * dense.token_stride + h * dense.head_stride) * size, static_cast<std::size_t>(64 * size));
+          std::memcpy(
+              bytes.data() + (front + t * q.token_stride + h * q.head_stride) * size,
+              static_cast<std::byte const*>(dense.data) + (t * dense.token_stride + h * dense.head_stride) * size,
+              static_cast<std::size_t>(64 * size));
       q.data = bytes.data() + front * size;
       CAPTURE(gap, front);
       same(cache, a.out(), q, tolerance(s.cache.type), window({5}));
@@ -304,16 +347,19 @@ TEST_CASE("edges: queries with any stride and start") {
 TEST_CASE("edges: column sums of more than one block of query rows against double precision") {
   for (dtype const type : {dtype::f32, dtype::bf16}) {
     attention_shape s;
-    s.cache.lengths = {1100, 1030}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.cache.type = s.query_type = type, s.group = 1;
+    s.cache.lengths = {1100, 1030}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16,
+    s.cache.type = s.query_type = type, s.group = 1;
     attention_case a(s);
     layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
     a.fill(cache);
     for (bool const lse : {false, true}) {
-      auto const got = there(cache, a.out(), lse ? a.queries_with_lse(log_base::two) : a.queries(), columns(group_reduce::mean));
+      auto const got =
+          there(cache, a.out(), lse ? a.queries_with_lse(log_base::two) : a.queries(), columns(group_reduce::mean));
       double worst = 0;
       for (std::int32_t b = 0; b < 2; ++b) {
         auto const want = a.summed(b, 0, 0, a.tokens(b, 0));
-        for (std::size_t j = 0; j < want.size(); ++j) worst = std::max(worst, std::abs(got[static_cast<std::size_t>(b) * 1100 + j] - want[j]) / want[j]);
+        for (std::size_t j = 0; j < want.size(); ++j)
+          worst = std::max(worst, std::abs(got[static_cast<std::size_t>(b) * 1100 + j] - want[j]) / want[j]);
       }
       CAPTURE(static_cast<int>(type), lse);
       CHECK(worst < tolerance(type));
@@ -328,16 +374,19 @@ TEST_CASE("edges: the first row beyond the budget is sharpened, those within it 
   for (row& r : a.rows) r.budget = 40;  // window rows i = 37 to 44
   layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
   a.fill(cache);
-  same(cache, a.out(), a.queries(), tolerance(dtype::f32), window({8, row_reduce::mean, group_reduce::mean, weighting::step_gain}));
+  same(cache, a.out(), a.queries(), tolerance(dtype::f32),
+       window({8, row_reduce::mean, group_reduce::mean, weighting::step_gain}));
 }
 
 TEST_CASE("edges: a division by a known number is the division") {
   std::int32_t const most = std::numeric_limits<std::int32_t>::max();
-  for (std::int32_t const d : {1, 2, 3, 5, 7, 16, 48, 100, 641, 1023, 1 << 20, (1 << 20) + 1, 1 << 30, (1 << 30) + 1, most - 1, most}) {
+  for (std::int32_t const d :
+       {1, 2, 3, 5, 7, 16, 48, 100, 641, 1023, 1 << 20, (1 << 20) + 1, 1 << 30, (1 << 30) + 1, most - 1, most}) {
     cuda::divisor const divided(d);
     std::size_t wrong = 0;
     for (std::int64_t const quotient : {0, 1, 2, 3, 1000, most / d - 1, most / d})
-      for (std::int64_t n = quotient * d - 2; n <= quotient * d + 2; ++n) wrong += n >= 0 && n <= most && divided(static_cast<std::int32_t>(n)) != n / d;
+      for (std::int64_t n = quotient * d - 2; n <= quotient * d + 2; ++n)
+        wrong += n >= 0 && n <= most && divided(static_cast<std::int32_t>(n)) != n / d;
     CAPTURE(d);
     CHECK(wrong == 0);
   }
@@ -346,7 +395,8 @@ TEST_CASE("edges: a division by a known number is the division") {
 TEST_CASE("edges: splits whose largest logits are hundreds apart still sum to one") {
   for (std::uint64_t const seed : {1u, 2u, 3u, 4u}) {
     attention_shape s;
-    s.cache.lengths = {seed == 4 ? 9300 : 2100}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16, s.group = 1, s.query_tokens = {4};
+    s.cache.lengths = {seed == 4 ? 9300 : 2100}, s.cache.heads = 1, s.cache.head_dim = 8, s.cache.page_size = 16,
+    s.group = 1, s.query_tokens = {4};
     s.spread = 12, s.scale = 2, s.seed = seed;
     attention_case a(s);
     layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
@@ -375,8 +425,10 @@ TEST_CASE("edges: the bits of scores depend on neither schedule nor page size") 
         sharp.weights = weighting::step_gain;
         window_options pooled = sharp;
         pooled.pool_before_group = {3, pooling::average};
-        std::vector<std::vector<float>> const got{there(cache, a.out(), a.queries(), window({9})), there(cache, a.out(), a.queries(), columns(group_reduce::max)),
-                                                  there(cache, a.out(), a.queries(), window(pooled)), there(cache, a.out(), w.rows, window(sharp))};
+        std::vector<std::vector<float>> const got{there(cache, a.out(), a.queries(), window({9})),
+                                                  there(cache, a.out(), a.queries(), columns(group_reduce::max)),
+                                                  there(cache, a.out(), a.queries(), window(pooled)),
+                                                  there(cache, a.out(), w.rows, window(sharp))};
         if (first.empty()) first = got;
         CAPTURE(P, schedule, static_cast<int>(type));
         CHECK(got == first);
@@ -422,7 +474,8 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   a.fill(cache);
   softmax_rows const w(a);
   auto const q = a.queries();
-  auto const says = [&](auto rows, auto call, std::string const& part, std::int32_t most_rows = -1, bool before = true) {
+  auto const says = [&](auto rows, auto call, std::string const& part, std::int32_t most_rows = -1,
+                        bool before = true) {
     std::string text = "accepted";
     auto const values = there(cache, a.out(), rows, call, most_rows, &text);
     INFO(text);
@@ -434,8 +487,10 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   short_q.row_begin = few, moved_q.row_begin = many;
   auto short_w = w.rows;
   short_w.row_begin = few;
-  says(short_q, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}), "5 rows are handed in, but 7 are needed");
-  says(short_w, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}), "5 rows are handed in, but 7 are needed");
+  says(short_q, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}),
+       "5 rows are handed in, but 7 are needed");
+  says(short_w, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}),
+       "5 rows are handed in, but 7 are needed");
   says(short_q, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
   says(short_w, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
   says(moved_q, columns(group_reduce::mean), "30 rows are handed in, but 40 are needed");

@@ -4,8 +4,8 @@
 
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
-#include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
+#include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_cache.hpp"
@@ -47,20 +47,26 @@ template <class Cache> both run(variant const& v, Cache& cache, batch const& in,
     append(typed, v.queries, stored);
   }
   std::vector<float> lse = rows.lse;
-  for (float& x : lse) x += 0.5f, x *= v.base_two ? 1.44269504f : 1.0f;  // larger than the true one: no weight is above 1
+  // larger than the true one: no weight is above 1
+  for (float& x : lse) x += 0.5f, x *= v.base_two ? 1.44269504f : 1.0f;
   kvevict::query_rows q = rows.queries();
   q.data = typed.data(), q.type = v.queries, q.softcap = v.softcap;
-  if (v.lse) q.lse = lse.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1, q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
+  if (v.lse)
+    q.lse = lse.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1,
+    q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
   auto const sum = [&](auto& ctx, auto const& view, auto const& given, kvevict::score_rows& out) {
-    if (v.all_rows) kernels::column_sums(ctx, view, given, v.o.group, out);
-    else kernels::window_scores(ctx, view, given, v.o, out);
+    if (v.all_rows)
+      kernels::column_sums(ctx, view, given, v.o.group, out);
+    else
+      kernels::window_scores(ctx, view, given, v.o, out);
     kernels::pool(ctx, v.pool_after, out);
   };
   both out;
   auto const with = [&](auto& ctx, auto const& view, auto const& given, std::vector<float>& values) {
     kvevict::frame scratch(ctx.scratch());
     kvevict::protect const keep{0, 3};
-    auto s = kernels::plan_rows(ctx, scratch, view, keep, kvevict::layers::uniform{}, kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
+    auto s = kernels::plan_rows(ctx, scratch, view, keep, kvevict::layers::uniform{},
+                                kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
     sum(ctx, view, given, s);
     kernels::read_scores(ctx, s, values);
   };
@@ -155,7 +161,8 @@ TEST_CASE("attention on a device: types, head dimensions, layouts") {
       for (std::size_t const D : {8, 40, 64, 96, 128, 160})
         for (bool const columns : {false, true}) {
           variant v;
-          v.keys = keys, v.queries = queries, v.all_rows = columns, v.lse = seed % 2 == 0, v.sizes.D = D, v.schedule = seed % 4;
+          v.keys = keys, v.queries = queries, v.all_rows = columns, v.lse = seed % 2 == 0, v.sizes.D = D,
+          v.schedule = seed % 4;
           v.layout = layouts::all[seed % std::size(layouts::all)];
           v.sizes.N = {45, 21};
           CAPTURE(static_cast<int>(keys), static_cast<int>(queries), D, columns, layouts::name_of(v.layout));
@@ -186,7 +193,8 @@ TEST_CASE("long rows: several splits of columns, several blocks of query rows") 
       both out;
       auto const with = [&](auto& ctx, auto const& view, auto const& given, std::vector<float>& values) {
         kvevict::frame scratch(ctx.scratch());
-        auto s = kernels::plan_rows(ctx, scratch, view, kvevict::protect{}, kvevict::layers::uniform{}, kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
+        auto s = kernels::plan_rows(ctx, scratch, view, kvevict::protect{}, kvevict::layers::uniform{},
+                                    kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
         kernels::window_scores(ctx, view, given, kvevict::window_options{static_cast<std::int32_t>(rows)}, s);
         kernels::read_scores(ctx, s, values);
       };
@@ -206,7 +214,8 @@ TEST_CASE("scores on a device do not depend on schedule, page size and layout") 
   variant v;
   v.keys = v.queries = dtype::bf16, v.sizes.D = 64;
   std::vector<float> first;
-  for (auto const layout : {layouts::layout::hnd, layouts::layout::nhd, layouts::layout::bnsh, layouts::layout::token_pool, layouts::layout::pointers})
+  for (auto const layout : {layouts::layout::hnd, layouts::layout::nhd, layouts::layout::bnsh,
+                            layouts::layout::token_pool, layouts::layout::pointers})
     for (std::uint64_t schedule = 0; schedule < 4; ++schedule) {
       v.layout = layout, v.schedule = schedule;
       auto const got = run(v, 99).device;
@@ -242,10 +251,13 @@ TEST_CASE("attention on a device refuses what the host refuses") {
       cuda::device ctx(default_stream());
       std::string const text = refusal([&] {
         kvevict::frame scratch(ctx.scratch());
-        auto s = kernels::plan_rows(ctx, scratch, there.view, kvevict::protect{}, kvevict::layers::uniform{}, kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
+        auto s = kernels::plan_rows(ctx, scratch, there.view, kvevict::protect{}, kvevict::layers::uniform{},
+                                    kvevict::budget{.tokens_per_head = 20}, kvevict::sharing::none);
         auto const given = on_device_rows(memory, q, 1);
-        if (columns) kernels::column_sums(ctx, there.view, given, kvevict::group_reduce::mean, s);
-        else kernels::window_scores(ctx, there.view, given, o, s);
+        if (columns)
+          kernels::column_sums(ctx, there.view, given, kvevict::group_reduce::mean, s);
+        else
+          kernels::window_scores(ctx, there.view, given, o, s);
         ctx.wait();
       });
       INFO(text);
@@ -259,8 +271,20 @@ TEST_CASE("attention on a device refuses what the host refuses") {
     says(short_rows, {8}, false, "5 rows are handed in, but 8 are needed");
     says(short_rows, {8}, true, "5 rows are handed in, but 40 are needed");
     says(q, {0}, false, "give at least one row");
-    says(q, {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0, kvevict::visibility::all}, false, "hand in their LSE");
-    says(q, {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0, kvevict::visibility::causal, 0, {2}}, false, "odd width");
+    says(q,
+         {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0,
+          kvevict::visibility::all},
+         false, "hand in their LSE");
+    says(q,
+         {8,
+          kvevict::row_reduce::mean,
+          kvevict::group_reduce::mean,
+          kvevict::weighting::softmax,
+          0,
+          kvevict::visibility::causal,
+          0,
+          {2}},
+         false, "odd width");
     q.lse = wrong.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1;
     says(q, {8}, false, "weight is above 1");
     says(q, {8}, true, "weight is above 1");

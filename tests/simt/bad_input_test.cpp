@@ -35,7 +35,8 @@ struct room {
   std::unique_ptr<device_cache<std::int32_t>> copy;
   cuda::device ctx{default_stream()};
 
-  explicit room(std::int32_t state_floats = 1, std::function<void(layouts::cache<std::int32_t>&)> const& change = [](auto&) {})
+  explicit room(
+      std::int32_t state_floats = 1, std::function<void(layouts::cache<std::int32_t>&)> const& change = [](auto&) {})
       : cache(layouts::layout::head_pages, shape(state_floats)) {
     fill(cache, in);
     cache.fill(role::state, [](int b, int h, int t, int c) { return b + h + t + c; });
@@ -50,7 +51,8 @@ struct room {
   kvevict::layer_view<std::int32_t>& view() { return copy->view; }
   template <class Rows> Rows there(Rows const& rows) { return on_device_rows(memory, rows, 2); }
 
-  /// call(ctx) is refused, at once or by wait(), with both parts in the message; the cache is as it was and the context goes on.
+  /// call(ctx) is refused, at once or by wait(), with both parts in the message; the cache is as it was and the context
+  /// goes on.
   template <class Call> void refuses(Call const& call, std::string const& what, std::string const& remedy) {
     auto const bytes = copy->snapshot();
     CHECK_THAT(refusal([&] { call(ctx), ctx.wait(); }), Contains(what) && Contains(remedy) && Contains("; "));
@@ -58,12 +60,14 @@ struct room {
     CHECK(refusal([&] { ctx.wait(); }) == "");
   }
   template <class Policy, class Evidence>
-  void plan_refuses(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy, kvevict::budget const& b = twenty) {
+  void plan_refuses(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy,
+                    kvevict::budget const& b = twenty) {
     cuda::keep_set keep;
     refuses([&](cuda::device& on) { kvevict::plan(on, p, e, b, keep); }, what, remedy);
   }
   template <class Policy, class Evidence>
-  void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy, kvevict::budget const& b = twenty) {
+  void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy,
+               kvevict::budget const& b = twenty) {
     refuses([&](cuda::device& on) { kvevict::observe(on, p, e, b); }, what, remedy);
   }
 };
@@ -89,7 +93,8 @@ TEST_CASE("bad input on a device: keys of a type that is not floating") {
     auto view = r.view();
     auto& k = view.components[0];
     k.type = type, k.rows.run_bytes = 8 * kvevict::size_of(type);
-    r.plan_refuses(snapkv, kvevict::prompt(view, q), std::string("keys of type ") + kvevict::name_of(type), "f32, f16 and bf16");
+    r.plan_refuses(snapkv, kvevict::prompt(view, q), std::string("keys of type ") + kvevict::name_of(type),
+                   "f32, f16 and bf16");
     r.ignores(h2o, kvevict::step(view, q), std::string("keys of type ") + kvevict::name_of(type), "f32, f16 and bf16");
   }
 }
@@ -100,7 +105,8 @@ TEST_CASE("bad input on a device: offsets of evidence that are negative or desce
   auto const policy = presets::attention_gate(on_device_gate(r.memory, gate.weights()));
   hidden const states = gate.states({0, 0}, {40, 30});
   attention const all = all_rows(r.in);
-  for (auto const& begin : {std::vector<std::int32_t>{-40, 0, 30}, {0, 40, 30}, {0, 5, std::numeric_limits<std::int32_t>::min()}}) {
+  for (auto const& begin :
+       {std::vector<std::int32_t>{-40, 0, 30}, {0, 40, 30}, {0, 5, std::numeric_limits<std::int32_t>::min()}}) {
     std::int32_t const* const there = r.memory.put(begin);
     auto const e = [&](auto rows) {
       rows.row_begin = there;
@@ -126,8 +132,10 @@ TEST_CASE("bad input on a device: strides that do not step over a row") {
     across.head_stride = along.token_stride = weights.head_stride = bad;
     r.plan_refuses(snapkv, kvevict::prompt(r.view(), across), "queries of 8 elements are", "strides in elements");
     r.plan_refuses(snapkv, kvevict::prompt(r.view(), along), "queries of 8 elements are", "strides in elements");
-    r.plan_refuses(snapkv, kvevict::prompt(r.view(), weights), "softmax rows of 40 elements are", "strides in elements");
-    r.plan_refuses(snapkv, kvevict::prompt(r.view(), q).with_lse(lse, bad, 1), "LSEs of 1 elements are", "strides in elements");
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), weights), "softmax rows of 40 elements are",
+                   "strides in elements");
+    r.plan_refuses(snapkv, kvevict::prompt(r.view(), q).with_lse(lse, bad, 1), "LSEs of 1 elements are",
+                   "strides in elements");
   }
 }
 
@@ -135,17 +143,23 @@ TEST_CASE("bad input on a device: scattered rows whose positions are not distinc
   for (int const where : {0, 1, 2}) {
     CAPTURE(where);
     room r(1, [&](auto& cache) {
-      auto const at = [&](int b, int h, int t) -> std::int32_t& { return kvevict::element<std::int32_t>(cache.view, *cache.view.find(role::position), b, h, t); };
+      auto const at = [&](int b, int h, int t) -> std::int32_t& {
+        return kvevict::element<std::int32_t>(cache.view, *cache.view.find(role::position), b, h, t);
+      };
       if (where == 0) cache.fill(role::position, [](int, int, int, int) { return 0; });
       if (where == 1) at(1, 1, 29) = 28;
       if (where == 2) at(1, 1, 7) = std::numeric_limits<std::int32_t>::max();
     });
     auto const scattered = r.view().with_order(kvevict::row_order::scattered);
-    std::string const what = where == 0 ? "the positions of sequence " : "the positions of sequence 1, head 1 are not distinct";
+    std::string const what =
+        where == 0 ? "the positions of sequence " : "the positions of sequence 1, head 1 are not distinct";
     auto const policy = presets::random({.sinks = 4, .recent = where == 2 ? 0 : 1});
     r.plan_refuses(policy, kvevict::contents(scattered), "plan: " + what, "role::position");
-    r.plan_refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), "plan: " + what, "role::position");
-    if (where != 2) r.ignores(h2o, kvevict::step(scattered, r.there(last_rows(r.in, 1).queries())), "observe: " + what, "role::position");
+    r.plan_refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), "plan: " + what,
+                   "role::position");
+    if (where != 2)
+      r.ignores(h2o, kvevict::step(scattered, r.there(last_rows(r.in, 1).queries())), "observe: " + what,
+                "role::position");
   }
 }
 
@@ -154,7 +168,8 @@ TEST_CASE("bad input on a device: observing with a budget or stages that plan re
   auto const e = kvevict::step(r.view(), r.there(last_rows(r.in, 1).queries()));
   std::int32_t const* const each = r.memory.put(std::vector<std::int32_t>{20, -5});
   r.ignores(h2o, e, "observe: a budget of -1 tokens for sequence 0", "give a count", {.tokens_per_head = -1});
-  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
+  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count",
+            {.tokens_per_head = 20, .per_sequence = each});
   r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
 }
 
@@ -177,26 +192,33 @@ TEST_CASE("bad input on a device: no rows, no slots, a buffer that is not aligne
   r.refuses([&](cuda::device& on) { replace(on, r.view(), keep, nullptr); }, "replace: slots is null", "device memory");
   on_device<std::byte> const memory(std::vector<std::byte>(1024));
   for (std::byte* const at : {memory.data() + 1, memory.data() + 128, static_cast<std::byte*>(nullptr)})
-    CHECK_THAT(refusal([&] { cuda::device(default_stream(), at, 512); }), Contains("device: a buffer of 512 bytes") && Contains("; align it"));
+    CHECK_THAT(refusal([&] { cuda::device(default_stream(), at, 512); }),
+               Contains("device: a buffer of 512 bytes") && Contains("; align it"));
 }
 
 TEST_CASE("bad input on a device: counts that are near the end of an int") {
   room r;
   std::int32_t const most = std::numeric_limits<std::int32_t>::max();
-  r.plan_refuses(presets::streaming_llm().with(kvevict::protect{4, most}), kvevict::contents(r.view()), "below the 40 protected tokens of sequence 0", "protect fewer");
-  r.plan_refuses(presets::snapkv({.window = 8, .pool = most}), kvevict::prompt(r.view(), r.there(all_rows(r.in).queries())), "the width is 2147483647", "odd width");
+  r.plan_refuses(presets::streaming_llm().with(kvevict::protect{4, most}), kvevict::contents(r.view()),
+                 "below the 40 protected tokens of sequence 0", "protect fewer");
+  r.plan_refuses(presets::snapkv({.window = 8, .pool = most}),
+                 kvevict::prompt(r.view(), r.there(all_rows(r.in).queries())), "the width is 2147483647", "odd width");
 }
 
 TEST_CASE("bad input on a device: weights below 0, an unaligned prefix, NaN, and who says so") {
   room r;
   attention all = all_rows(r.in), one = last_rows(r.in, 1);
   all.weights[all.weights.size() - 11] = -0.01f;
-  r.plan_refuses(snapkv, kvevict::prompt(r.view(), r.there(all.rows())), "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
-  r.plan_refuses(h2o, kvevict::prompt(r.view(), r.there(all.rows())), "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+  r.plan_refuses(snapkv, kvevict::prompt(r.view(), r.there(all.rows())),
+                 "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+  r.plan_refuses(h2o, kvevict::prompt(r.view(), r.there(all.rows())),
+                 "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
   auto const prefixed = r.view().with_read_only(r.memory.put(std::vector<std::int32_t>{0, 5}));
-  r.plan_refuses(presets::streaming_llm(), kvevict::contents(prefixed), "validate: read_only[1] = 5 tokens is not a multiple of the page size 16", "as a whole");
+  r.plan_refuses(presets::streaming_llm(), kvevict::contents(prefixed),
+                 "validate: read_only[1] = 5 tokens is not a multiple of the page size 16", "as a whole");
   one.q.back() = std::numeric_limits<float>::quiet_NaN();
-  r.plan_refuses(presets::snapkv({.window = 1}), kvevict::prompt(r.view(), r.there(one.queries())), "plan: the score of token", "is NaN");
+  r.plan_refuses(presets::snapkv({.window = 1}), kvevict::prompt(r.view(), r.there(one.queries())),
+                 "plan: the score of token", "is NaN");
   r.ignores(h2o, kvevict::step(r.view(), r.there(one.queries())), "observe: the score of token", "is NaN");
 }
 
@@ -206,7 +228,8 @@ TEST_CASE("bad input on a device: an empty batch needs no rows") {
   none.pages.sequences = 0;
   auto const all = [&](auto const& policy, auto const& rows) {
     cuda::keep_set keep;
-    CHECK(refusal([&] { kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty, keep), r.ctx.wait(); }) == "");
+    CHECK(refusal([&] { kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty, keep), r.ctx.wait(); }) ==
+          "");
     if constexpr (requires { policy.score.state_floats(); })
       CHECK(refusal([&] { kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty), r.ctx.wait(); }) == "");
   };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A chain of plan and compact on a device that nobody waits for in between: what goes wrong in it, and that it is always the same.
+// A chain of plan and compact on a device that nobody waits for in between: what goes wrong in it, and that it is
+// always the same.
 #include <limits>
 
 #include <kvevict/cuda.cuh>
@@ -33,7 +34,8 @@ template <class Cache> outcome chain(Cache& cache, kvevict::query_rows const& ro
   cuda::compacted<entry> done;
   outcome out;
   out.refusal = refusal([&] {
-    kvevict::plan(ctx, policy, kvevict::prompt(there.view, on_device_rows(memory, rows, there.view.sequences())), ask, keep);
+    kvevict::plan(ctx, policy, kvevict::prompt(there.view, on_device_rows(memory, rows, there.view.sequences())), ask,
+                  keep);
     compact(ctx, there.view, keep, kvevict::compaction::stable, done);
     done.wait(ctx);
   });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compaction and replacement on a device: the host's bytes, lengths and pages, in every layout and schedule; and what is refused.
+// Compaction and replacement on a device: the host's bytes, lengths and pages, in every layout and schedule; and what
+// is refused.
 #include <numeric>
 
 #include <kvevict/cuda/apply/compact.hpp>
@@ -22,7 +23,9 @@ namespace {
 template <class T> std::vector<T> vector_of(kvevict::slice<T const> s) { return {s.begin(), s.end()}; }
 
 /// Contents of the pages that still belong to rows, which is all that a compaction promises.
-template <class Cache> std::vector<std::byte> kept_bytes(Cache& cache, std::vector<std::vector<std::byte>> const& pool, std::vector<std::int32_t> const& lengths) {
+template <class Cache>
+std::vector<std::byte> kept_bytes(Cache& cache, std::vector<std::vector<std::byte>> const& pool,
+                                  std::vector<std::int32_t> const& lengths) {
   auto const before = cache.snapshot();
   cache.restore(pool);
   std::vector<std::byte> out;
@@ -38,7 +41,9 @@ template <class Cache> std::vector<std::byte> kept_bytes(Cache& cache, std::vect
   return out;
 }
 
-template <class Entry> void same_compaction(layouts::cache<Entry>& cache, kvevict::keep_set const& keep, compaction mode, std::uint64_t schedule) {
+template <class Entry>
+void same_compaction(layouts::cache<Entry>& cache, kvevict::keep_set const& keep, compaction mode,
+                     std::uint64_t schedule) {
   scheduled const s(schedule);
   device_cache<Entry> there(cache);
   cuda::device ctx(default_stream());
@@ -127,7 +132,8 @@ TEST_CASE("the next compaction reads its lengths from the last one's result, int
   reference::generator random(18);
   for (std::uint64_t schedule = 0; schedule < 8; ++schedule) {
     scheduled const in_turn(schedule);
-    layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {90, 33}, .heads = 2, .head_dim = 8, .page_size = 4});
+    layouts::cache<std::int32_t> cache(layouts::layout::head_pages,
+                                       {.lengths = {90, 33}, .heads = 2, .head_dim = 8, .page_size = 4});
     device_cache<std::int32_t> there(cache);
     cuda::device ctx(default_stream());
     cuda::keep_set keep;
@@ -148,17 +154,21 @@ TEST_CASE("the next compaction reads its lengths from the last one's result, int
       CHECK(kept_bytes(cache, there.snapshot(), lengths) == kept_bytes(cache, cache.snapshot(), lengths));
       cache.lengths() = lengths;
     }
-    layouts::cache<std::int32_t> larger(layouts::layout::head_pages, {.lengths = {400, 400}, .heads = 2, .head_dim = 8, .page_size = 4});
+    layouts::cache<std::int32_t> larger(layouts::layout::head_pages,
+                                        {.lengths = {400, 400}, .heads = 2, .head_dim = 8, .page_size = 4});
     device_cache<std::int32_t> elsewhere(larger);
     keep.assign(ctx, support::random_keep(random, larger.view, true));
     elsewhere.view.lengths.data = done.lengths_on_device();
-    CHECK(support::refusal([&] { compact(ctx, elsewhere.view, keep, compaction::stable, done); }).find("hand in another one") != std::string::npos);
+    CHECK(support::refusal([&] {
+            compact(ctx, elsewhere.view, keep, compaction::stable, done);
+          }).find("hand in another one") != std::string::npos);
   }
 }
 
 TEST_CASE("read-only prefixes stay, rows common to all heads move once") {
   reference::generator random(13);
-  layouts::cache<std::int32_t> cache(layouts::layout::hnd, {.lengths = {23, 40}, .heads = 3, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::hnd,
+                                     {.lengths = {23, 40}, .heads = 3, .head_dim = 8, .page_size = 4});
   std::int32_t const fixed[] = {8, 0};
   cache.view.read_only = fixed;
   auto keep = support::random_keep(random, cache.view, false);
@@ -174,12 +184,14 @@ TEST_CASE("read-only prefixes stay, rows common to all heads move once") {
   rows[1][14] = rows[1][14] == 22 ? 21 : 22;
   std::sort(rows[1].begin(), rows[1].end());
   rows[1].erase(std::unique(rows[1].begin(), rows[1].end()), rows[1].end());
-  if (rows[1].size() == 15) CHECK(refused(cache, support::keep_of(cache.view, rows)).find("heads move different tokens") != std::string::npos);
+  if (rows[1].size() == 15)
+    CHECK(refused(cache, support::keep_of(cache.view, rows)).find("heads move different tokens") != std::string::npos);
 }
 
 TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   reference::generator random(14);
-  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd,
+                                     {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
   auto const keep = support::random_keep(random, cache.view, false);
   auto const says = [&](kvevict::keep_set const& k, char const* part) {
     std::string const text = refused(cache, k);
@@ -200,7 +212,8 @@ TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   std::int32_t const fixed[] = {4, 0};
   cache.view.read_only = fixed;
   says(support::keep_of(cache.view, {{1, 2, 3}, {1, 2, 3}, {3, 4, 6}, {1, 2, 3}}), "read-only prefix");
-  says(support::keep_of(cache.view, {{0, 1, 2, 3, 9}, {0, 1, 2, 4, 9}, {0, 3, 4, 6, 7}, {0, 1, 2, 3, 4}}), "read-only prefix");
+  says(support::keep_of(cache.view, {{0, 1, 2, 3, 9}, {0, 1, 2, 4, 9}, {0, 3, 4, 6, 7}, {0, 1, 2, 3, 4}}),
+       "read-only prefix");
   cache.view.read_only = nullptr;
   device_cache<std::int32_t> there(cache);
   cuda::device ctx(default_stream());
@@ -209,20 +222,26 @@ TEST_CASE("a device refuses keep sets of another cache, and nothing moves") {
   cuda::compacted<std::int32_t> out;
   CHECK_THROWS_AS(compact(ctx, there.view, wrong, compaction::stable, out), kvevict::contract_violation);
   wrong.assign(ctx, keep);
-  CHECK(support::refusal([&] { compact(ctx, there.view, wrong, static_cast<compaction>(7), out); }).find("compact: there is no compaction 7; ") == 0);
+  CHECK(support::refusal([&] {
+          compact(ctx, there.view, wrong, static_cast<compaction>(7), out);
+        }).find("compact: there is no compaction 7; ") == 0);
   auto view = there.view;
   view.pages.seq_stride = -1;
-  CHECK(support::refusal([&] { compact(ctx, view, wrong, compaction::stable, out); }).find("neither may be negative") != std::string::npos);
+  CHECK(support::refusal([&] { compact(ctx, view, wrong, compaction::stable, out); }).find("neither may be negative") !=
+        std::string::npos);
   view = there.view;
   view.component_count = 1;
   view.components[0].rows.page_count = 40'000'000'000;
-  CHECK(support::refusal([&] { compact(ctx, view, wrong, compaction::stable, out); }).find("a pool of 40000000000 pages") != std::string::npos);
+  CHECK(support::refusal([&] {
+          compact(ctx, view, wrong, compaction::stable, out);
+        }).find("a pool of 40000000000 pages") != std::string::npos);
   ctx.wait();
   CHECK(there.snapshot() == cache.snapshot());
 }
 
 TEST_CASE("a keep set whose arrays do not fit is not copied to a device") {
-  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {3, 4}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd,
+                                     {.lengths = {3, 4}, .heads = 2, .head_dim = 8, .page_size = 4});
   auto const good = support::keep_of(cache.view, {{0, 2}, {1, 2}, {0, 1, 3}, {0, 1, 2}});
   cuda::device ctx(default_stream());
   cuda::keep_set there;
@@ -245,7 +264,8 @@ TEST_CASE("a keep set whose arrays do not fit is not copied to a device") {
 }
 
 TEST_CASE("a device's result has only its own rows") {
-  layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::head_pages,
+                                     {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
   device_cache<std::int32_t> there(cache);
   cuda::device ctx(default_stream());
   cuda::keep_set keep;
@@ -263,16 +283,20 @@ TEST_CASE("a device's result has only its own rows") {
 }
 
 TEST_CASE("where scales are page-wise a device drops the tail, and moves and replaces nothing, as the host does") {
-  layouts::cache<std::int32_t> cache(layouts::layout::head_pages, {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::head_pages,
+                                     {.lengths = {10, 7}, .heads = 2, .head_dim = 8, .page_size = 4});
   cache.view.components[1].scope = kvevict::quant_scope::page_channel;
   for (std::uint64_t schedule = 0; schedule < 2; ++schedule) {
     scheduled const s(schedule);
-    same_compaction(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {}, {0}}), compaction::stable, schedule);
+    same_compaction(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, {}, {0}}),
+                    compaction::stable, schedule);
     same_compaction(cache, support::keep_of(cache.view, {{0, 1, 2}, {0}, {}, {0}}), compaction::fill_holes, schedule);
-    CHECK(refused(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 2}, {}, {0}})).find("compact: sequence 0, head 1: a component is quantised per page") == 0);
+    CHECK(refused(cache, support::keep_of(cache.view, {{0, 1, 2}, {0, 2}, {}, {0}}))
+              .find("compact: sequence 0, head 1: a component is quantised per page") == 0);
   }
   std::vector<std::int32_t> const all{0, 1, 2, 3, 4, 5, 6}, most{0, 1, 2, 3, 4, 5};
-  layouts::cache<std::int32_t> even(layouts::layout::head_pages, {.lengths = {7}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> even(layouts::layout::head_pages,
+                                    {.lengths = {7}, .heads = 2, .head_dim = 8, .page_size = 4});
   even.view.components[1].scope = kvevict::quant_scope::page_channel;
   device_cache<std::int32_t> there(even);
   cuda::device ctx(default_stream());
@@ -292,7 +316,8 @@ TEST_CASE("where scales are page-wise a device drops the tail, and moves and rep
 
 TEST_CASE("a device finds what is wrong with a table, and nothing moves") {
   reference::generator random(15);
-  layouts::cache<std::int32_t> cache(layouts::layout::nhd, {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd,
+                                     {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
   auto const keep = support::random_keep(random, cache.view, false);
   auto const says = [&](char const* part) {
     std::string const text = refused(cache, keep);
@@ -323,16 +348,26 @@ TEST_CASE("a device finds pages that two rows write, and doubles in a read-only 
     layouts::with_layout(layout, {.lengths = {23, 40, 1}, .heads = 2, .head_dim = 8, .page_size = 4}, [&](auto& cache) {
       CAPTURE(cache.name());
       std::int32_t fixed[] = {8, 16, 0};
-      auto const keep = support::keep_of(cache.view, {{0, 1, 2, 3, 4, 5, 6, 7, 9}, {0, 1, 2, 3, 4, 5, 6, 7, 9},
-                                                      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, {0}, {0}});
+      auto const keep = support::keep_of(cache.view, {{0, 1, 2, 3, 4, 5, 6, 7, 9},
+                                                      {0, 1, 2, 3, 4, 5, 6, 7, 9},
+                                                      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+                                                      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
+                                                      {0},
+                                                      {0}});
       auto& entries = cache.entries();
       auto const sound = entries;
-      auto const place = [&](std::int32_t b, std::int64_t i) { return static_cast<std::size_t>(cache.view.pages.entries_of(b, 0) - entries.data() + i); };
-      auto const check = [&](char const* what, bool prefixes, std::int32_t b, std::int64_t i, std::int32_t b2, std::int64_t i2, bool refuse) {
+      auto const place = [&](std::int32_t b, std::int64_t i) {
+        return static_cast<std::size_t>(cache.view.pages.entries_of(b, 0) - entries.data() + i);
+      };
+      auto const check = [&](char const* what, bool prefixes, std::int32_t b, std::int64_t i, std::int32_t b2,
+                             std::int64_t i2, bool refuse) {
         CAPTURE(what);
         cache.view.read_only = prefixes ? fixed : nullptr;
         entries[place(b, i)] = entries[place(b2, i2)];
-        std::string const host = support::refusal([&] { kvevict::host h; kvevict::validate(cache.view, h.scratch()); });
+        std::string const host = support::refusal([&] {
+          kvevict::host h;
+          kvevict::validate(cache.view, h.scratch());
+        });
         CHECK(host.empty() == !refuse);
         for (std::uint64_t schedule = 0; schedule < 4; ++schedule) {
           scheduled const s(schedule);
@@ -404,5 +439,7 @@ TEST_CASE("replacement on a device refuses more than one victim") {
   stale.lengths[0] = 36;
   keep.assign(ctx, stale);
   replace(ctx, there.view, keep, slots.data());
-  CHECK(support::refusal([&] { ctx.wait(); }).find("replace: sequence 0, head 0: the cache has 37 tokens, but the keep set was planned for 36") == 0);
+  CHECK(support::refusal([&] {
+          ctx.wait();
+        }).find("replace: sequence 0, head 0: the cache has 37 tokens, but the keep set was planned for 36") == 0);
 }

@@ -4,7 +4,8 @@
 using namespace kvevict;
 
 template <class Entry>
-void decode(cuda::device& ctx, layer_view<Entry> const& v, attention_rows const& a, query_rows const& q, float const* lse, cuda::keep_set& keep, std::int32_t* slots, cuda::compacted<Entry>& out) {
+void decode(cuda::device& ctx, layer_view<Entry> const& v, attention_rows const& a, query_rows const& q,
+            float const* lse, cuda::keep_set& keep, std::int32_t* slots, cuda::compacted<Entry>& out) {
   auto const policy = presets::h2o({.recent = 4});
   budget const ask{.tokens_per_head = 16};
   observe(ctx, policy, step(v, a), ask);
@@ -15,6 +16,9 @@ void decode(cuda::device& ctx, layer_view<Entry> const& v, attention_rows const&
   compact(ctx, v, keep, compaction::stable, out);
   compact(ctx, v, keep, compaction::fill_holes, out);
 }
-template void decode(cuda::device&, layer_view<std::int32_t> const&, attention_rows const&, query_rows const&, float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::int32_t>&);
-template void decode(cuda::device&, layer_view<std::int64_t> const&, attention_rows const&, query_rows const&, float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::int64_t>&);
-template void decode(cuda::device&, layer_view<std::byte*> const&, attention_rows const&, query_rows const&, float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::byte*>&);
+template void decode(cuda::device&, layer_view<std::int32_t> const&, attention_rows const&, query_rows const&,
+                     float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::int32_t>&);
+template void decode(cuda::device&, layer_view<std::int64_t> const&, attention_rows const&, query_rows const&,
+                     float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::int64_t>&);
+template void decode(cuda::device&, layer_view<std::byte*> const&, attention_rows const&, query_rows const&,
+                     float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::byte*>&);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoding on a device: after every step the host's state and keep sets, whichever way the host applied the last one; scratch is counted.
+// Decoding on a device: after every step the host's state and keep sets, whichever way the host applied the last one;
+// scratch is counted.
 #include <kvevict/cuda.cuh>
 
 #include "simt/device_cache.hpp"
@@ -15,19 +16,24 @@ namespace {
 
 constexpr std::int32_t budget_tokens = 16;
 
-/// The device's observe() of the rows [from, to) on a copy of the cache as it was before the host's, and what it plans then.
+/// The device's observe() of the rows [from, to) on a copy of the cache as it was before the host's, and what it plans
+/// then.
 template <class Cache, class Policy> class shadow {
  public:
   using entry = typename std::decay_t<decltype(std::declval<Cache>().view)>::table_entry;
 
-  shadow(Cache& cache, Policy policy, attention rows, form as) : cache_(cache), policy_(policy), copy_(cache), ctx_(default_stream()) {
+  shadow(Cache& cache, Policy policy, attention rows, form as)
+      : cache_(cache), policy_(policy), copy_(cache), ctx_(default_stream()) {
     kvevict::budget const ask{.tokens_per_head = budget_tokens};
     auto const& view = copy_.view;
-    if (as == form::weights) kvevict::observe(ctx_, policy, kvevict::step(view, on_device_rows(memory_, rows.rows(), view.sequences())), ask);
+    if (as == form::weights)
+      kvevict::observe(ctx_, policy, kvevict::step(view, on_device_rows(memory_, rows.rows(), view.sequences())), ask);
     else {
       auto const e = kvevict::step(view, on_device_rows(memory_, rows.queries(), view.sequences()));
-      if (as == form::queries) kvevict::observe(ctx_, policy, e, ask);
-      else kvevict::observe(ctx_, policy, e.with_lse(memory_.put(rows.lse), rows.lse_stride(), 1), ask);
+      if (as == form::queries)
+        kvevict::observe(ctx_, policy, e, ask);
+      else
+        kvevict::observe(ctx_, policy, e.with_lse(memory_.put(rows.lse), rows.lse_stride(), 1), ask);
     }
     kvevict::plan(ctx_, policy, kvevict::remembered(view), ask, keep_);
   }
@@ -45,7 +51,8 @@ template <class Cache, class Policy> class shadow {
           sides[side].insert(sides[side].end(), row.begin(), row.end());
         }
     std::size_t wrong = 0;
-    for (std::size_t i = 0; i < sides[0].size(); ++i) wrong += !(std::abs(sides[0][i] - sides[1][i]) <= 1e-5f * std::abs(sides[1][i]) + 1e-6f);
+    for (std::size_t i = 0; i < sides[0].size(); ++i)
+      wrong += !(std::abs(sides[0][i] - sides[1][i]) <= 1e-5f * std::abs(sides[1][i]) + 1e-6f);
     CHECK(wrong == 0);
     CHECK(got.tokens == want.tokens);
     CHECK(got.row_begin == want.row_begin);
@@ -70,8 +77,10 @@ template <class Policy> void decode(Policy policy, decode_setting const& s, std:
       std::size_t const from = step == 0 ? 0 : N + step - 1, to = N + step;
       if (step > 0) engine.append(from);
       CAPTURE(step);
-      shadow<std::decay_t<decltype(cache)>, Policy> device(cache, policy,
-          rows_of(in, engine.positions(), std::vector<std::size_t>(in.B(), from), std::vector<std::size_t>(in.B(), to)), s.as);
+      shadow<std::decay_t<decltype(cache)>, Policy> device(
+          cache, policy,
+          rows_of(in, engine.positions(), std::vector<std::size_t>(in.B(), from), std::vector<std::size_t>(in.B(), to)),
+          s.as);
       engine.observe(from, to);
       auto const keep = engine.plan();
       device.compare(keep);
@@ -98,7 +107,8 @@ TEST_CASE("observe on a device folds what the host folds") {
   }
 }
 
-TEST_CASE("scratch on a device is what counting says, a caller's buffer will do, and the second call takes nothing more") {
+TEST_CASE(
+    "scratch on a device is what counting says, a caller's buffer will do, and the second call takes nothing more") {
   batch const in = random_batch(95, {.Hq = 4, .H = 2, .D = 16, .N = {60, 33}});
   auto const policy = kvevict::presets::ada_snapkv({.window = 8, .pool = 5});
   with_cache(in, [&](auto& cache) {
@@ -150,7 +160,8 @@ TEST_CASE("observe on a device does not write a prefix that sequences share") {
     attention const some = last_rows(p.in, 3);
     for (auto* cache : {&p.apart, &p.together}) {
       device_cache<std::int32_t> there(*cache);
-      kvevict::observe(ctx, policy, kvevict::step(there.view, on_device_rows(memory, some.queries(), 2)), {.tokens_per_head = budget_tokens});
+      kvevict::observe(ctx, policy, kvevict::step(there.view, on_device_rows(memory, some.queries(), 2)),
+                       {.tokens_per_head = budget_tokens});
       ctx.wait();
       cache->restore(there.snapshot());
     }

@@ -39,10 +39,13 @@ template <class Entry> class device_cache {
     for (std::size_t i = 0; i < buffers_; ++i) memory_.put(host.buffer(i));
     auto const moved = [&](std::byte* p) {
       for (std::size_t i = 0; i < buffers_; ++i)
-        if (auto& b = host.buffer(i); p >= b.data() && p < b.data() + b.size()) return memory_.start(i) + (p - b.data());
+        if (auto& b = host.buffer(i); p >= b.data() && p < b.data() + b.size())
+          return memory_.start(i) + (p - b.data());
       return p;
     };
-    for (std::int32_t c = 0; c < view.component_count; ++c) view.components[static_cast<std::size_t>(c)].rows.base = moved(host.view.components[static_cast<std::size_t>(c)].rows.base);
+    for (std::int32_t c = 0; c < view.component_count; ++c)
+      view.components[static_cast<std::size_t>(c)].rows.base =
+          moved(host.view.components[static_cast<std::size_t>(c)].rows.base);
     if (view.pages.entries != nullptr) {
       auto entries = host.entries();
       if constexpr (std::is_pointer_v<Entry>)
@@ -51,11 +54,13 @@ template <class Entry> class device_cache {
     }
     if (view.pages.row_begin != nullptr) {
       auto const& begin = host.row_begin();
-      for (std::size_t i = 1; i < begin.size(); ++i) view.pages.columns = std::max(view.pages.columns, begin[i] - begin[i - 1]);
+      for (std::size_t i = 1; i < begin.size(); ++i)
+        view.pages.columns = std::max(view.pages.columns, begin[i] - begin[i - 1]);
       view.pages.row_begin = memory_.put(begin);
     }
     view.lengths.data = memory_.put(host.lengths());
-    if (view.read_only != nullptr) view.read_only = memory_.put(view.read_only, static_cast<std::size_t>(view.sequences()));
+    if (view.read_only != nullptr)
+      view.read_only = memory_.put(view.read_only, static_cast<std::size_t>(view.sequences()));
   }
 
   kvevict::layer_view<Entry> view;
@@ -82,8 +87,13 @@ template <class Rows> std::int32_t most_rows_of(Rows const& rows, std::int32_t s
 inline kvevict::query_rows on_device_rows(device_memory& m, kvevict::query_rows q, std::int32_t sequences) {
   auto const T = static_cast<std::size_t>(q.row_begin[sequences]);
   q.most_rows = most_rows_of(q, sequences);
-  std::size_t const elements = T == 0 ? 0 : (T - 1) * static_cast<std::size_t>(q.token_stride) + static_cast<std::size_t>((q.heads - 1) * q.head_stride + q.head_dim);
-  if (q.lse != nullptr) q.lse = m.put(q.lse, T == 0 ? 0 : (T - 1) * static_cast<std::size_t>(q.lse_token_stride) + static_cast<std::size_t>((q.heads - 1) * q.lse_head_stride + 1));
+  std::size_t const elements = T == 0 ? 0
+                                      : (T - 1) * static_cast<std::size_t>(q.token_stride) +
+                                            static_cast<std::size_t>((q.heads - 1) * q.head_stride + q.head_dim);
+  if (q.lse != nullptr)
+    q.lse = m.put(q.lse, T == 0 ? 0
+                                : (T - 1) * static_cast<std::size_t>(q.lse_token_stride) +
+                                      static_cast<std::size_t>((q.heads - 1) * q.lse_head_stride + 1));
   q.data = m.put(static_cast<std::byte const*>(q.data), elements * static_cast<std::size_t>(kvevict::size_of(q.type)));
   if (q.positions != nullptr) q.positions = m.put(q.positions, T);
   q.row_begin = m.put(q.row_begin, static_cast<std::size_t>(sequences) + 1);
@@ -92,7 +102,9 @@ inline kvevict::query_rows on_device_rows(device_memory& m, kvevict::query_rows 
 inline kvevict::attention_rows on_device_rows(device_memory& m, kvevict::attention_rows a, std::int32_t sequences) {
   auto const T = static_cast<std::size_t>(a.row_begin[sequences]);
   a.most_rows = most_rows_of(a, sequences);
-  a.weights = m.put(a.weights, T == 0 ? 0 : (T - 1) * static_cast<std::size_t>(a.token_stride) + static_cast<std::size_t>((a.heads - 1) * a.head_stride + a.slots));
+  a.weights = m.put(a.weights, T == 0 ? 0
+                                      : (T - 1) * static_cast<std::size_t>(a.token_stride) +
+                                            static_cast<std::size_t>((a.heads - 1) * a.head_stride + a.slots));
   if (a.positions != nullptr) a.positions = m.put(a.positions, T);
   a.row_begin = m.put(a.row_begin, static_cast<std::size_t>(sequences) + 1);
   return a;
@@ -100,7 +112,8 @@ inline kvevict::attention_rows on_device_rows(device_memory& m, kvevict::attenti
 inline kvevict::feature_rows on_device_rows(device_memory& m, kvevict::feature_rows x, std::int32_t sequences) {
   auto const T = static_cast<std::size_t>(x.row_begin[sequences]);
   x.most_rows = most_rows_of(x, sequences);
-  std::size_t const elements = T == 0 ? 0 : (T - 1) * static_cast<std::size_t>(x.token_stride) + static_cast<std::size_t>(x.width);
+  std::size_t const elements =
+      T == 0 ? 0 : (T - 1) * static_cast<std::size_t>(x.token_stride) + static_cast<std::size_t>(x.width);
   x.data = m.put(static_cast<std::byte const*>(x.data), elements * static_cast<std::size_t>(kvevict::size_of(x.type)));
   x.row_begin = m.put(x.row_begin, static_cast<std::size_t>(sequences) + 1);
   return x;
@@ -110,7 +123,8 @@ inline kvevict::gate_weights on_device_gate(device_memory& m, kvevict::gate_weig
     p = m.put(static_cast<std::byte const*>(p), static_cast<std::size_t>(count * kvevict::size_of(w.type)));
   };
   std::int64_t const A = w.width();
-  put(w.q, A * w.features), put(w.k, A * w.features), put(w.v, A * w.features), put(w.o, w.flags * A), put(w.bias, w.flags);
+  put(w.q, A * w.features), put(w.k, A * w.features), put(w.v, A * w.features), put(w.o, w.flags * A),
+      put(w.bias, w.flags);
   return w;
 }
 

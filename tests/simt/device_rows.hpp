@@ -13,7 +13,8 @@
 
 namespace simt_test {
 
-/// The rows of a selection_input as a device keeps them: room for the longest in every row, and for `spare` tokens more.
+/// The rows of a selection_input as a device keeps them: room for the longest in every row, and for `spare` tokens
+/// more.
 struct device_rows {
   device_memory memory;
   kvevict::score_rows view;
@@ -22,7 +23,8 @@ struct device_rows {
   explicit device_rows(kvevict::score_rows const& s, std::int64_t spare = 0) {
     std::size_t const n = static_cast<std::size_t>(s.count());
     std::int64_t most = 1;
-    for (std::size_t r = 0; r < n; ++r) most = std::max<std::int64_t>(most, s.rows[r].tokens), tokens.push_back(s.rows[r].tokens);
+    for (std::size_t r = 0; r < n; ++r)
+      most = std::max<std::int64_t>(most, s.rows[r].tokens), tokens.push_back(s.rows[r].tokens);
     most += spare;
     std::size_t const stride = static_cast<std::size_t>((most + 3) / 4 * 4);
     std::vector<std::int64_t> begin(n + 1);

@@ -25,12 +25,21 @@ template <class Cache> class gated {
   using entry = typename std::decay_t<decltype(std::declval<Cache>().view)>::table_entry;
 
   gated(gate_case const& c, Cache& cache, std::int32_t room)
-      : c_(c), cache_(cache), copy_(cache), memory_(c.memory(room)), rows_(memory_.rows), weights_(on_device_gate(there_, c.weights())), ctx_(default_stream()) {}
+      : c_(c),
+        cache_(cache),
+        copy_(cache),
+        memory_(c.memory(room)),
+        rows_(memory_.rows),
+        weights_(on_device_gate(there_, c.weights())),
+        ctx_(default_stream()) {}
 
   /// Tokens [from, to) of every sequence; why the device has refused.
-  std::string observe(std::vector<std::size_t> const& from, std::vector<std::size_t> const& to, std::int32_t device_capacity) {
+  std::string observe(std::vector<std::size_t> const& from, std::vector<std::size_t> const& to,
+                      std::int32_t device_capacity) {
     for (std::size_t b = 0; b < c_.B(); ++b)
-      for (std::int32_t h = 0; h < cache_.view.heads(); ++h) cache_.lengths()[b * static_cast<std::size_t>(cache_.view.heads()) + static_cast<std::size_t>(h)] = int32(to[b]);
+      for (std::int32_t h = 0; h < cache_.view.heads(); ++h)
+        cache_.lengths()[b * static_cast<std::size_t>(cache_.view.heads()) + static_cast<std::size_t>(h)] =
+            int32(to[b]);
     hidden const x = c_.states(from, to);
     auto in = on_device_rows(there_, x.rows(), c_.sequences());
     in.memory = {rows_.data(), memory_.stride, device_capacity, there_.put(memory_.tokens)};
@@ -40,7 +49,8 @@ template <class Cache> class gated {
       ctx_.wait();
     });
     if (!message.empty()) return message;
-    kvevict::observe(host_, kvevict::presets::attention_gate(c_.weights()), kvevict::prompt(cache_.view, x.rows(memory_.view())), no_cap);
+    kvevict::observe(host_, kvevict::presets::attention_gate(c_.weights()),
+                     kvevict::prompt(cache_.view, x.rows(memory_.view())), no_cap);
     for (std::size_t b = 0; b < c_.B(); ++b) memory_.tokens[b] = int32(to[b]);
     return {};
   }
@@ -60,7 +70,8 @@ template <class Cache> class gated {
     CHECK(wrong == 0);
     kvevict::keep_set want;
     cuda::keep_set keep;
-    kvevict::plan(host_, kvevict::presets::attention_gate(c_.weights()), kvevict::remembered(cache_.view), no_cap, want);
+    kvevict::plan(host_, kvevict::presets::attention_gate(c_.weights()), kvevict::remembered(cache_.view), no_cap,
+                  want);
     kvevict::plan(ctx_, kvevict::presets::attention_gate(weights_), kvevict::remembered(copy_.view), no_cap, keep);
     auto const got = keep.read(ctx_);
     CHECK(got.tokens == want.tokens);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gate inference on a device: the host's probabilities and memory to float rounding, in chunks and in any schedule the same bits.
+// Gate inference on a device: the host's probabilities and memory to float rounding, in chunks and in any schedule the
+// same bits.
 #include <cstring>
 #include <limits>
 #include <string>
@@ -35,7 +36,8 @@ std::vector<float> unwritten(gate_case const& c, kvevict::feature_rows const& x)
   return std::vector<float>(static_cast<std::size_t>(std::max(T, 0) * c.shape.H), garbage);
 }
 
-outcome on_host(gate_case const& c, kvevict::feature_rows in, gate_mask sees = gate_mask::causal, gate_rows const* memory = nullptr) {
+outcome on_host(gate_case const& c, kvevict::feature_rows in, gate_mask sees = gate_mask::causal,
+                gate_rows const* memory = nullptr) {
   kvevict::host ctx;
   outcome out{unwritten(c, in), {}, {}};
   gate_rows copy = memory != nullptr ? *memory : gate_rows(0, 0, 0);
@@ -46,7 +48,8 @@ outcome on_host(gate_case const& c, kvevict::feature_rows in, gate_mask sees = g
 }
 
 /// The same with everything in device memory; `in.most_rows` unless it is 0.
-outcome on_gpu(cuda::device& ctx, gate_case const& c, kvevict::feature_rows const& x, gate_mask sees = gate_mask::causal, gate_rows const* memory = nullptr) {
+outcome on_gpu(cuda::device& ctx, gate_case const& c, kvevict::feature_rows const& x,
+               gate_mask sees = gate_mask::causal, gate_rows const* memory = nullptr) {
   device_memory there;
   kvevict::feature_rows in = on_device_rows(there, x, c.sequences());
   if (x.most_rows != 0) in.most_rows = x.most_rows;
@@ -70,8 +73,10 @@ double worst(std::vector<float> const& got, std::vector<float> const& want) {
   REQUIRE(got.size() == want.size());
   double out = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
-    if (std::isnan(got[i]) || std::isnan(want[i])) out = std::isnan(got[i]) && std::isnan(want[i]) ? out : 1e9;
-    else out = std::max(out, std::abs(double{got[i]} - want[i]) / (1 + std::abs(want[i])));
+    if (std::isnan(got[i]) || std::isnan(want[i]))
+      out = std::isnan(got[i]) && std::isnan(want[i]) ? out : 1e9;
+    else
+      out = std::max(out, std::abs(double{got[i]} - want[i]) / (1 + std::abs(want[i])));
   }
   return out;
 }
@@ -81,14 +86,17 @@ void close(outcome const& got, outcome const& want) {
   CHECK(worst(got.rows, want.rows) < 1e-5);
 }
 
-/// All tokens, the first ones `at_once`, in chunks of random sizes, 0 and 1 among them, another one for every sequence; in the order of a whole prompt.
-outcome in_chunks(cuda::device& ctx, gate_case const& c, gate_rows memory, std::uint64_t seed, std::size_t most, std::size_t at_once = 0) {
+/// All tokens, the first ones `at_once`, in chunks of random sizes, 0 and 1 among them, another one for every sequence;
+/// in the order of a whole prompt.
+outcome in_chunks(cuda::device& ctx, gate_case const& c, gate_rows memory, std::uint64_t seed, std::size_t most,
+                  std::size_t at_once = 0) {
   reference::generator random(seed);
   std::size_t const H = static_cast<std::size_t>(c.shape.H);
   std::vector<std::size_t> from(c.B(), 0), to(c.B(), 0);
   std::vector<std::vector<float>> parts(c.B());
   while (from != c.lengths()) {
-    for (std::size_t b = 0; b < c.B(); ++b) to[b] = std::min(c.X[b].size(), from[b] == 0 && at_once != 0 ? at_once : from[b] + random.below(most + 1));
+    for (std::size_t b = 0; b < c.B(); ++b)
+      to[b] = std::min(c.X[b].size(), from[b] == 0 && at_once != 0 ? at_once : from[b] + random.below(most + 1));
     hidden const x = c.states(from, to);
     if (x.begin.back() == 0) continue;
     outcome const part = on_gpu(ctx, c, x.rows(), gate_mask::causal, &memory);
@@ -104,7 +112,9 @@ outcome in_chunks(cuda::device& ctx, gate_case const& c, gate_rows memory, std::
   return out;
 }
 
-gate_shape ragged(std::uint64_t seed) { return {.N = {67, 0, 1, 64, 37}, .H = 2, .group = 2, .heads = 2, .width = 5, .features = 37, .seed = seed}; }
+gate_shape ragged(std::uint64_t seed) {
+  return {.N = {67, 0, 1, 64, 37}, .H = 2, .group = 2, .heads = 2, .width = 5, .features = 37, .seed = seed};
+}
 
 /// Rows of a plan with random lengths, `fresh` of all tokens at the end in `in`. Positions, if any, are a random order.
 struct plan_case {
@@ -116,7 +126,8 @@ struct plan_case {
   std::int32_t B, H;
   std::int64_t most = 0;
 
-  plan_case(std::uint64_t seed, std::int32_t B_, std::int32_t H_, bool scattered_) : scattered(scattered_), B(B_), H(H_) {
+  plan_case(std::uint64_t seed, std::int32_t B_, std::int32_t H_, bool scattered_)
+      : scattered(scattered_), B(B_), H(H_) {
     reference::generator random(seed);
     for (std::int32_t b = 0; b < B; ++b) {
       std::int32_t const n = int32(scattered ? random.below(2) : random.below(300));
@@ -142,12 +153,53 @@ struct plan_case {
 TEST_CASE("a gate's probabilities and memory on a device are the host's") {
   std::vector<gate_shape> const shapes{
       {.N = {70, 0, 3}, .H = 2, .heads = 1, .width = 3, .features = 7, .seed = 1},
-      {.N = {64, 65}, .H = 1, .group = 4, .heads = 2, .width = 16, .features = 32, .weights = dtype::bf16, .states = dtype::bf16, .seed = 2},
-      {.N = {1, 130}, .H = 3, .heads = 2, .width = 8, .features = 33, .weights = dtype::f16, .states = dtype::f32, .gap = 3, .seed = 3},
-      {.N = {40}, .H = 2, .group = 2, .heads = 1, .width = 40, .features = 100, .weights = dtype::f32, .states = dtype::f16, .spread = 4, .seed = 4},
-      {.N = {9, 33, 5}, .H = 4, .group = 3, .heads = 3, .width = 13, .features = 64, .weights = dtype::bf16, .states = dtype::f16, .gap = 1, .seed = 5},
+      {.N = {64, 65},
+       .H = 1,
+       .group = 4,
+       .heads = 2,
+       .width = 16,
+       .features = 32,
+       .weights = dtype::bf16,
+       .states = dtype::bf16,
+       .seed = 2},
+      {.N = {1, 130},
+       .H = 3,
+       .heads = 2,
+       .width = 8,
+       .features = 33,
+       .weights = dtype::f16,
+       .states = dtype::f32,
+       .gap = 3,
+       .seed = 3},
+      {.N = {40},
+       .H = 2,
+       .group = 2,
+       .heads = 1,
+       .width = 40,
+       .features = 100,
+       .weights = dtype::f32,
+       .states = dtype::f16,
+       .spread = 4,
+       .seed = 4},
+      {.N = {9, 33, 5},
+       .H = 4,
+       .group = 3,
+       .heads = 3,
+       .width = 13,
+       .features = 64,
+       .weights = dtype::bf16,
+       .states = dtype::f16,
+       .gap = 1,
+       .seed = 5},
       {.N = {35}, .H = 1, .heads = 1, .width = 200, .features = 5, .seed = 6},
-      {.N = {12, 3}, .H = 150, .heads = 5, .width = 7, .features = 65, .weights = dtype::f16, .states = dtype::f16, .seed = 7},
+      {.N = {12, 3},
+       .H = 150,
+       .heads = 5,
+       .width = 7,
+       .features = 65,
+       .weights = dtype::f16,
+       .states = dtype::f16,
+       .seed = 7},
       {.N = {11}, .H = 1, .heads = 1, .width = 700, .features = 3, .seed = 8},
   };
   for (gate_shape const& s : shapes)
@@ -249,7 +301,8 @@ TEST_CASE("tokens that come later change no bit of a causal gate on a device, no
     gate_case c(s);
     auto const before = on_gpu(ctx, c, c.states().rows()).p;
     for (std::size_t const last : {40u, 33u, 32u, 31u, 8u, 1u}) {
-      for (std::size_t t = last; t < 45; ++t) c.X[0][t].assign(c.X[0][t].size(), std::numeric_limits<double>::infinity());
+      for (std::size_t t = last; t < 45; ++t)
+        c.X[0][t].assign(c.X[0][t].size(), std::numeric_limits<double>::infinity());
       c.store();
       auto after = on_gpu(ctx, c, c.states().rows()).p, same_as = before;
       after.resize(last * 2), same_as.resize(last * 2);
@@ -287,7 +340,9 @@ TEST_CASE("probabilities go to the scores on a device as on the host") {
     on_device<float> const values(c.values);
     cuda::device ctx(default_stream());
     in.row_begin = there.put(c.row_begin), in.most_rows = 300;
-    kernels::put_rows(ctx, in, there.put(p), c.view(there.put(c.rows), there.put(c.begin), values.data(), c.scattered ? there.put(c.positions) : nullptr));
+    kernels::put_rows(
+        ctx, in, there.put(p),
+        c.view(there.put(c.rows), there.put(c.begin), values.data(), c.scattered ? there.put(c.positions) : nullptr));
     ctx.wait();
     CHECK(same(values.read(), want));
   }
@@ -317,15 +372,20 @@ TEST_CASE("a device expects hidden states of the whole cache") {
       in.row_begin = there.put(e.rows_of), in.most_rows = 7;
       if (!e.tokens.empty()) in.memory = {there.put(std::vector<float>(8)), 4, 1, there.put(e.tokens)};
       std::vector<kvevict::row> const rows{{0, 0, 5, 0, 5, 5, 3, true}, {1, 0, 6, 0, 6, 6, 3, e.second_active}};
-      kvevict::score_rows out{there.put(rows), 2, 1, there.put(std::vector<std::int64_t>{0, 6, 12}), nullptr, nullptr, 0, 6, 12};
+      kvevict::score_rows out{
+          there.put(rows), 2, 1, there.put(std::vector<std::int64_t>{0, 6, 12}), nullptr, nullptr, 0, 6, 12};
       cuda::device ctx(default_stream());
       auto const message = refusal([&] { kernels::expect_prompt(ctx, in, out), ctx.wait(); });
-      if (e.what.empty()) CHECK(message == "");
-      else CHECK_THAT(message, Contains(e.what) && Contains("; "));
-      in.memory = {there.put(std::vector<float>(8)), 4, 1, nullptr};  // gate() says what is missing, once the prompt is right
+      if (e.what.empty())
+        CHECK(message == "");
+      else
+        CHECK_THAT(message, Contains(e.what) && Contains("; "));
+      // gate() says what is missing, once the prompt is right
+      in.memory = {there.put(std::vector<float>(8)), 4, 1, nullptr};
       if (e.what.empty()) CHECK(refusal([&] { kernels::expect_prompt(ctx, in, out), ctx.wait(); }) == "");
       out.positions = there.put(std::vector<std::int32_t>(12));
-      CHECK_THAT(refusal([&] { kernels::expect_prompt(ctx, in, out); }), Contains("plan from a whole prompt") && Contains("; "));
+      CHECK_THAT(refusal([&] { kernels::expect_prompt(ctx, in, out); }),
+                 Contains("plan from a whole prompt") && Contains("; "));
     }
 }
 
@@ -362,9 +422,11 @@ TEST_CASE("bad input: a gate on a device says at once what needs no look at its 
     CHECK(of_device(change) == want);
   };
   using weights = kvevict::gate_weights;
-  for (auto const missing : {&weights::q, &weights::k, &weights::v, &weights::o, &weights::bias}) refuses([&](auto& w, auto&, auto&) { w.*missing = nullptr; });
+  for (auto const missing : {&weights::q, &weights::k, &weights::v, &weights::o, &weights::bias})
+    refuses([&](auto& w, auto&, auto&) { w.*missing = nullptr; });
   refuses([](auto& w, auto&, auto&) { w.type = dtype::i32; });
-  for (auto const size : {&weights::heads, &weights::head_dim, &weights::features, &weights::flags}) refuses([&](auto& w, auto&, auto&) { w.*size = 0; });
+  for (auto const size : {&weights::heads, &weights::head_dim, &weights::features, &weights::flags})
+    refuses([&](auto& w, auto&, auto&) { w.*size = 0; });
   refuses([](auto& w, auto&, auto&) { w.heads = 1 << 20, w.head_dim = 1 << 20; });
   refuses([](auto& w, auto&, auto&) { w.flags = 3; });
   refuses([](auto&, auto&, auto& H) { H = 4; });
@@ -395,9 +457,11 @@ TEST_CASE("bad input: what only the device sees stops a gate before it writes") 
       CHECK(on_gpu(ctx, c, x.rows(), sees).refused == "");  // the context goes on
     }
   };
-  refuses([](auto&, auto& m) { m.tokens[1] = 15; }, "gate: sequence 1 has 21 tokens in the gate's memory and room for 20");
+  refuses([](auto&, auto& m) { m.tokens[1] = 15; },
+          "gate: sequence 1 has 21 tokens in the gate's memory and room for 20");
   refuses([](auto&, auto& m) { m.tokens[0] = -1; }, "gate: sequence 0");
-  refuses([](auto&, auto& m) { m.tokens[1] = std::numeric_limits<std::int32_t>::max(); }, "gate: sequence 1 has 2147483653 tokens");
+  refuses([](auto&, auto& m) { m.tokens[1] = std::numeric_limits<std::int32_t>::max(); },
+          "gate: sequence 1 has 2147483653 tokens");
   refuses([](auto&, auto& m) { m.tokens[1] = 1; }, "gate: sequence 1 has", gate_mask::bidirectional);
   refuses([](auto& in, auto&) { in.most_rows = 19; }, "sequence 0, head 0: 20 rows are handed in, but 19");
   std::int32_t const descending[] = {0, 20, 15};
@@ -409,14 +473,22 @@ TEST_CASE("bad input: a gate on a device whose probability is not a number says 
   for (int const where : {0, 1, 2, 3, 4, 5}) {
     gate_case c({.N = {39, 6}, .H = 2, .group = 2, .seed = 43});
     double const nan = std::numeric_limits<double>::quiet_NaN();
-    if (where == 5) c.X[1][2][3] = nan;
-    else (where == 0 ? c.gate.wq : where == 1 ? c.gate.wk : where == 2 ? c.gate.wv : where == 3 ? c.gate.wo : c.gate.bias).front() = nan;
+    if (where == 5)
+      c.X[1][2][3] = nan;
+    else
+      (where == 0   ? c.gate.wq
+       : where == 1 ? c.gate.wk
+       : where == 2 ? c.gate.wv
+       : where == 3 ? c.gate.wo
+                    : c.gate.bias)
+          .front() = nan;
     c.store();
     hidden const x = c.states();
     for (gate_mask const sees : masks) {
       CAPTURE(where, static_cast<int>(sees));
       auto const message = on_gpu(ctx, c, x.rows(), sees).refused;
-      CHECK_THAT(message, Contains("gate: a probability of sequence " + std::string(where == 5 ? "1" : "")) && Contains("is not a number; look"));
+      CHECK_THAT(message, Contains("gate: a probability of sequence " + std::string(where == 5 ? "1" : "")) &&
+                              Contains("is not a number; look"));
     }
   }
 }
@@ -427,12 +499,14 @@ TEST_CASE("a kernel that has refused stops a gate, and no tokens are no work") {
   device_memory there;
   auto in = on_device_rows(there, x.rows(), 2);
   auto const w = on_device_gate(there, c.weights());
-  on_device<float> const p(std::vector<float>(11, -3.0f)), values(std::vector<float>(11, -4.0f)), memory(std::vector<float>(2 * 6 * 16, -3.0f));
+  on_device<float> const p(std::vector<float>(11, -3.0f)), values(std::vector<float>(11, -4.0f)),
+      memory(std::vector<float>(2 * 6 * 16, -3.0f));
   in.memory = {memory.data(), 6 * 16, 6, there.put(std::vector<std::int32_t>{0, 0})};
   std::vector<kvevict::row> const rows{{0, 0, 5, 0, 5, 5, 3, true}, {1, 0, 6, 0, 6, 6, 3, true}};
   std::vector<kvevict::row> longer = rows;
   longer[0].tokens = 6;
-  kvevict::score_rows out{there.put(longer), 2, 1, there.put(std::vector<std::int64_t>{0, 5, 11}), values.data(), nullptr, 0, 6, 11};
+  kvevict::score_rows out{
+      there.put(longer), 2, 1, there.put(std::vector<std::int64_t>{0, 5, 11}), values.data(), nullptr, 0, 6, 11};
   cuda::device ctx(default_stream());
   kernels::expect_prompt(ctx, in, out);
   out.rows = there.put(rows);
@@ -462,7 +536,9 @@ TEST_CASE("a gate's scratch on a device is known beforehand, and the second call
   auto const in = on_device_rows(there, x.rows(), c.sequences());
   auto const w = on_device_gate(there, c.weights());
   on_device<float> const p(unwritten(c, x.rows()));
-  auto const gate = [&](cuda::device& ctx) { kernels::gate(ctx, w, in, gate_mask::causal, c.sequences(), c.shape.H, p.data()); };
+  auto const gate = [&](cuda::device& ctx) {
+    kernels::gate(ctx, w, in, gate_mask::causal, c.sequences(), c.shape.H, p.data());
+  };
   auto const dry = cuda::device::try_out(default_stream(), gate);
   std::int64_t const rows = c.sequences() * in.most_rows, A = w.width();
   CHECK(static_cast<std::int64_t>(dry.scratch_bytes) <= rows * 3 * A * 4 + 256);  // never tokens × tokens

@@ -30,7 +30,8 @@ struct block_sum {
   template <class Check> void pointers(Check check) const { check(in, count); }
 };
 
-/// Inclusive sums within each warp, and the sum of each aligned pair of lanes by xor; 64-bit values come back from the lane below.
+/// Inclusive sums within each warp, and the sum of each aligned pair of lanes by xor; 64-bit values come back from the
+/// lane below.
 struct warp_scan {
   std::uint32_t const* in;
   std::uint32_t *sums, *pairs;
@@ -94,7 +95,10 @@ struct reverse_async {
     float* const tile = t.shared<float>(2 * 4 * n);
     for (std::uint32_t half = 0; half < 2; ++half) {
       std::int64_t const first = std::int64_t{half} * 4 * n + 4 * i, left = (count - first) * 4;
-      cuda::copy_async16(t, tile + first, left > 0 ? in + first : in, left >= 16 ? 16 : left > 0 ? static_cast<std::uint32_t>(left) : 0);
+      cuda::copy_async16(t, tile + first, left > 0 ? in + first : in,
+                         left >= 16 ? 16
+                         : left > 0 ? static_cast<std::uint32_t>(left)
+                                    : 0);
       cuda::commit_async(t);
     }
     cuda::wait_async<1>(t);
@@ -120,10 +124,10 @@ template <class T> struct matrix_product {
     cuda::fragment_b<T> fb;
     cuda::accumulator sum;
     auto const at = [](cuda::place p, std::uint32_t width) { return p.row * width + p.column; };
-    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 4; ++r)
-      fa.registers[r] = cuda::pack(a[at(fa.place_of(t.lane(), 2 * r), 16)], a[at(fa.place_of(t.lane(), 2 * r + 1), 16)]);
-    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 2; ++r)
-      fb.registers[r] = cuda::pack(b[at(fb.place_of(t.lane(), 2 * r), 8)], b[at(fb.place_of(t.lane(), 2 * r + 1), 8)]);
+    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 4; ++r) fa.registers[r] =
+        cuda::pack(a[at(fa.place_of(t.lane(), 2 * r), 16)], a[at(fa.place_of(t.lane(), 2 * r + 1), 16)]);
+    KVEVICT_UNROLL for (std::uint32_t r = 0; r < 2; ++r) fb.registers[r] =
+        cuda::pack(b[at(fb.place_of(t.lane(), 2 * r), 8)], b[at(fb.place_of(t.lane(), 2 * r + 1), 8)]);
     KVEVICT_UNROLL for (std::uint32_t i = 0; i < 4; ++i) sum.values[i] = d[at(sum.place_of(t.lane(), i), 8)];
     cuda::multiply_add(t, sum, fa, fb);
     KVEVICT_UNROLL for (std::uint32_t i = 0; i < 4; ++i) d[at(sum.place_of(t.lane(), i), 8)] = sum.values[i];

@@ -15,7 +15,8 @@ inline kvevict::cuda::stream default_stream() {
 
 template <class T> class on_device {
  public:
-  explicit on_device(std::vector<T> const& from) : size_(from.size()), p_(kvevict::cuda::allocate(stream(), size_ * sizeof(T))) {
+  explicit on_device(std::vector<T> const& from)
+      : size_(from.size()), p_(kvevict::cuda::allocate(stream(), size_ * sizeof(T))) {
     kvevict::cuda::copy_to_device(stream(), p_, from.data(), size_ * sizeof(T));
     kvevict::cuda::synchronize(stream());
   }

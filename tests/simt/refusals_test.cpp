@@ -49,11 +49,23 @@ struct small_blocks {
 TEST_CASE("a barrier that not all threads reach is refused, in every schedule") {
   for (std::uint64_t schedule = 0; schedule < 4; ++schedule) {
     scheduled const s(schedule);
-    has(complaint({64}, [](cuda::thread& t) { if (t.rank() < 48) t.sync_block(); }),
+    has(complaint({64},
+                  [](cuda::thread& t) {
+                    if (t.rank() < 48) t.sync_block();
+                  }),
         "the block barrier is reached by 48 of 64 threads: thread 48 has returned");
-    has(complaint({32}, [](cuda::thread& t) { if (t.lane() < 16) t.sync_warp(); }),
+    has(complaint({32},
+                  [](cuda::thread& t) {
+                    if (t.lane() < 16) t.sync_warp();
+                  }),
         "sync_warp with mask 0xffffffff in warp 0 is reached by 16 of 32 threads: thread 16 has returned");
-    has(complaint({64}, [](cuda::thread& t) { if (t.warp() == 0) t.sync_block(); else t.sync_warp(), t.sync_block(), t.sync_block(); }),
+    has(complaint({64},
+                  [](cuda::thread& t) {
+                    if (t.warp() == 0)
+                      t.sync_block();
+                    else
+                      t.sync_warp(), t.sync_block(), t.sync_block();
+                  }),
         "the block barrier is reached by 32 of 64 threads: thread 0 has returned");
   }
   CHECK(complaint({64}, [](cuda::thread& t) { t.sync_block(); }) == "none");  // and the next launch is clean
@@ -61,10 +73,17 @@ TEST_CASE("a barrier that not all threads reach is refused, in every schedule") 
 
 TEST_CASE("a lane outside the mask is refused") {
   has(complaint({32}, [](cuda::thread& t) { cuda::ballot(t, true, 0xffff); }), "which is outside the mask");
-  has(complaint({32}, [](cuda::thread& t) { if (t.lane() < 16) cuda::shuffle(t, 1, 20, 0xffff); }), "reads lane 20, which is outside the mask");
+  has(complaint({32},
+                [](cuda::thread& t) {
+                  if (t.lane() < 16) cuda::shuffle(t, 1, 20, 0xffff);
+                }),
+      "reads lane 20, which is outside the mask");
   has(complaint({32}, [](cuda::thread& t) { cuda::shuffle_xor(t, 1, 32); }), "outside the mask");
   has(complaint({48}, [](cuda::thread& t) { cuda::ballot(t, true); }), "the warp has only 16 lanes");
-  has(complaint({32}, [](cuda::thread& t) { if (t.lane() != 3) cuda::shuffle(t, 1, 0); }),
+  has(complaint({32},
+                [](cuda::thread& t) {
+                  if (t.lane() != 3) cuda::shuffle(t, 1, 0);
+                }),
       "shuffle with mask 0xffffffff in warp 0 is reached by 31 of 32 threads: thread 3 has returned");
 }
 
@@ -89,16 +108,34 @@ TEST_CASE("shared memory is what the launch gave") {
   auto const takes = [](cuda::thread& t) { t.shared<float>(4), t.shared<double>(3); };
   CHECK(complaint({32}, takes, 48) == "none");
   has(complaint({32}, takes, 40), "48 bytes are taken, the launch gave 40");
-  has(complaint({32}, [](cuda::thread& t) { t.shared<float>(t.rank() + 1); }, 4096), "arrays of different sizes");
-  has(complaint({32}, [](cuda::thread& t) { KVEVICT_SHARED(t, float, big, 12289); big[0] = 1; }), "are more than a block has");
-  has(complaint({32}, [](cuda::thread& t) { KVEVICT_SHARED(t, float, some, 8); some[0] = 1; }, 227 << 10), "are more than a block has");
+  has(complaint(
+          {32}, [](cuda::thread& t) { t.shared<float>(t.rank() + 1); }, 4096),
+      "arrays of different sizes");
+  has(complaint({32},
+                [](cuda::thread& t) {
+                  KVEVICT_SHARED(t, float, big, 12289);
+                  big[0] = 1;
+                }),
+      "are more than a block has");
+  has(complaint(
+          {32},
+          [](cuda::thread& t) {
+            KVEVICT_SHARED(t, float, some, 8);
+            some[0] = 1;
+          },
+          227 << 10),
+      "are more than a block has");
 }
 
 TEST_CASE("asynchronous copies and vectors are aligned and waited for") {
   on_device<float> in(std::vector<float>(8));
   float* const p = in.data();
-  has(complaint({1}, [p](cuda::thread& t) { cuda::copy_async16(t, t.shared<float>(4), p); }, 16), "never waited for");
-  has(complaint({1}, [p](cuda::thread& t) { cuda::copy_async16(t, t.shared<float>(8) + 1, p); }, 32), "not aligned to 16 bytes");
+  has(complaint(
+          {1}, [p](cuda::thread& t) { cuda::copy_async16(t, t.shared<float>(4), p); }, 16),
+      "never waited for");
+  has(complaint(
+          {1}, [p](cuda::thread& t) { cuda::copy_async16(t, t.shared<float>(8) + 1, p); }, 32),
+      "not aligned to 16 bytes");
   has(complaint({1}, [p](cuda::thread& t) { cuda::load_vec128(t, p + 2); }), "not aligned to 16 bytes");
 }
 
@@ -114,7 +151,8 @@ TEST_CASE("pointers of a kernel are checked where it is launched") {
   CHECK_THROWS_AS(cuda::fill_bytes(s, in.data(), 0, 41), cuda::cuda_error);
   void* const p = cuda::allocate(s, 100);
   cuda::release(s, p);
-  cuda::launch(s, {1}, {1}, 0, one_pointer{static_cast<float*>(p), 25});  // still there when launched, gone when it runs
+  // still there when launched, gone when it runs
+  cuda::launch(s, {1}, {1}, 0, one_pointer{static_cast<float*>(p), 25});
   CHECK_THROWS_AS(cuda::synchronize(s), cuda::cuda_error);
 }
 

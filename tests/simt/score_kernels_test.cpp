@@ -3,10 +3,10 @@
 #include <cmath>
 #include <limits>
 
-#include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_rows.hpp"
@@ -34,7 +34,9 @@ template <class Entry> reference::selection_input rows_of(layouts::cache<Entry> 
 }
 
 struct add_token {
-  constexpr void operator()(kvevict::row const& r, std::int64_t j, float& x) const { x = static_cast<float>(1000 * r.sequence + 100 * r.head) + static_cast<float>(j); }
+  constexpr void operator()(kvevict::row const& r, std::int64_t j, float& x) const {
+    x = static_cast<float>(1000 * r.sequence + 100 * r.head) + static_cast<float>(j);
+  }
 };
 struct sum_tokens {
   std::int32_t* sums;
@@ -45,7 +47,8 @@ struct sum_tokens {
 
 /// Device and host for `c`, a component of both views.
 template <class Entry>
-std::vector<float> norms(layouts::cache<Entry>& cache, kvevict::component const& on_host, std::int32_t cut_bytes, std::int64_t spare) {
+std::vector<float> norms(layouts::cache<Entry>& cache, kvevict::component const& on_host, std::int32_t cut_bytes,
+                         std::int64_t spare) {
   auto in = rows_of(cache);
   device_rows const rows(in.view(), spare);
   device_cache<Entry> there(cache);
@@ -69,17 +72,27 @@ std::vector<float> norms(layouts::cache<Entry>& cache, kvevict::component const&
 }  // namespace
 
 TEST_CASE("norms on a device are the host's, and the same bits in every layout") {
-  struct shape { kvevict::dtype type; std::int32_t width; };
-  for (shape const s : {shape{kvevict::dtype::f32, 8}, {kvevict::dtype::f16, 8}, {kvevict::dtype::bf16, 64}, {kvevict::dtype::f16, 80}, {kvevict::dtype::f32, 24},
-                        {kvevict::dtype::f32, 136}, {kvevict::dtype::f32, 576}}) {
+  struct shape {
+    kvevict::dtype type;
+    std::int32_t width;
+  };
+  for (shape const s : {shape{kvevict::dtype::f32, 8},
+                        {kvevict::dtype::f16, 8},
+                        {kvevict::dtype::bf16, 64},
+                        {kvevict::dtype::f16, 80},
+                        {kvevict::dtype::f32, 24},
+                        {kvevict::dtype::f32, 136},
+                        {kvevict::dtype::f32, 576}}) {
     std::vector<float> first;
     for (std::int32_t const page : {2, 16}) {
       layouts::cache_shape shape;
-      shape.lengths = {s.width == 8 ? 517 : 37, 0, 5}, shape.heads = 2, shape.head_dim = s.width, shape.type = s.type, shape.page_size = page;
+      shape.lengths = {s.width == 8 ? 517 : 37, 0, 5}, shape.heads = 2, shape.head_dim = s.width, shape.type = s.type,
+      shape.page_size = page;
       layouts::for_each_layout(shape, [&](auto& cache) {
         CAPTURE(cache.name(), s.width, page);
         scheduled const schedule(static_cast<std::uint64_t>(page));
-        cache.fill([&](int b, int h, int t, int d) { return std::sin(b + 3 * h + 7 * t + 11 * d); }, [&](int b, int h, int t, int d) { return std::cos(b + 3 * h + 7 * t + 11 * d); });
+        cache.fill([&](int b, int h, int t, int d) { return std::sin(b + 3 * h + 7 * t + 11 * d); },
+                   [&](int b, int h, int t, int d) { return std::cos(b + 3 * h + 7 * t + 11 * d); });
         auto const& v = *cache.view.find(kvevict::role::v);
         auto const got = norms(cache, v, 0, page == 2 ? 0 : 40);
         if (first.empty()) first = got;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Selection, head budgets and the small score kernels as nvcc reads them: every instance, compiled by tests/run.sh, never run yet.
-#include <kvevict/cuda/select/count_above.hpp>
-#include <kvevict/cuda/select/count_best.hpp>
+// Selection, head budgets and the small score kernels as nvcc reads them: every instance, compiled by tests/run.sh,
+// never run yet.
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
-#include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
+#include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/threshold.hpp>
@@ -16,11 +17,13 @@ struct halve {
   constexpr void operator()(kvevict::row const&, std::int64_t, float& x) const { x /= 2; }
 };
 
-template <class Entry> void norms(kvevict::cuda::device& ctx, kvevict::layer_view<Entry> const& view, kvevict::score_rows const& s) {
+template <class Entry>
+void norms(kvevict::cuda::device& ctx, kvevict::layer_view<Entry> const& view, kvevict::score_rows const& s) {
   kvevict::kernels::squared_norms(ctx, view, view.components[0], s);
 }
 
-void select_all(kvevict::cuda::device& ctx, kvevict::score_rows s, kvevict::cuda::keep_set& out, std::int32_t* counts, std::vector<float>& values) {
+void select_all(kvevict::cuda::device& ctx, kvevict::score_rows s, kvevict::cuda::keep_set& out, std::int32_t* counts,
+                std::vector<float>& values) {
   namespace kernels = kvevict::kernels;
   kernels::require_finite(ctx, s);
   kernels::pool(ctx, kvevict::pool_options{7}, s);

@@ -4,12 +4,12 @@
 #include <limits>
 #include <utility>
 
-#include <kvevict/cuda/select/count_above.hpp>
-#include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
+#include <kvevict/cuda/select/count_above.hpp>
+#include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
@@ -44,10 +44,12 @@ template <class F> void over_inputs(F f) {
 }
 /// Heads of a sequence are cut together, as plan() does.
 void alike(reference::selection_input& in, std::size_t trial) {
-  for (std::size_t r = 0; r < in.rows.size(); ++r) in.rows[r].active = (r / static_cast<std::size_t>(in.heads) + trial) % 4 != 0;
+  for (std::size_t r = 0; r < in.rows.size(); ++r)
+    in.rows[r].active = (r / static_cast<std::size_t>(in.heads) + trial) % 4 != 0;
 }
 
-/// One more sequence, of one row: n tokens, of which those of [first, last) may be evicted and a share of them stays (1 ‰: one, 999 ‰: all but one).
+/// One more sequence, of one row: n tokens, of which those of [first, last) may be evicted and a share of them stays (1
+/// ‰: one, 999 ‰: all but one).
 struct row_maker {
   std::size_t levels = 0;
   bool scattered = false, twice = false;  // twice: every position
@@ -63,14 +65,17 @@ struct row_maker {
       in.values.push_back(in_range ? reference::any_score(random, levels) : std::numeric_limits<float>::quiet_NaN());
       in.positions.push_back(at);
     }
-    r.budget = r.protected_tokens() + (permille == 1 ? std::min(1, r.candidates) : permille == 999 ? std::max(0, r.candidates - 1) : r.candidates * permille / 1000);
+    r.budget = r.protected_tokens() + (permille == 1     ? std::min(1, r.candidates)
+                                       : permille == 999 ? std::max(0, r.candidates - 1)
+                                                         : r.candidates * permille / 1000);
     in.rows.push_back(r);
     in.begin.push_back(in.begin.back() + n);
     in.heads = 1, in.scattered = scattered;
   }
 };
 
-/// Rows at the edges of what there is: no quota, all of it, one token, none, rounds of a small block that end exactly or not.
+/// Rows at the edges of what there is: no quota, all of it, one token, none, rounds of a small block that end exactly
+/// or not.
 reference::selection_input edges(std::size_t levels, bool scattered, bool twice) {
   row_maker rows{levels, scattered, twice};
   for (std::int32_t const n : {1, 2, 256, 257, 513, 0})
@@ -95,7 +100,8 @@ kvevict::keep_set on_host(reference::selection_input& in) {
   return out;
 }
 
-template <class Keys> cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
+template <class Keys>
+cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
   cuda::keep_set out;
   out.resize(ctx, s.sequences, s.heads, s.most_tokens);
   ctx.launch({static_cast<std::uint32_t>(s.sequences)}, {block}, cuda::shared_bytes<std::uint32_t>(held),
@@ -104,7 +110,8 @@ template <class Keys> cuda::keep_set launched(cuda::device& ctx, kvevict::score_
 }
 cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
   if (s.positions != nullptr) return launched<cuda::scattered_keys>(ctx, s, block, held);
-  return held != 0 ? launched<cuda::ordered_keys<true>>(ctx, s, block, held) : launched<cuda::ordered_keys<false>>(ctx, s, block, 0);
+  return held != 0 ? launched<cuda::ordered_keys<true>>(ctx, s, block, held)
+                   : launched<cuda::ordered_keys<false>>(ctx, s, block, 0);
 }
 
 void check_same(kvevict::keep_set const& got, kvevict::keep_set const& want) {
@@ -225,7 +232,8 @@ TEST_CASE("count_pooled on a device equals a sort over all heads") {
     auto const s = in.view();
     device_rows there(s);
     float const weights[] = {0.5f, 2.0f, 1.25f};
-    kvevict::pooled_best what{trial % 3 == 0 ? 0 : static_cast<std::int32_t>(random.below(1001)), trial % 2 == 0 ? weights : nullptr};
+    kvevict::pooled_best what{trial % 3 == 0 ? 0 : static_cast<std::int32_t>(random.below(1001)),
+                              trial % 2 == 0 ? weights : nullptr};
     kvevict::pooled_best on = what;
     if (what.weights != nullptr) on.weights = there.memory.put(weights, 3);
     cuda::device ctx(default_stream());
@@ -239,7 +247,9 @@ TEST_CASE("count_pooled on a device equals a sort over all heads") {
       std::int64_t least = 0;
       for (auto const& it : of) least += std::min<std::int64_t>(forced, it.candidates);
       if (least > pooled) continue;  // refused on the host
-      auto const want = of[0].active ? reference::best_of_heads(s, b, pooled, static_cast<std::int32_t>(forced), what.weights) : std::vector<std::int32_t>(3, 0);
+      auto const want = of[0].active
+                            ? reference::best_of_heads(s, b, pooled, static_cast<std::int32_t>(forced), what.weights)
+                            : std::vector<std::int32_t>(3, 0);
       CHECK(std::vector<std::int32_t>(got.begin() + b * 3, got.begin() + b * 3 + 3) == want);
     }
   });
@@ -258,7 +268,9 @@ TEST_CASE("count_pooled gives the host's counts for rows of several chunks, and 
           kvevict::row it{r / 2, r % 2, n, n / 5, n - n / 9, n - n / 5 - n / 9, 0, true};
           for (std::int32_t j = 0; j < n; ++j) {
             in.positions.push_back(scattered ? n - 1 - j : j);
-            in.values.push_back(in.positions.back() < it.first || in.positions.back() >= it.last ? std::numeric_limits<float>::quiet_NaN() : reference::any_score(random, levels));
+            in.values.push_back(in.positions.back() < it.first || in.positions.back() >= it.last
+                                    ? std::numeric_limits<float>::quiet_NaN()
+                                    : reference::any_score(random, levels));
           }
           it.budget = it.protected_tokens() + it.candidates / 3;
           in.rows.push_back(it);
@@ -297,7 +309,8 @@ TEST_CASE("a score that its weight makes infinite is refused") {
     on_device<std::int32_t> counts(std::vector<std::int32_t>(2));
     kernels::count_pooled(ctx, there.view, kvevict::pooled_best{0, there.memory.put(weights, 2)}, counts.data());
     std::string const text = support::refusal([&] { ctx.wait(); });
-    CHECK((text.find("head 1") != std::string::npos && text.find("not finite after its weight") != std::string::npos) == (second > 1));
+    CHECK((text.find("head 1") != std::string::npos && text.find("not finite after its weight") != std::string::npos) ==
+          (second > 1));
   }
 }
 
@@ -329,9 +342,13 @@ TEST_CASE("head budgets on a device are the host's") {
 TEST_CASE("pooling, shares and loops over tokens on a device are the host's") {
   reference::generator random(6);
   for (std::size_t trial = 0; trial < 12; ++trial) {
-    auto in = reference::random_selection(random, {.sequences = 2, .heads = 2, .most_tokens = trial == 11 ? 12000u : 600u});
-    for (float& x : in.values) x = trial == 7 && random.below(20) == 0 ? std::numeric_limits<float>::infinity() : std::abs(static_cast<float>(random.normal()));
-    kvevict::pool_options const o{static_cast<std::int32_t>(2 * (trial % 4) + 1), trial % 2 == 0 ? kvevict::pooling::max : kvevict::pooling::average};
+    auto in =
+        reference::random_selection(random, {.sequences = 2, .heads = 2, .most_tokens = trial == 11 ? 12000u : 600u});
+    for (float& x : in.values)
+      x = trial == 7 && random.below(20) == 0 ? std::numeric_limits<float>::infinity()
+                                              : std::abs(static_cast<float>(random.normal()));
+    kvevict::pool_options const o{static_cast<std::int32_t>(2 * (trial % 4) + 1),
+                                  trial % 2 == 0 ? kvevict::pooling::max : kvevict::pooling::average};
     auto const range = trial % 3 == 0 ? kvevict::pool_range::all : kvevict::pool_range::evictable;
     device_rows const there(in.view()), shares(in.view());
     cuda::device ctx(default_stream());
@@ -348,7 +365,9 @@ TEST_CASE("pooling, shares and loops over tokens on a device are the host's") {
     auto const got = there.values(ctx);
     REQUIRE(got.size() == want.size());
     std::size_t wrong = 0;
-    for (std::size_t i = 0; i < got.size(); ++i) wrong += !(std::isfinite(want[i]) ? std::abs(got[i] - want[i]) <= 1e-6f * std::abs(want[i]) : !std::isfinite(got[i]));
+    for (std::size_t i = 0; i < got.size(); ++i)
+      wrong +=
+          !(std::isfinite(want[i]) ? std::abs(got[i] - want[i]) <= 1e-6f * std::abs(want[i]) : !std::isfinite(got[i]));
     CAPTURE(trial);
     CHECK(wrong == 0);
   }
@@ -363,7 +382,14 @@ TEST_CASE("a score that is not finite is named, and nothing after it runs") {
   reference::generator random(7);
   for (float const bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
     auto in = reference::random_selection(random, {.sequences = 1, .heads = 1, .most_tokens = 300});
-    in.rows[0] = {0, 0, static_cast<std::int32_t>(in.values.size()), 0, static_cast<std::int32_t>(in.values.size()), static_cast<std::int32_t>(in.values.size()), 1, true};
+    in.rows[0] = {0,
+                  0,
+                  static_cast<std::int32_t>(in.values.size()),
+                  0,
+                  static_cast<std::int32_t>(in.values.size()),
+                  static_cast<std::int32_t>(in.values.size()),
+                  1,
+                  true};
     for (float& x : in.values) x = 1;
     in.values.back() = bad;
     device_rows const there(in.view());

@@ -14,8 +14,10 @@ void launch_all(kvevict::cuda::stream s) {
   cuda::launch(s, {1}, {32}, 0, half_warps{u});
   cuda::launch(s, {4}, {64}, 0, counters{u, static_cast<std::int32_t*>(p), static_cast<std::uint64_t*>(p)});
   cuda::launch(s, {1}, {64}, 64 << 10, reverse_async{f, f, 256, u});
-  cuda::launch(s, {1}, {32}, 0, matrix_product<kvevict::f16>{static_cast<kvevict::f16*>(p), static_cast<kvevict::f16*>(p), f});
-  cuda::launch(s, {1}, {32}, 0, matrix_product<kvevict::bf16>{static_cast<kvevict::bf16*>(p), static_cast<kvevict::bf16*>(p), f});
+  cuda::launch(s, {1}, {32}, 0,
+               matrix_product<kvevict::f16>{static_cast<kvevict::f16*>(p), static_cast<kvevict::f16*>(p), f});
+  cuda::launch(s, {1}, {32}, 0,
+               matrix_product<kvevict::bf16>{static_cast<kvevict::bf16*>(p), static_cast<kvevict::bf16*>(p), f});
   cuda::launch(s, {1}, {32}, 0, arithmetic{f, f});
   cuda::copy_on_device(s, p, p, 4);
   cuda::copy_to_device(s, p, &s, 4);

@@ -36,7 +36,8 @@ template <class T> void product_equals_naive() {
   for (std::size_t i = 0; i < 16; ++i)
     for (std::size_t j = 0; j < 8; ++j) {
       double sum = before[i * 8 + j];
-      for (std::size_t k = 0; k < 16; ++k) sum += double{kvevict::to_float(a[i * 16 + k])} * kvevict::to_float(b[k * 8 + j]);
+      for (std::size_t k = 0; k < 16; ++k)
+        sum += double{kvevict::to_float(a[i * 16 + k])} * kvevict::to_float(b[k * 8 + j]);
       CAPTURE(i, j);
       CHECK(std::abs(d[i * 8 + j] - sum) <= 1e-5);
     }
@@ -49,10 +50,12 @@ TEST_CASE("blocks add up with barriers") {
   for (auto const schedule : schedules) {
     scheduled const s(schedule);
     on_device<std::uint32_t> din(in), out(std::vector<std::uint32_t>(4));
-    cuda::launch(out.stream(), {4}, {256}, cuda::shared_bytes<std::uint32_t>(256), block_sum{din.data(), out.data(), 1000});
+    cuda::launch(out.stream(), {4}, {256}, cuda::shared_bytes<std::uint32_t>(256),
+                 block_sum{din.data(), out.data(), 1000});
     auto const sums = out.read();
     for (std::size_t b = 0; b < 4; ++b)
-      CHECK(sums[b] == std::accumulate(in.data() + 256 * b, in.data() + std::min<std::size_t>(1000, 256 * b + 256), 0u));
+      CHECK(sums[b] ==
+            std::accumulate(in.data() + 256 * b, in.data() + std::min<std::size_t>(1000, 256 * b + 256), 0u));
   }
 }
 
@@ -114,7 +117,8 @@ TEST_CASE("asynchronous copies arrive at the wait and not before") {
     scheduled const s(schedule);
     on_device<float> din(in), out(in);
     on_device<std::uint32_t> early(std::vector<std::uint32_t>{0});
-    cuda::launch(out.stream(), {1}, {32}, cuda::shared_bytes<float>(256), reverse_async{din.data(), out.data(), 254, early.data()});
+    cuda::launch(out.stream(), {1}, {32}, cuda::shared_bytes<float>(256),
+                 reverse_async{din.data(), out.data(), 254, early.data()});
     auto const o = out.read();
     for (std::size_t i = 0; i < 256; ++i) CHECK(o[i] == (255 - i < 254 ? in[255 - i] : 0.0f));
     CHECK(early.read()[0] == 0);

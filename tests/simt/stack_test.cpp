@@ -46,14 +46,17 @@ auto const ada = kvevict::presets::ada_pyramidkv({.window = 8, .pool = 5});
 auto const h2o = kvevict::presets::h2o({.recent = 5});
 
 /// observe → plan → compact of one view; what h2o has observed is planned, moved with the tokens, and not read again.
-template <class View> std::int64_t run(cuda::device& ctx, View const& view, attention const& rows, kvevict::budget const& ask) {
+template <class View>
+std::int64_t run(cuda::device& ctx, View const& view, attention const& rows, kvevict::budget const& ask) {
   device_memory memory;
   auto const queries = on_device_rows(memory, rows.queries(), view.sequences());
   cuda::keep_set keep;
   cuda::compacted<std::int32_t> done;
   kvevict::observe(ctx, h2o, kvevict::prompt(view, queries), ask);
-  if (view.pages.per_head()) kvevict::plan(ctx, ada, kvevict::prompt(view, queries), ask, keep);
-  else kvevict::plan(ctx, h2o, kvevict::remembered(view), ask, keep);
+  if (view.pages.per_head())
+    kvevict::plan(ctx, ada, kvevict::prompt(view, queries), ask, keep);
+  else
+    kvevict::plan(ctx, h2o, kvevict::remembered(view), ask, keep);
   compact(ctx, view, keep, kvevict::compaction::stable, done);
   if (ctx.is_dry()) return 0;
   done.wait(ctx);
@@ -83,7 +86,8 @@ TEST_CASE("a stack of layers on a device moves what its layers move, in the laun
       CHECK((together.pool() == apart.pool()));
       CHECK((together.pool() != host.pool));
       auto const launches = [&](auto const& view, attention const& shown) {
-        return cuda::device::try_out(default_stream(), [&](cuda::device& dry) { run(dry, view, shown, ask); }).launches.size();
+        return cuda::device::try_out(default_stream(), [&](cuda::device& dry) { run(dry, view, shown, ask); })
+            .launches.size();
       };
       CHECK(launches(together.whole(), rows) == launches(apart.layer(0), one));
     }
@@ -105,5 +109,6 @@ TEST_CASE("a page that two layers of a stack would write is refused on a device"
   stack own(in, L, placed::own_tables, true), apart(in, L, placed::layers_apart, true);
   own.table[static_cast<std::size_t>(own.columns * 5)] = own.table[0];
   CHECK(refused(own, [](auto&) {}).find("also writes") != std::string::npos);
-  CHECK(refused(apart, [](auto& v) { v.components[1].rows.layer_stride = 0; }).find("also writes") != std::string::npos);
+  CHECK(refused(apart, [](auto& v) { v.components[1].rows.layer_stride = 0; }).find("also writes") !=
+        std::string::npos);
 }

@@ -20,7 +20,8 @@ namespace support {
 // Small, so that a cache of 60 tokens shows everything.
 inline constexpr std::int32_t window = 8, pool = 5, sinks = 2, recent = 5, floor_permille = 200;
 
-/// What the reference says about one sequence: scores of the evictable tokens (H,M), which those are, and the tokens that stay.
+/// What the reference says about one sequence: scores of the evictable tokens (H,M), which those are, and the tokens
+/// that stay.
 struct answer {
   rows scores;
   reference::evictable where;
@@ -70,16 +71,20 @@ using any_view = std::variant<kvevict::layer_view<std::int32_t>, kvevict::layer_
 
 struct any_preset {
   std::string name;
-  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, kvevict::keep_set&)> plan_into;
-  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, std::vector<float>&)> scores;
+  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, kvevict::keep_set&)>
+      plan_into;
+  std::function<void(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, std::vector<float>&)>
+      scores;
   std::function<std::int64_t(kvevict::host const&, kvevict::cache_shape const&)> workspace;
   /// The keep set when every score is multiplied by a factor. Integer tables only.
-  std::function<kvevict::keep_set(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, float)> plan_scaled;
-  answer (*expected)(question const&);  // null: the reference has no opinion (random)
+  std::function<kvevict::keep_set(kvevict::host&, any_view const&, hand_in const&, kvevict::budget const&, float)>
+      plan_scaled;
+  answer (*expected)(question const&);      // null: the reference has no opinion (random)
   std::int32_t first, last, last_permille;  // protected tokens
   bool equal_counts, over_layers;           // over_layers: the budget is exact over the layers, not in each
 
-  [[nodiscard]] kvevict::keep_set plan(kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b) const {
+  [[nodiscard]] kvevict::keep_set plan(kvevict::host& ctx, any_view const& view, hand_in const& in,
+                                       kvevict::budget const& b) const {
     kvevict::keep_set out;
     plan_into(ctx, view, in, b, out);
     return out;

@@ -63,13 +63,16 @@ class attention_case {
   std::int32_t query_heads() const { return heads() * shape.group; }
   std::int32_t tokens(std::int32_t b, std::int32_t h) const {
     auto const& c = shape.cache;
-    return c.head_lengths.empty() ? c.lengths[static_cast<std::size_t>(b)] : c.head_lengths[static_cast<std::size_t>(b * c.heads + h)];
+    return c.head_lengths.empty() ? c.lengths[static_cast<std::size_t>(b)]
+                                  : c.head_lengths[static_cast<std::size_t>(b * c.heads + h)];
   }
   std::int32_t query_tokens(std::int32_t b) const { return shape.query_tokens[static_cast<std::size_t>(b)]; }
 
   template <class Cache> void fill(Cache& cache) const {
     auto const D = shape.cache.head_dim;
-    auto const k = [&](int b, int h, int t, int d) { return keys_[static_cast<std::size_t>(b * heads() + h)][static_cast<std::size_t>(t * D + d)]; };
+    auto const k = [&](int b, int h, int t, int d) {
+      return keys_[static_cast<std::size_t>(b * heads() + h)][static_cast<std::size_t>(t * D + d)];
+    };
     cache.fill(k, [](int b, int h, int t, int d) { return static_cast<float>(b + h + t % 7 - d % 3) * 0.25f; });
   }
 
@@ -101,7 +104,8 @@ class attention_case {
     auto const D = static_cast<std::size_t>(shape.cache.head_dim);
     std::size_t const t = static_cast<std::size_t>(row_begin_[static_cast<std::size_t>(b)] + i);
     float const* q = queries_.data() + t * row_floats() + static_cast<std::size_t>(hq) * D;
-    float const* k = keys_[static_cast<std::size_t>(b * heads() + hq / shape.group)].data() + static_cast<std::size_t>(j) * D;
+    float const* k =
+        keys_[static_cast<std::size_t>(b * heads() + hq / shape.group)].data() + static_cast<std::size_t>(j) * D;
     double dot = 0;
     for (std::size_t d = 0; d < D; ++d) dot += double{q[d]} * double{k[d]};
     double const z = dot * (shape.scale == 0 ? 1 / std::sqrt(static_cast<double>(D)) : double{shape.scale});
@@ -121,8 +125,8 @@ class attention_case {
   }
 
   /// Σ over query rows [first, last) of one query head's weights.  → (N)
-  std::vector<double> summed(std::int32_t b, std::int32_t hq, std::int32_t first, std::int32_t last, bool causal = true, double more = 1,
-                             std::vector<double> const& gains = {}) const {
+  std::vector<double> summed(std::int32_t b, std::int32_t hq, std::int32_t first, std::int32_t last, bool causal = true,
+                             double more = 1, std::vector<double> const& gains = {}) const {
     std::vector<double> out(static_cast<std::size_t>(tokens(b, hq / shape.group)), 0.0);
     for (std::int32_t i = first; i < last; ++i) {
       double const gain = gains.empty() ? 1 : gains[static_cast<std::size_t>(i - first)];
@@ -140,14 +144,19 @@ class attention_case {
     for (std::size_t i = 0; i < queries_.size(); ++i) {
       float const x = queries_[i] = round_to(shape.query_type, queries_[i]);
       auto const put = [&](auto y) { std::memcpy(bytes_.data() + i * size, &y, sizeof y); };
-      if (shape.query_type == kvevict::dtype::f16) put(kvevict::from_float<kvevict::f16>(x));
-      else if (shape.query_type == kvevict::dtype::bf16) put(kvevict::from_float<kvevict::bf16>(x));
-      else put(x);
+      if (shape.query_type == kvevict::dtype::f16)
+        put(kvevict::from_float<kvevict::f16>(x));
+      else if (shape.query_type == kvevict::dtype::bf16)
+        put(kvevict::from_float<kvevict::bf16>(x));
+      else
+        put(x);
     }
   }
 
  private:
-  std::size_t row_floats() const { return static_cast<std::size_t>(query_heads()) * static_cast<std::size_t>(shape.cache.head_dim); }
+  std::size_t row_floats() const {
+    return static_cast<std::size_t>(query_heads()) * static_cast<std::size_t>(shape.cache.head_dim);
+  }
 
   generator random_;
   std::vector<std::vector<float>> keys_;  // (B·H)(N·D)
@@ -160,7 +169,8 @@ class attention_case {
 inline std::vector<double> reduced(std::vector<std::vector<double>> const& heads, kvevict::group_reduce how) {
   std::vector<double> out = heads[0];
   for (std::size_t g = 1; g < heads.size(); ++g)
-    for (std::size_t j = 0; j < out.size(); ++j) out[j] = how == kvevict::group_reduce::max ? std::max(out[j], heads[g][j]) : out[j] + heads[g][j];
+    for (std::size_t j = 0; j < out.size(); ++j)
+      out[j] = how == kvevict::group_reduce::max ? std::max(out[j], heads[g][j]) : out[j] + heads[g][j];
   if (how == kvevict::group_reduce::mean)
     for (double& x : out) x /= static_cast<double>(heads.size());
   return out;

@@ -63,7 +63,8 @@ inline batch permuted(batch in, std::vector<std::size_t> const& order) {
         for (std::size_t d = 0; d < x.width; ++d) out.at(h, n, d) = x.at(order[h / G] * G + h % G, n, d);
     return out;
   };
-  for (reference::layer& l : in.layers) l.queries = heads(l.queries, in.Hq / in.H), l.keys = heads(l.keys, 1), l.values = heads(l.values, 1);
+  for (reference::layer& l : in.layers)
+    l.queries = heads(l.queries, in.Hq / in.H), l.keys = heads(l.keys, 1), l.values = heads(l.values, 1);
   return in;
 }
 
@@ -91,17 +92,24 @@ struct attention {
     return out;
   }
   [[nodiscard]] kvevict::attention_rows rows() const {
-    return {weights.data(), static_cast<std::int64_t>(Hq * slots), static_cast<std::int64_t>(slots), int32(Hq), int32(slots), begin.data(), positions.data()};
+    return {weights.data(),
+            static_cast<std::int64_t>(Hq * slots),
+            static_cast<std::int64_t>(slots),
+            int32(Hq),
+            int32(slots),
+            begin.data(),
+            positions.data()};
   }
   [[nodiscard]] std::int64_t lse_stride() const { return static_cast<std::int64_t>(Hq); }
 };
 
-/// What a query at a position normalises over: the slots that hold earlier tokens and itself, or all tokens there ever were.
+/// What a query at a position normalises over: the slots that hold earlier tokens and itself, or all tokens there ever
+/// were.
 enum class seen : std::uint8_t { slots, everything };
 
 /// Rows of the positions [from[b], to[b]) of every sequence over the given slots.
-inline attention rows_of(batch const& in, slot_positions const& slots, std::vector<std::size_t> const& from, std::vector<std::size_t> const& to,
-                         seen over = seen::slots) {
+inline attention rows_of(batch const& in, slot_positions const& slots, std::vector<std::size_t> const& from,
+                         std::vector<std::size_t> const& to, seen over = seen::slots) {
   attention out;
   out.Hq = in.Hq, out.D = in.D;
   for (auto const& sequence : slots)
@@ -118,7 +126,8 @@ inline attention rows_of(batch const& in, slot_positions const& slots, std::vect
         out.lse.push_back(static_cast<float>(lse));
         for (std::size_t n = 0; n < out.slots; ++n) {
           bool const seen_here = n < row.size() && row[n] <= i;
-          out.weights.push_back(seen_here ? static_cast<float>(std::exp(reference::logit(l, hq, i, row[n]) - lse)) : 0.0f);
+          out.weights.push_back(seen_here ? static_cast<float>(std::exp(reference::logit(l, hq, i, row[n]) - lse))
+                                          : 0.0f);
         }
       }
     }
@@ -149,7 +158,9 @@ inline attention last_rows(batch const& in, std::size_t count) {
   for (std::size_t const n : in.N) from.push_back(n - std::min(n, count));
   return rows_of(in, whole_cache(in), from, in.N);
 }
-inline attention all_rows(batch const& in) { return rows_of(in, whole_cache(in), std::vector<std::size_t>(in.B(), 0), in.N); }
+inline attention all_rows(batch const& in) {
+  return rows_of(in, whole_cache(in), std::vector<std::size_t>(in.B(), 0), in.N);
+}
 
 /// The rows that come after the prompts, with their LSE over everything.
 inline attention future_rows(batch const& in) {

@@ -13,7 +13,8 @@ namespace support {
 template <class Cache> void fill(Cache& cache, batch const& in) {
   auto const from = [&](reference::cube reference::layer::*what) {
     return [&in, what](int b, int h, int t, int d) {
-      return (in.layers[static_cast<std::size_t>(b)].*what).at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), static_cast<std::size_t>(d));
+      return (in.layers[static_cast<std::size_t>(b)].*what)
+          .at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), static_cast<std::size_t>(d));
     };
   };
   cache.fill(from(&reference::layer::keys), from(&reference::layer::values));
@@ -35,7 +36,9 @@ template <class F> void with_cache(layouts::layout l, layouts::cache_shape const
     f(cache);
   });
 }
-template <class F> void with_cache(batch const& in, F&& f) { with_cache(layouts::layout::head_pages, cache_shape_of(in), in, f); }
+template <class F> void with_cache(batch const& in, F&& f) {
+  with_cache(layouts::layout::head_pages, cache_shape_of(in), in, f);
+}
 
 inline index_rows rows_of_sequence(kvevict::keep_set const& keep, std::size_t b) {
   index_rows out;

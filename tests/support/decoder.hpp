@@ -31,7 +31,8 @@ struct slot_state {
 /// Runs the batch's future tokens through a cache of type Cache. All prompts have the same length.
 template <class Cache, class Policy> class decoder {
  public:
-  decoder(Cache& cache, Policy policy, batch const& in, decode_setting s) : cache_(cache), policy_(policy), in_(in), s_(s), free_(in.B() * in.H, -1) {}
+  decoder(Cache& cache, Policy policy, batch const& in, decode_setting s)
+      : cache_(cache), policy_(policy), in_(in), s_(s), free_(in.B() * in.H, -1) {}
 
   /// Positions in every slot, [b][h].
   [[nodiscard]] slot_positions positions() const {
@@ -51,13 +52,15 @@ template <class Cache, class Policy> class decoder {
     std::size_t const width = state.size() / std::max<std::size_t>(at.size(), 1);
     for (std::size_t s = 0; s < at.size(); ++s)
       if (free_[b * in_.H + h] != int32(s))
-        out.push_back({static_cast<std::size_t>(at[s]), std::vector<double>(state.begin() + static_cast<std::ptrdiff_t>(s * width),
-                                                                            state.begin() + static_cast<std::ptrdiff_t>((s + 1) * width))});
+        out.push_back({static_cast<std::size_t>(at[s]),
+                       std::vector<double>(state.begin() + static_cast<std::ptrdiff_t>(s * width),
+                                           state.begin() + static_cast<std::ptrdiff_t>((s + 1) * width))});
     std::sort(out.begin(), out.end(), [](auto const& a, auto const& c) { return a.position < c.position; });
     return out;
   }
 
-  /// Writes token `i` of every sequence behind its rows, or into the slots that are free. What the slot held otherwise stays there.
+  /// Writes token `i` of every sequence behind its rows, or into the slots that are free. What the slot held otherwise
+  /// stays there.
   void append(std::size_t i) {
     for (std::size_t b = 0; b < in_.B(); ++b)
       for (std::size_t h = 0; h < in_.H; ++h) {
@@ -76,15 +79,22 @@ template <class Cache, class Policy> class decoder {
 
   /// Folds the rows [from, to) in; their tokens are in the cache.
   void observe(std::size_t from, std::size_t to) {
-    attention const rows = rows_of(in_, positions(), std::vector<std::size_t>(in_.B(), from), std::vector<std::size_t>(in_.B(), to));
+    attention const rows =
+        rows_of(in_, positions(), std::vector<std::size_t>(in_.B(), from), std::vector<std::size_t>(in_.B(), to));
     auto const& view = cache_.view;
-    if (s_.as == form::weights) kvevict::observe(ctx_, policy_, kvevict::step(view, rows.rows()), ask());
-    else if (s_.as == form::queries) kvevict::observe(ctx_, policy_, kvevict::step(view, rows.queries()), ask());
-    else kvevict::observe(ctx_, policy_, kvevict::step(view, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1), ask());
+    if (s_.as == form::weights)
+      kvevict::observe(ctx_, policy_, kvevict::step(view, rows.rows()), ask());
+    else if (s_.as == form::queries)
+      kvevict::observe(ctx_, policy_, kvevict::step(view, rows.queries()), ask());
+    else
+      kvevict::observe(ctx_, policy_,
+                       kvevict::step(view, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1), ask());
   }
 
   [[nodiscard]] bool due(std::int32_t slack) const { return cache_.view.length(0, 0) > s_.budget + slack; }
-  [[nodiscard]] kvevict::keep_set plan() { return kvevict::plan(ctx_, policy_, kvevict::remembered(cache_.view), ask()); }
+  [[nodiscard]] kvevict::keep_set plan() {
+    return kvevict::plan(ctx_, policy_, kvevict::remembered(cache_.view), ask());
+  }
   [[nodiscard]] std::vector<float> scores() {
     std::vector<float> out;
     kvevict::scores(ctx_, policy_, kvevict::remembered(cache_.view), ask(), out);
@@ -98,9 +108,12 @@ template <class Cache, class Policy> class decoder {
       cache_.view.order = done.order();
       return;
     }
-    auto const done = kvevict::compact(ctx_, cache_.view, keep, s_.how == applying::fill_holes ? kvevict::compaction::fill_holes : kvevict::compaction::stable);
+    auto const done = kvevict::compact(
+        ctx_, cache_.view, keep,
+        s_.how == applying::fill_holes ? kvevict::compaction::fill_holes : kvevict::compaction::stable);
     for (std::size_t r = 0; r < free_.size(); ++r)
-      if (cache_.per_head() || r % in_.H == 0) cache_.lengths()[cache_.per_head() ? r : r / in_.H] = done.lengths()[static_cast<std::int64_t>(r)];
+      if (cache_.per_head() || r % in_.H == 0)
+        cache_.lengths()[cache_.per_head() ? r : r / in_.H] = done.lengths()[static_cast<std::int64_t>(r)];
     cache_.view.order = done.order();
   }
 
@@ -123,7 +136,8 @@ template <class Cache, class Policy> class decoder {
  private:
   [[nodiscard]] kvevict::budget ask() const { return {.tokens_per_head = s_.budget}; }
   void set(kvevict::role what, std::size_t b, std::size_t h, int slot, std::size_t d, double x) {
-    cache_.set(*cache_.view.find(what), static_cast<int>(b), static_cast<int>(h), slot, static_cast<int>(d), static_cast<float>(x));
+    cache_.set(*cache_.view.find(what), static_cast<int>(b), static_cast<int>(h), slot, static_cast<int>(d),
+               static_cast<float>(x));
   }
 
   Cache& cache_;

@@ -27,9 +27,12 @@ inline void append(std::vector<std::byte>& bytes, kvevict::dtype type, double& x
     x = static_cast<double>(kvevict::to_float(stored));
   };
   auto const f = static_cast<float>(x);
-  if (type == kvevict::dtype::f16) put(kvevict::from_float<kvevict::f16>(f));
-  else if (type == kvevict::dtype::bf16) put(kvevict::from_float<kvevict::bf16>(f));
-  else put(f);
+  if (type == kvevict::dtype::f16)
+    put(kvevict::from_float<kvevict::f16>(f));
+  else if (type == kvevict::dtype::bf16)
+    put(kvevict::from_float<kvevict::bf16>(f));
+  else
+    put(f);
 }
 
 /// K' and V' as an engine keeps them. Rows that were never written hold NaN.
@@ -40,7 +43,10 @@ struct gate_rows {
   std::int32_t capacity;
 
   gate_rows(std::size_t B, std::int32_t capacity_, std::int32_t width, std::int64_t more = 0)
-      : rows(B * static_cast<std::size_t>(capacity_ * 2 * width + more), garbage), tokens(B, 0), stride(capacity_ * 2 * width + more), capacity(capacity_) {}
+      : rows(B * static_cast<std::size_t>(capacity_ * 2 * width + more), garbage),
+        tokens(B, 0),
+        stride(capacity_ * 2 * width + more),
+        capacity(capacity_) {}
   [[nodiscard]] kvevict::gate_memory view() { return {rows.data(), stride, capacity, tokens.data()}; }
 };
 
@@ -51,7 +57,9 @@ struct hidden {
   kvevict::dtype type = kvevict::dtype::f32;
   std::int32_t width = 0, stride = 0;
 
-  [[nodiscard]] kvevict::feature_rows rows(kvevict::gate_memory memory = {}) const { return {bytes.data(), type, stride, width, begin.data(), memory}; }
+  [[nodiscard]] kvevict::feature_rows rows(kvevict::gate_memory memory = {}) const {
+    return {bytes.data(), type, stride, width, begin.data(), memory};
+  }
 };
 
 struct gate_shape {
@@ -70,8 +78,15 @@ class gate_case {
     reference::generator random(shape.seed);
     std::size_t const A = size(shape.heads * shape.width), E = size(shape.features), F = size(shape.H * shape.group);
     double const unit = 1 / std::sqrt(static_cast<double>(E));
-    gate = {size(shape.heads), size(shape.width), E, F, random.normals(A * E, unit * shape.spread), random.normals(A * E, unit * shape.spread),
-            random.normals(A * E, unit * 2), random.normals(F * A, 2 / std::sqrt(static_cast<double>(A))), random.normals(F, 0.3)};
+    gate = {size(shape.heads),
+            size(shape.width),
+            E,
+            F,
+            random.normals(A * E, unit * shape.spread),
+            random.normals(A * E, unit * shape.spread),
+            random.normals(A * E, unit * 2),
+            random.normals(F * A, 2 / std::sqrt(static_cast<double>(A))),
+            random.normals(F, 0.3)};
     for (std::size_t const n : shape.N) {
       X.emplace_back();
       for (std::size_t t = 0; t < n; ++t) X.back().push_back(random.normals(E));
@@ -99,8 +114,8 @@ class gate_case {
   [[nodiscard]] std::size_t B() const { return X.size(); }
   [[nodiscard]] std::int32_t sequences() const { return int32(B()); }
   [[nodiscard]] kvevict::gate_weights weights() const {
-    return {bytes_[0].data(), bytes_[1].data(), bytes_[2].data(), bytes_[3].data(), bytes_[4].data(), shape.weights, shape.heads, shape.width, shape.features,
-            int32(gate.flags)};
+    return {bytes_[0].data(), bytes_[1].data(), bytes_[2].data(), bytes_[3].data(), bytes_[4].data(),
+            shape.weights,    shape.heads,      shape.width,      shape.features,   int32(gate.flags)};
   }
   /// Tokens [from[b], to[b]) of every sequence.
   [[nodiscard]] hidden states(std::vector<std::size_t> const& from, std::vector<std::size_t> const& to) const {
@@ -124,10 +139,14 @@ class gate_case {
     for (auto const& x : X) out.push_back(x.size());
     return out;
   }
-  [[nodiscard]] gate_rows memory(std::int32_t capacity, std::int64_t more = 0) const { return {B(), capacity, shape.heads * shape.width, more}; }
+  [[nodiscard]] gate_rows memory(std::int32_t capacity, std::int64_t more = 0) const {
+    return {B(), capacity, shape.heads * shape.width, more};
+  }
 
   /// (flags,N) and (H,N) of sequence b.
-  [[nodiscard]] rows flags(std::size_t b, reference::gate_sight sees = reference::gate_sight::causal) const { return reference::gate_flags(gate, X[b], sees); }
+  [[nodiscard]] rows flags(std::size_t b, reference::gate_sight sees = reference::gate_sight::causal) const {
+    return reference::gate_flags(gate, X[b], sees);
+  }
   [[nodiscard]] rows expected(std::size_t b, reference::gate_sight sees = reference::gate_sight::causal) const {
     return reference::gate_of_heads(flags(b, sees), size(shape.H));
   }

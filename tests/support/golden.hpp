@@ -33,7 +33,9 @@ inline std::filesystem::path directory() {
 inline json load(std::string const& name) {
   std::filesystem::path const path = directory() / (name + ".json");
   std::ifstream file(path);
-  if (!file) throw std::runtime_error("golden: cannot open " + path.string() + "; set KVEVICT_GOLDEN_DIR to a directory with the fixtures");
+  if (!file)
+    throw std::runtime_error("golden: cannot open " + path.string() +
+                             "; set KVEVICT_GOLDEN_DIR to a directory with the fixtures");
   try {
     return json::parse(file);
   } catch (json::exception const& error) {
@@ -43,7 +45,8 @@ inline json load(std::string const& name) {
 
 /// A member, or an error that names it.
 inline json const& member(json const& object, std::string const& key) {
-  if (!object.is_object() || !object.contains(key)) throw std::runtime_error("golden: the fixture has no member '" + key + "'");
+  if (!object.is_object() || !object.contains(key))
+    throw std::runtime_error("golden: the fixture has no member '" + key + "'");
   return object.at(key);
 }
 
@@ -83,7 +86,8 @@ inline reference::rows as_rows(tensor const& t) {
   std::size_t const width = t.dim_from_end(0);
   reference::rows out;
   for (std::size_t begin = 0; width > 0 && begin < t.data.size(); begin += width)
-    out.emplace_back(t.data.begin() + static_cast<std::ptrdiff_t>(begin), t.data.begin() + static_cast<std::ptrdiff_t>(begin + width));
+    out.emplace_back(t.data.begin() + static_cast<std::ptrdiff_t>(begin),
+                     t.data.begin() + static_cast<std::ptrdiff_t>(begin + width));
   return out;
 }
 
@@ -100,10 +104,12 @@ inline reference::cube as_cube(tensor const& t) {
 inline reference::cube cube(json const& object, std::string const& key) { return as_cube(as_tensor(object, key)); }
 
 /// Rows of indices, one per head.
-inline reference::index_rows index_rows(json const& object, std::string const& key) { return value<reference::index_rows>(object, key); }
+inline reference::index_rows index_rows(json const& object, std::string const& key) {
+  return value<reference::index_rows>(object, key);
+}
 
-/// The model inputs that most fixtures were computed from (inputs.json): Q and K rotated, V, and W^O turned to (Hq·D, E). The file
-/// holds W^O as PyTorch's Linear does: (out, in).
+/// The model inputs that most fixtures were computed from (inputs.json): Q and K rotated, V, and W^O turned to (Hq·D,
+/// E). The file holds W^O as PyTorch's Linear does: (out, in).
 struct model_inputs {
   reference::layer layer;
   reference::projection output;

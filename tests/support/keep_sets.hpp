@@ -15,7 +15,8 @@
 namespace support {
 
 /// Rows in order b·heads + h.
-template <class Entry> kvevict::keep_set keep_of(kvevict::layer_view<Entry> const& v, std::vector<std::vector<std::int32_t>> const& rows) {
+template <class Entry>
+kvevict::keep_set keep_of(kvevict::layer_view<Entry> const& v, std::vector<std::vector<std::int32_t>> const& rows) {
   kvevict::keep_set keep;
   keep.sequences = v.sequences(), keep.heads = v.heads();
   keep.row_begin.push_back(0);
@@ -30,7 +31,8 @@ template <class Entry> kvevict::keep_set keep_of(kvevict::layer_view<Entry> cons
 }
 
 /// `count` of the tokens of a row, among them all below `fixed`; ascending.
-inline std::vector<std::int32_t> random_row(reference::generator& random, std::int32_t tokens, std::int32_t count, std::int32_t fixed = 0) {
+inline std::vector<std::int32_t> random_row(reference::generator& random, std::int32_t tokens, std::int32_t count,
+                                            std::int32_t fixed = 0) {
   std::vector<std::int32_t> all(static_cast<std::size_t>(tokens));
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::int32_t>(i);
   auto const from = static_cast<std::size_t>(fixed);
@@ -41,7 +43,8 @@ inline std::vector<std::int32_t> random_row(reference::generator& random, std::i
 }
 
 /// The same number in all heads of a sequence, unless `ragged`.
-template <class Entry> kvevict::keep_set random_keep(reference::generator& random, kvevict::layer_view<Entry> const& v, bool ragged) {
+template <class Entry>
+kvevict::keep_set random_keep(reference::generator& random, kvevict::layer_view<Entry> const& v, bool ragged) {
   std::vector<std::vector<std::int32_t>> rows;
   std::int32_t count = 0;
   for (std::int32_t b = 0; b < v.sequences(); ++b)

@@ -27,35 +27,37 @@ using kvevict::dtype;
 using kvevict::role;
 
 enum class layout {
-  nhd,          // vLLM FlashAttention (2,nb,P,H,D)
-  hnd,          // vLLM / FlashInfer (nb,2,H,P,D)
-  x_packed,     // vLLM legacy K [nb,H,D/x,P,x], V [nb,H,D,P]
-  csr,          // FlashInfer: HND pages, indptr and indices
-  token_pool,   // SGLang: K and V (tokens,H,D), page size 1
-  bnsh,         // Hugging Face [B,H,S,D], no table
-  transposed_v, // llama.cpp without flash attention: K (cells,H·D), V (H·D,cells), page size 1
-  pointers,     // TurboMind: addresses of pages that hold everything
-  head_blocks,  // KV-Compress: K [nb,D/x,P,x], V [nb,D,P], a table per head
-  head_pages,   // (nb,P,D), a table per head
+  nhd,           // vLLM FlashAttention (2,nb,P,H,D)
+  hnd,           // vLLM / FlashInfer (nb,2,H,P,D)
+  x_packed,      // vLLM legacy K [nb,H,D/x,P,x], V [nb,H,D,P]
+  csr,           // FlashInfer: HND pages, indptr and indices
+  token_pool,    // SGLang: K and V (tokens,H,D), page size 1
+  bnsh,          // Hugging Face [B,H,S,D], no table
+  transposed_v,  // llama.cpp without flash attention: K (cells,H·D), V (H·D,cells), page size 1
+  pointers,      // TurboMind: addresses of pages that hold everything
+  head_blocks,   // KV-Compress: K [nb,D/x,P,x], V [nb,D,P], a table per head
+  head_pages,    // (nb,P,D), a table per head
 };
-inline constexpr layout all[] = {layout::nhd,  layout::hnd,          layout::x_packed, layout::csr,         layout::token_pool,
-                                 layout::bnsh, layout::transposed_v, layout::pointers, layout::head_blocks, layout::head_pages};
+inline constexpr layout all[] = {layout::nhd,         layout::hnd,       layout::x_packed,     layout::csr,
+                                 layout::token_pool,  layout::bnsh,      layout::transposed_v, layout::pointers,
+                                 layout::head_blocks, layout::head_pages};
 inline char const* name_of(layout l) {
-  constexpr char const* names[] = {"nhd", "hnd", "x_packed", "csr", "token_pool", "bnsh", "transposed_v", "pointers", "head_blocks", "head_pages"};
+  constexpr char const* names[] = {"nhd",  "hnd",          "x_packed", "csr",         "token_pool",
+                                   "bnsh", "transposed_v", "pointers", "head_blocks", "head_pages"};
   return names[static_cast<int>(l)];
 }
 inline bool has_table_per_head(layout l) { return l == layout::head_blocks || l == layout::head_pages; }
 
 struct cache_shape {
-  std::vector<std::int32_t> lengths{5};       // (B)
-  std::vector<std::int32_t> head_lengths{};   // (B·H), layouts with a table per head and bnsh only; empty: lengths
-  std::int32_t heads = 2, head_dim = 16;      // head_dim: a multiple of 8
-  std::int32_t page_size = 4;                 // ignored by token_pool, bnsh and transposed_v
+  std::vector<std::int32_t> lengths{5};      // (B)
+  std::vector<std::int32_t> head_lengths{};  // (B·H), layouts with a table per head and bnsh only; empty: lengths
+  std::int32_t heads = 2, head_dim = 16;     // head_dim: a multiple of 8
+  std::int32_t page_size = 4;                // ignored by token_pool, bnsh and transposed_v
   dtype type = dtype::f32;
-  std::int32_t spare_tokens = 0;              // capacity beyond the lengths, for decoding
-  std::int32_t state_floats = 0;              // width of the role::state component of every slot and head; 0: none
-  std::int32_t positions = 1;                 // 0: no role::position component
-  std::uint64_t seed = 1;                     // of the page order and of the garbage in unused bytes
+  std::int32_t spare_tokens = 0;  // capacity beyond the lengths, for decoding
+  std::int32_t state_floats = 0;  // width of the role::state component of every slot and head; 0: none
+  std::int32_t positions = 1;     // 0: no role::position component
+  std::uint64_t seed = 1;         // of the page order and of the garbage in unused bytes
 };
 
 /// Owns a pool and its tables; `view` reads them. Movable. Positions start as 0 … N−1, every other byte as garbage.
@@ -69,7 +71,8 @@ template <class Entry> class cache {
     set_table();
     set_components();
     for (auto const& c : view)
-      if (c.what == role::position) for_each_slot([&](int b, int h, int t) { element<std::int32_t>(view, c, b, h, t) = t; });
+      if (c.what == role::position)
+        for_each_slot([&](int b, int h, int t) { element<std::int32_t>(view, c, b, h, t) = t; });
   }
   cache(cache&&) = default;
 
@@ -80,9 +83,9 @@ template <class Entry> class cache {
   cache_shape const& shape() const { return shape_; }
   /// May its heads keep different counts?
   bool per_head() const { return per_head_; }
-  std::vector<std::int32_t>& lengths() { return lengths_; }        // (B·H) when per_head, else (B)
+  std::vector<std::int32_t>& lengths() { return lengths_; }  // (B·H) when per_head, else (B)
   std::vector<Entry>& entries() { return entries_; }
-  std::vector<std::int32_t>& row_begin() { return row_begin_; }    // CSR only
+  std::vector<std::int32_t>& row_begin() { return row_begin_; }  // CSR only
   std::vector<std::byte>& buffer(std::size_t i) { return buffers_[i]; }
 
   template <class F> void for_each_slot(F f) const {
@@ -103,10 +106,14 @@ template <class Entry> class cache {
   }
   void set(component const& c, int b, int h, int t, int d, float x) {
     std::byte* const p = address(c, b, h, t, d);
-    if (c.type == dtype::f16) store(p, kvevict::from_float<kvevict::f16>(x));
-    else if (c.type == dtype::bf16) store(p, kvevict::from_float<kvevict::bf16>(x));
-    else if (c.type == dtype::i32) store(p, static_cast<std::int32_t>(x));
-    else store(p, x);
+    if (c.type == dtype::f16)
+      store(p, kvevict::from_float<kvevict::f16>(x));
+    else if (c.type == dtype::bf16)
+      store(p, kvevict::from_float<kvevict::bf16>(x));
+    else if (c.type == dtype::i32)
+      store(p, static_cast<std::int32_t>(x));
+    else
+      store(p, x);
   }
 
   /// f(b, h, t, d) → float for every element of the first component of that role.
@@ -125,7 +132,9 @@ template <class Entry> class cache {
       for (int d = 0; d < c.width(); ++d) out.push_back(get(c, b, h, t, d));
     return out;
   }
-  std::vector<float> read(role what, int b, int h, int tokens = -1) const { return read(*view.find(what), b, h, tokens); }
+  std::vector<float> read(role what, int b, int h, int tokens = -1) const {
+    return read(*view.find(what), b, h, tokens);
+  }
 
   /// Every byte of the pool, to compare and to go back to.
   std::vector<std::vector<std::byte>> snapshot() const { return buffers_; }
@@ -134,7 +143,11 @@ template <class Entry> class cache {
   }
 
  private:
-  template <class T> static T load(std::byte const* p) { T x; std::memcpy(&x, p, sizeof x); return x; }
+  template <class T> static T load(std::byte const* p) {
+    T x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+  }
   template <class T> static void store(std::byte* p, T x) { std::memcpy(p, &x, sizeof x); }
 
   std::byte* allocate(std::int64_t bytes) {
@@ -145,10 +158,13 @@ template <class Entry> class cache {
 
   void set_lengths() {
     std::int32_t const sequences = static_cast<std::int32_t>(shape_.lengths.size());
-    if (!per_head_) lengths_ = shape_.lengths;
-    else if (!shape_.head_lengths.empty()) lengths_ = shape_.head_lengths;
+    if (!per_head_)
+      lengths_ = shape_.lengths;
+    else if (!shape_.head_lengths.empty())
+      lengths_ = shape_.head_lengths;
     else
-      for (std::int32_t const n : shape_.lengths) lengths_.insert(lengths_.end(), static_cast<std::size_t>(shape_.heads), n);
+      for (std::int32_t const n : shape_.lengths)
+        lengths_.insert(lengths_.end(), static_cast<std::size_t>(shape_.heads), n);
     view.pages.sequences = sequences;
     view.pages.heads = shape_.heads;
     view.lengths = {lengths_.data(), per_head_ ? shape_.heads : 1, per_head_ ? 1 : 0};
@@ -158,7 +174,9 @@ template <class Entry> class cache {
     std::int32_t longest = 0;
     for (std::int32_t const n : lengths_) longest = std::max(longest, n + shape_.spare_tokens);
     bool const single = kind_ == layout::token_pool || kind_ == layout::transposed_v;
-    std::int32_t const P = view.pages.page_size = single ? 1 : kind_ == layout::bnsh ? std::max(longest, 1) : shape_.page_size;
+    std::int32_t const P = view.pages.page_size = single                  ? 1
+                                                  : kind_ == layout::bnsh ? std::max(longest, 1)
+                                                                          : shape_.page_size;
     if (kind_ == layout::bnsh) {
       pages_ = view.pages.sequences;
       view.pages.columns = 1;
@@ -200,7 +218,8 @@ template <class Entry> class cache {
     std::int64_t const E = kvevict::size_of(shape_.type);
     auto const bytes = [&](kvevict::row_map m, std::int64_t offset) {
       m.base = base, m.offset = offset * E;
-      m.page_stride *= E, m.head_stride *= E, m.slot_stride *= E, m.run_stride *= E, m.run_bytes *= static_cast<std::int32_t>(E);
+      m.page_stride *= E, m.head_stride *= E, m.slot_stride *= E, m.run_stride *= E,
+          m.run_bytes *= static_cast<std::int32_t>(E);
       return m;
     };
     add(role::k, shape_.type, bytes(k, k_base));
@@ -222,9 +241,11 @@ template <class Entry> class cache {
 
 template <class Entry> void cache<Entry>::set_components() {
   if constexpr (of_pointers) return set_pointer_components();
-  std::int64_t const n = pages_, P = view.pages.page_size, H = shape_.heads, D = shape_.head_dim, E = kvevict::size_of(shape_.type), x = 16 / E;
+  std::int64_t const n = pages_, P = view.pages.page_size, H = shape_.heads, D = shape_.head_dim,
+                     E = kvevict::size_of(shape_.type), x = 16 / E;
   std::int32_t const d = shape_.head_dim, packs = static_cast<std::int32_t>(D / x), xs = static_cast<std::int32_t>(x);
-  auto const map = [](std::int64_t page, std::int64_t head, std::int64_t slot, std::int64_t run = 0, std::int32_t per_run = 0, std::int32_t runs = 1) {
+  auto const map = [](std::int64_t page, std::int64_t head, std::int64_t slot, std::int64_t run = 0,
+                      std::int32_t per_run = 0, std::int32_t runs = 1) {
     return kvevict::row_map{nullptr, 0, 0, page, head, slot, run, per_run, runs};
   };
   std::byte* const base = allocate(2 * n * P * D * E * (has_table_per_head(kind_) ? 1 : H));
@@ -232,19 +253,26 @@ template <class Entry> void cache<Entry>::set_components() {
   switch (kind_) {
     case layout::nhd: add_kv(0, half, map(P * H * D, D, H * D, 0, d), map(P * H * D, D, H * D, 0, d), base); break;
     case layout::csr:
-    case layout::hnd: add_kv(0, H * P * D, map(2 * H * P * D, P * D, D, 0, d), map(2 * H * P * D, P * D, D, 0, d), base); break;
-    case layout::x_packed: add_kv(0, half, map(H * D * P, D * P, x, P * x, xs, packs), map(H * D * P, D * P, 1, P, 1, d), base); break;
+    case layout::hnd:
+      add_kv(0, H * P * D, map(2 * H * P * D, P * D, D, 0, d), map(2 * H * P * D, P * D, D, 0, d), base);
+      break;
+    case layout::x_packed:
+      add_kv(0, half, map(H * D * P, D * P, x, P * x, xs, packs), map(H * D * P, D * P, 1, P, 1, d), base);
+      break;
     case layout::token_pool: add_kv(0, half, map(H * D, D, 0, 0, d), map(H * D, D, 0, 0, d), base); break;
     case layout::bnsh: add_kv(0, half, map(H * P * D, P * D, D, 0, d), map(H * P * D, P * D, D, 0, d), base); break;
     case layout::transposed_v: add_kv(0, half, map(H * D, D, 0, 0, d), map(1, n * D, 0, n, 1, d), base); break;
-    case layout::head_blocks: add_kv(0, n * P * D, map(D * P, 0, x, P * x, xs, packs), map(D * P, 0, 1, P, 1, d), base); break;
+    case layout::head_blocks:
+      add_kv(0, n * P * D, map(D * P, 0, x, P * x, xs, packs), map(D * P, 0, 1, P, 1, d), base);
+      break;
     default: add_kv(0, n * P * D, map(P * D, 0, D, 0, d), map(P * D, 0, D, 0, d), base); break;
   }
   std::int64_t const Hs = has_table_per_head(kind_) ? 1 : H;
   auto const per_slot = [&](role what, dtype type, std::int32_t width) {
     if (width == 0) return;
     std::int64_t const bytes = width * 4;
-    add(what, type, {allocate(n * Hs * P * bytes), 0, 0, Hs * P * bytes, Hs == 1 ? 0 : P * bytes, bytes, 0, width * 4, 1});
+    add(what, type,
+        {allocate(n * Hs * P * bytes), 0, 0, Hs * P * bytes, Hs == 1 ? 0 : P * bytes, bytes, 0, width * 4, 1});
   };
   per_slot(role::position, dtype::i32, shape_.positions);
   per_slot(role::state, dtype::f32, shape_.state_floats);
@@ -264,7 +292,9 @@ template <class Entry> void cache<Entry>::set_pointer_components() {
   add(role::v, shape_.type, v);
   std::int32_t const width = shape_.state_floats;
   if (shape_.positions > 0) add(role::position, dtype::i32, {nullptr, slots, 0, 0, P * 4, 4, 0, 4, 1});
-  if (width > 0) add(role::state, dtype::f32, {nullptr, slots + shape_.positions * H * P * 4, 0, 0, P * width * 4, width * 4, 0, width * 4, 1});
+  if (width > 0)
+    add(role::state, dtype::f32,
+        {nullptr, slots + shape_.positions * H * P * 4, 0, 0, P * width * 4, width * 4, 0, width * 4, 1});
   if constexpr (of_pointers)
     for (std::int32_t const id : ids_) entries_.push_back(base + id * page_bytes);
   view.pages.entries = entries_.data();

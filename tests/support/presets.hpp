@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one list of presets that every law runs over, each with the evidence it needs and what the naive reference answers.
+// The one list of presets that every law runs over, each with the evidence it needs and what the naive reference
+// answers.
 //
 // Laws use it through any_preset.hpp, which hides the types, so that they compile once.
 #pragma once
@@ -22,26 +23,37 @@ template <needs What, class Policy> struct preset {
 
   /// f(evidence) with the evidence that the policy needs, in the form that the engine has.
   template <class View, class F> void show(View const& view, hand_in const& in, F&& f) const {
-    if constexpr (What == needs::nothing) f(kvevict::contents(view));
-    else if constexpr (What == needs::future) f(kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1));
-    else if constexpr (What == needs::features) f(kvevict::prompt(view, in.states.rows()));
-    else if (in.as == form::queries) f(kvevict::prompt(view, in.prompt.queries()));
-    else if (in.as == form::lse) f(kvevict::prompt(view, in.prompt.queries()).with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1));
-    else f(kvevict::prompt(view, in.prompt.rows()));
+    if constexpr (What == needs::nothing)
+      f(kvevict::contents(view));
+    else if constexpr (What == needs::future)
+      f(kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1));
+    else if constexpr (What == needs::features)
+      f(kvevict::prompt(view, in.states.rows()));
+    else if (in.as == form::queries)
+      f(kvevict::prompt(view, in.prompt.queries()));
+    else if (in.as == form::lse)
+      f(kvevict::prompt(view, in.prompt.queries()).with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1));
+    else
+      f(kvevict::prompt(view, in.prompt.rows()));
   }
 };
 
 namespace expect {
 
 inline reference::snapkv_options snapkv() {
-  return {{static_cast<std::size_t>(window), static_cast<std::size_t>(pool), reference::pool::max, reference::reduce::mean, false}, 0, 0};
+  return {{static_cast<std::size_t>(window), static_cast<std::size_t>(pool), reference::pool::max,
+           reference::reduce::mean, false},
+          0,
+          0};
 }
 inline reference::ahakv_options ahakv() {
   reference::ahakv_options o;
   o.recent = static_cast<std::size_t>(window);
   return o;
 }
-inline reference::pyramid_options pyramid(question const& q) { return {q.layer, q.layers, 20, reference::rounding::exact}; }
+inline reference::pyramid_options pyramid(question const& q) {
+  return {q.layer, q.layers, 20, reference::rounding::exact};
+}
 inline reference::ada_options ada() { return {floor_permille, reference::rounding::exact, false}; }
 
 /// Scores and keep set; short rows are kept whole and have no scores.
@@ -50,15 +62,17 @@ template <class Scores> answer made(question const& q, reference::protection con
   return {q.N <= q.budget ? rows{} : reference::cut(scores(), where), where, std::move(keep)};
 }
 inline answer windowed(question const& q, index_rows keep) {
-  return made(q, {0, static_cast<std::size_t>(window), 0}, std::move(keep), [&] { return reference::window_scores(q.prompt(), snapkv().score); });
+  return made(q, {0, static_cast<std::size_t>(window), 0}, std::move(keep),
+              [&] { return reference::window_scores(q.prompt(), snapkv().score); });
 }
 
 }  // namespace expect
 
 template <class F> void for_each_preset(F&& f) {
   namespace p = kvevict::presets;
-  auto const add = [&]<needs What, class Policy>(std::integral_constant<needs, What>, char const* name, Policy policy, answer (*expected)(question const&),
-                                                 std::int32_t first, std::int32_t last, std::int32_t share, bool over_layers = false) {
+  auto const add = [&]<needs What, class Policy>(std::integral_constant<needs, What>, char const* name, Policy policy,
+                                                 answer (*expected)(question const&), std::int32_t first,
+                                                 std::int32_t last, std::int32_t share, bool over_layers = false) {
     f(preset<What, Policy>{name, policy, expected, first, last, share, over_layers});
   };
   constexpr std::integral_constant<needs, needs::nothing> nothing{};
@@ -66,42 +80,84 @@ template <class F> void for_each_preset(F&& f) {
   constexpr std::integral_constant<needs, needs::future> future{};
   constexpr std::integral_constant<needs, needs::features> features{};
 
-  add(nothing, "full", p::full(), [](question const& q) { return answer{{}, {q.N, {}}, reference::identity(q.all.H(), q.N)}; }, 0, 0, 0);
+  add(
+      nothing, "full", p::full(),
+      [](question const& q) {
+        return answer{{}, {q.N, {}}, reference::identity(q.all.H(), q.N)};
+      },
+      0, 0, 0);
   add(nothing, "random", p::random({.seed = 7, .sinks = sinks, .recent = recent}), nullptr, sinks, recent, 0);
-  add(nothing, "streaming_llm", p::streaming_llm({.sinks = sinks}), [](question const& q) {
-    return answer{{}, {q.N, {2, q.budget - 2, 0}}, reference::keep_streaming(q.all.H(), q.N, q.budget, 2)};
-  }, sinks, 0, 0);
-  add(prompt, "h2o", p::h2o(), [](question const& q) {
-    return expect::made(q, {0, q.budget / 2, 0}, reference::keep_h2o(q.prompt(), q.budget), [&] { return reference::column_sums(q.prompt()); });
-  }, 0, 0, 500);
-  add(prompt, "snapkv", p::snapkv({.window = window, .pool = pool}), [](question const& q) {
-    return expect::windowed(q, reference::keep_snapkv(q.prompt(), q.budget, expect::snapkv()));
-  }, 0, window, 0);
-  add(prompt, "ahakv", p::ahakv({.recent = window}), [](question const& q) {
-    return expect::made(q, {0, static_cast<std::size_t>(window), 0}, reference::keep_ahakv(q.prompt(), q.budget, expect::ahakv()),
-                        [&] { return reference::ahakv_scores(q.prompt(), q.budget, expect::ahakv()); });
-  }, 0, window, 0);
-  add(prompt, "pyramidkv", p::pyramidkv({.window = window, .pool = pool}), [](question const& q) {
-    return expect::windowed(q, reference::keep_pyramidkv(q.prompt(), q.budget, expect::snapkv(), expect::pyramid(q)));
-  }, 0, window, 0, true);
-  add(prompt, "ada_snapkv", p::ada_snapkv({.window = window, .pool = pool, .floor_permille = floor_permille}), [](question const& q) {
-    return expect::windowed(q, reference::keep_ada_snapkv(q.prompt(), q.budget, expect::snapkv(), expect::ada()));
-  }, 0, window, 0);
-  add(prompt, "ada_pyramidkv", p::ada_pyramidkv({.window = window, .pool = pool, .floor_permille = floor_permille}), [](question const& q) {
-    return expect::windowed(q, reference::keep_ada_pyramidkv(q.prompt(), q.budget, expect::snapkv(), expect::pyramid(q), expect::ada()));
-  }, 0, window, 0, true);
-  add(future, "oracle", p::oracle({.rows = 6, .sinks = sinks, .recent = 1}), [](question const& q) {
-    reference::protection const both{2, 1, 0};
-    return expect::made(q, both, reference::keep_oracle(q.all, q.N, q.budget, both), [&] { return reference::oracle_scores(q.all, q.N); });
-  }, sinks, 1, 0);
-  // Every flag is 1, so that the cap decides and the laws of budgets hold; other thresholds are the business of unit/policy/gate_test.cpp.
-  add(features, "attention_gate", p::attention_gate(law_gate().weights(), {.threshold = 0, .sinks = sinks, .recent = recent}), [](question const& q) {
-    reference::protection const both{2, 5, 0};
-    auto const p = reference::gate_of_heads(reference::gate_flags(law_gate().gate, hidden_states(q.all, q.N), reference::gate_sight::causal), q.all.H());
-    reference::evictable const where(q.N, both);
-    index_rows keep = q.N <= q.budget ? reference::identity(q.all.H(), q.N) : reference::keep_uniform(reference::cut(p, where), q.budget, where);
-    return expect::made(q, both, std::move(keep), [&] { return p; });
-  }, sinks, recent, 0);
+  add(
+      nothing, "streaming_llm", p::streaming_llm({.sinks = sinks}),
+      [](question const& q) {
+        return answer{{}, {q.N, {2, q.budget - 2, 0}}, reference::keep_streaming(q.all.H(), q.N, q.budget, 2)};
+      },
+      sinks, 0, 0);
+  add(
+      prompt, "h2o", p::h2o(),
+      [](question const& q) {
+        return expect::made(q, {0, q.budget / 2, 0}, reference::keep_h2o(q.prompt(), q.budget),
+                            [&] { return reference::column_sums(q.prompt()); });
+      },
+      0, 0, 500);
+  add(
+      prompt, "snapkv", p::snapkv({.window = window, .pool = pool}),
+      [](question const& q) {
+        return expect::windowed(q, reference::keep_snapkv(q.prompt(), q.budget, expect::snapkv()));
+      },
+      0, window, 0);
+  add(
+      prompt, "ahakv", p::ahakv({.recent = window}),
+      [](question const& q) {
+        return expect::made(q, {0, static_cast<std::size_t>(window), 0},
+                            reference::keep_ahakv(q.prompt(), q.budget, expect::ahakv()),
+                            [&] { return reference::ahakv_scores(q.prompt(), q.budget, expect::ahakv()); });
+      },
+      0, window, 0);
+  add(
+      prompt, "pyramidkv", p::pyramidkv({.window = window, .pool = pool}),
+      [](question const& q) {
+        return expect::windowed(q,
+                                reference::keep_pyramidkv(q.prompt(), q.budget, expect::snapkv(), expect::pyramid(q)));
+      },
+      0, window, 0, true);
+  add(
+      prompt, "ada_snapkv", p::ada_snapkv({.window = window, .pool = pool, .floor_permille = floor_permille}),
+      [](question const& q) {
+        return expect::windowed(q, reference::keep_ada_snapkv(q.prompt(), q.budget, expect::snapkv(), expect::ada()));
+      },
+      0, window, 0);
+  add(
+      prompt, "ada_pyramidkv", p::ada_pyramidkv({.window = window, .pool = pool, .floor_permille = floor_permille}),
+      [](question const& q) {
+        return expect::windowed(q, reference::keep_ada_pyramidkv(q.prompt(), q.budget, expect::snapkv(),
+                                                                 expect::pyramid(q), expect::ada()));
+      },
+      0, window, 0, true);
+  add(
+      future, "oracle", p::oracle({.rows = 6, .sinks = sinks, .recent = 1}),
+      [](question const& q) {
+        reference::protection const both{2, 1, 0};
+        return expect::made(q, both, reference::keep_oracle(q.all, q.N, q.budget, both),
+                            [&] { return reference::oracle_scores(q.all, q.N); });
+      },
+      sinks, 1, 0);
+  // Every flag is 1, so that the cap decides and the laws of budgets hold; other thresholds are the business of
+  // unit/policy/gate_test.cpp.
+  add(
+      features, "attention_gate",
+      p::attention_gate(law_gate().weights(), {.threshold = 0, .sinks = sinks, .recent = recent}),
+      [](question const& q) {
+        reference::protection const both{2, 5, 0};
+        auto const p = reference::gate_of_heads(
+            reference::gate_flags(law_gate().gate, hidden_states(q.all, q.N), reference::gate_sight::causal),
+            q.all.H());
+        reference::evictable const where(q.N, both);
+        index_rows keep = q.N <= q.budget ? reference::identity(q.all.H(), q.N)
+                                          : reference::keep_uniform(reference::cut(p, where), q.budget, where);
+        return expect::made(q, both, std::move(keep), [&] { return p; });
+      },
+      sinks, recent, 0);
 }
 
 }  // namespace support

@@ -10,8 +10,9 @@
 
 namespace reference {
 
-/// mt19937_64 (its stream is fixed by the standard) with our own distributions (the standard's are not). Normals are rounded to
-/// float: a last-bit difference of a machine's log never shows, and the values reach the library without another rounding.
+/// mt19937_64 (its stream is fixed by the standard) with our own distributions (the standard's are not). Normals are
+/// rounded to float: a last-bit difference of a machine's log never shows, and the values reach the library without
+/// another rounding.
 class generator {
  public:
   explicit generator(std::uint64_t seed) : seed_{seed}, bits_{seed} {}

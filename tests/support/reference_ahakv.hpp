@@ -6,8 +6,8 @@
 
 namespace reference {
 
-/// AhaKV's gain on the model's logits of the row that sees i tokens (i = position + 1) with budget k: max(min_gain, √(2 ln(i/k)));
-/// min_gain when i ≤ k.
+/// AhaKV's gain on the model's logits of the row that sees i tokens (i = position + 1) with budget k: max(min_gain, √(2
+/// ln(i/k))); min_gain when i ≤ k.
 inline double step_gain(std::size_t i, std::size_t k, double min_gain = 0.0) {
   if (i <= k) return min_gain;
   return std::max(min_gain, std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k))));
@@ -40,7 +40,8 @@ inline rows value_prior(layer const& in, ahakv_options const& o) {
 }
 
 /// One row of AhaKV's accumulation for the listed keys, per KV head: group reduce of softmax(g_i*z).
-inline row step_gain_row(layer const& in, std::size_t h, std::size_t i, index_row const& keys, std::size_t budget, ahakv_options const& o) {
+inline row step_gain_row(layer const& in, std::size_t h, std::size_t i, index_row const& keys, std::size_t budget,
+                         ahakv_options const& o) {
   double const gain = o.use_gain ? step_gain(i + 1, budget, o.min_gain) : 1.0;
   rows per_head;
   for (std::size_t g = 0; g < in.G(); ++g) per_head.push_back(attention_row(in, h * in.G() + g, i, keys, gain));

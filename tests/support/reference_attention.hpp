@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Naive attention in double precision for one sequence. Written to be obviously right; nothing here is shared with the library.
+// Naive attention in double precision for one sequence. Written to be obviously right; nothing here is shared with the
+// library.
 #pragma once
 
 #include <algorithm>
@@ -23,13 +24,17 @@ struct cube {
   std::vector<double> data;
 
   cube() = default;
-  cube(std::size_t h, std::size_t n, std::size_t d, std::vector<double> values) : heads{h}, tokens{n}, width{d}, data(std::move(values)) {
-    if (data.size() != h * n * d) throw std::invalid_argument("reference::cube: data does not have heads*tokens*width elements");
+  cube(std::size_t h, std::size_t n, std::size_t d, std::vector<double> values)
+      : heads{h}, tokens{n}, width{d}, data(std::move(values)) {
+    if (data.size() != h * n * d)
+      throw std::invalid_argument("reference::cube: data does not have heads*tokens*width elements");
   }
   cube(std::size_t h, std::size_t n, std::size_t d) : cube(h, n, d, std::vector<double>(h * n * d, 0.0)) {}
 
   double& at(std::size_t h, std::size_t n, std::size_t d) { return data.at((h * tokens + n) * width + d); }
-  [[nodiscard]] double at(std::size_t h, std::size_t n, std::size_t d) const { return data.at((h * tokens + n) * width + d); }
+  [[nodiscard]] double at(std::size_t h, std::size_t n, std::size_t d) const {
+    return data.at((h * tokens + n) * width + d);
+  }
 };
 
 /// One layer of one sequence. Token N-1 is the newest. Queries may be all N rows or only the last ones.
@@ -137,13 +142,16 @@ inline row attention_row(layer const& in, std::size_t hq, std::size_t i, index_r
 }
 
 /// Causal attention of row i: weights of keys 0..i.
-inline row attention_row(layer const& in, std::size_t hq, std::size_t i) { return attention_row(in, hq, i, first_indices(i + 1)); }
+inline row attention_row(layer const& in, std::size_t hq, std::size_t i) {
+  return attention_row(in, hq, i, first_indices(i + 1));
+}
 
 /// Natural log-sum-exp of every query row, (Hq, query rows).
 inline rows row_lse(layer const& in) {
   rows out(in.Hq());
   for (std::size_t h = 0; h < in.Hq(); ++h)
-    for (std::size_t i = in.N() - in.queries.tokens; i < in.N(); ++i) out[h].push_back(log_sum_exp(logits(in, h, i, first_indices(i + 1))));
+    for (std::size_t i = in.N() - in.queries.tokens; i < in.N(); ++i)
+      out[h].push_back(log_sum_exp(logits(in, h, i, first_indices(i + 1))));
   return out;
 }
 

@@ -12,11 +12,13 @@ using counts = std::vector<std::size_t>;
 
 inline std::size_t total(counts const& x) { return std::accumulate(x.begin(), x.end(), std::size_t{0}); }
 
-/// Shares numerators[h]/denominator, made integers with the given sum: floors, then one more token to each head in the order
-/// (remainder descending, head ascending) until the sum is reached. No head passes limits[h]: a floor is cut to its limit first, a full
-/// head is passed over, and the order is gone through cyclically, one token at a time, until nothing is left or all heads are full. So
-/// what is clipped off one head goes to the heads that still have room, largest remainder first.
-inline counts largest_remainder(std::vector<std::int64_t> const& numerators, std::int64_t denominator, std::size_t sum, counts const& limits) {
+/// Shares numerators[h]/denominator, made integers with the given sum: floors, then one more token to each head in the
+/// order (remainder descending, head ascending) until the sum is reached. No head passes limits[h]: a floor is cut to
+/// its limit first, a full head is passed over, and the order is gone through cyclically, one token at a time, until
+/// nothing is left or all heads are full. So what is clipped off one head goes to the heads that still have room,
+/// largest remainder first.
+inline counts largest_remainder(std::vector<std::int64_t> const& numerators, std::int64_t denominator, std::size_t sum,
+                                counts const& limits) {
   counts out;
   std::vector<std::int64_t> remainders;
   for (std::size_t h = 0; h < numerators.size(); ++h) {
@@ -24,7 +26,8 @@ inline counts largest_remainder(std::vector<std::int64_t> const& numerators, std
     remainders.push_back(numerators[h] % denominator);
   }
   index_row order = first_indices(out.size());
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return remainders[a] > remainders[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return remainders[a] > remainders[b]; });
   bool progress = true;
   while (total(out) < sum && progress) {
     progress = false;
@@ -73,7 +76,8 @@ inline counts ada_budgets(rows const& scores, std::size_t base, ada_options cons
   if (o.how == rounding::exact) {
     std::vector<std::int64_t> numerators;
     for (std::size_t const x : f)
-      numerators.push_back((1000 - o.floor_permille) * static_cast<std::int64_t>(x) + o.floor_permille * static_cast<std::int64_t>(base));
+      numerators.push_back((1000 - o.floor_permille) * static_cast<std::int64_t>(x) +
+                           o.floor_permille * static_cast<std::int64_t>(base));
     return largest_remainder(numerators, 1000, std::min(H * base, total(limits)), limits);
   }
   double const alpha = static_cast<double>(o.floor_permille) / 1000.0;
@@ -86,8 +90,8 @@ inline counts ada_budgets(rows const& scores, std::size_t base, ada_options cons
   return out;
 }
 
-/// kvpress' rule: the top-⌊α·n⌋ of every head are forced in, then the global best of the rest until H·n tokens are kept. scores (H,N)
-/// over the whole row: nothing is protected, the window is inside. Returns the kept positions.
+/// kvpress' rule: the top-⌊α·n⌋ of every head are forced in, then the global best of the rest until H·n tokens are
+/// kept. scores (H,N) over the whole row: nothing is protected, the window is inside. Returns the kept positions.
 inline index_rows forced_floor(rows const& scores, std::size_t n, double alpha) {
   auto const floor_tokens = static_cast<std::size_t>(static_cast<double>(n) * alpha);
   rows forced = scores;
@@ -100,10 +104,13 @@ inline index_rows forced_floor(rows const& scores, std::size_t n, double alpha) 
 }
 
 /// kvpress' token count for a compression ratio: truncation of L·(1-ratio) in double, so (40, 0.9) is 3, not 4.
-inline std::size_t kvpress_count(std::size_t L, double ratio) { return static_cast<std::size_t>(static_cast<double>(L) * (1.0 - ratio)); }
+inline std::size_t kvpress_count(std::size_t L, double ratio) {
+  return static_cast<std::size_t>(static_cast<double>(L) * (1.0 - ratio));
+}
 
-/// PyramidKV: evictable tokens per head of every layer (protected tokens come on top). M evictable tokens, base = budget - protected.
-/// L layers, exact: hi and lo as numerators over β, the line as numerators over β·(L-1), largest remainder, lower layer first; Σ = L·base.
+/// PyramidKV: evictable tokens per head of every layer (protected tokens come on top). M evictable tokens, base =
+/// budget - protected. L layers, exact: hi and lo as numerators over β, the line as numerators over β·(L-1), largest
+/// remainder, lower layer first; Σ = L·base.
 inline counts pyramid_budgets(std::size_t L, std::size_t base, std::size_t M, std::size_t beta = 20) {
   if (base >= M) return counts(L, M);
   if (L == 1) return {base};
@@ -116,7 +123,8 @@ inline counts pyramid_budgets(std::size_t L, std::size_t base, std::size_t M, st
     low = 2 * B * b - high;
   }
   std::vector<std::int64_t> numerators;
-  for (std::size_t l = 0; l < L; ++l) numerators.push_back(high * static_cast<std::int64_t>(L - 1) - (high - low) * static_cast<std::int64_t>(l));
+  for (std::size_t l = 0; l < L; ++l)
+    numerators.push_back(high * static_cast<std::int64_t>(L - 1) - (high - low) * static_cast<std::int64_t>(l));
   return largest_remainder(numerators, b * static_cast<std::int64_t>(L - 1), L * base, counts(L, M));
 }
 

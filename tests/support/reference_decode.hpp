@@ -22,7 +22,8 @@ struct head_cache {
   row scores;
 };
 
-/// Which slots survive when `scores` decide: the best budget-recent of the older ones, and the recent ones. Slots ascending.
+/// Which slots survive when `scores` decide: the best budget-recent of the older ones, and the recent ones. Slots
+/// ascending.
 inline index_row surviving_slots(row const& scores, decode_options const& o) {
   if (scores.size() <= o.budget + o.slack) return first_indices(scores.size());
   std::size_t const recent = std::min(o.recent, o.budget);
@@ -38,12 +39,15 @@ template <class T> std::vector<T> gather(std::vector<T> const& in, index_row con
   return out;
 }
 
-inline head_cache gather(head_cache const& in, index_row const& slots) { return {gather(in.positions, slots), gather(in.scores, slots)}; }
+inline head_cache gather(head_cache const& in, index_row const& slots) {
+  return {gather(in.positions, slots), gather(in.scores, slots)};
+}
 
-/// H2O, one step from given weights: the newest token has been appended at `position`, weights[j] is the attention to slot j (the new
-/// token last). Accumulate, then evict.
+/// H2O, one step from given weights: the newest token has been appended at `position`, weights[j] is the attention to
+/// slot j (the new token last). Accumulate, then evict.
 inline head_cache h2o_step(head_cache cache, std::size_t position, row const& weights, decode_options const& o) {
-  if (weights.size() != cache.positions.size() + 1) throw std::invalid_argument("reference::h2o_step: one weight per slot and one for the new token");
+  if (weights.size() != cache.positions.size() + 1)
+    throw std::invalid_argument("reference::h2o_step: one weight per slot and one for the new token");
   cache.positions.push_back(position);
   cache.scores.push_back(0.0);
   for (std::size_t j = 0; j < weights.size(); ++j) cache.scores[j] += weights[j];
@@ -58,8 +62,8 @@ inline head_cache h2o_prefill(row const& sums, decode_options const& o) {
 /// step -> KV head -> cache after the step's eviction; entry 0 is the state after prefill.
 using decode_trace = std::vector<std::vector<head_cache>>;
 
-/// H2O over a whole sequence: tokens [0,N) are the prompt, the rest of `in` is decoded. Every decoded query attends to the survivors of
-/// its KV head and to itself; weights are averaged over the group.
+/// H2O over a whole sequence: tokens [0,N) are the prompt, the rest of `in` is decoded. Every decoded query attends to
+/// the survivors of its KV head and to itself; weights are averaged over the group.
 inline decode_trace h2o_replay(layer const& in, std::size_t N, decode_options const& o) {
   decode_trace trace(1);
   for (row const& sums : column_sums(prefix(in, N))) trace[0].push_back(h2o_prefill(sums, o));
@@ -89,10 +93,12 @@ using prior_rule = std::function<row(std::size_t h, index_row const& positions)>
 /// Prior from the V rows in the cache as they lie there: pooled over neighbouring slots, maximum over the slots.
 inline prior_rule prior_of_cache(layer const& in, ahakv_options const& o) {
   rows const squared = squared_norms(in.values);
-  return [squared, o](std::size_t h, index_row const& positions) { return value_prior(gather(squared[h], positions), o); };
+  return
+      [squared, o](std::size_t h, index_row const& positions) { return value_prior(gather(squared[h], positions), o); };
 }
 
-/// Prior with pooled norms fixed by the neighbours in the original sequence (all of `in`, future tokens too), maximum over the slots.
+/// Prior with pooled norms fixed by the neighbours in the original sequence (all of `in`, future tokens too), maximum
+/// over the slots.
 inline prior_rule prior_of_sequence(layer const& in, ahakv_options const& o) {
   rows out = squared_norms(in.values);
   for (row& r : out) r = pooled(r, o.value_pool, pool::average);
@@ -112,9 +118,11 @@ inline row ring_sum(std::deque<ring_row> const& ring, index_row const& positions
   return out;
 }
 
-/// AhaKV over a whole sequence, as h2o_replay. The ring holds the last r rows: at first the prompt's last r rows (over the whole
-/// prompt), then one per decoded token (over the survivors and itself, i = position+1, k = budget). Scores in the trace are Ŝ.
-inline decode_trace ahakv_replay(layer const& in, std::size_t N, decode_options const& d, ahakv_options const& o, prior_rule const& prior) {
+/// AhaKV over a whole sequence, as h2o_replay. The ring holds the last r rows: at first the prompt's last r rows (over
+/// the whole prompt), then one per decoded token (over the survivors and itself, i = position+1, k = budget). Scores in
+/// the trace are Ŝ.
+inline decode_trace ahakv_replay(layer const& in, std::size_t N, decode_options const& d, ahakv_options const& o,
+                                 prior_rule const& prior) {
   std::size_t const r = o.recent;
   if (r == 0) throw std::invalid_argument("reference::ahakv_replay: recent must be positive");
   std::vector<std::deque<ring_row>> rings(in.H());

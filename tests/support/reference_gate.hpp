@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Naive Attention-Gate in double precision: probabilities, flags, and attention under flags as the training objective sees it.
+// Naive Attention-Gate in double precision: probabilities, flags, and attention under flags as the training objective
+// sees it.
 #pragma once
 
 #include "support/reference_attention.hpp"
@@ -91,7 +92,8 @@ inline double gate_margin(rows const& p, double tau) {
   return out;
 }
 
-/// Weights of row i over keys 0..i under real flags F in [0,1] of its KV head: e^z·F / Σ e^z·F, where F of the row's own token is 1.
+/// Weights of row i over keys 0..i under real flags F in [0,1] of its KV head: e^z·F / Σ e^z·F, where F of the row's
+/// own token is 1.
 inline row flagged_row(layer const& in, std::size_t hq, std::size_t i, row const& flags) {
   row const z = logits(in, hq, i, first_indices(i + 1));
   double const top = *std::max_element(z.begin(), z.end());

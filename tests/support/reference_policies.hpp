@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Keep sets of the presets from dense inputs and a budget. Every result is one ascending row of 0-based positions per KV head.
+// Keep sets of the presets from dense inputs and a budget. Every result is one ascending row of 0-based positions per
+// KV head.
 #pragma once
 
 #include "support/reference_ahakv.hpp"
@@ -18,7 +19,8 @@ struct protection {
 struct evictable {
   std::size_t begin = 0, end = 0, tokens = 0;
 
-  evictable(std::size_t N, protection const& p) : begin{std::min(N, std::max(p.sinks, p.prefix))}, end{begin}, tokens{N} {
+  evictable(std::size_t N, protection const& p)
+      : begin{std::min(N, std::max(p.sinks, p.prefix))}, end{begin}, tokens{N} {
     end = std::max(begin, N - std::min(N, p.recent));
   }
   [[nodiscard]] std::size_t size() const { return end - begin; }                 // M
@@ -34,7 +36,8 @@ inline index_rows identity(std::size_t H, std::size_t N) { return index_rows(H, 
 /// Cuts score rows that start at token 0 to the evictable interval.
 inline rows cut(rows const& scores, evictable const& e) {
   rows out;
-  for (row const& r : scores) out.emplace_back(r.begin() + static_cast<std::ptrdiff_t>(e.begin), r.begin() + static_cast<std::ptrdiff_t>(e.end));
+  for (row const& r : scores)
+    out.emplace_back(r.begin() + static_cast<std::ptrdiff_t>(e.begin), r.begin() + static_cast<std::ptrdiff_t>(e.end));
   return out;
 }
 
@@ -89,7 +92,8 @@ inline index_rows keep_snapkv(layer const& in, std::size_t budget, snapkv_option
   return keep_uniform(cut(window_scores(in, o.score), e), budget, e);
 }
 
-inline index_rows keep_ada_snapkv(layer const& in, std::size_t budget, snapkv_options const& o, ada_options const& ada) {
+inline index_rows keep_ada_snapkv(layer const& in, std::size_t budget, snapkv_options const& o,
+                                  ada_options const& ada) {
   if (in.N() <= budget) return identity(in.H(), in.N());
   evictable const e = o.interval(in.N());
   return keep_ada(cut(window_scores(in, o.score), e), budget, e, ada);
@@ -108,25 +112,28 @@ inline std::size_t pyramid_budget(std::size_t budget, evictable const& e, pyrami
   return e.protected_count() + all.at(o.index);
 }
 
-inline index_rows keep_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o, pyramid_options const& pyramid) {
+inline index_rows keep_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o,
+                                 pyramid_options const& pyramid) {
   if (in.N() <= budget) return identity(in.H(), in.N());
   return keep_snapkv(in, pyramid_budget(budget, o.interval(in.N()), pyramid), o);
 }
 
-inline index_rows keep_ada_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o, pyramid_options const& pyramid,
-                                     ada_options const& ada) {
+inline index_rows keep_ada_pyramidkv(layer const& in, std::size_t budget, snapkv_options const& o,
+                                     pyramid_options const& pyramid, ada_options const& ada) {
   if (in.N() <= budget) return identity(in.H(), in.N());
   return keep_ada_snapkv(in, pyramid_budget(budget, o.interval(in.N()), pyramid), o, ada);
 }
 
-inline index_rows keep_ahakv(layer const& in, std::size_t budget, ahakv_options const& o, std::size_t sinks = 0, std::size_t prefix = 0) {
+inline index_rows keep_ahakv(layer const& in, std::size_t budget, ahakv_options const& o, std::size_t sinks = 0,
+                             std::size_t prefix = 0) {
   if (in.N() <= budget) return identity(in.H(), in.N());
   evictable const e(in.N(), {sinks, o.recent, prefix});
   return keep_uniform(cut(ahakv_scores(in, budget, o), e), budget, e);
 }
 
 /// `in` holds the N prompt tokens and the T future ones; rows of the result are over the N prompt tokens.
-inline index_rows keep_oracle(layer const& in, std::size_t N, std::size_t budget, protection const& p, reduce group = reduce::mean) {
+inline index_rows keep_oracle(layer const& in, std::size_t N, std::size_t budget, protection const& p,
+                              reduce group = reduce::mean) {
   if (N <= budget) return identity(in.H(), N);
   evictable const e(N, p);
   return keep_uniform(cut(oracle_scores(in, N, group), e), budget, e);

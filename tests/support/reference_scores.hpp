@@ -27,8 +27,8 @@ inline rows reduce_group(rows const& per_query_head, std::size_t H, reduce how) 
   return out;
 }
 
-/// Stride 1, odd kernel k, same length. Max pads with -inf (the edge takes the maximum of what exists); average pads with zeros and
-/// always divides by k.
+/// Stride 1, odd kernel k, same length. Max pads with -inf (the edge takes the maximum of what exists); average pads
+/// with zeros and always divides by k.
 inline row pooled(row const& in, std::size_t k, pool how) {
   std::size_t const reach = k / 2;
   row out;
@@ -133,8 +133,9 @@ inline row streaming_score(std::size_t N, std::size_t sinks, std::size_t pruned)
   return out;
 }
 
-/// True attention of the next T rows: `in` holds N+T tokens with all query rows; mean over the T rows, then over the group, for the
-/// first N tokens, (H,N). Every future row is normalised over all it sees (prompt and earlier future tokens).
+/// True attention of the next T rows: `in` holds N+T tokens with all query rows; mean over the T rows, then over the
+/// group, for the first N tokens, (H,N). Every future row is normalised over all it sees (prompt and earlier future
+/// tokens).
 inline rows oracle_scores(layer const& in, std::size_t N, reduce group = reduce::mean) {
   std::size_t const T = in.N() - N;
   rows out(in.Hq(), row(N, 0.0));

@@ -11,7 +11,8 @@ namespace reference {
 /// Positions of a row from best to worst: score descending, ties to the larger position.
 inline index_row ranked(row const& scores) {
   index_row out = first_indices(scores.size());
-  std::sort(out.begin(), out.end(), [&](std::size_t a, std::size_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
+  std::sort(out.begin(), out.end(),
+            [&](std::size_t a, std::size_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
   return out;
 }
 
@@ -42,7 +43,8 @@ inline std::vector<std::size_t> global_top_counts(rows const& scores, std::size_
   return counts;
 }
 
-/// True when `kept` (distinct positions of the row) is a best set of its own size: no dropped score exceeds a kept one by more than
+/// True when `kept` (distinct positions of the row) is a best set of its own size: no dropped score exceeds a kept one
+/// by more than
 /// `tolerance`.
 inline bool is_top_up_to_ties(row const& scores, index_row const& kept, double tolerance) {
   std::vector<bool> in(scores.size(), false);
@@ -59,9 +61,10 @@ inline bool is_top_up_to_ties(row const& scores, index_row const& kept, double t
   return best_dropped <= worst_kept + tolerance;
 }
 
-/// True when both are sets of k distinct positions that agree except where a score lies within `tolerance` of the boundary, i.e. of the
-/// k-th best score.
-inline bool equal_up_to_ties(row const& scores, std::size_t k, index_row const& expected, index_row const& obtained, double tolerance) {
+/// True when both are sets of k distinct positions that agree except where a score lies within `tolerance` of the
+/// boundary, i.e. of the k-th best score.
+inline bool equal_up_to_ties(row const& scores, std::size_t k, index_row const& expected, index_row const& obtained,
+                             double tolerance) {
   if (expected.size() != k || obtained.size() != k) return false;
   if (k == 0) return true;
   if (k > scores.size()) return false;
@@ -83,7 +86,8 @@ inline bool equal_up_to_ties(row const& scores, std::size_t k, index_row const& 
 }
 
 /// The same for a selection over all heads at once (ragged rows, k tokens in all).
-inline bool equal_up_to_ties(rows const& scores, std::size_t k, index_rows const& expected, index_rows const& obtained, double tolerance) {
+inline bool equal_up_to_ties(rows const& scores, std::size_t k, index_rows const& expected, index_rows const& obtained,
+                             double tolerance) {
   if (expected.size() != scores.size() || obtained.size() != scores.size()) return false;
   row flat;
   index_row flat_expected, flat_obtained;

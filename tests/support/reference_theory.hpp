@@ -38,7 +38,8 @@ inline double l1(row const& x) {
 inline rows projected_norms(layer const& in, projection const& wo) {
   rows per_head(in.Hq());
   for (std::size_t hq = 0; hq < in.Hq(); ++hq)
-    for (std::size_t j = 0; j < in.N(); ++j) per_head[hq].push_back(l1(projected_value(in, wo, hq, value_row(in, in.kv_head(hq), j))));
+    for (std::size_t j = 0; j < in.N(); ++j)
+      per_head[hq].push_back(l1(projected_value(in, wo, hq, value_row(in, in.kv_head(hq), j))));
   return reduce_group(per_head, in.H(), reduce::mean);
 }
 
@@ -46,7 +47,8 @@ inline rows projected_norms(layer const& in, projection const& wo) {
 inline double projection_bound(layer const& in, projection const& wo) {
   double C = 0.0;
   for (std::size_t hq = 0; hq < in.Hq(); ++hq)
-    for (std::size_t j = 0; j < in.N(); ++j) C = std::max(C, l1(projected_value(in, wo, hq, value_row(in, in.kv_head(hq), j))));
+    for (std::size_t j = 0; j < in.N(); ++j)
+      C = std::max(C, l1(projected_value(in, wo, hq, value_row(in, in.kv_head(hq), j))));
   return C;
 }
 
@@ -117,7 +119,8 @@ template <class Visit> void for_each_allocation(counts const& limits, std::size_
   if (!limits.empty()) fill(fill, 0, sum);
 }
 
-/// The largest Σ of kept weights over all allocations with Σ B_h = sum (each head keeps its own best): the minimum of ε.
+/// The largest Σ of kept weights over all allocations with Σ B_h = sum (each head keeps its own best): the minimum of
+/// ε.
 inline double best_mass(rows const& weights, std::size_t sum) {
   counts limits;
   for (row const& r : weights) limits.push_back(r.size());

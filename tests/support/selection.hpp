@@ -31,16 +31,18 @@ struct selection_shape {
   std::int32_t sequences = 2, heads = 3;
   std::size_t most_tokens = 300;
   bool scattered = false;
-  std::size_t levels = 0;       // > 0: that many different scores, so that ties abound; 0: continuous
+  std::size_t levels = 0;          // > 0: that many different scores, so that ties abound; 0: continuous
   bool gaps_in_positions = false;  // scattered only: positions are not 0 … N−1
 };
 
 inline float any_score(generator& random, std::size_t levels) {
-  float const x = static_cast<float>(levels > 0 ? static_cast<double>(random.below(levels)) - static_cast<double>(levels / 2) : random.normal());
+  float const x = static_cast<float>(
+      levels > 0 ? static_cast<double>(random.below(levels)) - static_cast<double>(levels / 2) : random.normal());
   return x == 0 && random.below(2) == 0 ? -0.0f : x;
 }
 
-inline void add_row(selection_input& in, generator& random, selection_shape const& shape, std::int32_t b, std::int32_t h) {
+inline void add_row(selection_input& in, generator& random, selection_shape const& shape, std::int32_t b,
+                    std::int32_t h) {
   auto const n = static_cast<std::int32_t>(random.below(shape.most_tokens + 1));
   std::vector<std::int32_t> at(static_cast<std::size_t>(n));
   std::int32_t last = 0;
@@ -107,8 +109,8 @@ inline std::vector<std::int32_t> best_of_row(kvevict::score_rows const& s, std::
 }
 
 /// What count_best must give.
-inline std::vector<std::int32_t> best_of_heads(kvevict::score_rows const& s, std::int32_t b, std::int64_t count, std::int32_t forced,
-                                               float const* weights) {
+inline std::vector<std::int32_t> best_of_heads(kvevict::score_rows const& s, std::int32_t b, std::int64_t count,
+                                               std::int32_t forced, float const* weights) {
   std::vector<std::int32_t> out(static_cast<std::size_t>(s.heads), 0);
   std::vector<candidate> rest;
   for (std::int32_t h = 0; h < s.heads; ++h) {

@@ -14,7 +14,9 @@ struct shared_prefix {
   std::vector<std::int32_t> read_only{fixed, fixed};
   layouts::cache<std::int32_t> apart, together;
 
-  explicit shared_prefix(std::int32_t state_floats) : apart(layouts::layout::head_pages, shape(state_floats)), together(layouts::layout::head_pages, shape(state_floats)) {
+  explicit shared_prefix(std::int32_t state_floats)
+      : apart(layouts::layout::head_pages, shape(state_floats)),
+        together(layouts::layout::head_pages, shape(state_floats)) {
     for (std::size_t h = 0; h < in.H; ++h)
       for (std::size_t t = 0; t < fixed; ++t)
         for (std::size_t d = 0; d < in.D; ++d) in.layers[1].keys.at(h, t, d) = in.layers[0].keys.at(h, t, d);
@@ -22,7 +24,8 @@ struct shared_prefix {
     for (std::size_t h = 0; h < in.H; ++h) together.entries()[(in.H + h) * columns] = together.entries()[h * columns];
     together.view.read_only = read_only.data();
     for (auto* cache : {&apart, &together}) {
-      cache->fill(role::k, [&](int b, int h, int t, int d) { return in.layers[size(b)].keys.at(size(h), size(t), size(d)); });
+      cache->fill(role::k,
+                  [&](int b, int h, int t, int d) { return in.layers[size(b)].keys.at(size(h), size(t), size(d)); });
       cache->fill(role::v, [](int, int h, int t, int d) { return h + t + d; });
       cache->fill(role::state, before);
     }
@@ -41,7 +44,8 @@ struct shared_prefix {
         auto want = apart.read(role::state, b, h);
         std::size_t const width = got.size() / in.N[size(b)];
         CHECK(got != want);
-        for (std::size_t i = 0; i < fixed * width; ++i) want[i] = static_cast<float>(before(b, h, static_cast<int>(i / width), static_cast<int>(i % width)));
+        for (std::size_t i = 0; i < fixed * width; ++i)
+          want[i] = static_cast<float>(before(b, h, static_cast<int>(i / width), static_cast<int>(i % width)));
         CHECK(got == want);
       }
   }

@@ -15,7 +15,8 @@ namespace support {
 /// own_tables      [pages]…, every layer has pages and a CSR table of its own
 enum class placed : std::uint8_t { layers_apart, layer_in_page, own_tables };
 
-/// Sequence l·S + s of the batch is sequence s in layer l. Every head has its own table, or all of a sequence share one.
+/// Sequence l·S + s of the batch is sequence s in layer l. Every head has its own table, or all of a sequence share
+/// one.
 class stack {
  public:
   std::int32_t L, S, H, D, P = 4, columns = 0, pages = 0;
@@ -29,7 +30,8 @@ class stack {
     for (std::size_t const n : in.N) columns = std::max(columns, (int32(n) + P - 1) / P);
     std::int32_t const tables = S * (per_head ? H : 1) * (how == placed::own_tables ? L : 1);
     pages = tables * columns + 1;
-    for (std::int32_t i = 0; i < tables * columns; ++i) table.push_back(int32(static_cast<std::size_t>(i) * 7919 % static_cast<std::size_t>(tables * columns)));
+    for (std::int32_t i = 0; i < tables * columns; ++i)
+      table.push_back(int32(static_cast<std::size_t>(i) * 7919 % static_cast<std::size_t>(tables * columns)));
     for (std::int32_t t = 0; t <= tables; ++t) row_begin.push_back(t * columns);
     for (std::size_t const n : in.N)
       for (std::int32_t h = 0; h < H; ++h) lengths.push_back(int32(n));
@@ -41,19 +43,22 @@ class stack {
   kvevict::layer_view<std::int32_t> layer(std::int32_t l) { return view_of(l, 1); }
 
  private:
-  static constexpr kvevict::role roles[] = {kvevict::role::k, kvevict::role::v, kvevict::role::position, kvevict::role::state};
+  static constexpr kvevict::role roles[] = {kvevict::role::k, kvevict::role::v, kvevict::role::position,
+                                            kvevict::role::state};
   [[nodiscard]] std::int64_t row_bytes(std::size_t c) const { return c < 2 ? D * 4 : 4; }
   /// Where component c begins: behind all pages of all layers of those before it.
   [[nodiscard]] std::int64_t bytes_before(std::size_t c) const {
     std::int64_t sum = 0;
-    for (std::size_t i = 0; i < c; ++i) sum += row_bytes(i) * P * (per_head ? 1 : H) * pages * (how == placed::own_tables ? 1 : L);
+    for (std::size_t i = 0; i < c; ++i)
+      sum += row_bytes(i) * P * (per_head ? 1 : H) * pages * (how == placed::own_tables ? 1 : L);
     return sum;
   }
 
   kvevict::layer_view<std::int32_t> view_of(std::int32_t first, std::int32_t count) {
     kvevict::layer_view<std::int32_t> v;
     std::int32_t const rows = S * (per_head ? H : 1), own = how == placed::own_tables ? 1 : 0;
-    v.pages.sequences = count * S, v.pages.heads = H, v.pages.columns = columns, v.pages.page_size = P, v.pages.layers = count;
+    v.pages.sequences = count * S, v.pages.heads = H, v.pages.columns = columns, v.pages.page_size = P,
+    v.pages.layers = count;
     v.pages.entries = table.data();
     v.pages.seq_stride = columns * (per_head ? H : 1), v.pages.head_stride = per_head ? columns : 0;
     if (own != 0) v.pages.row_begin = row_begin.data() + first * rows, v.pages.layer_stride = rows;
@@ -62,7 +67,8 @@ class stack {
       kvevict::component x;
       std::int64_t const block = row_bytes(c) * P * (per_head ? 1 : H);
       auto& m = x.rows;
-      m.page_count = pages, m.run_bytes = static_cast<std::int32_t>(row_bytes(c)), m.slot_stride = row_bytes(c), m.head_stride = per_head ? 0 : row_bytes(c) * P;
+      m.page_count = pages, m.run_bytes = static_cast<std::int32_t>(row_bytes(c)), m.slot_stride = row_bytes(c),
+      m.head_stride = per_head ? 0 : row_bytes(c) * P;
       m.page_stride = how == placed::layer_in_page ? block * L : block;
       m.layer_stride = how == placed::layer_in_page ? block : how == placed::layers_apart ? block * pages : 0;
       m.base = pool.data() + bytes_before(c) + first * m.layer_stride;
@@ -80,7 +86,10 @@ class stack {
         auto const& of = in.layers[static_cast<std::size_t>(l * S + s)];
         for (std::int32_t h = 0; h < H; ++h)
           for (std::int32_t t = 0; t < v.length(s, h); ++t) {
-            auto const at = [&](reference::cube const& x, std::int32_t d) { return static_cast<float>(x.at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), static_cast<std::size_t>(d))); };
+            auto const at = [&](reference::cube const& x, std::int32_t d) {
+              return static_cast<float>(
+                  x.at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), static_cast<std::size_t>(d)));
+            };
             for (std::int32_t d = 0; d < D; ++d) {
               float const k = at(of.keys, d), x = at(of.values, d);
               std::memcpy(v.row(v.components[0], s, h, t) + d * 4, &k, 4);

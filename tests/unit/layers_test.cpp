@@ -23,9 +23,10 @@ constexpr int umbrella = 100;
 /// Place in the order core → … → engines; the stages share one. -1: not a layer of the library.
 int rank_of(std::string const& layer) {
   static std::map<std::string, int> const ranks{
-      {"version.hpp", 0}, {"core", 1},   {"cache", 2},  {"kernels", 3},    {"evidence", 4}, {"score", 5},   {"heads", 5},   {"layers", 5},
-      {"select", 5},      {"state", 5},  {"policy.hpp", 6}, {"apply", 7}, {"presets", 8},  {"cuda", 8},
-      {"engines", 9},     {"kvevict.hpp", umbrella}};
+      {"version.hpp", 0}, {"core", 1},  {"cache", 2},      {"kernels", 3},
+      {"evidence", 4},    {"score", 5}, {"heads", 5},      {"layers", 5},
+      {"select", 5},      {"state", 5}, {"policy.hpp", 6}, {"apply", 7},
+      {"presets", 8},     {"cuda", 8},  {"engines", 9},    {"kvevict.hpp", umbrella}};
   auto const found = ranks.find(layer);
   return found == ranks.end() ? -1 : found->second;
 }
@@ -50,20 +51,28 @@ std::string check_include(std::string const& layer, std::string const& header, b
     return may_include(layer, target) ? "" : "includes " + header + ", which is not to the left of " + layer;
   }
   if (quoted) return "includes \"" + header + "\"; write <kvevict/...>";
-  if (layer != "kernels" && (header.rfind("Eigen/", 0) == 0 || header.rfind("unsupported/Eigen/", 0) == 0)) return "includes Eigen outside kernels/";
-  if (layer == "core" && !is_standard(header)) return "core/ includes " + header + ", which is not the standard library";
+  if (layer != "kernels" && (header.rfind("Eigen/", 0) == 0 || header.rfind("unsupported/Eigen/", 0) == 0))
+    return "includes Eigen outside kernels/";
+  if (layer == "core" && !is_standard(header))
+    return "core/ includes " + header + ", which is not the standard library";
   return "";
 }
 
 std::vector<std::string> violations(source const& file) {
   std::vector<std::string> found;
-  auto const report = [&](std::string const& what) { if (!what.empty()) found.push_back(file.path + ": " + what); };
+  auto const report = [&](std::string const& what) {
+    if (!what.empty()) found.push_back(file.path + ": " + what);
+  };
   std::string const layer = layer_of(file.path);
   if (rank_of(layer) == -1) report("is in no layer of the library");
-  if (file.text.rfind("// SPDX-License-Identifier: Apache-2.0\n", 0) != 0) report("does not begin with the licence line");
-  if (std::count(file.text.begin(), file.text.end(), '\n') > 200) report("has more than 200 lines");
+  if (file.text.rfind("// SPDX-License-Identifier: Apache-2.0\n", 0) != 0)
+    report("does not begin with the licence line");
+  static std::regex const comment("\\n[ \t]*//[^\n]*");
+  std::string const code = std::regex_replace(file.text, comment, "");
+  if (std::count(code.begin(), code.end(), '\n') > 200) report("has more than 200 lines besides comments");
   static std::regex const device("<<<|\\b(?:__)?asm(?:__)?\\b|\\bcudaLaunch");
-  if (layer != "cuda" && std::regex_search(file.text, device)) report("launches kernels or contains assembly; only cuda/ may");
+  if (layer != "cuda" && std::regex_search(file.text, device))
+    report("launches kernels or contains assembly; only cuda/ may");
   static std::regex const include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
   for (std::sregex_iterator i(file.text.begin(), file.text.end(), include), end; i != end; ++i)
     report(check_include(layer, (*i)[2], (*i)[1] == "\""));
@@ -95,11 +104,13 @@ TEST_CASE("headers include only their own layer and those to its left") {
 }
 
 TEST_CASE("the layer check lets right includes pass") {
-  CHECK(count("kernels/a.hpp", "#include <Eigen/Core>\n#include <kvevict/kernels/b.hpp>\n#include <kvevict/core/c.hpp>") == 0);
+  CHECK(count("kernels/a.hpp",
+              "#include <Eigen/Core>\n#include <kvevict/kernels/b.hpp>\n#include <kvevict/core/c.hpp>") == 0);
   CHECK(count("core/a.hpp", "#include <cstdint>\n#  include <immintrin.h>\n#include <kvevict/core/b.hpp>") == 0);
   CHECK(count("score/a.hpp", "#include <kvevict/score/b.hpp>\n#include <kvevict/evidence/c.hpp>") == 0);
   CHECK(count("policy.hpp", "#include <kvevict/state/a.hpp>\n#include <kvevict/heads/b.hpp>") == 0);
-  CHECK(count("cuda/a.hpp", "#include <kvevict/cuda/b.hpp>\n#include <kvevict/apply/c.hpp>\n#include <kvevict/policy.hpp>") == 0);
+  CHECK(count("cuda/a.hpp",
+              "#include <kvevict/cuda/b.hpp>\n#include <kvevict/apply/c.hpp>\n#include <kvevict/policy.hpp>") == 0);
   CHECK(count("cuda/a.hpp", "asm(\"\"); f<<<1, 2>>>();") == 0);
   CHECK(count("kvevict.hpp", "#include <kvevict/version.hpp>\n#include <kvevict/engines/a.hpp>") == 0);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The references are checked against the golden fixtures and against small numbers worked out by hand, so that they can be trusted.
+// The references are checked against the golden fixtures and against small numbers worked out by hand, so that they can
+// be trusted.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -48,7 +49,8 @@ index_row last(std::size_t count, std::size_t N) {
 }
 
 /// Same window at the end, and before it equal up to ties of the scores.
-void check_kept(rows const& scores, std::size_t window, index_rows const& expected, index_rows const& obtained, double tolerance) {
+void check_kept(rows const& scores, std::size_t window, index_rows const& expected, index_rows const& obtained,
+                double tolerance) {
   REQUIRE(expected.size() == obtained.size());
   for (std::size_t h = 0; h < scores.size(); ++h) {
     std::size_t const M = scores[h].size();
@@ -61,7 +63,8 @@ void check_kept(rows const& scores, std::size_t window, index_rows const& expect
   }
 }
 
-reference::layer random_layer(reference::generator& random, std::size_t Hq, std::size_t H, std::size_t N, std::size_t D) {
+reference::layer random_layer(reference::generator& random, std::size_t Hq, std::size_t H, std::size_t N,
+                              std::size_t D) {
   reference::layer out;
   out.queries = {Hq, N, D, random.normals(Hq * N * D, 1.5)};
   out.keys = {H, N, D, random.normals(H * N * D, 1.5)};
@@ -71,7 +74,8 @@ reference::layer random_layer(reference::generator& random, std::size_t Hq, std:
 
 }  // namespace
 
-// Golden fixtures ---------------------------------------------------------------------------------------------------------------
+// Golden fixtures
+// ---------------------------------------------------------------------------------------------------------------
 
 TEST_CASE("reference/golden: H2O column sums, column means and log-sum-exps", "[reference][golden]") {
   auto const file = golden::load("h2o_prefill");
@@ -111,13 +115,15 @@ TEST_CASE("reference/golden: H2O decoding as in the authors' real-drop code", "[
         cache[h] = reference::h2o_step(cache[h], position, flat[h], o);
       }
       CHECK(cache[h].positions == golden::index_rows(step, "kept")[h]);
-      if (step.contains("hh_score")) CHECK(worst_difference({cache[h].scores}, {golden::rows(step, "hh_score")[h]}) < 1e-5);
+      if (step.contains("hh_score"))
+        CHECK(worst_difference({cache[h].scores}, {golden::rows(step, "hh_score")[h]}) < 1e-5);
     }
     if (!prompt) ++position;
   }
 }
 
-TEST_CASE("reference/golden: kvpress scores: SnapKV, key norm, observed attention, streaming, projected values", "[reference][golden]") {
+TEST_CASE("reference/golden: kvpress scores: SnapKV, key norm, observed attention, streaming, projected values",
+          "[reference][golden]") {
   auto const file = golden::load("scores_kvpress");
   auto const in = golden::inputs();
   std::size_t const N = in.layer.N();
@@ -134,7 +140,8 @@ TEST_CASE("reference/golden: kvpress scores: SnapKV, key norm, observed attentio
   for (row const& r : streaming) CHECK(worst_difference({r}, {reference::streaming_score(N, 4, pruned)}) == 0.0);
   index_rows const kept = reference::keep_streaming(streaming.size(), N, N - pruned, 4);
   for (std::size_t h = 0; h < kept.size(); ++h)
-    for (std::size_t j = 0; j < N; ++j) CHECK((std::count(kept[h].begin(), kept[h].end(), j) == 1) == (streaming[h][j] == 1.0));
+    for (std::size_t j = 0; j < N; ++j)
+      CHECK((std::count(kept[h].begin(), kept[h].end(), j) == 1) == (streaming[h][j] == 1.0));
   CHECK(worst_difference(reference::projected_norms(in.layer, in.output), golden::rows(file, "wo_v_l1norm")) < 1e-4);
 }
 
@@ -150,11 +157,13 @@ TEST_CASE("reference/golden: AhaKV gains, value prior, scores and kept sets", "[
     auto const budget = golden::size(c, "budget");
     CAPTURE(o.recent, budget, o.value_pool, o.use_gain, o.use_prior);
     row gains;
-    for (std::size_t i = in.N() - o.recent; i < in.N(); ++i) gains.push_back(o.use_gain ? reference::step_gain(i + 1, budget) : 1.0);
+    for (std::size_t i = in.N() - o.recent; i < in.N(); ++i)
+      gains.push_back(o.use_gain ? reference::step_gain(i + 1, budget) : 1.0);
     CHECK(worst_difference({gains}, {golden::value<row>(c, "gain_of_row")}) < 1e-9);
     auto prior_always = o;
     prior_always.use_prior = true;
-    CHECK(worst_difference(reference::value_prior(in, prior_always), golden::rows(c, "value_prior_of_token")) < 1e-6);  // present when unused, too
+    // present when unused, too
+    CHECK(worst_difference(reference::value_prior(in, prior_always), golden::rows(c, "value_prior_of_token")) < 1e-6);
     rows const scores = reference::ahakv_scores(in, budget, o);
     CHECK(worst_difference(scores, golden::rows(c, "scores")) < 1e-6);
     check_kept(scores, o.recent, golden::index_rows(c, "keep"), reference::keep_ahakv(in, budget, o), 1e-9);
@@ -172,7 +181,8 @@ TEST_CASE("reference/golden: Ada-KV as the authors round", "[reference][golden]"
     reference::snapkv_options snap;
     snap.score.window = W;
     snap.score.kernel = golden::size(c, "kernel");
-    snap.score.pooling = golden::value<std::string>(c, "pool") == "avgpool" ? reference::pool::average : reference::pool::max;
+    snap.score.pooling =
+        golden::value<std::string>(c, "pool") == "avgpool" ? reference::pool::average : reference::pool::max;
     snap.score.group = golden::value<std::string>(c, "gqa") == "max" ? reference::reduce::max : reference::reduce::mean;
     rows const scores = golden::rows(c, "scores");
     CAPTURE(cap, W, golden::value<double>(c, "alpha"));
@@ -186,7 +196,8 @@ TEST_CASE("reference/golden: Ada-KV as the authors round", "[reference][golden]"
     std::size_t base = cap - W;  // the code caps nothing: it may exceed the evictable tokens
     if (golden::value<bool>(c, "pyramid")) {
       auto const layers = golden::size(c, "layers");
-      base = reference::pyramid_budgets_authors(layers, base, interval.size(), golden::size(c, "beta")).at(golden::size(c, "layer"));
+      base = reference::pyramid_budgets_authors(layers, base, interval.size(), golden::size(c, "beta"))
+                 .at(golden::size(c, "layer"));
     }
     CHECK(base == golden::size(c, "base_capacity"));
     CHECK(static_cast<std::size_t>(ada.floor_permille) * base / 1000 == golden::size(c, "floor_capacity"));
@@ -197,7 +208,8 @@ TEST_CASE("reference/golden: Ada-KV as the authors round", "[reference][golden]"
     check_kept(scores, W, golden::index_rows(c, "kept_sorted"), reference::keep_best(scores, budgets, interval), 0.0);
 
     ada.how = reference::rounding::exact;
-    CHECK(reference::total(reference::ada_budgets(scores, base, ada)) == scores.size() * std::min(base, interval.size()));
+    CHECK(reference::total(reference::ada_budgets(scores, base, ada)) ==
+          scores.size() * std::min(base, interval.size()));
   }
 }
 
@@ -225,12 +237,14 @@ TEST_CASE("reference/golden: PyramidKV layer budgets as the authors round", "[re
   auto const file = golden::load("layer_budgets");
   std::size_t official = 0;
   for (auto const& c : file) {
-    if (golden::value<std::string>(c, "impl") != "official_floor") continue;  // kvpress rows: its fall-back to uniform is a bug
+    // kvpress rows: its fall-back to uniform is a bug
+    if (golden::value<std::string>(c, "impl") != "official_floor") continue;
     ++official;
     auto const layers = golden::size(c, "layers");
     std::size_t const base = golden::size(c, "cap") - golden::size(c, "window");
     std::size_t const M = golden::size(c, "L") - golden::size(c, "window");
-    CHECK(reference::pyramid_budgets_authors(layers, base, M, golden::size(c, "beta")) == golden::value<counts>(c, "budgets"));
+    CHECK(reference::pyramid_budgets_authors(layers, base, M, golden::size(c, "beta")) ==
+          golden::value<counts>(c, "budgets"));
     counts const exact = reference::pyramid_budgets(layers, base, M, golden::size(c, "beta"));
     CHECK(reference::total(exact) == layers * base);
     CHECK(std::is_sorted(exact.rbegin(), exact.rend()));
@@ -238,7 +252,8 @@ TEST_CASE("reference/golden: PyramidKV layer budgets as the authors round", "[re
   CHECK(official > 0);
 }
 
-// By hand -----------------------------------------------------------------------------------------------------------------------
+// By hand
+// ----------------------------------------------------------------------------------------------------
 
 TEST_CASE("reference: pooling at the edges", "[reference]") {
   row const x{-3.0, -1.0, -4.0, -1.5};
@@ -254,7 +269,8 @@ TEST_CASE("reference: the total order", "[reference]") {
   CHECK(reference::top_k({0.0, -0.0, 0.0, -0.0}, 2) == index_row{2, 3});
   CHECK(reference::top_k({1, 2}, 0).empty());
   CHECK(reference::top_k({1, 2}, 9) == index_row{0, 1});
-  CHECK(reference::global_top_counts({{1, 2}, {2, 1}, {2, 2}}, 1) == counts{1, 0, 0});  // position 1 before 0, head 0 before 2
+  // position 1 before 0, head 0 before 2
+  CHECK(reference::global_top_counts({{1, 2}, {2, 1}, {2, 2}}, 1) == counts{1, 0, 0});
   CHECK(reference::global_top_counts({{1, 2}, {2, 1}, {2, 2}}, 2) == counts{1, 0, 1});
   CHECK(reference::global_top_counts({{1, 2}, {2, 1}, {2, 2}}, 3) == counts{1, 1, 1});
 }
@@ -272,10 +288,12 @@ TEST_CASE("reference: comparison up to ties", "[reference]") {
 }
 
 TEST_CASE("reference: largest remainder, clipping and redistribution", "[reference]") {
-  CHECK(reference::largest_remainder({1500, 2500, 1000}, 1000, 5, {9, 9, 9}) == counts{2, 2, 1});  // tie of remainders: lower head
+  // tie of remainders: lower head
+  CHECK(reference::largest_remainder({1500, 2500, 1000}, 1000, 5, {9, 9, 9}) == counts{2, 2, 1});
   CHECK(reference::largest_remainder({1400, 2600, 1000}, 1000, 5, {9, 9, 9}) == counts{1, 3, 1});
-  CHECK(reference::largest_remainder({4300, 600, 100}, 1000, 5, {2, 9, 9}) == counts{2, 2, 1});  // 3 clipped: order 1, 0(full), 2
-  CHECK(reference::largest_remainder({5000, 0, 0}, 1000, 5, {1, 1, 1}) == counts{1, 1, 1});      // all full
+  // 3 clipped: order 1, 0(full), 2
+  CHECK(reference::largest_remainder({4300, 600, 100}, 1000, 5, {2, 9, 9}) == counts{2, 2, 1});
+  CHECK(reference::largest_remainder({5000, 0, 0}, 1000, 5, {1, 1, 1}) == counts{1, 1, 1});  // all full
 }
 
 TEST_CASE("reference: Ada budgets are exact and respect the floor", "[reference]") {
@@ -343,7 +361,8 @@ TEST_CASE("reference: Ada's free budgets maximise the kept mass, and epsilon bou
       double const e_uniform = reference::epsilon(C, reference::retained_mass(in, i, uniform));
       CHECK(e_adaptive <= e_floored + 1e-9);
       CHECK(e_floored <= e_uniform + 1e-9);
-      bool const some_head_is_empty = std::any_of(adaptive.begin(), adaptive.end(), [](index_row const& r) { return r.empty(); });
+      bool const some_head_is_empty =
+          std::any_of(adaptive.begin(), adaptive.end(), [](index_row const& r) { return r.empty(); });
       if (!some_head_is_empty) CHECK(reference::l1_loss(in, wo, i, adaptive) <= e_adaptive + 1e-9);
       CHECK(reference::l1_loss(in, wo, i, uniform) <= e_uniform + 1e-9);
     }
@@ -353,12 +372,16 @@ TEST_CASE("reference: Ada's free budgets maximise the kept mass, and epsilon bou
 TEST_CASE("reference: H2O's step by hand", "[reference]") {
   reference::decode_options const o{3, 1, 0};
   reference::head_cache const start{{0, 4, 7}, {1.0, 0.5, 0.25}};
-  auto const evicted = reference::h2o_step(start, 8, {0.0, 0.0, 0.5, 0.5}, o);  // 1, 0.5, 0.75 and the recent one: 4 goes
+  // 1, 0.5, 0.75 and the recent one: 4 goes
+  auto const evicted = reference::h2o_step(start, 8, {0.0, 0.0, 0.5, 0.5}, o);
   CHECK(evicted.positions == index_row{0, 7, 8});
   CHECK(evicted.scores == row{1.0, 0.75, 0.5});
-  CHECK(reference::h2o_step(start, 8, {0.0, 0.0, 0.25, 0.75}, o).positions == index_row{0, 7, 8});           // a tie: the older goes
-  CHECK(reference::h2o_step(start, 8, {0.0, 1.0, 0.0, 0.0}, o).positions == index_row{0, 4, 8});             // the newest is safe with weight 0
-  CHECK(reference::h2o_step(start, 8, {0.0, 1.0, 0.0, 0.0}, {3, 1, 1}).positions == index_row{0, 4, 7, 8});  // within the slack
+  // a tie: the older goes
+  CHECK(reference::h2o_step(start, 8, {0.0, 0.0, 0.25, 0.75}, o).positions == index_row{0, 7, 8});
+  // the newest is safe with weight 0
+  CHECK(reference::h2o_step(start, 8, {0.0, 1.0, 0.0, 0.0}, o).positions == index_row{0, 4, 8});
+  // within the slack
+  CHECK(reference::h2o_step(start, 8, {0.0, 1.0, 0.0, 0.0}, {3, 1, 1}).positions == index_row{0, 4, 7, 8});
 }
 
 TEST_CASE("reference: H2O's replay evicts the smallest accumulated score", "[reference]") {
@@ -463,7 +486,8 @@ TEST_CASE("reference: every preset keeps exactly its budget", "[reference]") {
 TEST_CASE("reference: random inputs are the same everywhere", "[reference]") {
   reference::generator a(1), b(1);
   CHECK(a.normals(100) == b.normals(100));
-  CHECK(reference::generator(5489).bits() == 14514284786278117030ULL);  // mt19937_64's first output for its default seed
+  // mt19937_64's first output for its default seed
+  CHECK(reference::generator(5489).bits() == 14514284786278117030ULL);
   double sum = 0.0, squares = 0.0;
   for (double const x : a.normals(20000)) {
     sum += x;

@@ -13,14 +13,16 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a compaction did: physical lengths afterwards (logical positions have not changed) and the pages that hold nothing any more.
+/// What a compaction did: physical lengths afterwards (logical positions have not changed) and the pages that hold
+/// nothing any more.
 template <class Entry> class compacted {
  public:
   /// Row b·heads + h.
   slice<std::int32_t const> lengths() const { return {plan_.lengths.data(), plan_.rows()}; }
   std::int32_t length(std::int32_t b, std::int32_t h) const {
-    KVEVICT_EXPECTS(b >= 0 && b < plan_.sequences && h >= 0 && h < plan_.heads, "compacted: there is no sequence ", b, ", head ", h, " among ",
-                    plan_.sequences, " of ", plan_.heads, " heads; ask for one of the compacted view");
+    KVEVICT_EXPECTS(b >= 0 && b < plan_.sequences && h >= 0 && h < plan_.heads, "compacted: there is no sequence ", b,
+                    ", head ", h, " among ", plan_.sequences, " of ", plan_.heads,
+                    " heads; ask for one of the compacted view");
     return lengths()[std::int64_t{b} * plan_.heads + h];
   }
 
@@ -58,20 +60,25 @@ namespace moves {
 template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan const& p, std::int64_t row) {
   auto const r = static_cast<std::size_t>(row);
   auto const b = static_cast<std::int32_t>(row / v.heads()), h = static_cast<std::int32_t>(row % v.heads());
-  std::int32_t const before = p.lengths_before[r], after = p.lengths[r], fixed = std::min(before, v.read_only_tokens(b));
-  KVEVICT_EXPECTS(before == v.length(b, h), "apply: sequence ", b, ", head ", h, " has ", v.length(b, h), " tokens, but the moves are for ", before,
-                  "; plan again after the cache has changed");
-  KVEVICT_EXPECTS(after >= fixed && after <= before, "apply: sequence ", b, ", head ", h, " would have ", after, " tokens, outside [", fixed, ", ",
-                  before, "]: its read-only prefix and its length; correct move_plan::lengths");
-  KVEVICT_EXPECTS(v.pages.per_head() || after == p.lengths[r - static_cast<std::size_t>(h)], "apply: heads 0 and ", h, " of sequence ", b,
-                  " would have different lengths but share a page table; use equal counts, or give every head its own table");
+  std::int32_t const before = p.lengths_before[r], after = p.lengths[r],
+                     fixed = std::min(before, v.read_only_tokens(b));
+  KVEVICT_EXPECTS(before == v.length(b, h), "apply: sequence ", b, ", head ", h, " has ", v.length(b, h),
+                  " tokens, but the moves are for ", before, "; plan again after the cache has changed");
+  KVEVICT_EXPECTS(after >= fixed && after <= before, "apply: sequence ", b, ", head ", h, " would have ", after,
+                  " tokens, outside [", fixed, ", ", before,
+                  "]: its read-only prefix and its length; correct move_plan::lengths");
+  KVEVICT_EXPECTS(
+      v.pages.per_head() || after == p.lengths[r - static_cast<std::size_t>(h)], "apply: heads 0 and ", h,
+      " of sequence ", b,
+      " would have different lengths but share a page table; use equal counts, or give every head its own table");
   std::int64_t const first = p.row_begin[r], last = p.row_begin[r + 1];
   for (std::int64_t i = first; i < last; ++i) {
     auto const k = static_cast<std::size_t>(i);
     std::int32_t const from = p.sources[k], to = p.destinations[k];
     bool const sound = from < before && to < after && to >= fixed && to < from;
     bool const ascending = i == first || (p.sources[k - 1] < from && p.destinations[k - 1] < to);
-    KVEVICT_EXPECTS(sound && ascending, "apply: move ", i - first, " of sequence ", b, ", head ", h, " is ", from, " to ", to,
+    KVEVICT_EXPECTS(sound && ascending, "apply: move ", i - first, " of sequence ", b, ", head ", h, " is ", from,
+                    " to ", to,
                     "; sources and destinations must ascend, destinations lie below their sources, behind the ", fixed,
                     " read-only tokens and below the new length ", after);
   }
@@ -80,29 +87,32 @@ template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan con
                   " fill holes, but the plan calls its rows ascending; set move_plan::order to scattered");
 }
 
-/// A source that stays below the new length is itself the destination of a later move: else its token would be there twice, in place of another.
+/// A source that stays below the new length is itself the destination of a later move: else its token would be there
+/// twice, in place of another.
 inline void expect_no_doubles(move_plan const& p, std::int64_t row) {
   auto const r = static_cast<std::size_t>(row);
   auto const last = static_cast<std::size_t>(p.row_begin[r + 1]);
   auto k = static_cast<std::size_t>(p.row_begin[r]);
   for (std::size_t i = k; i < last && p.sources[i] < p.lengths[r]; ++i) {
     while (k < last && p.destinations[k] < p.sources[i]) ++k;
-    KVEVICT_EXPECTS(k < last && p.destinations[k] == p.sources[i], "apply: sequence ", row / p.heads, ", head ", row % p.heads, " would hold token ",
-                    p.sources[i], " twice, in slots ", p.sources[i], " and ", p.destinations[i],
-                    "; every source below the new length must be the destination of a later move");
+    KVEVICT_EXPECTS(k < last && p.destinations[k] == p.sources[i], "apply: sequence ", row / p.heads, ", head ",
+                    row % p.heads, " would hold token ", p.sources[i], " twice, in slots ", p.sources[i], " and ",
+                    p.destinations[i], "; every source below the new length must be the destination of a later move");
   }
 }
 
 template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
   auto const rows = static_cast<std::size_t>(v.rows());
-  KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences, " sequences of ", p.heads,
-                  " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
+  KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences,
+                  " sequences of ", p.heads, " heads and the cache ", v.sequences(), " of ", v.heads(),
+                  "; use the view that was planned on");
   KVEVICT_EXPECTS(p.row_begin.size() == rows + 1 && p.lengths.size() == rows && p.lengths_before.size() == rows &&
-                      p.destinations.size() == p.sources.size() && p.row_begin[0] == 0 && p.row_begin[rows] == p.moves() &&
-                      std::is_sorted(p.row_begin.begin(), p.row_begin.end()),
+                      p.destinations.size() == p.sources.size() && p.row_begin[0] == 0 &&
+                      p.row_begin[rows] == p.moves() && std::is_sorted(p.row_begin.begin(), p.row_begin.end()),
                   "apply: the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
   KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
-                  "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set move_plan::order");
+                  "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set "
+                  "move_plan::order");
   for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(v, p, r), expect_no_doubles(p, r);
 }
 
@@ -114,7 +124,9 @@ template <class Entry> template <class Context> void compacted<Entry>::move(Cont
   for (std::int64_t r = 0; r < v.rows(); ++r)
     for (component const& c : v)
       if (c.alias_of < 0 && (r % v.heads() == 0 || !v.shared_by_heads(c)))
-        bytes_moved_ += (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) * c.rows.row_bytes();
+        bytes_moved_ +=
+            (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) *
+            c.rows.row_bytes();
   free_pages(v);
 }
 
@@ -126,7 +138,8 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
     std::int64_t const r = v.pages.per_head() ? t : t * v.heads();
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int64_t const used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
-    std::int64_t const before = v.pages.is_identity() ? used : (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
+    std::int64_t const before =
+        v.pages.is_identity() ? used : (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
     for (std::int64_t i = used; i < before; ++i) freed_.push_back(v.pages.entry(b, h, i));
     freed_begin_.push_back(static_cast<std::int64_t>(freed_.size()));
   }
@@ -134,21 +147,25 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 
 /// Moves the kept tokens of every row to its front, in all components of the cache; the rest is forgotten.
 ///
-///   stable       order kept, destination ≤ source      fill_holes   the fewest moves; afterwards use view.with_order(done.order())
+///   stable       order kept, destination ≤ source      fill_holes   the fewest moves; afterwards use
+///   view.with_order(done.order())
 ///
-/// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose layers share a table a page
-///          is named by every layer that gives it up: it is free when all have.
+/// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
+///          layers share a table a page is named by every layer that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
-/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a table that heads
-///          share; rows common to all heads but different sets; page-wise quantisation. The cache is untouched then, `out` unspecified.
+/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a
+///          table that heads share; rows common to all heads but different sets; page-wise quantisation. The cache is
+///          untouched then, `out` unspecified.
 template <class Context, class Entry>
-void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, compacted<Entry>& out) {
+void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
+             compacted<Entry>& out) {
   moves::plan_checked("compact", ctx, view, keep, mode, out.plan_);
   out.move(ctx, view);
 }
 
 template <class Context, class Entry>
-compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode = compaction::stable) {
+compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep,
+                         compaction mode = compaction::stable) {
   compacted<Entry> out;
   compact(ctx, view, keep, mode, out);
   return out;
@@ -156,10 +173,10 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 
 /// Executes a plan that was inspected, stored or made elsewhere; checked again, as a whole, before anything moves.
 ///
-/// Errors   contract_violation: unsound view; plan of another view or of other lengths; moves that leave the row, write its read-only
-///          prefix or do not ascend; a source below the new length that no later move fills, so that its token would be there twice;
-///          unequal lengths on a table that heads share; rows common to all heads but different moves; page-wise quantisation. The cache is
-///          untouched then, `out` unspecified.
+/// Errors   contract_violation: unsound view; plan of another view or of other lengths; moves that leave the row, write
+///          its read-only prefix or do not ascend; a source below the new length that no later move fills, so that its
+///          token would be there twice; unequal lengths on a table that heads share; rows common to all heads but
+///          different moves; page-wise quantisation. The cache is untouched then, `out` unspecified.
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
   validate(view, ctx.scratch());
@@ -169,7 +186,8 @@ void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, c
   out.move(ctx, view);
 }
 
-template <class Context, class Entry> compacted<Entry> apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan) {
+template <class Context, class Entry>
+compacted<Entry> apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan) {
   compacted<Entry> out;
   apply(ctx, view, plan, out);
   return out;

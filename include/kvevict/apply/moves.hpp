@@ -29,35 +29,41 @@ template <class Entry> fault fault_of(layer_view<Entry> const& v, keep_set const
   return fixed > 0 && (kept.size < fixed || kept[fixed - 1] != fixed - 1) ? prefix_lost : none;
 }
 
-template <class Entry> void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep, std::int64_t r, fault f) {
+template <class Entry>
+void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep, std::int64_t r, fault f) {
   std::int64_t const b = r / v.heads(), h = r % v.heads();
   std::int32_t const n = v.length(static_cast<std::int32_t>(b), static_cast<std::int32_t>(h));
   if (f == other_length)
     contract::violate(verb, ": sequence ", b, ", head ", h, " has ", n, " tokens, but the keep set was planned for ",
                       keep.lengths[static_cast<std::size_t>(r)], "; plan again after the cache has changed");
   if (f == out_of_order)
-    contract::violate(verb, ": the kept tokens of sequence ", b, ", head ", h, " are not strictly ascending within [0, ", n,
-                      "); sort them and drop doubles");
+    contract::violate(verb, ": the kept tokens of sequence ", b, ", head ", h,
+                      " are not strictly ascending within [0, ", n, "); sort them and drop doubles");
   contract::violate(verb, ": the keep set drops a token of the read-only prefix of sequence ", b, ", head ", h, " (",
-                    v.read_only_tokens(static_cast<std::int32_t>(b)), " tokens); protect the prefix in the policy, or copy it first");
+                    v.read_only_tokens(static_cast<std::int32_t>(b)),
+                    " tokens); protect the prefix in the policy, or copy it first");
 }
 
 /// The keep set belongs to this view, and keeps its read-only prefixes.
-template <class Context, class Entry> void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
-  KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ", keep.sequences, " sequences of ",
-                  keep.heads, " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
+template <class Context, class Entry>
+void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
+  KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
+                  keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
+                  v.heads(), "; use the view that was planned on");
   contract::expect_rows(verb, keep);
   frame scratch(ctx.scratch());
   auto* const faults = scratch.template take<fault>(v.rows());
-  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
+  ctx.for_each(
+      v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
   for (std::int64_t r = 0; r < v.rows(); ++r)
     if (faults[r] != none) violate(verb, v, keep, r, faults[r]);
   if (v.pages.per_head()) return;
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = r / v.heads() * v.heads();
-    KVEVICT_EXPECTS(keep.row(r).size == keep.row(first).size, verb, ": heads 0 and ", r - first, " of sequence ", r / v.heads(), " keep ",
-                    keep.row(first).size, " and ", keep.row(r).size,
-                    " tokens but share a page table; use a policy with equal counts per head, or give every head its own table");
+    KVEVICT_EXPECTS(
+        keep.row(r).size == keep.row(first).size, verb, ": heads 0 and ", r - first, " of sequence ", r / v.heads(),
+        " keep ", keep.row(first).size, " and ", keep.row(r).size,
+        " tokens but share a page table; use a policy with equal counts per head, or give every head its own table");
   }
 }
 
@@ -67,8 +73,10 @@ inline std::int64_t unmoved(slice<std::int32_t const> kept, compaction mode) {
   std::int64_t low = 0, high = kept.size;  // kept[i] − i never falls
   while (low < high) {
     std::int64_t const middle = (low + high) / 2;
-    if (kept[middle] == middle) low = middle + 1;
-    else high = middle;
+    if (kept[middle] == middle)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }
@@ -82,8 +90,8 @@ inline void write_holes(slice<std::int32_t const> kept, std::int64_t stay, std::
 }
 
 inline void expect_mode(char const* verb, compaction mode) {
-  KVEVICT_EXPECTS(mode == compaction::stable || mode == compaction::fill_holes, verb, ": there is no compaction ", static_cast<std::int32_t>(mode),
-                  "; give compaction::stable or compaction::fill_holes");
+  KVEVICT_EXPECTS(mode == compaction::stable || mode == compaction::fill_holes, verb, ": there is no compaction ",
+                  static_cast<std::int32_t>(mode), "; give compaction::stable or compaction::fill_holes");
 }
 
 /// Scales that cover a page or a channel would be wrong for a token that comes from another page.
@@ -94,7 +102,8 @@ template <class Entry> void expect_movable(char const* verb, layer_view<Entry> c
 }
 
 /// The moves of a keep set of this view.
-template <class Context, class Entry> void write_plan(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
+template <class Context, class Entry>
+void write_plan(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
   auto const rows = static_cast<std::size_t>(view.rows());
   out.sequences = keep.sequences, out.heads = keep.heads;
   out.lengths_before = keep.lengths;
@@ -107,22 +116,27 @@ template <class Context, class Entry> void write_plan(Context& ctx, layer_view<E
   }
   out.sources.resize(static_cast<std::size_t>(out.row_begin[rows]));
   out.destinations.resize(out.sources.size());
-  ctx.for_each(view.rows(), [&](std::int64_t r, std::int32_t) {
-    slice<std::int32_t const> const kept = keep.row(r);
-    std::int64_t const first = out.row_begin[static_cast<std::size_t>(r)], stay = kept.size - (out.row_begin[static_cast<std::size_t>(r) + 1] - first);
-    std::copy(kept.begin() + stay, kept.end(), out.sources.begin() + first);
-    moves::write_holes(kept, stay, out.destinations.data() + first);
-  }, keep.kept());
+  ctx.for_each(
+      view.rows(),
+      [&](std::int64_t r, std::int32_t) {
+        slice<std::int32_t const> const kept = keep.row(r);
+        std::int64_t const first = out.row_begin[static_cast<std::size_t>(r)],
+                           stay = kept.size - (out.row_begin[static_cast<std::size_t>(r) + 1] - first);
+        std::copy(kept.begin() + stay, kept.end(), out.sources.begin() + first);
+        moves::write_holes(kept, stay, out.destinations.data() + first);
+      },
+      keep.kept());
   out.order = view.order;
   for (std::size_t r = 0; r < rows; ++r)  // in order still, where the holes lay behind all that stayed
-    if (out.row_begin[r] != out.row_begin[r + 1] &&
-        out.destinations[static_cast<std::size_t>(out.row_begin[r])] < out.lengths[r] - (out.row_begin[r + 1] - out.row_begin[r]))
+    if (out.row_begin[r] != out.row_begin[r + 1] && out.destinations[static_cast<std::size_t>(out.row_begin[r])] <
+                                                        out.lengths[r] - (out.row_begin[r + 1] - out.row_begin[r]))
       out.order = row_order::scattered;
 }
 
 /// Everything that can be wrong with a keep set and its view, then its moves.
 template <class Context, class Entry>
-void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
+void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
+                  move_plan& out) {
   expect_mode(verb, mode);
   validate(view, ctx.scratch());
   expect_keep(verb, ctx, view, keep);
@@ -135,15 +149,16 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
 /// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
 ///
 /// Cost     O(pages) checks, O(kept), one worker per row.
-/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a table that heads
-///          share; page-wise quantisation where tokens would move. `out` is unspecified then.
+/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a
+///          table that heads share; page-wise quantisation where tokens would move. `out` is unspecified then.
 template <class Context, class Entry>
 void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
   moves::plan_checked("plan_moves", ctx, view, keep, mode, out);
 }
 
 template <class Context, class Entry>
-move_plan plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode = compaction::stable) {
+move_plan plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep,
+                     compaction mode = compaction::stable) {
   move_plan out;
   plan_moves(ctx, view, keep, mode, out);
   return out;

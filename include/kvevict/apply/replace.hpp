@@ -12,21 +12,23 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted and it is appended.
-/// Until then the slot is free: it still belongs to the row's length, but must not be attended to nor counted.
+/// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted and it is
+/// appended. Until then the slot is free: it still belongs to the row's length, but must not be attended to nor
+/// counted.
 class replaced {
  public:
   slice<std::int32_t const> slots() const { return {slots_.data(), static_cast<std::int64_t>(slots_.size())}; }
   std::int32_t slot(std::int32_t b, std::int32_t h) const {
     std::int64_t const r = std::int64_t{b} * heads_ + h;
-    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && r < slots().size, "replaced: there is no sequence ", b, ", head ", h,
-                    "; ask for one of the view that was handed in");
+    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && r < slots().size, "replaced: there is no sequence ", b, ", head ",
+                    h, "; ask for one of the view that was handed in");
     return slots()[r];
   }
   row_order order() const { return order_; }
 
  private:
-  template <class Context, class Entry> friend void replace(Context&, layer_view<Entry> const&, keep_set const&, replaced&);
+  template <class Context, class Entry>
+  friend void replace(Context&, layer_view<Entry> const&, keep_set const&, replaced&);
 
   std::vector<std::int32_t> slots_;  // (B·H)
   std::int32_t heads_ = 0;
@@ -36,27 +38,35 @@ class replaced {
 namespace moves {
 
 template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_set const& keep, std::int64_t r) {
-  std::int64_t const b = r / v.heads(), h = r % v.heads(), first = r - h, lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
+  std::int64_t const b = r / v.heads(), h = r % v.heads(), first = r - h,
+                     lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
   KVEVICT_EXPECTS(lost <= 1, "replace: sequence ", b, ", head ", h, " evicts ", lost,
                   " tokens, but one token comes next; evict one per step, or compact");
   for (component const& c : v) {
-    KVEVICT_EXPECTS(lost == 0 || c.scope != quant_scope::page_channel, "replace: component ", name_of(c.what),
-                    " is quantised per page and channel, so a slot cannot take another token; drop whole pages instead");
-    KVEVICT_EXPECTS(!v.shared_by_heads(c) || unmoved(keep.row(r), compaction::stable) == unmoved(keep.row(first), compaction::stable),
-                    "replace: heads 0 and ", h, " of sequence ", b, " evict different tokens, but component ", name_of(c.what),
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the same tokens in all heads");
+    KVEVICT_EXPECTS(
+        lost == 0 || c.scope != quant_scope::page_channel, "replace: component ", name_of(c.what),
+        " is quantised per page and channel, so a slot cannot take another token; drop whole pages instead");
+    KVEVICT_EXPECTS(!v.shared_by_heads(c) ||
+                        unmoved(keep.row(r), compaction::stable) == unmoved(keep.row(first), compaction::stable),
+                    "replace: heads 0 and ", h, " of sequence ", b, " evict different tokens, but component ",
+                    name_of(c.what),
+                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
+                    "same tokens in all heads");
   }
 }
 
 }  // namespace moves
 
-/// The third way to apply a keep set, for policies that evict one token per decoded token: nothing moves, rows become scattered.
+/// The third way to apply a keep set, for policies that evict one token per decoded token: nothing moves, rows become
+/// scattered.
 ///
 /// Shapes   keep set of this view (B·H rows) with N or N − 1 tokens a row → slots (B·H).
 /// Cost     O(pages) checks, O(N) a row; nothing is written; no allocation after the first call of a size.
-/// Errors   contract_violation: unsound view; keep set of another view; more than one token evicted in a row; a read-only token; unequal
-///          counts on a table that heads share; rows common to all heads but different victims; page-wise quantisation.
-template <class Context, class Entry> void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
+/// Errors   contract_violation: unsound view; keep set of another view; more than one token evicted in a row; a
+///          read-only token; unequal counts on a table that heads share; rows common to all heads but different
+///          victims; page-wise quantisation.
+template <class Context, class Entry>
+void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
   validate(view, ctx.scratch());
   moves::expect_keep("replace", ctx, view, keep);
   for (std::int64_t r = 0; r < view.rows(); ++r) moves::expect_one_victim(view, keep, r);
@@ -72,7 +82,8 @@ template <class Context, class Entry> void replace(Context& ctx, layer_view<Entr
   }
 }
 
-template <class Context, class Entry> replaced replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep) {
+template <class Context, class Entry>
+replaced replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep) {
   replaced out;
   replace(ctx, view, keep, out);
   return out;

@@ -10,8 +10,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a component is to the library. Keys are needed; scores look for k and v, scattered rows for position (i32), observe and remembered(cache)
-/// for state (f32); the others are only moved.
+/// What a component is to the library. Keys are needed; scores look for k and v, scattered rows for position (i32),
+/// observe and remembered(cache) for state (f32); the others are only moved.
 enum class role : std::uint8_t { k, v, k_scale, v_scale, rope, indexer, position, state };
 
 constexpr char const* name_of(role what) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes that a component's rows cover, as nested strides: whether rows overlap each other or those of another component.
+// The bytes that a component's rows cover, as nested strides: whether rows overlap each other or those of another
+// component.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +14,9 @@ inline namespace KVEVICT_ABI {
 
 /// Runs of `run` bytes at start + Σ i_k·stride_k, 0 ≤ i_k < extent_k; dimensions by ascending stride.
 struct footprint {
-  struct dimension { std::int64_t extent, stride; };
+  struct dimension {
+    std::int64_t extent, stride;
+  };
 
   std::int64_t start = 0, run = 0;
   dimension dimensions[5] = {};
@@ -49,8 +52,10 @@ struct footprint {
   }
 };
 
-/// The largest byte offset that the map reaches, or −1 when it does not fit into int64. Strides and extents are not negative.
-inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads, std::int64_t slots) {
+/// The largest byte offset that the map reaches, or −1 when it does not fit into int64. Strides and extents are not
+/// negative.
+inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads,
+                          std::int64_t slots) {
   constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
   std::int64_t total = m.offset;
   auto const add = [&](std::int64_t times, std::int64_t stride) {
@@ -66,8 +71,10 @@ inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pa
   return total;
 }
 
-/// Bytes of all rows of `pages` pages; pages = 1 for tables of addresses, whose components are compared within one page.
-inline footprint footprint_of(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads, std::int64_t slots, bool by_address) {
+/// Bytes of all rows of `pages` pages; pages = 1 for tables of addresses, whose components are compared within one
+/// page.
+inline footprint footprint_of(row_map const& m, std::int64_t layers, std::int64_t pages, std::int64_t heads,
+                              std::int64_t slots, bool by_address) {
   footprint f;
   f.start = (by_address ? 0 : static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(m.base))) + m.offset;
   f.run = m.run_bytes;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A layer's KV cache for a batch of sequences, or that of a stack of layers: the one view that reads every engine's layout.
+// A layer's KV cache for a batch of sequences, or that of a stack of layers: the one view that reads every engine's
+// layout.
 #pragma once
 
 #include <array>
@@ -17,15 +18,18 @@ struct length_map {
   std::int32_t const* data = nullptr;
   std::int64_t seq_stride = 1, head_stride = 0;
 
-  constexpr std::int32_t operator()(std::int32_t b, std::int32_t h) const { return data[b * seq_stride + h * head_stride]; }
+  constexpr std::int32_t operator()(std::int32_t b, std::int32_t h) const {
+    return data[b * seq_stride + h * head_stride];
+  }
 };
 
-/// Whether slots are in order of position. Hole-filling and in-place replacement make rows `scattered`: then protection and ties go
-/// by the position component, and stages that need neighbours refuse.
+/// Whether slots are in order of position. Hole-filling and in-place replacement make rows `scattered`: then protection
+/// and ties go by the position component, and stages that need neighbours refuse.
 enum class row_order : std::uint8_t { ascending, scattered };
 
-/// A layer's cache: page table, components, lengths (non-owning, trivially copyable). `read_only[b]` tokens at the front of sequence b
-/// are shared with others (prefix cache): never evicted, never written; a multiple of the page size, or the whole sequence.
+/// A layer's cache: page table, components, lengths (non-owning, trivially copyable). `read_only[b]` tokens at the
+/// front of sequence b are shared with others (prefix cache): never evicted, never written; a multiple of the page
+/// size, or the whole sequence.
 template <class Entry = std::int32_t> struct layer_view {
   using table_entry = Entry;
   static constexpr std::int32_t max_components = 8;
@@ -55,13 +59,22 @@ template <class Entry = std::int32_t> struct layer_view {
 
   /// The same view with one more component: positions, accumulated scores, anything that must move with the tokens.
   layer_view with(component c) const {
-    KVEVICT_EXPECTS(component_count < max_components, "layer_view: more than ", max_components, " components; drop one");
+    KVEVICT_EXPECTS(component_count < max_components, "layer_view: more than ", max_components,
+                    " components; drop one");
     layer_view out = *this;
     out.components[static_cast<std::size_t>(out.component_count++)] = c;
     return out;
   }
-  layer_view with_order(row_order o) const { layer_view out = *this; out.order = o; return out; }
-  layer_view with_read_only(std::int32_t const* tokens) const { layer_view out = *this; out.read_only = tokens; return out; }
+  layer_view with_order(row_order o) const {
+    layer_view out = *this;
+    out.order = o;
+    return out;
+  }
+  layer_view with_read_only(std::int32_t const* tokens) const {
+    layer_view out = *this;
+    out.read_only = tokens;
+    return out;
+  }
 
   /// One row serves all heads (MLA, common positions): what is written for one head is written for all.
   constexpr bool shared_by_heads(component const& c) const {
@@ -71,18 +84,25 @@ template <class Entry = std::int32_t> struct layer_view {
   /// Where the rows of (b, h) lie in component c.
   constexpr token_rows<Entry> rows_of(component const& c, std::int32_t b, std::int32_t h) const {
     row_map const& m = c.rows;
-    token_rows<Entry> out{nullptr, pages.index_mask, m.base, m.offset + m.row_offset(pages.layer_of(b), h, 0), m.page_stride, m.slot_stride, pages.page_size};
-    if (!pages.is_identity()) out.entries = pages.entries_of(b, h);
-    else out.start += pages.sequence_of(b) * m.page_stride;
+    token_rows<Entry> out{
+        nullptr,       pages.index_mask, m.base,         m.offset + m.row_offset(pages.layer_of(b), h, 0),
+        m.page_stride, m.slot_stride,    pages.page_size};
+    if (!pages.is_identity())
+      out.entries = pages.entries_of(b, h);
+    else
+      out.start += pages.sequence_of(b) * m.page_stride;
     return out;
   }
   /// First byte of the row of token t in component c.
-  constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const { return rows_of(c, b, h)(t); }
+  constexpr std::byte* row(component const& c, std::int32_t b, std::int32_t h, std::int64_t t) const {
+    return rows_of(c, b, h)(t);
+  }
 };
 
 /// One typed element of a row, for scalars such as positions and accumulated scores.
 template <class T, class Entry>
-constexpr T& element(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t t) {
+constexpr T& element(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h,
+                     std::int64_t t) {
   return *reinterpret_cast<T*>(view.row(c, b, h, t));
 }
 

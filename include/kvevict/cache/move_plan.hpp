@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A compaction as data: it can be inspected, serialised, or handed to an engine's own copy operation before anything moves.
+// A compaction as data: it can be inspected, serialised, or handed to an engine's own copy operation before anything
+// moves.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,12 @@ inline namespace KVEVICT_ABI {
 
 /// How kept tokens fill the front of their row.
 enum class compaction : std::uint8_t {
-  stable,      // ascending sources, destination ≤ source: a forward copy needs no scratch; the order of positions stays
+  stable,  // ascending sources, destination ≤ source: a forward copy needs no scratch; the order of positions stays
   fill_holes,  // the fewest moves: tail tokens into the holes, sources and destinations disjoint; rows become scattered
 };
 
-/// Row r = b·heads + h moves slots sources[i] → destinations[i], i in [row_begin[r], row_begin[r+1]), one after the other.
+/// Row r = b·heads + h moves slots sources[i] → destinations[i], i in [row_begin[r], row_begin[r+1]), one after the
+/// other.
 struct move_plan {
   std::int32_t sequences = 0, heads = 0;
   std::vector<std::int32_t> sources, destinations;  // (Σ moves) slots

@@ -47,10 +47,11 @@ constexpr std::int64_t array_bytes(header const& h) {
 /// Appends the plan to `out`.
 inline void write(move_plan const& plan, std::vector<std::byte>& out) {
   plan_bytes::header h;
-  h.sequences = plan.sequences, h.heads = plan.heads, h.moves = plan.moves(), h.order = static_cast<std::int32_t>(plan.order);
+  h.sequences = plan.sequences, h.heads = plan.heads, h.moves = plan.moves(),
+  h.order = static_cast<std::int32_t>(plan.order);
   auto const rows = static_cast<std::size_t>(plan.rows());
-  KVEVICT_EXPECTS(plan.row_begin.size() == rows + 1 && plan.lengths.size() == rows && plan.lengths_before.size() == rows &&
-                      plan.destinations.size() == plan.sources.size(),
+  KVEVICT_EXPECTS(plan.row_begin.size() == rows + 1 && plan.lengths.size() == rows &&
+                      plan.lengths_before.size() == rows && plan.destinations.size() == plan.sources.size(),
                   "write: the move plan's arrays do not have its sizes; fill them as plan_moves() does");
   std::size_t const old = out.size();
   out.resize(old + sizeof h + static_cast<std::size_t>(plan_bytes::array_bytes(h)));
@@ -63,18 +64,22 @@ inline void write(move_plan const& plan, std::vector<std::byte>& out) {
   plan_bytes::put(p, plan.destinations);
 }
 
-/// The plan at the front of `in`, and to `used` the bytes that it took. `apply` checks it against a cache before anything moves.
-/// Errors   contract_violation if the bytes are not a plan of this version and byte order, are cut short, or do not ascend.
+/// The plan at the front of `in`, and to `used` the bytes that it took. `apply` checks it against a cache before
+/// anything moves.
+/// Errors   contract_violation if the bytes are not a plan of this version and byte order, are cut short, or do not
+///          ascend.
 inline move_plan read_move_plan(slice<std::byte const> in, std::int64_t* used = nullptr) {
   plan_bytes::header h;
   std::uint64_t const magic = h.magic;
-  KVEVICT_EXPECTS(in.size >= static_cast<std::int64_t>(sizeof h), "read_move_plan: ", in.size, " bytes are no plan; hand in what write() gave");
+  KVEVICT_EXPECTS(in.size >= static_cast<std::int64_t>(sizeof h), "read_move_plan: ", in.size,
+                  " bytes are no plan; hand in what write() gave");
   std::memcpy(&h, in.data, sizeof h);
   std::int64_t const arrays = plan_bytes::array_bytes(h);
   KVEVICT_EXPECTS(h.magic == magic && arrays >= 0 && (h.order == 0 || h.order == 1),
                   "read_move_plan: these bytes are no plan of this version and byte order; hand in what write() gave");
-  KVEVICT_EXPECTS(in.size - static_cast<std::int64_t>(sizeof h) >= arrays, "read_move_plan: ", in.size, " bytes are cut short, the plan has ",
-                  arrays + static_cast<std::int64_t>(sizeof h), "; read them all");
+  KVEVICT_EXPECTS(in.size - static_cast<std::int64_t>(sizeof h) >= arrays, "read_move_plan: ", in.size,
+                  " bytes are cut short, the plan has ", arrays + static_cast<std::int64_t>(sizeof h),
+                  "; read them all");
   move_plan out;
   out.sequences = h.sequences, out.heads = h.heads, out.order = static_cast<row_order>(h.order);
   std::byte const* p = in.data + sizeof h;
@@ -83,8 +88,10 @@ inline move_plan read_move_plan(slice<std::byte const> in, std::int64_t* used = 
   p = plan_bytes::take(p, out.lengths, out.rows());
   p = plan_bytes::take(p, out.sources, h.moves);
   p = plan_bytes::take(p, out.destinations, h.moves);
-  KVEVICT_EXPECTS(out.row_begin.front() == 0 && out.row_begin.back() == h.moves && std::is_sorted(out.row_begin.begin(), out.row_begin.end()),
-                  "read_move_plan: the offsets of the rows do not ascend to the number of moves; the bytes are damaged, write them again");
+  KVEVICT_EXPECTS(out.row_begin.front() == 0 && out.row_begin.back() == h.moves &&
+                      std::is_sorted(out.row_begin.begin(), out.row_begin.end()),
+                  "read_move_plan: the offsets of the rows do not ascend to the number of moves; the bytes are "
+                  "damaged, write them again");
   if (used != nullptr) *used = p - in.data;
   return out;
 }

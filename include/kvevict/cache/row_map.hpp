@@ -10,17 +10,20 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// A row is `n_runs` runs of `run_bytes`, `run_stride` apart; most caches have one run, x-packed and transposed ones many.
+/// A row is `n_runs` runs of `run_bytes`, `run_stride` apart; most caches have one run, x-packed and transposed ones
+/// many.
 ///
-///   byte address of run r = base + offset + layer·layer_stride + page·page_stride + head·head_stride + slot·slot_stride + r·run_stride
+///   byte address of run r = base + offset + layer·layer_stride + page·page_stride + head·head_stride +
+///   slot·slot_stride + r·run_stride
 ///
-/// All strides are bytes in int64 (pools pass 2³¹ elements). With a pointer table the entry takes the place of base + page·page_stride.
+/// All strides are bytes in int64 (pools pass 2³¹ elements). With a pointer table the entry takes the place of base +
+/// page·page_stride.
 struct row_map {
   std::byte* base = nullptr;
   std::int64_t offset = 0;
-  std::int64_t page_count = 0;    // pages in the pool; table entries must be below it
+  std::int64_t page_count = 0;  // pages in the pool; table entries must be below it
   std::int64_t page_stride = 0;
-  std::int64_t head_stride = 0;   // 0: one row for all heads (MLA, shared positions), or per-head tables
+  std::int64_t head_stride = 0;  // 0: one row for all heads (MLA, shared positions), or per-head tables
   std::int64_t slot_stride = 0;
   std::int64_t run_stride = 0;
   std::int32_t run_bytes = 0;
@@ -36,7 +39,9 @@ struct row_map {
     return run * run_stride + (u - run * a_run) * std::int64_t{bytes};
   }
 
-  template <class Id> constexpr std::byte* page(Id id) const { return base + (offset + static_cast<std::int64_t>(id) * page_stride); }
+  template <class Id> constexpr std::byte* page(Id id) const {
+    return base + (offset + static_cast<std::int64_t>(id) * page_stride);
+  }
   constexpr std::byte* page(std::byte* start) const { return start + offset; }
 
   constexpr std::int64_t row_offset(std::int64_t layer, std::int64_t head, std::int64_t slot) const {

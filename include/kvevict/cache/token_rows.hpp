@@ -12,7 +12,8 @@ inline namespace KVEVICT_ABI {
 
 /// Addresses of rows, with all that does not depend on the token worked out once.
 ///
-///   token t   page(entries[t / page_size]) + start + (t mod page_size)·slot_stride,    page(id) = base + id·page_stride, or the address itself
+///   token t   page(entries[t / page_size]) + start + (t mod page_size)·slot_stride,    page(id) = base +
+///   id·page_stride, or the address itself
 template <class Entry> struct token_rows {
   Entry const* entries = nullptr;  // of this row; null: one page holds all
   std::int64_t index_mask = ~std::int64_t{0};
@@ -27,7 +28,8 @@ template <class Entry> struct token_rows {
   }
   /// First byte of slot s of page i.
   constexpr std::byte* slot(std::int64_t i, std::int64_t s) const {
-    if constexpr (page_table<Entry>::holds_pointers) return entries[i] + (start + s * slot_stride);
+    if constexpr (page_table<Entry>::holds_pointers)
+      return entries[i] + (start + s * slot_stride);
     else {
       std::int64_t const id = entries == nullptr ? 0 : static_cast<std::int64_t>(masked(entries[i], index_mask));
       return base + (start + id * page_stride + s * slot_stride);

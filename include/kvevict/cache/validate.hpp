@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every check a view can be given without reading K or V: ids, doubles, overlaps, lengths, strides, alignment. O(pages).
+// Every check a view can be given without reading K or V: ids, doubles, overlaps, lengths, strides, alignment.
+// O(pages).
 #pragma once
 
 #include <cstdint>
@@ -17,25 +18,31 @@ namespace validation {
 
 template <class Entry> void check_shape(layer_view<Entry> const& v) {
   auto const& t = v.pages;
-  KVEVICT_EXPECTS(t.sequences >= 0 && t.heads >= 0 && t.columns >= 0, "validate: the page table has ", t.sequences, " sequences, ", t.heads,
-                  " heads and ", t.columns, " columns; none may be negative");
-  KVEVICT_EXPECTS(t.layers >= 1 && t.sequences % t.layers == 0 && t.layer_stride >= 0, "validate: a stack of ", t.layers, " layers, ", t.layer_stride,
-                  " entries apart, with ", t.sequences, " sequences; pages.sequences counts those of all layers, layers is 1 or more");
-  KVEVICT_EXPECTS(t.seq_stride >= 0 && t.head_stride >= 0, "validate: the page table's rows are ", t.seq_stride, " entries apart and its heads ",
-                  t.head_stride, "; start at the lowest entry and count upwards, neither may be negative");
-  KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size, " tokens; set pages.page_size to the tokens per page");
+  KVEVICT_EXPECTS(t.sequences >= 0 && t.heads >= 0 && t.columns >= 0, "validate: the page table has ", t.sequences,
+                  " sequences, ", t.heads, " heads and ", t.columns, " columns; none may be negative");
+  KVEVICT_EXPECTS(t.layers >= 1 && t.sequences % t.layers == 0 && t.layer_stride >= 0, "validate: a stack of ",
+                  t.layers, " layers, ", t.layer_stride, " entries apart, with ", t.sequences,
+                  " sequences; pages.sequences counts those of all layers, layers is 1 or more");
+  KVEVICT_EXPECTS(t.seq_stride >= 0 && t.head_stride >= 0, "validate: the page table's rows are ", t.seq_stride,
+                  " entries apart and its heads ", t.head_stride,
+                  "; start at the lowest entry and count upwards, neither may be negative");
+  KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size,
+                  " tokens; set pages.page_size to the tokens per page");
   KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
                   " components; a view has 1 to ", v.max_components, ", K first among them");
   KVEVICT_EXPECTS(v.find(role::k) != nullptr, "validate: no component has role::k; add the keys");
-  KVEVICT_EXPECTS(v.rows() == 0 || v.lengths.data != nullptr, "validate: lengths.data is null; point it to the tokens of each sequence");
+  KVEVICT_EXPECTS(v.rows() == 0 || v.lengths.data != nullptr,
+                  "validate: lengths.data is null; point it to the tokens of each sequence");
 }
 
 template <class Entry> void check_offsets(page_table<Entry> const& t) {
   if (t.row_begin == nullptr) return;
   for (std::int64_t i = 0; i < t.rows(); ++i) {
-    std::int64_t const H = t.per_head() ? t.heads : 1, r = t.row_of(static_cast<std::int32_t>(i / H), static_cast<std::int32_t>(i % H));
-    KVEVICT_EXPECTS(t.row_begin[r] >= 0 && t.row_begin[r] <= t.row_begin[r + 1], "validate: pages.row_begin[", r, "] = ", t.row_begin[r],
-                    " and [", r + 1, "] = ", t.row_begin[r + 1], "; offsets must start at 0 or above and never descend");
+    std::int64_t const H = t.per_head() ? t.heads : 1,
+                       r = t.row_of(static_cast<std::int32_t>(i / H), static_cast<std::int32_t>(i % H));
+    KVEVICT_EXPECTS(t.row_begin[r] >= 0 && t.row_begin[r] <= t.row_begin[r + 1], "validate: pages.row_begin[", r,
+                    "] = ", t.row_begin[r], " and [", r + 1, "] = ", t.row_begin[r + 1],
+                    "; offsets must start at 0 or above and never descend");
   }
 }
 
@@ -46,30 +53,37 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
   for (std::int32_t b = 0; b < v.sequences(); ++b)
     for (std::int32_t h = 0; h < v.heads(); ++h) {
       std::int32_t const n = v.length(b, h), fixed = v.read_only_tokens(b);
-      KVEVICT_EXPECTS(n >= 0, "validate: the length of sequence ", b, ", head ", h, " is ", n, "; lengths are token counts");
-      KVEVICT_EXPECTS(n <= t.capacity(b, h), "validate: sequence ", b, ", head ", h, " has ", n, " tokens, but its table addresses ",
-                      t.capacity(b, h), "; hand in the whole table, or correct the length");
-      KVEVICT_EXPECTS(t.per_head() || n == v.length(b, 0), "validate: heads 0 and ", h, " of sequence ", b, " have ", v.length(b, 0), " and ", n,
+      KVEVICT_EXPECTS(n >= 0, "validate: the length of sequence ", b, ", head ", h, " is ", n,
+                      "; lengths are token counts");
+      KVEVICT_EXPECTS(n <= t.capacity(b, h), "validate: sequence ", b, ", head ", h, " has ", n,
+                      " tokens, but its table addresses ", t.capacity(b, h),
+                      "; hand in the whole table, or correct the length");
+      KVEVICT_EXPECTS(t.per_head() || n == v.length(b, 0), "validate: heads 0 and ", h, " of sequence ", b, " have ",
+                      v.length(b, 0), " and ", n,
                       " tokens but share a page table; give every head its own (pages.head_stride)");
       KVEVICT_EXPECTS(fixed >= 0 && (fixed % t.page_size == 0 || fixed >= n), "validate: read_only[", b, "] = ", fixed,
-                      " tokens is not a multiple of the page size ", t.page_size, "; a page is shared as a whole, or the whole sequence is");
+                      " tokens is not a multiple of the page size ", t.page_size,
+                      "; a page is shared as a whole, or the whole sequence is");
       used += pages_in_use(v, b, h);
     }
-  KVEVICT_EXPECTS(used == 0 || !t.is_identity() || (!t.holds_pointers && t.row_begin == nullptr),
-                  "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
+  KVEVICT_EXPECTS(
+      used == 0 || !t.is_identity() || (!t.holds_pointers && t.row_begin == nullptr),
+      "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
   return used;
 }
 
 }  // namespace validation
 
-/// Raises contract_violation unless every row of the view can be read, and the rows beyond the read-only prefixes written, without
-/// touching another one.
+/// Raises contract_violation unless every row of the view can be read, and the rows beyond the read-only prefixes
+/// written, without touching another one.
 ///
-/// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range, none twice in a row, none in two rows
-///          except inside their read-only prefixes, nor, of addresses, on the page before it; strides, alignment, int64 range; rows of a
-///          component and of two components apart.
+/// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range, none twice in a row,
+/// none in two rows
+///          except inside their read-only prefixes, nor, of addresses, on the page before it; strides, alignment, int64
+///          range; rows of a component and of two components apart.
 /// Cost     O(pages in use + largest id / 64); for tables of addresses a sort. K and V are not read.
-/// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages, reserved ones).
+/// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages,
+/// reserved ones).
 ///          Two components whose strides do not nest are refused when their overlap cannot be excluded cheaply.
 template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch) {
   validation::check_shape(view);
@@ -85,7 +99,8 @@ template <class Entry> void validate(layer_view<Entry> const& view) {
   validate(view, scratch);
 }
 
-/// Scratch that `validate` takes for a view of that many pages in its tables and in its pool (of a stack: times the layers).
+/// Scratch that `validate` takes for a view of that many pages in its tables and in its pool (of a stack: times the
+/// layers).
 constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages) {
   std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), addresses = (table_pages * 16 + 63) / 64 * 64;
   return bitmaps > addresses ? bitmaps : addresses;

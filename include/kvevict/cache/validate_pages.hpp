@@ -20,7 +20,8 @@ template <class Entry> constexpr std::int64_t pages_in_use(layer_view<Entry> con
 }
 
 /// Pages at the front of a row that nobody writes.
-template <class Entry> constexpr std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+template <class Entry>
+constexpr std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
   std::int64_t const fixed = v.read_only_tokens(b);
   return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
 }
@@ -47,8 +48,10 @@ template <class Entry> void violate_double(layer_view<Entry> const& v, std::int3
                         " are the same page; a row uses a page once, correct the table");
   for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
     for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
-      if ((b2 != b || h2 != h) && (!layers_apart(v) || v.pages.layer_of(b2) == v.pages.layer_of(b)) && v.pages.entry(b2, h2, j) == id)
-        contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ", b2, ", head ", h2,
+      if ((b2 != b || h2 != h) && (!layers_apart(v) || v.pages.layer_of(b2) == v.pages.layer_of(b)) &&
+          v.pages.entry(b2, h2, j) == id)
+        contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ",
+                          b2, ", head ", h2,
                           " and would be written by both; copy it, or declare the shared front with read_only");
   });
 }
@@ -56,9 +59,12 @@ template <class Entry> void violate_double(layer_view<Entry> const& v, std::int3
 /// What an integer id must satisfy, worked out once per view.
 struct id_rule {
   std::int64_t pool = std::numeric_limits<std::int64_t>::max();  // ids are below it
-  std::int64_t period = 1, slots = 1;                            // and id / period a multiple of slots, see interleaving()
+  // and id / period a multiple of slots, see interleaving()
+  std::int64_t period = 1, slots = 1;
 
-  constexpr bool allows(std::int64_t id) const { return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0); }
+  constexpr bool allows(std::int64_t id) const {
+    return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0);
+  }
 };
 
 template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component const& c) {
@@ -66,16 +72,20 @@ template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component con
   return {c.rows.page_count, interleaving(v, c), v.pages.page_size};
 }
 
-template <class Entry> void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
+template <class Entry>
+void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
   std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
   id_rule const rule = rule_of(v, c);
-  KVEVICT_EXPECTS(id >= 0 && id < rule.pool, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id, ", but component ",
-                  name_of(c.what), " has ", rule.pool, " pages; correct the table, index_mask or page_count");
+  KVEVICT_EXPECTS(id >= 0 && id < rule.pool, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id,
+                  ", but component ", name_of(c.what), " has ", rule.pool,
+                  " pages; correct the table, index_mask or page_count");
   KVEVICT_EXPECTS(rule.allows(id), "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id,
-                  ", which does not start a page of component ", name_of(c.what), "; ids count rows: page·slots·heads + head");
+                  ", which does not start a page of component ", name_of(c.what),
+                  "; ids count rows: page·slots·heads + head");
 }
 
-/// Pages of a pool that a bitmap is made for: ids of int32, and as many of int64, of which each names a row of some bytes at least.
+/// Pages of a pool that a bitmap is made for: ids of int32, and as many of int64, of which each names a row of some
+/// bytes at least.
 inline constexpr std::int64_t most_pool_pages = std::int64_t{1} << 31;
 
 /// All ids of all rows; returns 1 + the largest one.
@@ -99,13 +109,16 @@ template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& 
       for (component const& c : v) check_id(v, c, b, h, i);
     }
   });
-  KVEVICT_EXPECTS(named <= most_pool_pages, "validate: a row uses page ", named - 1, "; ids count pages and lie below 2^31, correct the table or index_mask");
+  KVEVICT_EXPECTS(named <= most_pool_pages, "validate: a row uses page ", named - 1,
+                  "; ids count pages and lie below 2^31, correct the table or index_mask");
   return named;
 }
 
 struct bitmap {
   std::uint64_t* words;
-  bitmap(frame& scratch, std::int64_t bits) : words(scratch.take<std::uint64_t>((bits + 63) / 64)) { std::fill_n(words, (bits + 63) / 64, 0u); }
+  bitmap(frame& scratch, std::int64_t bits) : words(scratch.take<std::uint64_t>((bits + 63) / 64)) {
+    std::fill_n(words, (bits + 63) / 64, 0u);
+  }
   static std::uint64_t bit(std::int64_t i) { return std::uint64_t{1} << (i % 64); }
   bool has(std::int64_t i) const { return (words[i / 64] & bit(i)) != 0; }
   void set(std::int64_t i) { words[i / 64] |= bit(i); }
@@ -113,7 +126,8 @@ struct bitmap {
 };
 
 template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
-  std::int64_t const pool = check_ids_in_range(v), apart = layers_apart(v) ? pool : 0, bits = apart == 0 ? pool : pool * v.pages.layers;
+  std::int64_t const pool = check_ids_in_range(v), apart = layers_apart(v) ? pool : 0,
+                     bits = apart == 0 ? pool : pool * v.pages.layers;
   if (v.pages.is_identity()) return;
   frame scratch(memory);
   bitmap written(scratch, bits), seen(scratch, v.read_only == nullptr ? 0 : bits);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inline namespace of everything in the library: its version, the instruction set and the use of exceptions of this translation unit. Units
-// with different flags have different names for everything, so none runs code that was compiled for another.
+// The inline namespace of everything in the library: its version, the instruction set and the use of exceptions of this
+// translation unit. Units with different flags have different names for everything, so none runs code that was compiled
+// for another.
 #pragma once
 
 #if defined(__cpp_exceptions) || defined(__EXCEPTIONS)

@@ -10,13 +10,16 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// `exact`: largest remainder, the sum is what was asked for. `authors`: the published code's own rounding, for parity only.
+/// `exact`: largest remainder, the sum is what was asked for. `authors`: the published code's own rounding, for parity
+/// only.
 enum class rounding : std::uint8_t { exact, authors };
 
 namespace apportioning {
 
-/// The index that comes after `last` in the order (remainder descending, index ascending); −1 starts and ends the order.
-constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denominator, std::int64_t n, std::int64_t last) {
+/// The index that comes after `last` in the order (remainder descending, index ascending); −1 starts and ends the
+/// order.
+constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denominator, std::int64_t n,
+                            std::int64_t last) {
   std::int64_t best = -1;
   for (std::int64_t i = 0; i < n; ++i) {
     std::int64_t const r = numerators[i] % denominator;
@@ -31,11 +34,12 @@ constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denomin
 
 }  // namespace apportioning
 
-/// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until the shares
-/// sum to `total` = Σ numerators / denominator, which must be whole. A share above caps[i] is cut to it, and what was cut goes, one at a
-/// time in the same cyclic order, to the shares that still have room. Σ caps ≥ total. O(n²), no allocation.
-constexpr void apportion(std::int64_t const* numerators, std::int64_t denominator, std::int64_t const* caps, std::int64_t n,
-                      std::int64_t total, std::int64_t* shares) {
+/// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until
+/// the shares sum to `total` = Σ numerators / denominator, which must be whole. A share above caps[i] is cut to it, and
+/// what was cut goes, one at a time in the same cyclic order, to the shares that still have room. Σ caps ≥ total.
+/// O(n²), no allocation.
+constexpr void apportion(std::int64_t const* numerators, std::int64_t denominator, std::int64_t const* caps,
+                         std::int64_t n, std::int64_t total, std::int64_t* shares) {
   std::int64_t left = total;
   for (std::int64_t i = 0; i < n; ++i) left -= shares[i] = numerators[i] / denominator;
   for (std::int64_t i = -1; left > 0; --left) ++shares[i = apportioning::next(numerators, denominator, n, i)];

@@ -9,16 +9,17 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of head hq is
-/// weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row summing to 1.
+/// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of
+/// head hq is weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row
+/// summing to 1.
 struct attention_rows {
-  float const* weights = nullptr;                       // (T, Hq, ≥ N)
+  float const* weights = nullptr;  // (T, Hq, ≥ N)
   std::int64_t token_stride = 0, head_stride = 0;
-  std::int32_t heads = 0;                               // Hq
-  std::int32_t slots = 0;                               // floats in a row, at least the longest N
-  std::int32_t const* row_begin = nullptr;              // (B + 1)
-  std::int32_t const* positions = nullptr;              // (T) logical positions; null: row i of n is token N − n + i
-  std::int32_t most_rows = 0;                           // of a sequence; only a device context reads it, and needs it
+  std::int32_t heads = 0;                   // Hq
+  std::int32_t slots = 0;                   // floats in a row, at least the longest N
+  std::int32_t const* row_begin = nullptr;  // (B + 1)
+  std::int32_t const* positions = nullptr;  // (T) logical positions; null: row i of n is token N − n + i
+  std::int32_t most_rows = 0;               // of a sequence; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };

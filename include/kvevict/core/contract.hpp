@@ -30,7 +30,8 @@ inline contract_handler& current_contract_handler() {
   return h;
 }
 
-/// Replaces the handler of the whole program; the first one prints the message and aborts. Not while another thread may fail.
+/// Replaces the handler of the whole program; the first one prints the message and aborts. Not while another thread may
+/// fail.
 inline void set_contract_handler(contract_handler h) { current_contract_handler() = h; }
 
 }  // namespace v0
@@ -41,11 +42,12 @@ namespace contract {
 inline void append(std::string& out, char const* piece) { out += piece; }
 inline void append(std::string& out, std::string const& piece) { out += piece; }
 template <class Number, class = std::enable_if_t<std::is_arithmetic_v<Number>>>
-void append(std::string& out, Number piece) { out += std::to_string(piece); }
+void append(std::string& out, Number piece) {
+  out += std::to_string(piece);
+}
 
 /// Builds the message from its pieces and raises it; out of line, so that a check costs one predicted branch.
-template <class... Pieces>
-[[noreturn]] void violate(Pieces const&... pieces) {
+template <class... Pieces> [[noreturn]] void violate(Pieces const&... pieces) {
   std::string message;
   (append(message, pieces), ...);
 #if KVEVICT_EXCEPTIONS

@@ -14,7 +14,8 @@ inline namespace KVEVICT_ABI {
 ///
 ///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax(Q'_h K'_hᵀ / √dg) V'_h;   p = sigmoid(C Woᵀ + b)
 ///
-/// `flags` is H, or Hq = G·H when the gate was trained per query head: a KV head then takes the largest p of its group, which is OR.
+/// `flags` is H, or Hq = G·H when the gate was trained per query head: a KV head then takes the largest p of its group,
+/// which is OR.
 struct gate_weights {
   void const *q = nullptr, *k = nullptr, *v = nullptr;  // (Hg·dg, E)
   void const* o = nullptr;                              // (flags, Hg·dg)
@@ -27,46 +28,54 @@ struct gate_weights {
   constexpr std::int32_t width() const { return heads * head_dim; }
 };
 
-/// The gate's own keys and values of all tokens so far, evicted ones too: row t of sequence b is K'_t and V'_t side by side, at
-/// rows[b·seq_stride + t·2·Hg·dg]. A call writes the rows of its new tokens behind the `tokens[b]` that are there; the caller then
-/// advances `tokens`. Needed for chunked prefill and decoding; a complete prompt does without.
+/// The gate's own keys and values of all tokens so far, evicted ones too: row t of sequence b is K'_t and V'_t side by
+/// side, at rows[b·seq_stride + t·2·Hg·dg]. A call writes the rows of its new tokens behind the `tokens[b]` that are
+/// there; the caller then advances `tokens`. Needed for chunked prefill and decoding; a complete prompt does without.
 struct gate_memory {
-  float* rows = nullptr;                  // (B, capacity, 2·Hg·dg)
-  std::int64_t seq_stride = 0;            // floats
-  std::int32_t capacity = 0;              // tokens a sequence
-  std::int32_t const* tokens = nullptr;   // (B)
+  float* rows = nullptr;                 // (B, capacity, 2·Hg·dg)
+  std::int64_t seq_stride = 0;           // floats
+  std::int32_t capacity = 0;             // tokens a sequence
+  std::int32_t const* tokens = nullptr;  // (B)
 };
 
 /// Hidden states of the newest tokens: the input of the layer's q/k/v projections, ragged: sequence b owns rows
 /// [row_begin[b], row_begin[b+1]).
 struct feature_rows {
-  void const* data = nullptr;                // (T, E)
+  void const* data = nullptr;  // (T, E)
   dtype type = dtype::f32;
-  std::int64_t token_stride = 0;             // elements
-  std::int32_t width = 0;                    // E
-  std::int32_t const* row_begin = nullptr;   // (B + 1)
+  std::int64_t token_stride = 0;            // elements
+  std::int32_t width = 0;                   // E
+  std::int32_t const* row_begin = nullptr;  // (B + 1)
   gate_memory memory{};
-  std::int32_t most_rows = 0;                // of a sequence; only a device context reads it, and needs it
+  std::int32_t most_rows = 0;  // of a sequence; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };
 
 /// What needs no look at the arrays, and every context checks.
 inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int32_t sequences, std::int32_t heads) {
-  KVEVICT_EXPECTS(w.q != nullptr && w.k != nullptr && w.v != nullptr && w.o != nullptr && w.bias != nullptr && is_floating(w.type),
-                  "gate: a weight is missing, or their type ", name_of(w.type), " is not f32, f16 or bf16; give q, k, v, o and bias");
-  KVEVICT_EXPECTS(w.heads > 0 && w.head_dim > 0 && w.features > 0 && std::int64_t{w.heads} * w.head_dim <= 4096 && w.features <= 1 << 20,
-                  "gate: ", w.heads, " gate heads of width ", w.head_dim, " on ", w.features, " features; give sizes above 0, at most 4096 "
+  KVEVICT_EXPECTS(
+      w.q != nullptr && w.k != nullptr && w.v != nullptr && w.o != nullptr && w.bias != nullptr && is_floating(w.type),
+      "gate: a weight is missing, or their type ", name_of(w.type),
+      " is not f32, f16 or bf16; give q, k, v, o and bias");
+  KVEVICT_EXPECTS(w.heads > 0 && w.head_dim > 0 && w.features > 0 && std::int64_t{w.heads} * w.head_dim <= 4096 &&
+                      w.features <= 1 << 20,
+                  "gate: ", w.heads, " gate heads of width ", w.head_dim, " on ", w.features,
+                  " features; give sizes above 0, at most 4096 "
                   "in all heads");
   KVEVICT_EXPECTS(heads > 0 && w.flags > 0 && w.flags % heads == 0, "gate: ", w.flags, " flags for ", heads,
                   " KV heads; a gate has one per KV head, or one per query head");
-  KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width, " elements of type ",
-                  name_of(in.type), " for weights of ", w.features, "; hand in the input of this layer's q/k/v projections");
-  KVEVICT_EXPECTS(in.row_begin != nullptr, "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width,
+                  " elements of type ", name_of(in.type), " for weights of ", w.features,
+                  "; hand in the input of this layer's q/k/v projections");
+  KVEVICT_EXPECTS(in.row_begin != nullptr,
+                  "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;
-  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(), "gate: a seq_stride of ",
-                  m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(), "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
-  KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr, "gate: a memory without its token counts; give gate_memory::tokens (B)");
+  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(),
+                  "gate: a seq_stride of ", m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(),
+                  "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
+  KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr,
+                  "gate: a memory without its token counts; give gate_memory::tokens (B)");
 }
 
 }  // namespace KVEVICT_ABI

@@ -12,8 +12,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <kvevict/core/contract.hpp>
 #include <kvevict/core/abi.hpp>
+#include <kvevict/core/contract.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -28,14 +28,18 @@ struct executor {
     for (std::int64_t i = 0; i < count; ++i) task(state, i);
   };
   void* pool = nullptr;
-  std::int32_t concurrency = 1;  // how many tasks may run at once; scratch grows with it
+  std::int32_t concurrency = 1;       // how many tasks may run at once; scratch grows with it
   std::int64_t least_work = 1 << 16;  // elements below which waking the threads costs more than it saves
 };
 
 /// Where an arena's blocks come from, aligned to 64 bytes at least. Default: the heap.
 struct memory_source {
-  void* (*allocate)(void* self, std::size_t bytes) = [](void*, std::size_t bytes) { return ::operator new(bytes, std::align_val_t{64}); };
-  void (*release)(void* self, void* block) = [](void*, void* block) { ::operator delete(block, std::align_val_t{64}); };
+  void* (*allocate)(void* self, std::size_t bytes) = [](void*, std::size_t bytes) {
+    return ::operator new (bytes, std::align_val_t{64});
+  };
+  void (*release)(void* self, void* block) = [](void*, void* block) {
+    ::operator delete (block, std::align_val_t{64});
+  };
   void* self = nullptr;
 };
 
@@ -87,7 +91,9 @@ class arena {
   };
 
   void add_block(std::size_t bytes) {
-    blocks_.push_back({std::unique_ptr<std::byte[], give_back>(static_cast<std::byte*>(from_.allocate(from_.self, bytes)), {from_}), bytes});
+    blocks_.push_back(
+        {std::unique_ptr<std::byte[], give_back>(static_cast<std::byte*>(from_.allocate(from_.self, bytes)), {from_}),
+         bytes});
     used_ = 0;
   }
   void settle() noexcept {  // several blocks were needed: next time one is enough
@@ -144,21 +150,30 @@ class host {
   void reserve(std::size_t bytes) { arena_.reserve(bytes); }
 
   /// f(i, slot) for every i in [0, count): slot < concurrency() is this worker's share of scratch. Items are
-  /// handed out one at a time, so results must depend on i alone. f must not throw. `work` says how many elements are touched in all
-  /// (a nanosecond each, roughly); a job smaller than the executor's `least_work` runs on the calling thread.
-  template <class F> void for_each(std::int64_t count, F&& f, std::int64_t work = std::numeric_limits<std::int64_t>::max()) {
-    struct state_type { std::remove_reference_t<F>* f; std::int64_t count; std::atomic<std::int64_t> next{0}; };
+  /// handed out one at a time, so results must depend on i alone. f must not throw. `work` says how many elements are
+  /// touched in all (a nanosecond each, roughly); a job smaller than the executor's `least_work` runs on the calling
+  /// thread.
+  template <class F>
+  void for_each(std::int64_t count, F&& f, std::int64_t work = std::numeric_limits<std::int64_t>::max()) {
+    struct state_type {
+      std::remove_reference_t<F>* f;
+      std::int64_t count;
+      std::atomic<std::int64_t> next{0};
+    };
     std::int64_t const workers = std::min<std::int64_t>(count, executor_.concurrency);
     if (workers <= 1 || work < executor_.least_work) {
       for (std::int64_t i = 0; i < count; ++i) f(i, std::int32_t{0});
       return;
     }
     state_type state{&f, count};
-    executor_.run(executor_.pool, workers, [](void* p, std::int64_t worker) {
-      auto& s = *static_cast<state_type*>(p);
-      for (std::int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.count;)
-        (*s.f)(i, static_cast<std::int32_t>(worker));
-    }, &state);
+    executor_.run(
+        executor_.pool, workers,
+        [](void* p, std::int64_t worker) {
+          auto& s = *static_cast<state_type*>(p);
+          for (std::int64_t i; (i = s.next.fetch_add(1, std::memory_order_relaxed)) < s.count;)
+            (*s.f)(i, static_cast<std::int32_t>(worker));
+        },
+        &state);
   }
 
  private:

@@ -19,18 +19,18 @@ enum class log_base : std::uint8_t { e, two };
 ///
 /// Strides count elements. Read softmax weights exist only with `lse`; kernels without it normalise for themselves.
 struct query_rows {
-  void const* data = nullptr;                           // (T, Hq, D)
+  void const* data = nullptr;  // (T, Hq, D)
   dtype type = dtype::f32;
   std::int64_t token_stride = 0, head_stride = 0;
-  std::int32_t heads = 0, head_dim = 0;                 // Hq, D
-  std::int32_t const* row_begin = nullptr;              // (B + 1)
-  std::int32_t const* positions = nullptr;              // (T) logical positions; null: row i of n is token N − n + i
-  float scale = 0;                                      // 0: 1/√D
-  float softcap = 0;                                    // 0: none
-  float const* lse = nullptr;                           // (T, Hq), or null
+  std::int32_t heads = 0, head_dim = 0;     // Hq, D
+  std::int32_t const* row_begin = nullptr;  // (B + 1)
+  std::int32_t const* positions = nullptr;  // (T) logical positions; null: row i of n is token N − n + i
+  float scale = 0;                          // 0: 1/√D
+  float softcap = 0;                        // 0: none
+  float const* lse = nullptr;               // (T, Hq), or null
   std::int64_t lse_token_stride = 0, lse_head_stride = 0;
   log_base base = log_base::e;
-  std::int32_t most_rows = 0;                           // of a sequence; only a device context reads it, and needs it
+  std::int32_t most_rows = 0;  // of a sequence; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
   float logit_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim)); }

@@ -9,16 +9,17 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// One row of a plan. Token j may be evicted when first ≤ rank(j) < last, where rank(j) is j itself in ascending rows and the token's
-/// position in scattered ones; everything else is protected and has no score. `budget` counts all tokens to keep, protected ones too.
+/// One row of a plan. Token j may be evicted when first ≤ rank(j) < last, where rank(j) is j itself in ascending rows
+/// and the token's position in scattered ones; everything else is protected and has no score. `budget` counts all
+/// tokens to keep, protected ones too.
 struct row {
   std::int32_t sequence, head;
-  std::int32_t tokens;         // N, physical length
-  std::int32_t first, last;    // evictable interval of ranks
-  std::int32_t candidates;     // M, evictable tokens
-  std::int32_t budget;         // ≤ tokens; the heads stage may move it between the heads of a sequence
-  bool active;                 // false: everything is kept, nothing is scored
-  std::int32_t fresh = 0;      // observe(): tokens of this rank or later have just arrived
+  std::int32_t tokens;       // N, physical length
+  std::int32_t first, last;  // evictable interval of ranks
+  std::int32_t candidates;   // M, evictable tokens
+  std::int32_t budget;       // ≤ tokens; the heads stage may move it between the heads of a sequence
+  bool active;               // false: everything is kept, nothing is scored
+  std::int32_t fresh = 0;    // observe(): tokens of this rank or later have just arrived
 
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
   /// Evictable tokens that stay.
@@ -35,18 +36,19 @@ constexpr std::int64_t pooled_quota(slice<row> of) {
   return sum;
 }
 
-/// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows. All arrays are in
-/// the context's memory: only its kernels look into them.
+/// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows.
+/// All arrays are in the context's memory: only its kernels look into them.
 struct score_rows {
-  row* rows = nullptr;                       // (B·H)
+  row* rows = nullptr;  // (B·H)
   std::int32_t sequences = 0, heads = 0;
-  std::int64_t const* begin = nullptr;       // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens`)
+  // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens`)
+  std::int64_t const* begin = nullptr;
   float* values = nullptr;
-  std::int32_t const* positions = nullptr;   // same shape, or null: rows are ascending and the token index is the rank
+  std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the rank
   std::int32_t layer = 0;
-  std::int64_t most_tokens = 0;              // no row is longer; what a device sizes its grids by
-  std::int64_t total_floats = 0;             // in `values`
-  char const* verb = "plan";                 // whose rows they are: what their errors begin with
+  std::int64_t most_tokens = 0;   // no row is longer; what a device sizes its grids by
+  std::int64_t total_floats = 0;  // in `values`
+  char const* verb = "plan";      // whose rows they are: what their errors begin with
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }

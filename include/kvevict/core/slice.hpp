@@ -22,8 +22,8 @@ template <class T> struct slice {
 
 /// Rows of different lengths, one behind the other: row r is values[begin[r], begin[r+1]).
 template <class T> struct ragged {
-  T* values = nullptr;                   // (Σ lengths)
-  std::int64_t const* begin = nullptr;   // (rows + 1)
+  T* values = nullptr;                  // (Σ lengths)
+  std::int64_t const* begin = nullptr;  // (rows + 1)
   std::int64_t rows = 0;
 
   constexpr slice<T> operator[](std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }

@@ -15,7 +15,9 @@ struct heads {};
 struct select {};
 
 template <class Stage, class = void> struct kind { using type = score; };
-template <class Stage> struct kind<Stage, decltype(void(typename Stage::stage{}))> { using type = typename Stage::stage; };
+template <class Stage> struct kind<Stage, decltype(void(typename Stage::stage{}))> {
+  using type = typename Stage::stage;
+};
 
 }  // namespace stages
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an engine can show a policy: a cache, and facts about how it was attended to. A stage that needs a fact which the evidence
-// lacks does not compile.
+// What an engine can show a policy: a cache, and facts about how it was attended to. A stage that needs a fact which
+// the evidence lacks does not compile.
 #pragma once
 
 #include <type_traits>
@@ -14,12 +14,18 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 namespace facts {
-struct queries { query_rows attention; };      // rotated queries of the newest tokens; weights follow from K
-struct weights { attention_rows attention; };  // softmax rows of the newest tokens
-struct features { feature_rows input; };       // hidden states of the newest tokens: the layer's input
-struct lse {};                                 // the queries carry the row LSE
-struct future {};                              // the queries belong to tokens that come after the cache
-struct state {};                               // the cache carries a role::state component that `observe` has filled
+struct queries {
+  query_rows attention;
+};  // rotated queries of the newest tokens; weights follow from K
+struct weights {
+  attention_rows attention;
+};  // softmax rows of the newest tokens
+struct features {
+  feature_rows input;
+};                 // hidden states of the newest tokens: the layer's input
+struct lse {};     // the queries carry the row LSE
+struct future {};  // the queries belong to tokens that come after the cache
+struct state {};   // the cache carries a role::state component that `observe` has filled
 }  // namespace facts
 
 /// A cache with facts about it. Cheap to copy; owns nothing.
@@ -28,9 +34,11 @@ template <class View, class... Facts> struct evidence : Facts... {
 
   /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass.
   ///
-  /// Errors   contract_violation by the verb that reads it, if it makes a weight larger than 1 + 1e-3, or a score not finite. An LSE that is too
-  ///          large (base two, but said to be e) only makes weights too small, and is not noticed.
-  auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride, log_base base = log_base::e) const {
+  /// Errors   contract_violation by the verb that reads it, if it makes a weight larger than 1 + 1e-3, or a score not
+  ///          finite. An LSE that is too large (base two, but said to be e) only makes weights too small, and is not
+  ///          noticed.
+  auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride,
+                log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; hand them in with prompt(cache, queries)");
     evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache};
@@ -41,16 +49,25 @@ template <class View, class... Facts> struct evidence : Facts... {
     return out;
   }
   /// The logit scale that the engine's softmax used; default 1/√D.
-  evidence with_scale(float scale) const { evidence out = *this; out.attention.scale = scale; return out; }
+  evidence with_scale(float scale) const {
+    evidence out = *this;
+    out.attention.scale = scale;
+    return out;
+  }
   /// c·tanh(z/c) on the logits, as the engine's softmax had it; default none.
-  evidence with_softcap(float cap) const { evidence out = *this; out.attention.softcap = cap; return out; }
+  evidence with_softcap(float cap) const {
+    evidence out = *this;
+    out.attention.softcap = cap;
+    return out;
+  }
 };
 
 template <class Evidence, class Fact> inline constexpr bool has = std::is_base_of_v<Fact, Evidence>;
-template <class Evidence> inline constexpr bool has_attention = has<Evidence, facts::queries> || has<Evidence, facts::weights>;
+template <class Evidence>
+inline constexpr bool has_attention = has<Evidence, facts::queries> || has<Evidence, facts::weights>;
 
-/// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the last W,
-/// accumulated attention all of them.
+/// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the
+/// last W, accumulated attention all of them.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows const& queries) {
   return evidence<layer_view<Entry>, facts::queries>{{queries}, cache};
 }
@@ -62,9 +79,12 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_row
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
   return evidence<layer_view<Entry>, facts::features>{{rows}, cache};
 }
-/// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe` checks that all sequences
-/// hand in equally many rows, at least one, that each row has a position and its token a place in the cache; not that it is one row.
-template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) { return prompt(cache, rows); }
+/// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe`
+/// checks that all sequences hand in equally many rows, at least one, that each row has a position and its token a
+/// place in the cache; not that it is one row.
+template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) {
+  return prompt(cache, rows);
+}
 
 /// K, V and positions alone: for policies that need no attention.
 template <class Entry> auto contents(layer_view<Entry> const& cache) { return evidence<layer_view<Entry>>{cache}; }

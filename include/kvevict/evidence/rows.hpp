@@ -16,7 +16,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace planning {
 
-template <class Entry> score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+template <class Entry>
+score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   expect_positions(verb, cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.take<std::int64_t>(n + 1);
@@ -60,13 +61,14 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   if (rows.positions == nullptr || it.candidates == 0) return;
   std::int64_t found = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
-  KVEVICT_EXPECTS(found == it.candidates, rows.verb, ": the positions of sequence ", it.sequence, ", head ", it.head,
-                  " are not distinct numbers below 2147483647; write each token's own into the role::position component");
+  KVEVICT_EXPECTS(
+      found == it.candidates, rows.verb, ": the positions of sequence ", it.sequence, ", head ", it.head,
+      " are not distinct numbers below 2147483647; write each token's own into the role::position component");
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
-  KVEVICT_EXPECTS(p.wrong != sequence_plan::fault::negative_budget, "plan: a budget of ", p.asked, " tokens for sequence ", b,
-                  "; give a count, not a negative number");
+  KVEVICT_EXPECTS(p.wrong != sequence_plan::fault::negative_budget, "plan: a budget of ", p.asked,
+                  " tokens for sequence ", b, "; give a count, not a negative number");
   KVEVICT_EXPECTS(p.wrong == sequence_plan::fault::none, "plan: a budget of ", p.asked, " tokens is below the ", p.ends,
                   " protected tokens of sequence ", b, " (", p.front, " at the front, ", p.back,
                   " recent); raise tokens_per_head or protect fewer");
@@ -82,8 +84,10 @@ constexpr std::int64_t rows_bytes(cache_shape const& s) {
 
 /// How many new rows sequence b hands in, of attention or of hidden states.
 template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
-  if constexpr (has<Evidence, facts::features>) return e.input.rows(b);
-  else return e.attention.rows(b);
+  if constexpr (has<Evidence, facts::features>)
+    return e.input.rows(b);
+  else
+    return e.attention.rows(b);
 }
 
 namespace planning {
@@ -92,17 +96,21 @@ namespace planning {
 template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
   std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
-    KVEVICT_EXPECTS(rows == 0 || e.attention.positions != nullptr,
-                    "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ", rows_of(e, 0),
-                    "; observe prompts and steps in separate calls");
-    KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
+    KVEVICT_EXPECTS(
+        rows == 0 || e.attention.positions != nullptr,
+        "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ",
+                    rows_of(e, 0), "; observe prompts and steps in separate calls");
+    KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens,
+                    " tokens; append the new tokens to the cache first, one row each");
     for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
-      KVEVICT_EXPECTS(e.attention.positions[t] >= 0, "observe: a position of sequence ", b, " is ", e.attention.positions[t],
-                      "; give each row its token's logical position");
+      KVEVICT_EXPECTS(e.attention.positions[t] >= 0, "observe: a position of sequence ", b, " is ",
+                      e.attention.positions[t], "; give each row its token's logical position");
   }
-  KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
-  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1, "observe: the rows are scattered; only single steps can be folded in");
+  KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens,
+                  " tokens; append the new tokens to the cache first, one row each");
+  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1,
+                  "observe: the rows are scattered; only single steps can be folded in");
 }
 
 }  // namespace planning
@@ -110,8 +118,8 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
 namespace kernels {
 /// Rows with their budgets for plan(). Checks the budget against the protected tokens.
 template <class Entry, class Layers>
-score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
-                  budget const& want, sharing share) {
+score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
+                  Layers const& layers, budget const& want, sharing share) {
   score_rows out = planning::make_rows("plan", scratch, cache, want.layer);
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
@@ -133,22 +141,26 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 
 /// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
 template <class Evidence, class Layers>
-score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
+score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
+                  budget const& want) {
   score_rows out = planning::make_rows("observe", scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);
-    KVEVICT_EXPECTS(want.of(it.sequence) >= 0, "observe: a budget of ", want.of(it.sequence), " tokens for sequence ", it.sequence,
-                    "; give a count, not a negative number");
+    KVEVICT_EXPECTS(want.of(it.sequence) >= 0, "observe: a budget of ", want.of(it.sequence), " tokens for sequence ",
+                    it.sequence, "; give a count, not a negative number");
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct(out, r);
-    planning::observe_all(it, out.positions != nullptr, keep, layers, want.in_layer(e.cache.pages.layer_of(it.sequence)));
+    planning::observe_all(it, out.positions != nullptr, keep, layers,
+                          want.in_layer(e.cache.pages.layer_of(it.sequence)));
   }
   return out;
 }
 
 /// The rows of attention that every sequence hands in; 0 for an empty batch.
-template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) { return e.cache.sequences() == 0 ? 0 : rows_of(e, 0); }
+template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) {
+  return e.cache.sequences() == 0 ? 0 : rows_of(e, 0);
+}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

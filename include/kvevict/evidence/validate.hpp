@@ -13,7 +13,8 @@ namespace contract {
 
 /// What needs no look at the data, and every context checks. Not of an empty batch, which hands in no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
-  KVEVICT_EXPECTS(r.row_begin != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(r.row_begin != nullptr,
+                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
 }
@@ -23,9 +24,10 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   component const* k = cache.find(role::k);
   KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
   KVEVICT_EXPECTS(is_floating(k->type), "evidence: keys of type ", name_of(k->type), "; f32, f16 and bf16 can be read");
-  KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type), "; f32, f16 and bf16 can be read");
-  KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ", k->width(),
-                  "; both must be D");
+  KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type),
+                  "; f32, f16 and bf16 can be read");
+  KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
+                  k->width(), "; both must be D");
   KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
@@ -33,14 +35,18 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, attentio
   if (cache.sequences() != 0) check_heads(cache, a);
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr, "evidence: hidden states without row_begin; hand in (T,E) rows with their "
+  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr,
+                  "evidence: hidden states without row_begin; hand in (T,E) rows with their "
                   "(B+1) offsets");
 }
 
-/// Rows of `width` elements, one per token and head, in either order: where there are several, a stride steps over one at least.
-inline void check_strides(char const* what, std::int64_t tokens, std::int32_t heads, std::int64_t token_stride, std::int64_t head_stride, std::int32_t width) {
-  KVEVICT_EXPECTS((tokens <= 1 || token_stride >= width) && (heads <= 1 || head_stride >= width), "evidence: ", what, " of ", width,
-                  " elements are ", token_stride, " apart from token to token and ", head_stride, " from head to head; give strides in elements, "
+/// Rows of `width` elements, one per token and head, in either order: where there are several, a stride steps over one
+/// at least.
+inline void check_strides(char const* what, std::int64_t tokens, std::int32_t heads, std::int64_t token_stride,
+                          std::int64_t head_stride, std::int32_t width) {
+  KVEVICT_EXPECTS((tokens <= 1 || token_stride >= width) && (heads <= 1 || head_stride >= width), "evidence: ", what,
+                  " of ", width, " elements are ", token_stride, " apart from token to token and ", head_stride,
+                  " from head to head; give strides in elements, "
                   "at least a row each");
 }
 /// `tokens`: as many as all sequences hand in together, or more. The gate looks at its own.
@@ -54,9 +60,11 @@ inline void check_strides(attention_rows const& a, std::int64_t tokens) {
 inline void check_strides(feature_rows const&, std::int64_t) {}
 
 inline void check_offsets(std::int32_t const* begin, std::int32_t sequences) {
-  KVEVICT_EXPECTS(sequences == 0 || begin[0] >= 0, "evidence: row_begin starts at ", begin[0], "; it must be B+1 ascending offsets, none negative");
+  KVEVICT_EXPECTS(sequences == 0 || begin[0] >= 0, "evidence: row_begin starts at ", begin[0],
+                  "; it must be B+1 ascending offsets, none negative");
   for (std::int32_t b = 0; b < sequences; ++b)
-    KVEVICT_EXPECTS(begin[b] <= begin[b + 1], "evidence: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
+    KVEVICT_EXPECTS(begin[b] <= begin[b + 1], "evidence: row_begin descends at sequence ", b,
+                    "; it must be B+1 ascending offsets");
 }
 
 /// Checks that queries and softmax rows share.
@@ -75,12 +83,15 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
   check_rows(cache, a, a.weights);
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads(); ++h)
-      KVEVICT_EXPECTS(a.rows(b) == 0 || cache.length(b, h) <= a.slots, "evidence: a softmax row has ", a.slots, " floats and sequence ", b,
-                      ", head ", h, " ", cache.length(b, h), " tokens; hand in one weight per slot and say how many in attention_rows::slots");
+      KVEVICT_EXPECTS(a.rows(b) == 0 || cache.length(b, h) <= a.slots, "evidence: a softmax row has ", a.slots,
+                      " floats and sequence ", b, ", head ", h, " ", cache.length(b, h),
+                      " tokens; hand in one weight per slot and say how many in attention_rows::slots");
 }
 
 /// The kernel checks the rest, against the gate.
-template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) { check_offsets(x.row_begin, cache.sequences()); }
+template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
+  check_offsets(x.row_begin, cache.sequences());
+}
 
 }  // namespace contract
 
@@ -91,7 +102,8 @@ template <class View, class... Facts> void validate_shape(evidence<View, Facts..
   if constexpr (has<all, facts::features>) contract::check_shape(e.cache, e.input);
   if constexpr (has<all, facts::state>)
     KVEVICT_EXPECTS(e.cache.find(role::state) != nullptr,
-                    "evidence: remembered(cache) without a role::state component; add the one that observe fills: cache.with(state)");
+                    "evidence: remembered(cache) without a role::state component; add the one that observe fills: "
+                    "cache.with(state)");
 }
 
 /// Raises contract_violation unless the cache is sound and the rows fit it.
@@ -104,7 +116,9 @@ template <class View, class... Facts> void validate(evidence<View, Facts...> con
 }
 
 namespace kernels {
-template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) { KVEVICT_ABI::validate(e, ctx.scratch()); }
+template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) {
+  KVEVICT_ABI::validate(e, ctx.scratch());
+}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

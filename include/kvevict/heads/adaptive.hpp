@@ -14,13 +14,15 @@ namespace heads {
 
 /// Each head gets as many tokens as it has among the best of the whole layer, above a floor that every head keeps.
 ///
-///   base = budget − protected;  f_h = tokens of head h among the H·base best of the layer;  B_h = (1−α)·f_h + α·base + protected
+///   base = budget − protected;  f_h = tokens of head h among the H·base best of the layer;  B_h = (1−α)·f_h + α·base +
+///   protected
 ///
-/// Paper    Ada-KV, Feng et al., NeurIPS 2025, arXiv:2407.11550.   Differs: α is a whole number of permille and the rounding is by
-///          largest remainder in int64 (ties: lower head), so Σ B_h = H·budget exactly; the window never eats the floor.
+/// Paper    Ada-KV, Feng et al., NeurIPS 2025, arXiv:2407.11550.   Differs: α is a whole number of permille and the
+///          rounding is by largest remainder in int64 (ties: lower head), so Σ B_h = H·budget exactly; the window never
+///          eats the floor.
 ///          `rounding::authors` is the published code's round_half_even((1−α)·f_h + ⌊α·base⌋), which misses its budget.
-///          `head_weights` multiply the scores of a head for the allocation, in either rounding (the code's option `normalize`); in the
-///          memory of the context, and not in the selection that follows.
+///          `head_weights` multiply the scores of a head for the allocation, in either rounding (the code's option
+///          `normalize`); in the memory of the context, and not in the selection that follows.
 /// Shapes   scores (H,M) of one sequence → budgets (H).
 /// Cost     one pass over the scores of the layer and O(H²) integers; scratch 16 bytes a token at most.
 /// Errors   contract_violation if α ∉ [0, 1000] permille, or a score times its head's weight is not finite.
@@ -32,7 +34,8 @@ struct adaptive {
   float const* head_weights = nullptr;  // (H), or null
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_head * 8) + kernels::count_best.bytes(ctx, s);
+    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_head * 8) +
+           kernels::count_best.bytes(ctx, s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
@@ -55,8 +58,10 @@ struct adaptive {
 
     constexpr void operator()(slice<row> of, std::int64_t b) const {
       if (of.empty() || !of[0].active) return;
-      if (round == rounding::exact) exact(of, counts + b * of.size, integers + b * of.size * integers_a_head);
-      else as_authors(of, counts + b * of.size);
+      if (round == rounding::exact)
+        exact(of, counts + b * of.size, integers + b * of.size * integers_a_head);
+      else
+        as_authors(of, counts + b * of.size);
     }
     constexpr void exact(slice<row> of, std::int32_t const* count, std::int64_t* numerators) const {
       std::int64_t const n = of.size, pooled = pooled_quota(of);
@@ -66,12 +71,14 @@ struct adaptive {
         caps[h] = of[h].candidates;
       }
       apportion(numerators, 1000 * n, caps, n, pooled, shares);
-      for (std::int64_t h = 0; h < n; ++h) of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(shares[h]);
+      for (std::int64_t h = 0; h < n; ++h)
+        of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(shares[h]);
     }
     constexpr void as_authors(slice<row> of, std::int32_t const* count) const {
       for (std::int64_t h = 0; h < of.size; ++h) {
         std::int64_t const floor = std::int64_t{floor_permille} * of[h].quota() / 1000;
-        std::int64_t const x = (1000 - floor_permille) * std::int64_t{count[h]} + 1000 * floor, whole = x / 1000, part = x % 1000;
+        std::int64_t const x = (1000 - floor_permille) * std::int64_t{count[h]} + 1000 * floor, whole = x / 1000,
+                           part = x % 1000;
         std::int64_t const rounded = whole + (part > 500 || (part == 500 && whole % 2 != 0) ? 1 : 0);
         std::int64_t const share = rounded < of[h].candidates ? rounded : of[h].candidates;
         of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(share);

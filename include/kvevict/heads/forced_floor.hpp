@@ -13,8 +13,8 @@ namespace heads {
 
 /// The ⌊α·base⌋ best tokens of every head are forced in; the rest of the budget goes to the best of the whole layer.
 ///
-/// A different function from `adaptive`: the floor is a set of tokens, not a share. Exists for parity with kvpress, whose window lies
-/// inside the scores (protect nothing for parity). Errors as `adaptive`.
+/// A different function from `adaptive`: the floor is a set of tokens, not a share. Exists for parity with kvpress,
+/// whose window lies inside the scores (protect nothing for parity). Errors as `adaptive`.
 struct forced_floor {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;
@@ -36,7 +36,8 @@ struct forced_floor {
   struct division {
     std::int32_t const* counts;
     constexpr void operator()(slice<row> of, std::int64_t b) const {
-      for (std::int64_t h = 0; h < of.size && of[0].active; ++h) of[h].budget = of[h].protected_tokens() + counts[b * of.size + h];
+      for (std::int64_t h = 0; h < of.size && of[0].active; ++h)
+        of[h].budget = of[h].protected_tokens() + counts[b * of.size + h];
     }
   };
 };

@@ -13,9 +13,11 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace heads {
 
-/// Each head keeps the tokens whose score is above the threshold, at least `floor` of them; a budget is a cap on each head.
+/// Each head keeps the tokens whose score is above the threshold, at least `floor` of them; a budget is a cap on each
+/// head.
 ///
-///   B_h = protected + clamp( #{ j : s(h,j) > τ }, floor, cap − protected ),  τ = 0: all.   The B_h best stay: beyond the cap the lowest go
+///   B_h = protected + clamp( #{ j : s(h,j) > τ }, floor, cap − protected ),  τ = 0: all.   The B_h best stay: beyond
+///   the cap the lowest go
 ///
 /// Shapes   scores (H,M) → budgets (H), ragged.
 /// Cost     one pass over the scores; scratch 4 bytes a row.
@@ -27,10 +29,13 @@ struct threshold {
   float value = 0.5f;                   // τ
   std::int32_t floor = 0;
 
-  template <class Context> std::int64_t workspace_bytes(Context const&, cache_shape const& s) const { return scratch_step(s.rows() * 4); }
+  template <class Context> std::int64_t workspace_bytes(Context const&, cache_shape const& s) const {
+    return scratch_step(s.rows() * 4);
+  }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
-    KVEVICT_EXPECTS(value >= 0 && value < 1, "threshold: τ is ", value, "; scores are probabilities, give a number in [0,1)");
+    KVEVICT_EXPECTS(value >= 0 && value < 1, "threshold: τ is ", value,
+                    "; scores are probabilities, give a number in [0,1)");
     KVEVICT_EXPECTS(floor >= 0, "threshold: a floor of ", floor, " tokens; give a count, not a negative number");
     frame scratch(ctx.scratch());
     auto* counts = scratch.template take<std::int32_t>(rows.count());  // (B·H)
@@ -47,7 +52,8 @@ struct threshold {
       for (std::int64_t h = 0; h < of.size; ++h) {
         row& it = of[h];
         if (!it.active) continue;
-        std::int32_t const wanted = all ? it.candidates : std::min(std::max(counts[b * of.size + h], floor), it.candidates);
+        std::int32_t const wanted =
+            all ? it.candidates : std::min(std::max(counts[b * of.size + h], floor), it.candidates);
         it.budget = it.protected_tokens() + std::min(wanted, it.quota());
       }
     }

@@ -12,15 +12,18 @@ namespace kernels {
 inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of query rows after the other
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 
-/// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks (double) per
-/// query head, or every query row's maximum and sum.
+/// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks
+/// (double) per query head, or every query row's maximum and sum.
 struct column_shape {
   std::int32_t group, head_dim;
   std::int64_t tokens;  // longest row
   bool normalised;      // the engine's LSE is used
 
-  constexpr std::int32_t block_tokens() const { return std::max(8, 128 / group); }  // query tokens a block, of all G heads
-  constexpr std::int64_t query_floats() const { return padded(query_block_floats(std::int64_t{group} * block_tokens(), head_dim), 16); }
+  // query tokens a block, of all G heads
+  constexpr std::int32_t block_tokens() const { return std::max(8, 128 / group); }
+  constexpr std::int64_t query_floats() const {
+    return padded(query_block_floats(std::int64_t{group} * block_tokens(), head_dim), 16);
+  }
   constexpr std::int64_t strip_floats() const { return strip_tiles * tile_floats(head_dim); }
   constexpr std::int64_t column_floats() const { return std::int64_t{group} * strip_tokens; }
   constexpr std::int64_t sum_floats() const {
@@ -37,7 +40,12 @@ constexpr std::int64_t column_sums_bytes(std::int64_t total, column_shape const&
 template <class Entry> class column_pass {
  public:
   column_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how, score_rows const& out)
-      : ctx_(ctx), view_(view), keys_(*view.find(role::k)), q_(q), how_(how), out_(out),
+      : ctx_(ctx),
+        view_(view),
+        keys_(*view.find(role::k)),
+        q_(q),
+        how_(how),
+        out_(out),
         shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.lse != nullptr} {
     for (std::int64_t r = 0; r < out.count(); ++r)
       if (out.rows[r].active) shape_.tokens = std::max<std::int64_t>(shape_.tokens, out.rows[r].tokens);
@@ -62,7 +70,8 @@ template <class Entry> class column_pass {
     std::int64_t const items = (shape_.tokens + size - 1) / size;
     ctx_.for_each(out_.count() * items, [&](std::int64_t i, std::int32_t slot) {
       std::int64_t const r = i / items, first = i % items * size;
-      if (out_.rows[r].active && first < out_.rows[r].tokens) (this->*f)(r, first, memory_ + slot * shape_.share_floats());
+      if (out_.rows[r].active && first < out_.rows[r].tokens)
+        (this->*f)(r, first, memory_ + slot * shape_.share_floats());
     });
   }
 
@@ -73,8 +82,10 @@ template <class Entry> class column_pass {
     query_block q = make_query_block(memory, window * shape_.group, q_.head_dim);
     std::int64_t const t = q_.row_begin[in.sequence] + first;
     pack_queries(q, q_, t, window, in.head, shape_.group, static_cast<std::int32_t>(first) + 1, 1, nullptr);
-    if (shape_.normalised) fill_lse(q, q_, t, in.head, shape_.group);
-    else q.lse = lse_ + (out_.begin[r] + first) * shape_.group;
+    if (shape_.normalised)
+      fill_lse(q, q_, t, in.head, shape_.group);
+    else
+      q.lse = lse_ + (out_.begin[r] + first) * shape_.group;
     return q;
   }
 
@@ -107,18 +118,22 @@ template <class Entry> class column_pass {
   void sum_strip(std::int64_t r, std::int64_t first, float* memory) {
     row const& in = out_.rows[r];
     float* const tokens = memory + shape_.query_floats();
-    float* const block_sums = tokens + shape_.strip_floats();                                        // (strip_tiles, G, tile_tokens)
-    double* const sums = reinterpret_cast<double*>(block_sums + shape_.column_floats());             // the same
+    // (strip_tiles, G, tile_tokens)
+    float* const block_sums = tokens + shape_.strip_floats();
+    double* const sums = reinterpret_cast<double*>(block_sums + shape_.column_floats());  // the same
     std::int64_t const last = std::min<std::int64_t>(first + strip_tokens, in.tokens), size = shape_.column_floats();
-    for (std::int64_t t = first; t < last; t += tile_tokens) pack_tile(r, t, tokens + (t - first) / tile_tokens * tile_floats(q_.head_dim));
+    for (std::int64_t t = first; t < last; t += tile_tokens)
+      pack_tile(r, t, tokens + (t - first) / tile_tokens * tile_floats(q_.head_dim));
     std::fill(sums, sums + size, 0.0);
     vec largest = {};
-    for (std::int64_t i = first / shape_.block_tokens() * shape_.block_tokens(); i < in.tokens; i += shape_.block_tokens()) {
+    for (std::int64_t i = first / shape_.block_tokens() * shape_.block_tokens(); i < in.tokens;
+         i += shape_.block_tokens()) {
       query_block const q = pack(r, i, memory);
       std::fill(block_sums, block_sums + size, 0.0f);
       for (std::int64_t t = first; t < std::min(last, i + q.window); t += tile_tokens) {
         std::int64_t const tile = (t - first) / tile_tokens;
-        sum_tile(q, tokens + tile * tile_floats(q_.head_dim), t, block_sums + tile * shape_.group * tile_tokens, largest);
+        sum_tile(q, tokens + tile * tile_floats(q_.head_dim), t, block_sums + tile * shape_.group * tile_tokens,
+                 largest);
       }
       for (std::int64_t j = 0; j < size; ++j) sums[j] += static_cast<double>(block_sums[j]);
     }
@@ -158,18 +173,21 @@ template <class Entry> class column_pass {
 ///   o(h,j) = 1/G · Σ_g Σ_{i≥j} exp( z(h·G+g, i, j) − lse(h·G+g, i) )      or the sum or the maximum over g
 ///
 /// Shapes   queries (ΣN,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
-/// Cost     Hq·N²·D flop with LSE, twice that without, which also takes one float a query row. Sums of a block of rows in float, of
-///          blocks in double, always in order of i. Scratch: column_sums_bytes.
-/// Errors   contract_violation if an active sequence does not hand in a row of every token, a weight is above 1 + 1e-3, or rows are
-///          scattered.
+/// Cost     Hq·N²·D flop with LSE, twice that without, which also takes one float a query row. Sums of a block of rows
+///          in float, of blocks in double, always in order of i. Scratch: column_sums_bytes.
+/// Errors   contract_violation if an active sequence does not hand in a row of every token, a weight is above 1 + 1e-3,
+///          or rows are scattered.
 template <class Entry>
-void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how, score_rows const& out) {
-  KVEVICT_EXPECTS(out.positions == nullptr, "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
+void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how,
+            score_rows const& out) {
+  KVEVICT_EXPECTS(out.positions == nullptr,
+                  "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
                   "running sum in the cache's state instead, or compact stably");
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
     KVEVICT_EXPECTS(!in.active || q.rows(in.sequence) == in.tokens, "column_sums: sequence ", in.sequence, " hands in ",
-                    q.rows(in.sequence), " query rows for ", in.tokens, " tokens; accumulated attention needs a row of every token, or a "
+                    q.rows(in.sequence), " query rows for ", in.tokens,
+                    " tokens; accumulated attention needs a row of every token, or a "
                     "state that observe has filled");
   }
   column_pass<Entry>(ctx, view, q, how, out).run();

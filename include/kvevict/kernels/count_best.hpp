@@ -45,27 +45,34 @@ struct contenders {
   std::uint32_t* totals;  // (buckets)
   std::int64_t work;      // candidates of all heads
 
-  /// Finds where the k best of all heads end, starting from `keys` or, for ties, from what is in `live`; adds up `above`, sets `equal`.
+  /// Finds where the k best of all heads end, starting from `keys` or, for ties, from what is in `live`; adds up
+  /// `above`, sets `equal`.
   template <class Context> radix::cut best(Context& ctx, std::int64_t k, bool from_keys) {
     std::uint32_t prefix = 0;
     for (radix::digit const d : radix::digits) {
       bool const fresh = from_keys && d.shift == radix::digits[0].shift;
-      ctx.for_each(count, [&](std::int64_t h, std::int32_t) {
-        contender& c = heads[h];
-        radix::count(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, c.counts);
-      }, work);
+      ctx.for_each(
+          count,
+          [&](std::int64_t h, std::int32_t) {
+            contender& c = heads[h];
+            radix::count(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, c.counts);
+          },
+          work);
       std::copy_n(heads[0].counts, radix::buckets, totals);
       for (std::int32_t h = 1; h < count; ++h)
         for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += heads[h].counts[b];
       radix::bucket const b = radix::boundary(totals, k);
       k -= b.above;
       prefix |= b.index << d.shift;
-      ctx.for_each(count, [&](std::int64_t h, std::int32_t) {
-        contender& c = heads[h];
-        for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
-        c.equal = c.counts[b.index];
-        c.live_size = radix::gather(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, b.index, c.live);
-      }, work);
+      ctx.for_each(
+          count,
+          [&](std::int64_t h, std::int32_t) {
+            contender& c = heads[h];
+            for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
+            c.equal = c.counts[b.index];
+            c.live_size = radix::gather(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, b.index, c.live);
+          },
+          work);
     }
     return {prefix, k, totals[radix::digits[2].of(prefix)]};
   }
@@ -105,7 +112,8 @@ inline void force(contender& c) {
   std::int64_t dropped = tie.equal - tie.take;
   for (std::int64_t i = 0; i < c.size; ++i) {
     std::uint32_t const rank = radix::key(c.rank(i));
-    if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (rank > tie.key || (rank == tie.key && dropped-- <= 0)))) c.keys[i] = ~0u;
+    if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (rank > tie.key || (rank == tie.key && dropped-- <= 0))))
+      c.keys[i] = ~0u;
   }
 }
 
@@ -129,8 +137,9 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
     forced += c.forced;
   }
   out.work = total;
-  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in sequence ", sequence,
-                  ", but ", forced, " are forced and ", total, " can be evicted; ask for a count between the two");
+  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count,
+                  " tokens are asked for in sequence ", sequence, ", but ", forced, " are forced and ", total,
+                  " can be evicted; ask for a count between the two");
   return out;
 }
 
@@ -138,26 +147,33 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
 
 /// Scratch that `count_best` takes: heads, evictable tokens of all heads together.
 constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candidates) {
-  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) + candidates * 12 +
-         radix::buckets * 4 + 64;
+  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) +
+         candidates * 12 + radix::buckets * 4 + 64;
 }
 
 /// How many of the `count` best candidates of one sequence lie in each head; inactive rows take no part and count 0.
 ///
-///   order   score·weight descending (−0 = +0), position descending, head ascending; the `forced` best of every head come first
+///   order   score·weight descending (−0 = +0), position descending, head ascending; the `forced` best of every head
+///   come first
 ///
 /// Shapes   scores (H, N) ragged, finite where evictable → counts (H), Σ counts = count.
 /// Cost     O(Σ N): one histogram of all heads, then the boundary bucket alone; one worker per head.
 /// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
-inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what, std::int32_t* counts) {
-  KVEVICT_EXPECTS(sequence >= 0 && sequence < s.sequences && what.forced >= 0, "count_best: there is no sequence ", sequence, " among ",
-                  s.sequences, ", or ", what.forced, " forced tokens are below 0; correct the question");
+inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what,
+                   std::int32_t* counts) {
+  KVEVICT_EXPECTS(sequence >= 0 && sequence < s.sequences && what.forced >= 0, "count_best: there is no sequence ",
+                  sequence, " among ", s.sequences, ", or ", what.forced,
+                  " forced tokens are below 0; correct the question");
   frame scratch(ctx.scratch());
   select::contenders all = select::gather_heads(scratch, s, sequence, what);
-  ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) {
-    select::fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h, what.weights == nullptr ? 1.0f : what.weights[h]);
-    select::force(all.heads[h]);
-  }, all.work);
+  ctx.for_each(
+      s.heads,
+      [&](std::int64_t h, std::int32_t) {
+        select::fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h,
+                     what.weights == nullptr ? 1.0f : what.weights[h]);
+        select::force(all.heads[h]);
+      },
+      all.work);
   for (std::int32_t h = 0; h < s.heads; ++h) {
     KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of sequence ", sequence, ", head ", h,
                     " is not finite after its weight; check the scores first and keep weights moderate");
@@ -167,7 +183,8 @@ inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t 
   radix::cut const c = all.best(ctx, what.count, true);
   std::int64_t take = c.take;
   if (c.take < c.equal) {
-    ctx.for_each(s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); }, all.work);
+    ctx.for_each(
+        s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); }, all.work);
     take = all.best(ctx, c.take, false).take;
   }
   for (std::int32_t h = 0; h < s.heads; ++h) {
@@ -184,7 +201,8 @@ inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best
     slice<row> const of{s.rows + std::int64_t{b} * s.heads, s.heads};
     if (!of[0].active) continue;
     std::int64_t const pooled = pooled_quota(of), forced = what.forced_permille * (pooled / of.size) / 1000;
-    kernel(count_best_tag{}, ctx, s, b, best_of{pooled, static_cast<std::int32_t>(forced), what.weights}, counts + std::int64_t{b} * s.heads);
+    kernel(count_best_tag{}, ctx, s, b, best_of{pooled, static_cast<std::int32_t>(forced), what.weights},
+           counts + std::int64_t{b} * s.heads);
   }
 }
 

@@ -13,16 +13,20 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 /// f(row, token, score&) for all tokens of the active rows. No scratch.
 template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out, F const& f) {
-  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {
-    row const& in = out.rows[r];
-    float* const x = out.values + out.begin[r];
-    for (std::int64_t j = 0; in.active && j < in.tokens; ++j) f(in, j, x[j]);
-  }, 4 * out.total_floats);
+  ctx.for_each(
+      out.count(),
+      [&](std::int64_t r, std::int32_t) {
+        row const& in = out.rows[r];
+        float* const x = out.values + out.begin[r];
+        for (std::int64_t j = 0; in.active && j < in.tokens; ++j) f(in, j, x[j]);
+      },
+      4 * out.total_floats);
 }
 
 /// f(rows of the heads, sequence) for every sequence, one after the other. No scratch.
 template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows, F const& f) {
-  for (std::int32_t b = 0; b < rows.sequences; ++b) f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
+  for (std::int32_t b = 0; b < rows.sequences; ++b)
+    f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
 }
 
 inline void kernel(read_scores_tag, host&, score_rows const& from, std::vector<float>& values) {

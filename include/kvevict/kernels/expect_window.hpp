@@ -11,7 +11,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 inline void expect_pooling(pool_options const& o) {
-  KVEVICT_EXPECTS(o.width >= 1 && o.width < 1 << 16 && o.width % 2 == 1, "pool: the width is ", o.width, "; give an odd width up to 65535, 1 for none");
+  KVEVICT_EXPECTS(o.width >= 1 && o.width < 1 << 16 && o.width % 2 == 1, "pool: the width is ", o.width,
+                  "; give an odd width up to 65535, 1 for none");
 }
 
 inline void expect_window_rows(window_options const& o) {
@@ -22,10 +23,13 @@ inline void expect_window_rows(window_options const& o) {
 inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
   expect_pooling(o.pool_before_group), expect_pooling(o.pool), expect_window_rows(o);
   KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1 && o.pool.width == 1),
-                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have no neighbours; "
+                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have "
+                  "no neighbours; "
                   "compact them stably first, or ask for one row and no pooling");
-  KVEVICT_EXPECTS(out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
-                  "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use weighting::softmax");
+  KVEVICT_EXPECTS(
+      out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
+      "window_scores: rows that come after the cache attend to more than it holds; hand in their LSE and use "
+      "weighting::softmax");
 }
 
 }  // namespace KVEVICT_ABI

@@ -10,28 +10,34 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 /// Keep probabilities of the new tokens of every sequence.
 ///
-///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax_{n ≤ t}( Q'_h K'_hᵀ / √dg ) V'_h;   p = sigmoid(C Woᵀ + b)
+///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax_{n ≤ t}( Q'_h K'_hᵀ / √dg ) V'_h;   p = sigmoid(C Woᵀ +
+///   b)
 ///
-/// Paper    Attention-Gate, Zeng et al. 2024, arXiv:2410.12876: a reduced multi-head attention and a gating function before each layer.
-///          Ours: sizes, the causal mask, one flag per KV head; with Hq flags a KV head takes the largest p of its group.
+/// Paper    Attention-Gate, Zeng et al. 2024, arXiv:2410.12876: a reduced multi-head attention and a gating function
+///          before each layer. Ours: sizes, the causal mask, one flag per KV head; with Hq flags a KV head takes the
+///          largest p of its group.
 /// Shapes   features (T,E) ragged, f32, f16 or bf16 → p (T,H) float. The memory's rows of the new tokens are written.
-/// Cost     6·T·E·A + 4·T·N·A flop, A = Hg·dg, N tokens so far (half under the causal mask within a prompt); scratch gate_shape::bytes,
-///          O(T·A), never N×N.
+/// Cost     6·T·E·A + 4·T·N·A flop, A = Hg·dg, N tokens so far (half under the causal mask within a prompt); scratch
+///          gate_shape::bytes, O(T·A), never N×N.
 /// Errors   contract_violation: weights, features or memory that do not fit; a probability that is not a number.
-inline void kernel(gate_tag, host& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
-                   std::int32_t heads, float* p) {
+inline void kernel(gate_tag, host& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees,
+                   std::int32_t sequences, std::int32_t heads, float* p) {
   expect_gate(w, in, sees, sequences, heads);
   gate_pass(ctx, w, in, sees, sequences, heads, p).run();
 }
 
 inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows const& out) {
   for (std::int64_t r = 0; r < out.count(); ++r)
-    KVEVICT_EXPECTS(!out.rows[r].active || (out.positions == nullptr && in.rows(out.rows[r].sequence) == out.rows[r].tokens),
-                    "gate: sequence ", out.rows[r].sequence, " hands in ", in.rows(out.rows[r].sequence), " hidden states for ",
-                    out.rows[r].tokens, " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+    KVEVICT_EXPECTS(
+        !out.rows[r].active || (out.positions == nullptr && in.rows(out.rows[r].sequence) == out.rows[r].tokens),
+        "gate: sequence ", out.rows[r].sequence, " hands in ", in.rows(out.rows[r].sequence), " hidden states for ",
+        out.rows[r].tokens,
+        " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
   for (std::int32_t b = 0; b < out.sequences && in.memory.rows != nullptr && in.memory.tokens != nullptr; ++b)
-    KVEVICT_EXPECTS(in.memory.tokens[b] == 0, "gate: the memory already holds ", in.memory.tokens[b], " tokens of sequence ", b,
-                    ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt without the memory");
+    KVEVICT_EXPECTS(in.memory.tokens[b] == 0, "gate: the memory already holds ", in.memory.tokens[b],
+                    " tokens of sequence ", b,
+                    ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt "
+                    "without the memory");
 }
 inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
   return std::int64_t{in.row_begin[sequences]} - in.row_begin[0];
@@ -39,16 +45,21 @@ inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::in
 
 /// p (T,H) into the scores of the newest tokens of every active row, in order. No scratch.
 inline void kernel(put_rows_tag, host& ctx, feature_rows const& in, float const* p, score_rows const& out) {
-  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t) {
-    row const& it = out.rows[r];
-    if (!it.active) return;
-    std::int64_t const first = in.row_begin[it.sequence] - in.row_begin[0], n = in.rows(it.sequence);
-    float* const to = out.scores(r).data;
-    auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
-    if (out.positions == nullptr) for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
-    else for (std::int32_t j = 0; j < it.tokens; ++j)
-      if (n == 1 && out.rank(r, j) >= it.fresh) to[j] = at(0);
-  }, out.begin[out.count()]);
+  ctx.for_each(
+      out.count(),
+      [&](std::int64_t r, std::int32_t) {
+        row const& it = out.rows[r];
+        if (!it.active) return;
+        std::int64_t const first = in.row_begin[it.sequence] - in.row_begin[0], n = in.rows(it.sequence);
+        float* const to = out.scores(r).data;
+        auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
+        if (out.positions == nullptr)
+          for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
+        else
+          for (std::int32_t j = 0; j < it.tokens; ++j)
+            if (n == 1 && out.rank(r, j) >= it.fresh) to[j] = at(0);
+      },
+      out.begin[out.count()]);
 }
 
 }  // namespace kernels

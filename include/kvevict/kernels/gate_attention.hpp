@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gate's arithmetic. Lanes are tokens: each output of a token is one chain of additions over features, then over earlier tokens in
-// order, so that no bit depends on chunks, batches or threads.
+// The gate's arithmetic. Lanes are tokens: each output of a token is one chain of additions over features, then over
+// earlier tokens in order, so that no bit depends on chunks, batches or threads.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 /// sums[r][v] += scalars[r][d] · tile[d][v] for d < depth.
-[[gnu::always_inline]] inline void add_products(float const* const (&scalars)[row_block], std::int64_t depth, float const* tile,
-                                                vec (&sums)[row_block][tile_vectors]) {
+[[gnu::always_inline]] inline void add_products(float const* const (&scalars)[row_block], std::int64_t depth,
+                                                float const* tile, vec (&sums)[row_block][tile_vectors]) {
   vec sum[row_block][tile_vectors];  // local, so that it stays in registers
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sum[r][v] = sums[r][v]; }); });
   for (std::int64_t d = 0; d < depth; ++d, tile += tile_tokens) {
@@ -30,18 +30,21 @@ namespace kernels {
 inline vec seen_by(ivec last, std::int32_t key, vec z) { return last < key ? splat(-__builtin_inff()) : z; }
 
 /// −∞ where key j + r is behind what a lane sees: itself, token now + lane, or all `seen` tokens.
-[[gnu::always_inline]] inline void hide(vec (&z)[row_block][tile_vectors], std::int64_t j, gate_mask sees, std::int64_t now, std::int64_t seen) {
+[[gnu::always_inline]] inline void hide(vec (&z)[row_block][tile_vectors], std::int64_t j, gate_mask sees,
+                                        std::int64_t now, std::int64_t seen) {
   bool const causal = sees == gate_mask::causal;
   if (j + row_block <= (causal ? now + 1 : seen)) return;
   unroll<tile_vectors>([&](auto v) {
-    ivec const last = count_from(causal ? now + v * lanes : seen - 1, causal ? 1 : 0);  // a choice between vectors stops nvcc 13.0
+    // a choice between vectors stops nvcc 13.0
+    ivec const last = count_from(causal ? now + v * lanes : seen - 1, causal ? 1 : 0);
     unroll<row_block>([&](auto r) { z[r][v] = seen_by(last, static_cast<std::int32_t>(j + r), z[r][v]); });
   });
 }
 
-/// C of one gate head.  queries (dg, tile_tokens), memory (seen, 2·Hg·dg) from this head's K' → values (dg, tile_tokens)
-inline void gate_attention(float const* queries, float const* memory, std::int64_t A, std::int64_t dg, gate_mask sees, std::int64_t now,
-                           std::int64_t seen, float* values) {
+/// C of one gate head.  queries (dg, tile_tokens), memory (seen, 2·Hg·dg) from this head's K' → values (dg,
+/// tile_tokens)
+inline void gate_attention(float const* queries, float const* memory, std::int64_t A, std::int64_t dg, gate_mask sees,
+                           std::int64_t now, std::int64_t seen, float* values) {
   vec peak[tile_vectors], sum[tile_vectors] = {};
   for (vec& x : peak) x = splat(-1e30f);
   std::fill_n(values, dg * tile_tokens, 0.0f);
@@ -71,7 +74,8 @@ inline void gate_attention(float const* queries, float const* memory, std::int64
     }
   }
   for (std::int64_t d = 0; d < dg; ++d)
-    for (int v = 0; v < tile_vectors; ++v) store(values + d * tile_tokens + v * lanes, load(values + d * tile_tokens + v * lanes) / sum[v]);
+    for (int v = 0; v < tile_vectors; ++v)
+      store(values + d * tile_tokens + v * lanes, load(values + d * tile_tokens + v * lanes) / sum[v]);
 }
 
 }  // namespace kernels

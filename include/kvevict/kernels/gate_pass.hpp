@@ -11,10 +11,12 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-/// One call: features → Q', K', V' of the new tokens, then their attention and probabilities, a tile of tokens at a time.
+/// One call: features → Q', K', V' of the new tokens, then their attention and probabilities, a tile of tokens at a
+/// time.
 class gate_pass {
  public:
-  gate_pass(host& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences, std::int32_t heads, float* p)
+  gate_pass(host& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
+            std::int32_t heads, float* p)
       : ctx_(ctx), w_(w), in_(in), sees_(sees), sequences_(sequences), heads_(heads), group_(w.flags / heads), p_(p) {}
 
   void run() {
@@ -26,10 +28,15 @@ class gate_pass {
     std::int64_t const share = shape.share_floats(), work = shape.tokens * w_.features * w_.width() / 8;
     auto* const shares = f.take<float>(ctx_.concurrency() * share);
     read_weights();
-    ctx_.for_each(shape.tiles, [&](std::int64_t i, std::int32_t slot) { project(i, shares + slot * share); }, work);
-    ctx_.for_each(shape.tiles, [&](std::int64_t i, std::int32_t slot) { attend(shape.tiles - 1 - i, shares + slot * share); }, work);
-    KVEVICT_EXPECTS(!bad_.load(), "gate: a keep probability is not a number; look for values that are not finite in the gate's weights and in "
-                    "the hidden states");
+    ctx_.for_each(
+        shape.tiles, [&](std::int64_t i, std::int32_t slot) { project(i, shares + slot * share); }, work);
+    ctx_.for_each(
+        shape.tiles, [&](std::int64_t i, std::int32_t slot) { attend(shape.tiles - 1 - i, shares + slot * share); },
+        work);
+    KVEVICT_EXPECTS(
+        !bad_.load(),
+        "gate: a keep probability is not a number; look for values that are not finite in the gate's weights and in "
+        "the hidden states");
   }
 
  private:
@@ -62,7 +69,8 @@ class gate_pass {
     return own_ + (in_.row_begin[b] - in_.row_begin[0]) * std::int64_t{2} * w_.width();
   }
 
-  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv, rows padded with zeros to whole row blocks, then Wo and b.
+  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv, rows padded with zeros to whole row blocks, then
+  /// Wo and b.
   void read_weights() {
     float const scale = 1.442695040888963f / std::sqrt(static_cast<float>(w_.head_dim));
     std::int64_t const matrix = std::int64_t{w_.width()} * w_.features;
@@ -94,7 +102,8 @@ class gate_pass {
           vec x[lanes];
           unroll<lanes>([&](auto i) { x[i] = read_chunk<T>(row_at<T>(t, v + i), one, e, in_.width); });
           transpose(x);
-          for (int i = 0; i < std::min(lanes, in_.width - e); ++i) store(to + (e + i) * std::int64_t{tile_tokens} + v, x[i]);
+          for (int i = 0; i < std::min(lanes, in_.width - e); ++i)
+            store(to + (e + i) * std::int64_t{tile_tokens} + v, x[i]);
         }
     });
   }
@@ -131,7 +140,8 @@ class gate_pass {
     std::int64_t const seen = sees_ == gate_mask::causal ? now + t.count : earlier(t.sequence) + in_.rows(t.sequence);
     for (std::int32_t h = 0; h < w_.heads; ++h) {
       std::int64_t const at = std::int64_t{h} * w_.head_dim;
-      gate_attention(queries_ + (index * A + at) * tile_tokens, memory(t.sequence) + at, A, w_.head_dim, sees_, now, seen, values + at * tile_tokens);
+      gate_attention(queries_ + (index * A + at) * tile_tokens, memory(t.sequence) + at, A, w_.head_dim, sees_, now,
+                     seen, values + at * tile_tokens);
     }
     write(t, values);
   }
@@ -146,7 +156,8 @@ class gate_pass {
         vec best = {};
         for (std::int32_t f = h * group_; f < (h + 1) * group_; ++f) {
           vec z = splat(bias[f]);
-          for (std::int64_t a = 0; a < A; ++a) z = multiply_add(splat(output_[f * A + a]), load(values + a * tile_tokens + v * lanes), z);
+          for (std::int64_t a = 0; a < A; ++a)
+            z = multiply_add(splat(output_[f * A + a]), load(values + a * tile_tokens + v * lanes), z);
           best = max_or_nan(1.0f / (1.0f + exp2(z * -1.442695040888963f)), best);
         }
         store(p + v * lanes, best);

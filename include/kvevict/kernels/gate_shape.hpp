@@ -13,31 +13,37 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 /// The checks of a gate and of what it reads.
-inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences, std::int32_t heads) {
+inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
+                        std::int32_t heads) {
   expect_gate(w, in, sequences, heads);
   gate_memory const& m = in.memory;
   KVEVICT_EXPECTS(in.data != nullptr || in.row_begin[0] == in.row_begin[sequences],
                   "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
-  KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride,
-                  " elements for rows of ", in.width, "; give the distance from one token's hidden state to the next");
+  KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width,
+                  "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
+                  "; give the distance from one token's hidden state to the next");
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;
-    KVEVICT_EXPECTS(m.tokens[b] >= 0 && std::int64_t{m.tokens[b]} + in.rows(b) <= m.capacity, "gate: ", m.tokens[b], " + ", in.rows(b),
-                    " tokens of sequence ", b, " do not fit the memory's ", m.capacity, "; make gate_memory larger");
-    KVEVICT_EXPECTS(sees == gate_mask::causal || m.tokens[b] == 0, "gate: sequence ", b, " continues after ", m.tokens[b],
-                    " tokens, but a bidirectional gate reads a complete prompt at once; use gate_mask::causal for chunks");
+    KVEVICT_EXPECTS(m.tokens[b] >= 0 && std::int64_t{m.tokens[b]} + in.rows(b) <= m.capacity, "gate: ", m.tokens[b],
+                    " + ", in.rows(b), " tokens of sequence ", b, " do not fit the memory's ", m.capacity,
+                    "; make gate_memory larger");
+    KVEVICT_EXPECTS(
+        sees == gate_mask::causal || m.tokens[b] == 0, "gate: sequence ", b, " continues after ", m.tokens[b],
+        " tokens, but a bidirectional gate reads a complete prompt at once; use gate_mask::causal for chunks");
   }
 }
 
-/// Scratch of a gate call, in floats: the weights as floats, Q' of all new tokens, K' and V' where the caller keeps no memory, then one
-/// tile of features or of C, per worker.
+/// Scratch of a gate call, in floats: the weights as floats, Q' of all new tokens, K' and V' where the caller keeps no
+/// memory, then one tile of features or of C, per worker.
 struct gate_shape {
   std::int64_t features, width, flags;  // E, Hg·dg, H or Hq
   std::int64_t tokens, tiles;           // new tokens and their tiles, all sequences
   bool remembers;                       // the caller keeps K' and V'
 
-  constexpr std::int64_t weight_floats() const { return padded(padded(3 * width, row_block) * features + flags * (width + 1), 16); }
+  constexpr std::int64_t weight_floats() const {
+    return padded(padded(3 * width, row_block) * features + flags * (width + 1), 16);
+  }
   constexpr std::int64_t query_floats() const { return padded(tiles * width * tile_tokens, 16); }
   constexpr std::int64_t memory_floats() const { return remembers ? 0 : padded(tokens * 2 * width, 16); }
   constexpr std::int64_t share_floats() const { return padded(std::max(features, width) * tile_tokens, 16); }

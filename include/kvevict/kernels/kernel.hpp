@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a kernel is: a function object that finds its overload by the context, so that the text of an algorithm exists once.
+// What a kernel is: a function object that finds its overload by the context, so that the text of an algorithm exists
+// once.
 #pragma once
 
 #include <cstdint>
@@ -7,28 +8,33 @@
 
 #include <kvevict/core/host.hpp>
 
-/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …), and, for kernels that take
-/// scratch, workspace(name_tag, ctx, shape, …), which name.bytes(…) calls.
-#define KVEVICT_KERNEL(name)                                                                                        \
-  struct name##_tag {};                                                                                             \
-  struct name##_function {                                                                                          \
-    template <class Context, class... Arguments>                                                                    \
-    constexpr decltype(auto) operator()(Context& ctx, Arguments&&... arguments) const {                             \
-      if constexpr (requires { kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...); })                 \
-        return kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...);                                    \
-      else                                                                                                          \
-        static_assert(missing_kernel<name##_tag, Context>, "kernels::" #name " has no overload for this context; "  \
-                      "include the header of the context's kernels or write kernel(" #name "_tag, ctx, ...) beside it"); \
-    }                                                                                                               \
-    template <class Context, class... Arguments>                                                                    \
-    std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                                   \
-      if constexpr (requires { workspace(name##_tag{}, ctx, arguments...); })                                       \
-        return workspace(name##_tag{}, ctx, arguments...);                                                          \
-      else                                                                                                          \
-        static_assert(missing_kernel<name##_tag, Context>, "kernels::" #name " does not tell its scratch for this " \
-                      "context; on a device use cuda::device::try_out(stream, call).scratch_bytes");                \
-    }                                                                                                               \
-  };                                                                                                                \
+/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …), and, for
+/// kernels that take scratch, workspace(name_tag, ctx, shape, …), which name.bytes(…) calls.
+#define KVEVICT_KERNEL(name)                                                                         \
+  struct name##_tag {};                                                                              \
+  struct name##_function {                                                                           \
+    template <class Context, class... Arguments>                                                     \
+    constexpr decltype(auto) operator()(Context& ctx, Arguments&&... arguments) const {              \
+      if constexpr (requires { kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...); })  \
+        return kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...);                     \
+      else                                                                                           \
+        static_assert(missing_kernel<name##_tag, Context>,                                           \
+                      "kernels::" #name                                                              \
+                      " has no overload for this context; "                                          \
+                      "include the header of the context's kernels or write kernel(" #name           \
+                      "_tag, ctx, ...) beside it");                                                  \
+    }                                                                                                \
+    template <class Context, class... Arguments>                                                     \
+    std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                    \
+      if constexpr (requires { workspace(name##_tag{}, ctx, arguments...); })                        \
+        return workspace(name##_tag{}, ctx, arguments...);                                           \
+      else                                                                                           \
+        static_assert(missing_kernel<name##_tag, Context>,                                           \
+                      "kernels::" #name                                                              \
+                      " does not tell its scratch for this "                                         \
+                      "context; on a device use cuda::device::try_out(stream, call).scratch_bytes"); \
+    }                                                                                                \
+  };                                                                                                 \
   inline constexpr name##_function name {}
 
 namespace kvevict {
@@ -38,17 +44,19 @@ enum class group_reduce : std::uint8_t { mean, max, sum };  // over the G query 
 enum class row_reduce : std::uint8_t { mean, sum };         // over the W window rows
 enum class pooling : std::uint8_t { max, average };
 
-/// Pooling along the tokens, stride 1, odd width; max pads with −∞, average pads with zeros and always divides by the width. Width 1: off.
+/// Pooling along the tokens, stride 1, odd width; max pads with −∞, average pads with zeros and always divides by the
+/// width. Width 1: off.
 struct pool_options {
   std::int32_t width = 1;
   pooling kind = pooling::max;
 };
 
-/// Which softmax the window's weights come from: the model's own, or AhaKV's softmax(g_i·z), g_i = √(2 ln(i/k)), i = position + 1,
-/// k = the row's budget; a row with i ≤ k·exp(min_gain²/2) takes min_gain.
+/// Which softmax the window's weights come from: the model's own, or AhaKV's softmax(g_i·z), g_i = √(2 ln(i/k)), i =
+/// position + 1, k = the row's budget; a row with i ≤ k·exp(min_gain²/2) takes min_gain.
 enum class weighting : std::uint8_t { softmax, step_gain };
 
-/// Which tokens a query row sees: causal, the rows being the last tokens of the cache; or all, the rows coming after it.
+/// Which tokens a query row sees: causal, the rows being the last tokens of the cache; or all, the rows coming after
+/// it.
 enum class visibility : std::uint8_t { causal, all };
 
 struct window_options {
@@ -63,17 +71,17 @@ struct window_options {
   pool_options pool{};               // of the scores, over the evictable tokens
 };
 
-/// A question to `count_best`: of the `count` best evictable tokens of a sequence (score descending, position descending, head
-/// ascending), how many lie in each head? The `forced` best of every head come first; `weights` (one per head, or null) multiply
-/// the scores.
+/// A question to `count_best`: of the `count` best evictable tokens of a sequence (score descending, position
+/// descending, head ascending), how many lie in each head? The `forced` best of every head come first; `weights` (one
+/// per head, or null) multiply the scores.
 struct best_of {
   std::int64_t count = 0;
   std::int32_t forced = 0;
   float const* weights = nullptr;
 };
 
-/// The same for all sequences at once: each asks for the quotas of its heads together, and ⌊forced_permille/1000 of their mean⌋ tokens
-/// of every head come first.
+/// The same for all sequences at once: each asks for the quotas of its heads together, and ⌊forced_permille/1000 of
+/// their mean⌋ tokens of every head come first.
 struct pooled_best {
   std::int32_t forced_permille = 0;
   float const* weights = nullptr;
@@ -95,11 +103,13 @@ struct ring {
   std::int32_t skip = 0;                    // rows that are newer
   std::int32_t width = 1;
 
-  constexpr std::int32_t column(std::int32_t b) const { return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - skip] % width; }
+  constexpr std::int32_t column(std::int32_t b) const {
+    return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - skip] % width;
+  }
 };
 
-/// How a row of weights enters the per-slot state: added to or assigned to one column, after the state of tokens that have just arrived
-/// is zeroed (a page's memory may be an evicted token's).
+/// How a row of weights enters the per-slot state: added to or assigned to one column, after the state of tokens that
+/// have just arrived is zeroed (a page's memory may be an evicted token's).
 struct fold_options {
   folding how = folding::add;
   fresh forget = fresh::zeroed;
@@ -110,31 +120,34 @@ namespace kernels {
 
 template <class Tag, class Context> inline constexpr bool missing_kernel = false;
 
-KVEVICT_KERNEL(validate);        // (ctx, evidence): raises unless the cache is sound and the rows fit it
-KVEVICT_KERNEL(plan_rows);       // (ctx, frame&, view, protect, layers, budget, sharing) → score_rows: what plan() works on
-KVEVICT_KERNEL(observe_rows);    // (ctx, frame&, evidence, protect, layers, budget) → score_rows: what observe() works on
-KVEVICT_KERNEL(new_rows);        // (ctx, evidence) → rows of attention that every sequence hands in
-KVEVICT_KERNEL(read_scores);     // (ctx, score_rows, std::vector<float>&): to the host, rows that are not active as zeros
-KVEVICT_KERNEL(window_scores);   // (ctx, view, query_rows, window_options, score_rows): attention of the window to each token
-KVEVICT_KERNEL(column_sums);     // (ctx, view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
-KVEVICT_KERNEL(newest_sums);     // (ctx, view, query_rows, window_options, score_rows): window_scores of rows that may be all there are
-KVEVICT_KERNEL(squared_norms);   // (ctx, view, component, score_rows): ‖row‖² of every token
-KVEVICT_KERNEL(multiply_by_share);  // (ctx, score_rows share, score_rows): each row times share ÷ its maximum
-KVEVICT_KERNEL(pool);            // (ctx, pool_options, [pool_range,] score_rows): in place
-KVEVICT_KERNEL(require_finite);  // (ctx, score_rows): raises when an evictable token of an active row is not finite
-KVEVICT_KERNEL(select_best);     // (ctx, score_rows, keep_set&): protected tokens and the quota() best of each row
-KVEVICT_KERNEL(count_best);      // (ctx, score_rows, sequence, best_of, std::int32_t* counts (H))
-KVEVICT_KERNEL(count_pooled);    // (ctx, score_rows, pooled_best, std::int32_t* counts (B·H)): the same for every sequence and its pooled quota
-KVEVICT_KERNEL(each_token);      // (ctx, score_rows, f): f(row, token, score&) for all tokens of active rows; f is constexpr
-KVEVICT_KERNEL(each_sequence);   // (ctx, score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
-KVEVICT_KERNEL(sum_state);       // (ctx, view, component, score_rows): Σ of the floats that each slot's state holds
-KVEVICT_KERNEL(fold_state);      // (ctx, view, component, fold_options, score_rows): a row of weights into each slot's state
-KVEVICT_KERNEL(gate);            // (ctx, gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H)): keep probabilities
-KVEVICT_KERNEL(expect_prompt);   // (ctx, feature_rows, score_rows): raises unless the rows are those of the whole cache, in order
-KVEVICT_KERNEL(most_rows);       // (ctx, feature_rows, sequences) → at least as many as all sequences hand in together
-KVEVICT_KERNEL(put_rows);        // (ctx, feature_rows, float const* p (T,H), score_rows): p into the scores of the newest tokens
-KVEVICT_KERNEL(count_above);     // (ctx, score_rows, float threshold, std::int32_t* counts (B·H))
-KVEVICT_KERNEL(move_rows);       // (ctx, view, move_plan): the moves of every row, in every component
+// Of each the arguments behind the context, what it returns, what it does.
+// clang-format off
+KVEVICT_KERNEL(validate);         // (evidence): raises unless the cache is sound and the rows fit it
+KVEVICT_KERNEL(plan_rows);        // (frame&, view, protect, layers, budget, sharing) → score_rows of plan()
+KVEVICT_KERNEL(observe_rows);     // (frame&, evidence, protect, layers, budget) → score_rows of observe()
+KVEVICT_KERNEL(new_rows);         // (evidence) → rows of attention that every sequence hands in
+KVEVICT_KERNEL(read_scores);      // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
+KVEVICT_KERNEL(window_scores);    // (view, query_rows, window_options, score_rows): the window's attention to each token
+KVEVICT_KERNEL(column_sums);      // (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
+KVEVICT_KERNEL(newest_sums);      // (view, query_rows, window_options, score_rows): window_scores, or column_sums
+KVEVICT_KERNEL(squared_norms);    // (view, component, score_rows): ‖row‖² of every token
+KVEVICT_KERNEL(multiply_by_share);// (score_rows share, score_rows): each row times share ÷ its maximum
+KVEVICT_KERNEL(pool);             // (pool_options, [pool_range,] score_rows): in place
+KVEVICT_KERNEL(require_finite);   // (score_rows): raises when an evictable token of an active row is not finite
+KVEVICT_KERNEL(select_best);      // (score_rows, keep_set&): protected tokens and the quota() best of each row
+KVEVICT_KERNEL(count_best);       // (score_rows, sequence, best_of, std::int32_t* counts (H))
+KVEVICT_KERNEL(count_pooled);     // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
+KVEVICT_KERNEL(each_token);       // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
+KVEVICT_KERNEL(each_sequence);    // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
+KVEVICT_KERNEL(sum_state);        // (view, component, score_rows): Σ of the floats that each slot's state holds
+KVEVICT_KERNEL(fold_state);       // (view, component, fold_options, score_rows): a row of weights into each slot's state
+KVEVICT_KERNEL(gate);             // (gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H))
+KVEVICT_KERNEL(expect_prompt);    // (feature_rows, score_rows): raises unless the rows are the whole cache's, in order
+KVEVICT_KERNEL(most_rows);        // (feature_rows, sequences) → at least as many as all sequences hand in together
+KVEVICT_KERNEL(put_rows);         // (feature_rows, float const* p (T,H), score_rows): p into the newest tokens' scores
+KVEVICT_KERNEL(count_above);      // (score_rows, float threshold, std::int32_t* counts (B·H))
+KVEVICT_KERNEL(move_rows);        // (view, move_plan): the moves of every row, in every component
+// clang-format on
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

@@ -42,8 +42,10 @@ template <class Entry> struct stretch {
   }
 };
 
-/// Run by run, so that transposed rows walk along their pages; moves of a run one after the other. Bytes 0: known at run time only.
-template <std::int32_t Bytes> void copy(row_map const& m, std::byte const* const* from, std::byte* const* to, std::int32_t n) {
+/// Run by run, so that transposed rows walk along their pages; moves of a run one after the other. Bytes 0: known at
+/// run time only.
+template <std::int32_t Bytes>
+void copy(row_map const& m, std::byte const* const* from, std::byte* const* to, std::int32_t n) {
   auto const bytes = static_cast<std::size_t>(Bytes > 0 ? Bytes : m.run_bytes);
   for (std::int64_t run = 0; run < m.n_runs; ++run)
     for (std::int32_t i = 0; i < n; ++i) std::memcpy(to[i] + run * m.run_stride, from[i] + run * m.run_stride, bytes);
@@ -79,33 +81,41 @@ inline bool same_moves(move_plan const& plan, std::int64_t r, std::int64_t s) {
 
 /// Rows that serve all heads of a sequence can only move when all heads agree.
 template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_plan const& plan) {
-  component const* const shared = std::find_if(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
+  component const* const shared =
+      std::find_if(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
   if (shared == v.end()) return;
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = r / v.heads() * v.heads();
     KVEVICT_EXPECTS(same_moves(plan, r, first), "move_rows: heads 0 and ", r - first, " of sequence ", r / v.heads(),
                     " move different tokens, but component ", name_of(shared->what),
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the same tokens in all heads");
+                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
+                    "same tokens in all heads");
   }
 }
 
 }  // namespace moving
 
-/// The moves of every row, in plan order, in every component; aliases move with the rows that they are, rows common to all heads once.
+/// The moves of every row, in plan order, in every component; aliases move with the rows that they are, rows common to
+/// all heads once.
 ///
 /// Cost     reads and writes moves × row bytes; one worker per row.
-/// Errors   contract_violation if heads that share a row disagree; nothing has moved then. The plan itself is checked by `apply`.
+/// Errors   contract_violation if heads that share a row disagree; nothing has moved then. The plan itself is checked
+///          by `apply`.
 template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> const& v, move_plan const& plan) {
   moving::expect_agreement(v, plan);
-  ctx.for_each(v.rows(), [&](std::int64_t r, std::int32_t) {
-    auto const i = static_cast<std::size_t>(r);
-    std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads(), layer = v.pages.layer_of(static_cast<std::int32_t>(r / v.heads()));
-    for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
-      moving::stretch<Entry> const s(v, plan, r, first, last);
-      for (component const& c : v)
-        if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, layer, head);
-    }
-  }, plan.moves() * 16);
+  ctx.for_each(
+      v.rows(),
+      [&](std::int64_t r, std::int32_t) {
+        auto const i = static_cast<std::size_t>(r);
+        std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads(),
+                           layer = v.pages.layer_of(static_cast<std::int32_t>(r / v.heads()));
+        for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
+          moving::stretch<Entry> const s(v, plan, r, first, last);
+          for (component const& c : v)
+            if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, layer, head);
+        }
+      },
+      plan.moves() * 16);
 }
 
 }  // namespace kernels

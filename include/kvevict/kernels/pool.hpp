@@ -15,7 +15,8 @@ namespace kernels {
 /// Floats that pool_row needs beside a row of n.
 constexpr std::int64_t pool_row_floats(std::int64_t n, std::int32_t width) { return padded(n, lanes) + width; }
 
-/// Pools x[0, n) in place; `copy` holds pool_row_floats. Scores that are not finite become NaN, so that a maximum never hides them.
+/// Pools x[0, n) in place; `copy` holds pool_row_floats. Scores that are not finite become NaN, so that a maximum never
+/// hides them.
 inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* copy) {
   std::int64_t const half = o.width / 2;
   bool const maximum = o.kind == pooling::max;
@@ -45,11 +46,13 @@ constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::
 ///
 /// Shapes   scores (B·H rows, N) float.
 /// Cost     width loads a token, one pass; scratch: one row per worker (pool_bytes).
-/// Errors   contract_violation if the width is even, below 1 or above 65535, or rows are scattered. A score that is not finite gives NaN.
+/// Errors   contract_violation if the width is even, below 1 or above 65535, or rows are scattered. A score that is not
+///          finite gives NaN.
 inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range, score_rows const& out) {
   expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
-                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, "
+                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them "
+                  "stably first, "
                   "or set the width to 1");
   if (o.width == 1) return;
   auto const size = [&](std::int64_t r) { return range == pool_range::all ? out.rows[r].tokens : out.rows[r].last; };
@@ -58,11 +61,16 @@ inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range,
   kvevict::frame f(ctx.scratch());
   std::int64_t const share = padded(pool_row_floats(longest, o.width), 16);
   float* const copies = f.take<float>(share * ctx.concurrency());
-  ctx.for_each(out.count(), [&](std::int64_t r, std::int32_t slot) {
-    if (out.rows[r].active) pool_row(o, out.values + out.begin[r], size(r), copies + slot * share);
-  }, out.begin[out.count()] * o.width / 8);
+  ctx.for_each(
+      out.count(),
+      [&](std::int64_t r, std::int32_t slot) {
+        if (out.rows[r].active) pool_row(o, out.values + out.begin[r], size(r), copies + slot * share);
+      },
+      out.begin[out.count()] * o.width / 8);
 }
-inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) { kernel(pool_tag{}, ctx, o, pool_range::evictable, out); }
+inline void kernel(pool_tag, host& ctx, pool_options const& o, score_rows const& out) {
+  kernel(pool_tag{}, ctx, o, pool_range::evictable, out);
+}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

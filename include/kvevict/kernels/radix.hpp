@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding the k-th best of n keys without sorting: a histogram of the leading digit, then refinement inside the boundary bucket alone.
+// Finding the k-th best of n keys without sorting: a histogram of the leading digit, then refinement inside the
+// boundary bucket alone.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 #include <cstring>
 
-#include <kvevict/core/dtype.hpp>
 #include <kvevict/core/abi.hpp>
+#include <kvevict/core/dtype.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 namespace radix {
 
-/// A float as an integer of the same order; −0 counts as +0. Total also over non-finite values, so that nothing depends on their absence.
+/// A float as an integer of the same order; −0 counts as +0. Total also over non-finite values, so that nothing depends
+/// on their absence.
 inline std::uint32_t key(float x) {
   std::uint32_t u = bits::as_uint(x);
   u = u == 0x80000000u ? 0u : u;
@@ -40,7 +42,8 @@ template <class F> std::uint64_t mask(F f) {
   std::uint64_t bits = 0;
   for (std::int32_t i = 0; i < 8; ++i) {
     std::uint64_t eight = 0;  // one byte each; the product brings byte k to bit 56 + k
-    if constexpr (std::endian::native == std::endian::little) std::memcpy(&eight, flags + 8 * i, 8);
+    if constexpr (std::endian::native == std::endian::little)
+      std::memcpy(&eight, flags + 8 * i, 8);
     else
       for (std::int32_t k = 0; k < 8; ++k) eight |= std::uint64_t{flags[8 * i + k]} << (8 * k);
     bits |= (eight * 0x0102040810204080u >> 56) << (8 * i);
@@ -55,7 +58,8 @@ inline void count(std::uint32_t const* keys, std::int64_t n, digit d, std::uint3
   for (std::int64_t i = 0; i < wide; ++i)
     for (std::int64_t lane = 0; lane < lanes; ++lane) ++counts[lane * buckets + d.of(keys[i * lanes + lane])];
   if (wide > 0)
-    for (std::int64_t b = 0; b < buckets; ++b) counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
+    for (std::int64_t b = 0; b < buckets; ++b)
+      counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
   for (std::int64_t i = wide * lanes; i < n; ++i) ++counts[d.of(keys[i])];
 }
 

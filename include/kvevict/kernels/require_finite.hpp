@@ -37,14 +37,19 @@ inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
 inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   frame scratch(ctx.scratch());
   auto* const bad = scratch.take<std::int32_t>(s.count());  // (B·H) token, or −1
-  ctx.for_each(s.count(), [&](std::int64_t r, std::int32_t) { bad[r] = s.rows[r].active ? first_non_finite(s, r) : -1; },
-               s.begin[s.count()] / 8);
+  ctx.for_each(
+      s.count(), [&](std::int64_t r, std::int32_t) { bad[r] = s.rows[r].active ? first_non_finite(s, r) : -1; },
+      s.begin[s.count()] / 8);
   for (std::int64_t r = 0; r < s.count(); ++r) {
     if (bad[r] < 0) continue;
     float const x = s.values[s.begin[r] + bad[r]];
-    contract::violate(s.verb, ": the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head, " in layer ", s.layer,
-                      " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
-                      "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+    contract::violate(
+        s.verb, ": the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head,
+        " in layer ", s.layer, " is ",
+        x != x  ? "NaN"
+        : x > 0 ? "+inf"
+                : "-inf",
+        "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
   }
 }
 

@@ -39,7 +39,8 @@ struct writer {
     std::int32_t* at = next;
     std::int32_t j = from;
     for (; j + 64 <= to; j += 64)
-      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && at != end; in &= in - 1)
+      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && at != end;
+           in &= in - 1)
         *at++ = j + std::countr_zero(in);
     for (; j < to && at != end; ++j)
       if (keep(j)) *at++ = j;
@@ -60,7 +61,8 @@ inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::u
 }
 
 /// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.
-inline void scattered(row const& it, float const* x, std::int32_t const* positions, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
+inline void scattered(row const& it, float const* x, std::int32_t const* positions, std::uint32_t* keys,
+                      std::uint32_t* counts, writer& out) {
   auto const evictable = [&](std::int32_t j) { return positions[j] >= it.first && positions[j] < it.last; };
   std::int64_t n = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j)
@@ -106,7 +108,8 @@ inline void prepare(score_rows const& s, keep_set& out) {
 ///
 /// Shapes   scores (B·H, N) ragged, finite where evictable → ascending token indices (B·H, budget) ragged.
 /// Cost     O(N) a row: about three passes over the scores; one worker per row.
-/// Errors   contract_violation if a budget is outside [protected, tokens], or the candidates are not what the interval holds.
+/// Errors   contract_violation if a budget is outside [protected, tokens], or the candidates are not what the interval
+///          holds.
 inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& out) {
   select::prepare(s, out);
   std::int64_t most = 0;
@@ -114,24 +117,31 @@ inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& ou
     if (s.rows[r].active) most = std::max<std::int64_t>(most, s.rows[r].candidates);
   std::int64_t const stride = (most + 15) / 16 * 16, workers = std::min<std::int64_t>(s.count(), ctx.concurrency());
   frame scratch(ctx.scratch());
-  auto* const keys = scratch.take<std::uint32_t>(workers * stride);              // (workers, M)
+  auto* const keys = scratch.take<std::uint32_t>(workers * stride);               // (workers, M)
   auto* const counts = scratch.take<std::uint32_t>(workers * radix::table_size);  // (workers, lanes, buckets)
-  ctx.for_each(s.count(), [&](std::int64_t r, std::int32_t worker) {
-    row const& it = s.rows[r];
-    float const* const x = s.values + s.begin[r];
-    std::int32_t* const tokens = out.tokens.data();
-    select::writer w{tokens + out.row_begin[static_cast<std::size_t>(r)], tokens + out.row_begin[static_cast<std::size_t>(r) + 1]};
-    if (!it.active || it.quota() == it.candidates) {
-      w.all(0, it.tokens);
-    } else if (s.positions != nullptr) {
-      if (it.quota() == 0) w.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });
-      else select::scattered(it, x, s.positions + s.begin[r], keys + worker * stride, counts + worker * radix::table_size, w);
-    } else {
-      w.all(0, it.first);
-      if (it.quota() > 0) select::ascending(it, x, keys + worker * stride, counts + worker * radix::table_size, w);
-      w.all(it.last, it.tokens);
-    }
-  }, s.begin[s.count()]);
+  ctx.for_each(
+      s.count(),
+      [&](std::int64_t r, std::int32_t worker) {
+        row const& it = s.rows[r];
+        float const* const x = s.values + s.begin[r];
+        std::int32_t* const tokens = out.tokens.data();
+        select::writer w{tokens + out.row_begin[static_cast<std::size_t>(r)],
+                         tokens + out.row_begin[static_cast<std::size_t>(r) + 1]};
+        if (!it.active || it.quota() == it.candidates) {
+          w.all(0, it.tokens);
+        } else if (s.positions != nullptr) {
+          if (it.quota() == 0)
+            w.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });
+          else
+            select::scattered(it, x, s.positions + s.begin[r], keys + worker * stride,
+                              counts + worker * radix::table_size, w);
+        } else {
+          w.all(0, it.first);
+          if (it.quota() > 0) select::ascending(it, x, keys + worker * stride, counts + worker * radix::table_size, w);
+          w.all(it.last, it.tokens);
+        }
+      },
+      s.begin[s.count()]);
 }
 
 }  // namespace kernels

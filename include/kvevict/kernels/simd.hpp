@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One vector of floats, as wide as the instruction set of this translation unit, in the vector extension that g++ and clang share.
+// One vector of floats, as wide as the instruction set of this translation unit, in the vector extension that g++ and
+// clang share.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +8,8 @@
 #include <cstring>
 #include <utility>
 
-#include <kvevict/core/dtype.hpp>
 #include <kvevict/core/abi.hpp>
+#include <kvevict/core/dtype.hpp>
 
 #if defined(__F16C__) || defined(__FMA__)
 #include <immintrin.h>
@@ -38,17 +39,25 @@ constexpr std::int64_t padded(std::int64_t n, std::int64_t unit) { return (n + u
 
 /// f(0), …, f(N−1) with constant arguments, so that arrays of vectors stay in registers.
 template <int N, class F> [[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) { (f(std::integral_constant<int, I>{}), ...); }
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }
   (std::make_integer_sequence<int, N>{});
 }
 
 inline vec splat(float x) { return x - vec{}; }
-inline vec load(void const* p) { vec v; std::memcpy(&v, p, sizeof v); return v; }
+inline vec load(void const* p) {
+  vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
 inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
 /// The first min(n, lanes) floats.
 inline void store_some(float* p, vec v, std::int64_t n) {
-  if (n >= lanes) store(p, v);
-  else std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
+  if (n >= lanes)
+    store(p, v);
+  else
+    std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(float));
 }
 /// N floats, zeros behind them.
 template <int N> vec load_first(float const* p) {
@@ -62,8 +71,8 @@ inline vec float_of(ivec v) { return (vec)v; }
 /// The second operand wins when one is NaN.
 inline vec max(vec a, vec b) { return a > b ? a : b; }
 inline vec min(vec a, vec b) { return a < b ? a : b; }
-/// a·b + c with the one rounding of a fused instruction where there is one. For sums of two products: a compiler may fuse either product
-/// of x·y + z·w, and does not choose alike in two copies of one function.
+/// a·b + c with the one rounding of a fused instruction where there is one. For sums of two products: a compiler may
+/// fuse either product of x·y + z·w, and does not choose alike in two copies of one function.
 inline vec multiply_add(vec a, vec b, vec c) {
 #if defined(KVEVICT_WIDE_LANES)
   return _mm512_fmadd_ps(a, b, c);
@@ -113,7 +122,9 @@ inline vec times_power(vec p, vec n) { return _mm512_maskz_scalef_ps(0xffff, p, 
 #else
 inline constexpr float rounder = 12582912.0f;  // 1.5·2^23: adding it leaves the integer in the low bits
 inline vec to_integer(vec x) { return (x + rounder) - rounder; }
-inline vec times_power(vec p, vec n) { return p * float_of((bits_of(n + rounder) - bits_of(splat(rounder)) + 127) << 23); }
+inline vec times_power(vec p, vec n) {
+  return p * float_of((bits_of(n + rounder) - bits_of(splat(rounder)) + 127) << 23);
+}
 #endif
 
 /// 2^x within 2 ulp; 0 below −126 (also for −∞), capped at 2^126, NaN for NaN.
@@ -165,19 +176,27 @@ template <int S = lanes / 2> [[gnu::always_inline]] inline void transpose(vec (&
 
 template <int S, int... I> vec rotated(vec x, std::integer_sequence<int, I...>) { return shuffled<(I ^ S)...>(x, x); }
 
-/// Folds every one of N vectors to one number; that of x[i] comes to lane i · lanes/N (and its neighbours up to the next).
+/// Folds every one of N vectors to one number; that of x[i] comes to lane i · lanes/N (and its neighbours up to the
+/// next).
 template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec fold(vec* x, F f) {
   if constexpr (N > 1)
     for (int i = 0; i < N / 2; ++i) {
       swap_blocks<S>(x[i], x[i + N / 2], std::make_integer_sequence<int, lanes>{});
       x[i] = f(x[i], x[i + N / 2]);
     }
-  else x[0] = f(x[0], rotated<S>(x[0], std::make_integer_sequence<int, lanes>{}));
-  if constexpr (S > 1) return fold<(N > 1 ? N / 2 : 1), S / 2>(x, f);
-  else return x[0];
+  else
+    x[0] = f(x[0], rotated<S>(x[0], std::make_integer_sequence<int, lanes>{}));
+  if constexpr (S > 1)
+    return fold<(N > 1 ? N / 2 : 1), S / 2>(x, f);
+  else
+    return x[0];
 }
-struct add { vec operator()(vec a, vec b) const { return a + b; } };
-struct larger { vec operator()(vec a, vec b) const { return max(a, b); } };
+struct add {
+  vec operator()(vec a, vec b) const { return a + b; }
+};
+struct larger {
+  vec operator()(vec a, vec b) const { return max(a, b); }
+};
 
 inline float sum_of(vec v) { return fold<1>(&v, add{})[0]; }
 inline float max_of(vec v) { return fold<1>(&v, larger{})[0]; }

@@ -14,7 +14,8 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 inline constexpr float below_all_logits = -1e30f;
 
-/// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to `peak` and `sum`.
+/// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to
+/// `peak` and `sum`.
 inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* sum) {
   vec x[row_block];
   float each[lanes];
@@ -45,8 +46,10 @@ inline void store_lse(float* lse, vec peak, vec sum) {
   for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + std::log2(sum[r]);
 }
 
-/// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G, tile_tokens)
-inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, float* columns, vec& largest) {
+/// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G,
+/// tile_tokens)
+inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, float* columns,
+                        vec& largest) {
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
     float* const column = columns + (row + r) / q.window * tile_tokens;
@@ -75,8 +78,10 @@ inline void reduce_heads(group_reduce how, std::int32_t group, std::int64_t stri
 inline constexpr float largest_sound_weight = 1.001f;
 
 [[noreturn]] inline void refuse_weights(char const* verb) {
-  contract::violate(verb, ": an attention weight exp(z − lse) is above 1; the scale, the softcap or the log_base of the LSE is not the "
-                          "one that the engine's softmax used (FlashInfer gives log_base::two)");
+  contract::violate(
+      verb,
+      ": an attention weight exp(z − lse) is above 1; the scale, the softcap or the log_base of the LSE is not the "
+      "one that the engine's softmax used (FlashInfer gives log_base::two)");
 }
 
 }  // namespace kernels

@@ -21,7 +21,8 @@ template <class T> float squared_norm(std::byte const* row, row_map const& m, st
 
 /// The norms of up to 64 tokens of one row from `first`.
 template <class Entry>
-void squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in, std::int64_t first, int count, float* out) {
+void squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in, std::int64_t first, int count,
+                      float* out) {
   std::byte const* rows[64];
   row_addresses(view, c, in.sequence, in.head, first, count, count, rows);
   auto const width = static_cast<std::int32_t>(c.width());
@@ -39,8 +40,10 @@ void squared_norms_of(layer_view<Entry> const& view, component const& c, row con
 /// Errors   contract_violation if the component is not floating.
 template <class Entry>
 void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, component const& c, score_rows const& out) {
-  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: the component has type ", name_of(c.type), "; give one of f32, f16, bf16");
-  constexpr std::int64_t chunk = 64;  // heads of a token may be neighbours in memory: all of them read one chunk before the next
+  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: the component has type ", name_of(c.type),
+                  "; give one of f32, f16, bf16");
+  // heads of a token may be neighbours in memory: all of them read one chunk before the next
+  constexpr std::int64_t chunk = 64;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;

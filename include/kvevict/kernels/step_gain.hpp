@@ -11,10 +11,12 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-/// √(2 ln(i/k)), at least `least`: the gain of AhaKV's step-gain softmax for a row that sees i tokens under a budget of k.
+/// √(2 ln(i/k)), at least `least`: the gain of AhaKV's step-gain softmax for a row that sees i tokens under a budget of
+/// k.
 inline float step_gain(std::int64_t i, std::int64_t k, float least) {
   if (i <= k || k <= 0) return least;
-  return std::max(least, static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k)))));
+  return std::max(least,
+                  static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k)))));
 }
 
 }  // namespace kernels

@@ -13,8 +13,9 @@
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
-/// Eigen's work-stealing pool as an executor. The calling thread takes part, so `threads(n)` starts n − 1; `threads()` takes one per
-/// core. Outlives the contexts made from it. A call does not allocate; calls from inside a task are not allowed.
+/// Eigen's work-stealing pool as an executor. The calling thread takes part, so `threads(n)` starts n − 1; `threads()`
+/// takes one per core. Outlives the contexts made from it. A call does not allocate; calls from inside a task are not
+/// allowed.
 ///
 ///   kvevict::threads pool(8);
 ///   kvevict::host ctx(pool.as_executor());

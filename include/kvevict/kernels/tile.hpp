@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logits of a block of query rows and a tile of tokens. Every layout and element type is first gathered into one packed form, and
-// each dot product is one chain of additions over d, so that no bit depends on layout, page size, threads or the tile's neighbours.
+// Logits of a block of query rows and a tile of tokens. Every layout and element type is first gathered into one packed
+// form, and each dot product is one chain of additions over d, so that no bit depends on layout, page size, threads or
+// the tile's neighbours.
 //
-//   tokens   (D, tile_tokens) floats, lanes are tokens; D padded with zeros to whole vectors, missing tokens repeat the last one
+//   tokens   (D, tile_tokens) floats, lanes are tokens; D padded with zeros to whole vectors, missing tokens repeat the
+//   last one
 //   queries  (rows/row_block, D/lanes, row_block, lanes) floats, scaled; rows padded to whole blocks by copies
 #pragma once
 
@@ -15,8 +17,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-// The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors tokens, 1 query.
-// A vector holds one number of every row of a block.
+// The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors
+// tokens, 1 query. A vector holds one number of every row of a block.
 inline constexpr int row_block = lanes == 16 ? 8 : 4;
 #if defined(__ARM_NEON)
 inline constexpr int tile_vectors = 6;  // 32 registers, as AVX-512 has
@@ -35,8 +37,8 @@ template <class F> decltype(auto) with_type(dtype type, F&& f) {
 
 /// Start of the rows of `count` tokens from `first`; beyond them the last one again, up to `wanted`.
 template <class Entry>
-void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, int count,
-                   int wanted, std::byte const** out) {
+void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h,
+                   std::int64_t first, int count, int wanted, std::byte const** out) {
   token_rows<Entry> const rows = view.rows_of(c, b, h);
   std::int64_t const size = rows.page_size;
   std::int64_t page = first / size, slot = first - page * size;
@@ -63,12 +65,14 @@ template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::i
   return load(out);
 }
 
-/// Gathers up to tile_tokens tokens of row (b, h), which has `tokens`, from `first` < tokens into a tile.  → (D, tile_tokens)
+/// Gathers up to tile_tokens tokens of row (b, h), which has `tokens`, from `first` < tokens into a tile.  → (D,
+/// tile_tokens)
 template <class Entry>
-void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
-                 float* tile) {
+void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first,
+                 std::int64_t tokens, float* tile) {
   std::byte const* rows[tile_tokens];
-  row_addresses(view, c, b, h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, tokens - first)), tile_tokens, rows);
+  row_addresses(view, c, b, h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, tokens - first)),
+                tile_tokens, rows);
   auto const width = static_cast<std::int32_t>(c.width());
   with_type(c.type, [&](auto type) {
     using T = decltype(type);
@@ -84,12 +88,12 @@ void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t
 
 /// Some query rows of the G heads of one KV head: row r is window row r % window of query head r / window.
 struct query_block {
-  float* packed;        // queries × scale, see above
-  float* lse;           // (rows) base 2
-  float* after;         // (rows) multiplies tanh under a softcap
-  std::int32_t* sees;   // (rows) how many tokens of the cache it sees
+  float* packed;       // queries × scale, see above
+  float* lse;          // (rows) base 2
+  float* after;        // (rows) multiplies tanh under a softcap
+  std::int32_t* sees;  // (rows) how many tokens of the cache it sees
   std::int32_t rows, window, head_dim;
-  std::int32_t all_see; // tokens that every row sees
+  std::int32_t all_see;  // tokens that every row sees
   bool capped;
 
   float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
@@ -105,7 +109,8 @@ inline query_block make_query_block(float* memory, std::int32_t rows, std::int32
   return {memory, rest, rest + n, reinterpret_cast<std::int32_t*>(rest + 2 * n), 0, 0, head_dim, 0, false};
 }
 
-/// Fills a block with query rows [first, first + window) of the heads of KV head h, so that logits come out in base 2. Row w sees
+/// Fills a block with query rows [first, first + window) of the heads of KV head h, so that logits come out in base 2.
+/// Row w sees
 /// `sees + w·step` tokens. `gains` (one per window row) multiply the logits, or null.
 inline void pack_queries(query_block& out, query_rows const& q, std::int64_t first, std::int32_t window, std::int32_t h,
                          std::int32_t group, std::int32_t sees, std::int32_t step, float const* gains) {
@@ -119,7 +124,8 @@ inline void pack_queries(query_block& out, query_rows const& q, std::int64_t fir
     float const factor = out.capped ? q.logit_scale() / q.softcap : q.logit_scale() * gain;
     out.after[r] = q.softcap * gain;
     out.sees[r] = sees + w * step;
-    auto const* row = static_cast<std::byte const*>(q.data) + ((first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
+    auto const* row =
+        static_cast<std::byte const*>(q.data) + ((first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
     float* to = out.packed + ((r / row_block) * chunks * row_block + r % row_block) * lanes;
     with_type(q.type, [&](auto type) {
       for (std::int32_t d = 0; d < q.head_dim; d += lanes, to += row_block * lanes)
@@ -131,7 +137,8 @@ inline void pack_queries(query_block& out, query_rows const& q, std::int64_t fir
 /// The block's LSE as the engine gave it, in base 2.
 inline void fill_lse(query_block& out, query_rows const& q, std::int64_t first, std::int32_t h, std::int32_t group) {
   for (std::int32_t r = 0; r < out.rows; ++r) {
-    float const x = q.lse[(first + r % out.window) * q.lse_token_stride + (h * group + r / out.window) * q.lse_head_stride];
+    float const x =
+        q.lse[(first + r % out.window) * q.lse_token_stride + (h * group + r / out.window) * q.lse_head_stride];
     out.lse[r] = q.base == log_base::two ? x : x * 1.44269504088896341f;
   }
 }
@@ -158,8 +165,10 @@ inline ivec count_from(std::int64_t first, int step = 1) {
   return x;
 }
 
-/// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see the token.
-inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, vec (&z)[row_block][tile_vectors]) {
+/// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see
+/// the token.
+inline void logits(query_block const& q, int row, float const* tile, std::int64_t first,
+                   vec (&z)[row_block][tile_vectors]) {
   multiply(q.block(row), tile, q.head_dim, z);
   if (q.capped)
     for (int r = 0; r < row_block; ++r)

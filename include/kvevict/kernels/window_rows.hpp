@@ -10,7 +10,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-/// Without LSE the exponentials of KV heads are kept up to this many bytes a worker; a head with more has its logits computed twice.
+/// Without LSE the exponentials of KV heads are kept up to this many bytes a worker; a head with more has its logits
+/// computed twice.
 inline constexpr std::int64_t kept_weights_bytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t tiles_per_item = 32;
 
@@ -21,7 +22,9 @@ struct window_shape {
   bool normalised;  // the engine's LSE is used
 
   constexpr std::int64_t tiles() const { return padded(tokens, tile_tokens) / tile_tokens; }
-  constexpr std::int64_t query_floats() const { return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16); }
+  constexpr std::int64_t query_floats() const {
+    return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16);
+  }
   constexpr std::int64_t share_floats() const {
     std::int64_t const scores = query_floats() + tile_floats(head_dim) + std::int64_t{group} * tile_tokens;
     return padded(std::max(scores, pool_width > 1 ? pool_row_floats(tokens, pool_width) : 0), 16);
@@ -29,7 +32,7 @@ struct window_shape {
 };
 
 inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out) {
-  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads, 0, q.head_dim, o.pool_before_group.width, 0,
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,         0, q.head_dim, o.pool_before_group.width, 0,
                  q.lse != nullptr && o.weights == weighting::softmax};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;
@@ -45,9 +48,10 @@ struct window_row {
   std::int32_t b, h, tokens, window, first_token;  // first_token: where the first window row is in the cache
   std::int32_t rows;                               // G·window padded to whole row blocks
   float* gains = nullptr;                          // (window), step gain only
-  float *lse = nullptr, *peak = nullptr, *sum = nullptr;  // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)
-  float* weights = nullptr;                        // (tiles, rows, tile_tokens): 2^(z − peak), or null
-  float* heads = nullptr;                          // (G, tiles·tile_tokens) when query heads are pooled one by one
+  // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)
+  float *lse = nullptr, *peak = nullptr, *sum = nullptr;
+  float* weights = nullptr;  // (tiles, rows, tile_tokens): 2^(z − peak), or null
+  float* heads = nullptr;    // (G, tiles·tile_tokens) when query heads are pooled one by one
 
   std::int64_t weight_bytes() const { return tiles * rows * tile_tokens * 4; }
 };
@@ -67,8 +71,8 @@ inline window_row describe_window(query_rows const& q, window_options const& o, 
 }
 
 /// The row with its scratch taken.
-inline window_row take_window(frame& f, window_row w, window_shape const& s, query_rows const& q, window_options const& o,
-                              score_rows const& out) {
+inline window_row take_window(frame& f, window_row w, window_shape const& s, query_rows const& q,
+                              window_options const& o, score_rows const& out) {
   if (s.pool_width > 1) w.heads = f.take<float>(s.group * w.tiles * tile_tokens);
   if (s.normalised) return w;
   w.lse = f.take<float>(w.rows), w.peak = f.take<float>(w.tiles * w.rows), w.sum = f.take<float>(w.tiles * w.rows);
@@ -85,10 +89,12 @@ inline window_row take_window(frame& f, window_row w, window_shape const& s, que
 /// Scratch of window_scores for `rows` rows (B·H) of at most `tokens` tokens, G query heads each.
 constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const& s, std::int64_t concurrency) {
   std::int64_t const block_rows = padded(std::int64_t{s.group} * s.window, row_block), fixed = 64;
-  std::int64_t bytes = concurrency * s.share_floats() * 4 + padded(rows * static_cast<std::int64_t>(sizeof(window_row)), 64) + fixed;
+  std::int64_t bytes =
+      concurrency * s.share_floats() * 4 + padded(rows * static_cast<std::int64_t>(sizeof(window_row)), 64) + fixed;
   if (s.pool_width > 1) bytes += rows * padded(s.group * s.tiles() * tile_tokens * 4, 64);
   if (s.normalised) return bytes;
-  std::int64_t const stats = padded(s.tiles() * block_rows * 4, 64) * 2, weights = s.tiles() * block_rows * tile_tokens * 4;
+  std::int64_t const stats = padded(s.tiles() * block_rows * 4, 64) * 2,
+                     weights = s.tiles() * block_rows * tile_tokens * 4;
   std::int64_t const limit = kept_weights_bytes * concurrency;
   bytes += rows * (padded(block_rows * 4, 64) + padded(s.window * 4, 64));
   return bytes + rows * stats + std::min(rows * padded(weights, 64), limit);
@@ -99,8 +105,9 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
     std::int64_t const needed = std::min<std::int64_t>(std::int64_t{o.rows} + o.skip, row.tokens);
-    KVEVICT_EXPECTS(!row.active || q.rows(row.sequence) >= needed, "window_scores: sequence ", row.sequence, " hands in ",
-                    q.rows(row.sequence), " query rows and the window needs ", needed, "; hand in the queries of its newest tokens");
+    KVEVICT_EXPECTS(!row.active || q.rows(row.sequence) >= needed, "window_scores: sequence ", row.sequence,
+                    " hands in ", q.rows(row.sequence), " query rows and the window needs ", needed,
+                    "; hand in the queries of its newest tokens");
   }
 }
 

@@ -12,8 +12,15 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 template <class Entry> class window_pass {
  public:
-  window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out)
-      : ctx_(ctx), view_(view), keys_(*view.find(role::k)), q_(q), o_(o), out_(out), shape_(window_shape_of(q, o, out)) {}
+  window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
+              score_rows const& out)
+      : ctx_(ctx),
+        view_(view),
+        keys_(*view.find(role::k)),
+        q_(q),
+        o_(o),
+        out_(out),
+        shape_(window_shape_of(q, o, out)) {}
 
   /// Scores as many rows from `first` on as scratch allows; the next row to do.
   std::int64_t run(std::int64_t first) {
@@ -39,15 +46,20 @@ template <class Entry> class window_pass {
     std::int64_t work = 0;  // products, 32 of them a nanosecond
     for (std::int64_t i = 0; i < count; ++i) work += std::int64_t{rows[i].rows} * rows[i].tokens * q_.head_dim / 32;
     auto const each_item = [&](auto step) {
-      ctx_.for_each(count * items, [&](std::int64_t i, std::int32_t slot) {
-        window_row const& w = rows[i / items];
-        std::int64_t const first = i % items * tiles_per_item;
-        if (first < w.tiles) (this->*step)(w, first, std::min(first + tiles_per_item, w.tiles), memory_ + slot * share_);
-      }, work);
+      ctx_.for_each(
+          count * items,
+          [&](std::int64_t i, std::int32_t slot) {
+            window_row const& w = rows[i / items];
+            std::int64_t const first = i % items * tiles_per_item;
+            if (first < w.tiles)
+              (this->*step)(w, first, std::min(first + tiles_per_item, w.tiles), memory_ + slot * share_);
+          },
+          work);
     };
     if (!shape_.normalised) {
       each_item(&window_pass::measure);
-      ctx_.for_each(count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
+      ctx_.for_each(
+          count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
     }
     each_item(&window_pass::sum_columns);
     if (too_large_) refuse_weights("window_scores");
@@ -58,9 +70,12 @@ template <class Entry> class window_pass {
   query_block pack(window_row const& w, float* memory) const {
     query_block q = make_query_block(memory, w.window * shape_.group, q_.head_dim);
     bool const causal = o_.sees == visibility::causal && out_.positions == nullptr;
-    pack_queries(q, q_, w.first_query, w.window, w.h, shape_.group, causal ? w.first_token + 1 : w.tokens, causal ? 1 : 0, w.gains);
-    if (w.lse != nullptr) q.lse = w.lse;
-    else if (shape_.normalised) fill_lse(q, q_, w.first_query, w.h, shape_.group);
+    pack_queries(q, q_, w.first_query, w.window, w.h, shape_.group, causal ? w.first_token + 1 : w.tokens,
+                 causal ? 1 : 0, w.gains);
+    if (w.lse != nullptr)
+      q.lse = w.lse;
+    else if (shape_.normalised)
+      fill_lse(q, q_, w.first_query, w.h, shape_.group);
     return q;
   }
 
@@ -83,7 +98,8 @@ template <class Entry> class window_pass {
     }
   }
 
-  /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to be multiplied with.
+  /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
+  /// be multiplied with.
   void normalise(window_row const& w) const {
     for (std::int32_t r = 0; r < w.rows; r += row_block) {
       vec peak = splat(below_all_logits), sum = {};
@@ -103,7 +119,8 @@ template <class Entry> class window_pass {
     vec largest = {};
     for (std::int64_t t = first; t < last; ++t) {
       std::fill(columns, columns + shape_.group * tile_tokens, 0.0f);
-      if (w.weights != nullptr) add_kept(w, t, columns);
+      if (w.weights != nullptr)
+        add_kept(w, t, columns);
       else {
         pack_tile(w, t, tokens);
         for (int r = 0; r < w.rows; r += row_block) {
@@ -122,7 +139,8 @@ template <class Entry> class window_pass {
       vec const share = splat(w.peak[t * w.rows + r]);
       float* const column = columns + r / w.window * tile_tokens;
       float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
-      for (int j = 0; j < tile_tokens; j += lanes) store(column + j, multiply_add(load(weights + j), share, load(column + j)));
+      for (int j = 0; j < tile_tokens; j += lanes)
+        store(column + j, multiply_add(load(weights + j), share, load(column + j)));
     }
   }
 
@@ -141,7 +159,8 @@ template <class Entry> class window_pass {
 
   void pool_heads(window_row const& w, float* memory) const {
     std::int64_t const stride = w.tiles * tile_tokens;
-    for (std::int32_t g = 0; g < shape_.group; ++g) pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
+    for (std::int32_t g = 0; g < shape_.group; ++g)
+      pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
     reduce_heads(o_.group, shape_.group, stride, stride, w.heads);
     std::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
   }
@@ -160,16 +179,17 @@ template <class Entry> class window_pass {
 
 /// Attention that the last W query rows of a sequence pay to each of its tokens.
 ///
-///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over g;  then o.pool
+///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over
+///   g;  then o.pool
 ///
-/// With an LSE (and no step gain) a weight is exp(z − lse). Row i of n causal rows sees tokens [0, N−n+i]; `visibility::all` rows come
-/// after the cache and see all of it. Tokens that no row sees score 0.
+/// With an LSE (and no step gain) a weight is exp(z − lse). Row i of n causal rows sees tokens [0, N−n+i];
+/// `visibility::all` rows come after the cache and see all of it. Tokens that no row sees score 0.
 ///
 /// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
-/// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and those of a head
-///          that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
-/// Errors   contract_violation if a sequence hands in fewer rows than the window needs, a weight is above 1 + 1e-3, rows are scattered
-///          and W > 1, or rows come after the cache without LSE.
+/// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and
+///          those of a head that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
+/// Errors   contract_violation if a sequence hands in fewer rows than the window needs, a weight is above 1 + 1e-3,
+///          rows are scattered and W > 1, or rows come after the cache without LSE.
 template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
             score_rows const& out) {

@@ -17,7 +17,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-// Without an LSE, which never needs more with one; softmax rows take one row of floats a worker, which is less than either.
+// Without an LSE, which never needs more with one; softmax rows take one row of floats a worker, which is less than
+// either.
 
 inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
   return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
@@ -25,18 +26,23 @@ inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, p
 inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {
   auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(o.rows, s.tokens));
   window_shape const shape{s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false};
-  return std::max({window_scores_bytes(s.rows(), shape, ctx.concurrency()), scratch_step(ctx.concurrency() * s.tokens * 4), workspace(pool_tag{}, ctx, s, o.pool)});
+  return std::max({window_scores_bytes(s.rows(), shape, ctx.concurrency()),
+                   scratch_step(ctx.concurrency() * s.tokens * 4), workspace(pool_tag{}, ctx, s, o.pool)});
 }
 inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape const& s) {
   column_shape const shape{s.q_heads / s.kv_heads, s.head_dim, s.tokens, false};
-  return std::max(column_sums_bytes(s.rows() * s.tokens, shape, ctx.concurrency()), scratch_step(ctx.concurrency() * s.tokens * 4));
+  return std::max(column_sums_bytes(s.rows() * s.tokens, shape, ctx.concurrency()),
+                  scratch_step(ctx.concurrency() * s.tokens * 4));
 }
-inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) { return require_finite_bytes(s.rows()); }
+inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) {
+  return require_finite_bytes(s.rows());
+}
 inline std::int64_t workspace(count_best_tag, host const&, cache_shape const& s) {
   return count_best_bytes(s.kv_heads, s.kv_heads * s.tokens);
 }
 inline std::int64_t workspace(gate_tag, host const& ctx, cache_shape const& s, gate_weights const& w) {
-  std::int64_t const tokens = s.sequences * s.tokens, tiles = s.sequences * ((s.tokens + tile_tokens - 1) / tile_tokens);
+  std::int64_t const tokens = s.sequences * s.tokens,
+                     tiles = s.sequences * ((s.tokens + tile_tokens - 1) / tile_tokens);
   return gate_shape{w.features, w.width(), w.flags, tokens, tiles, false}.bytes(ctx.concurrency());
 }
 inline std::int64_t workspace(select_best_tag, host const& ctx, cache_shape const& s) {

@@ -12,7 +12,8 @@ inline namespace KVEVICT_ABI {
 
 namespace layers {
 
-// A layer stage is called in every context, so it is constexpr and raises nothing; what it has to refuse, it refuses in `validate()`.
+// A layer stage is called in every context, so it is constexpr and raises nothing; what it has to refuse, it refuses in
+// `validate()`.
 
 /// Every layer keeps the same number of tokens.
 struct uniform {

@@ -15,8 +15,9 @@ namespace layers {
 ///   base = budget − protected;  lo = base/β, hi = 2·base − lo;  hi > M ⇒ hi = M, lo = 2·base − M;   M = N − protected
 ///   B_l = hi − (hi − lo)·l/(L−1) + protected                    layer 0 has hi; L = 1 keeps the budget
 ///
-/// Paper    PyramidKV, Cai et al. 2024, arXiv:2406.02069.   Differs: the line is held in integers over β·(L−1) and rounded by largest
-///          remainder (ties: lower layer), so Σ B_l = L·budget exactly, for every prompt; `rounding::authors` floors the step and drifts.
+/// Paper    PyramidKV, Cai et al. 2024, arXiv:2406.02069.   Differs: the line is held in integers over β·(L−1) and
+///          rounded by largest remainder (ties: lower layer), so Σ B_l = L·budget exactly, for every prompt;
+///          `rounding::authors` floors the step and drifts.
 /// Cost     O(L) integer operations a sequence, no memory.
 /// Errors   contract_violation if β ∉ [1, 65536] or layer ∉ [0, layer_count).
 struct pyramid {
@@ -24,12 +25,17 @@ struct pyramid {
   std::int32_t beta = 20;
   rounding round = rounding::exact;
 
-  void validate() const { KVEVICT_EXPECTS(beta >= 1 && beta <= 1 << 16, "pyramid: beta is ", beta, "; give 1 to 65536, the paper uses 20, 1 makes all layers equal"); }
+  void validate() const {
+    KVEVICT_EXPECTS(beta >= 1 && beta <= 1 << 16, "pyramid: beta is ", beta,
+                    "; give 1 to 65536, the paper uses 20, 1 makes all layers equal");
+  }
 
   constexpr std::int32_t operator()(layer_query const& q) const {
-    std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens, n = q.layer_count;
+    std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens,
+                       n = q.layer_count;
     if (n == 1) return q.tokens_per_head;
-    std::int64_t const evictable = round == rounding::exact ? line(base, room, q.layer, n) : authors(base, room, q.layer, n);
+    std::int64_t const evictable =
+        round == rounding::exact ? line(base, room, q.layer, n) : authors(base, room, q.layer, n);
     return static_cast<std::int32_t>(evictable) + q.protected_tokens;
   }
 

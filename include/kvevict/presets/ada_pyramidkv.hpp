@@ -9,7 +9,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace presets {
 
-/// Window, pool width and sinks in tokens; the floor of a head in thousandths of its even share; the top layer gets a β-th of the mean, see layers::pyramid.
+/// Window, pool width and sinks in tokens; the floor of a head in thousandths of its even share; the top layer gets a
+/// β-th of the mean, see layers::pyramid.
 struct ada_pyramidkv_options {
   std::int32_t window = 32;
   std::int32_t pool = 7;

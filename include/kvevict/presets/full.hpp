@@ -10,9 +10,7 @@ namespace presets {
 
 /// Keeps everything; the budget is not looked at.
 /// The bound above: every comparison needs it.
-constexpr auto full() {
-  return policy{score::none{}}.with(layers::unlimited{});
-}
+constexpr auto full() { return policy{score::none{}}.with(layers::unlimited{}); }
 
 }  // namespace presets
 }  // namespace KVEVICT_ABI

@@ -15,8 +15,10 @@ struct h2o_options {
   score::column_norm norm = score::column_norm::none;
 };
 
-/// Keeps heavy hitters, the tokens with the largest accumulated attention, and the newest half of the budget (or `recent` tokens).
-/// H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048.   Differs: GQA by the group mean; ties go to the more recent token.
+/// Keeps heavy hitters, the tokens with the largest accumulated attention, and the newest half of the budget (or
+/// `recent` tokens).
+/// H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048.   Differs: GQA by the group mean; ties go to the more recent
+/// token.
 constexpr auto h2o(h2o_options o = {}) {
   return policy{score::accumulated_attention{o.norm}, protect{o.sinks, o.recent, o.recent == 0 ? 500 : 0}};
 }

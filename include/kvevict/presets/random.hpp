@@ -16,9 +16,7 @@ struct random_options {
 
 /// Keeps tokens by a hash of (seed, sequence, layer, head, position), and the protected ones.
 /// The bound below, with the structural protection that the other policies have.
-constexpr auto random(random_options o = {}) {
-  return policy{score::random{o.seed}, protect{o.sinks, o.recent}};
-}
+constexpr auto random(random_options o = {}) { return policy{score::random{o.seed}, protect{o.sinks, o.recent}}; }
 
 }  // namespace presets
 }  // namespace KVEVICT_ABI

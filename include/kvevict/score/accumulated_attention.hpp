@@ -13,17 +13,18 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// What a column sum is divided by: nothing, or the number of rows that see the column, which takes most of the positional bias.
+/// What a column sum is divided by: nothing, or the number of rows that see the column, which takes most of the
+/// positional bias.
 enum class column_norm : std::uint8_t { none, rows_that_see };
 
 /// Attention that a token has received from all rows so far, group mean.
 ///
 ///   o(h,j) = 1/G · Σ_g Σ_{i≥j} a(h·G+g, i, j)         [rows_that_see: ÷ (N − j)]
 ///
-/// Paper    H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048; with rows_that_see kvpress' observed attention.   Differs: GQA by the
-///          group mean (the authors' code has none).
-/// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe` in the cache's
-///          role::state component and read back through remembered(cache).
+/// Paper    H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048; with rows_that_see kvpress' observed attention.
+///          Differs: GQA by the group mean (the authors' code has none).
+/// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe`
+///          in the cache's role::state component and read back through remembered(cache).
 /// Cost     prompt: Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
 /// Errors   contract_violation if a sequence hands in fewer than N rows, if a weight exceeds 1.
 struct accumulated_attention {
@@ -33,12 +34,17 @@ struct accumulated_attention {
   static constexpr std::int32_t state_floats() { return 1; }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
-    static_assert(has_attention<Evidence> || has<Evidence, facts::state>, "accumulated_attention: the evidence has no queries, no "
-                  "softmax rows and no state; use prompt(cache, queries) of all tokens, or observe(...) and remembered(cache)");
-    if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
-    else kernels::column_sums(ctx, e.cache, e.attention, group, out);
+    static_assert(
+        has_attention<Evidence> || has<Evidence, facts::state>,
+        "accumulated_attention: the evidence has no queries, no "
+        "softmax rows and no state; use prompt(cache, queries) of all tokens, or observe(...) and remembered(cache)");
+    if constexpr (has<Evidence, facts::state>)
+      kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
+    else
+      kernels::column_sums(ctx, e.cache, e.attention, group, out);
     if (norm == column_norm::none) return;
-    KVEVICT_EXPECTS(out.positions == nullptr, "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
+    KVEVICT_EXPECTS(out.positions == nullptr,
+                    "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
                     "use stable compaction or column_norm::none");
     kernels::each_token(ctx, out, divide{});
   }
@@ -50,7 +56,8 @@ struct accumulated_attention {
   /// Adds the newest rows' attention to the state; the tokens of those rows start from zero.
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
-    static_assert(has_attention<Evidence>, "accumulated_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
+    static_assert(has_attention<Evidence>,
+                  "accumulated_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
     kernels::newest_sums(ctx, e.cache, e.attention, window_options{new_rows, row_reduce::sum, group}, work);
     kernels::require_finite(ctx, work);
     kernels::fold_state(ctx, e.cache, state, fold_options{}, work);

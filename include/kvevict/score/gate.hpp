@@ -16,9 +16,11 @@ namespace score {
 
 /// Keep probability of each token from the layer's input, by a gate of this layer: see kernels::gate for the formula.
 ///
-/// Paper    Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design; the paper publishes neither code nor sizes.
-/// Shapes   features (T,E), weights of a gate → (H,N) float in [0,1]. From a whole prompt, or with `observe` chunk by chunk and, if new
-///          tokens are to be gated, step by step: the cache's role::state component then holds p, one float a slot.
+/// Paper    Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design; the paper publishes
+///          neither code nor sizes.
+/// Shapes   features (T,E), weights of a gate → (H,N) float in [0,1]. From a whole prompt, or with `observe` chunk by
+///          chunk and, if new tokens are to be gated, step by step: the cache's role::state component then holds p, one
+///          float a slot.
 /// Cost     6·T·E·A + 4·T·N·A flop, A = Hg·dg; scratch O(T·A).
 /// Errors   contract_violation: see kernels::gate; a prompt that is not the whole cache; a prompt of scattered rows.
 struct gate {
@@ -28,7 +30,8 @@ struct gate {
   constexpr std::int32_t state_floats() const { return 1; }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
-    static_assert(has<Evidence, facts::features> || has<Evidence, facts::state>, "gate: the evidence has no hidden states and no state; use "
+    static_assert(has<Evidence, facts::features> || has<Evidence, facts::state>,
+                  "gate: the evidence has no hidden states and no state; use "
                   "prompt(cache, features), or observe(...) and remembered(cache)");
     if constexpr (has<Evidence, facts::state>) {
       kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);

@@ -11,17 +11,20 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// Attention that the last r rows pay to each token, with AhaKV's step-gain softmax, summed: every evictable token has r terms.
+/// Attention that the last r rows pay to each token, with AhaKV's step-gain softmax, summed: every evictable token has
+/// r terms.
 ///
-///   S(h,j) = Σ_{i=N−r+1..N} 1/G·Σ_g softmax_n( g_i·z(h·G+g, i, n) )[j],   g_i = √(2 ln(i/k)), i = position + 1, k = the row's budget
+///   S(h,j) = Σ_{i=N−r+1..N} 1/G·Σ_g softmax_n( g_i·z(h·G+g, i, n) )[j],   g_i = √(2 ln(i/k)), i = position + 1, k =
+///   the row's budget
 ///
-/// Paper    AhaKV, Gu et al. 2025, arXiv:2506.03762.   Differs: a row with g_i below `min_gain` takes it (0: uniform weights); exactly r
-///          terms (the printed sum has r+1); while decoding i is the absolute position, not the cached count. `weighting::softmax` is
-///          the ablation without step gain.
-/// Shapes   as window_attention → (H,N) float, Σ_j S = r. While decoding `observe` keeps a ring of the last r rows in the cache's
-///          role::state component, r floats a slot, column = position mod r.
+/// Paper    AhaKV, Gu et al. 2025, arXiv:2506.03762.   Differs: a row with g_i below `min_gain` takes it (0: uniform
+///          weights); exactly r terms (the printed sum has r+1); while decoding i is the absolute position, not the
+///          cached count. `weighting::softmax` is the ablation without step gain.
+/// Shapes   as window_attention → (H,N) float, Σ_j S = r. While decoding `observe` keeps a ring of the last r rows in
+///          the cache's role::state component, r floats a slot, column = position mod r.
 /// Cost     as window_attention without LSE; a step: one row; reading the ring back: r·N adds.
-/// Errors   contract_violation if a sequence hands in fewer than min(r,N) rows; if rows are scattered and r rows are asked of a prompt.
+/// Errors   contract_violation if a sequence hands in fewer than min(r,N) rows; if rows are scattered and r rows are
+///          asked of a prompt.
 struct recent_attention {
   std::int32_t rows = 32;  // r
   weighting weights = weighting::step_gain;
@@ -31,10 +34,13 @@ struct recent_attention {
   constexpr std::int32_t state_floats() const { return rows; }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
-    static_assert(has_attention<Evidence> || has<Evidence, facts::state>, "recent_attention: the evidence has no queries, no softmax "
+    static_assert(has_attention<Evidence> || has<Evidence, facts::state>,
+                  "recent_attention: the evidence has no queries, no softmax "
                   "rows and no state; use prompt(cache, queries), or observe(...) and remembered(cache)");
-    if constexpr (has<Evidence, facts::state>) kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
-    else kernels::window_scores(ctx, e.cache, e.attention, window(rows), out);
+    if constexpr (has<Evidence, facts::state>)
+      kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
+    else
+      kernels::window_scores(ctx, e.cache, e.attention, window(rows), out);
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
@@ -44,16 +50,19 @@ struct recent_attention {
   /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.
   template <class Context, class Evidence>
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
-    static_assert(has_attention<Evidence>, "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
+    static_assert(has_attention<Evidence>,
+                  "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
     std::int32_t const last = new_rows < rows ? new_rows : rows;
-    kernels::window_scores(ctx, e.cache, e.attention, window(last), work);  // raises here, before the first row is written
+    // raises here, before the first row is written
+    kernels::window_scores(ctx, e.cache, e.attention, window(last), work);
     kernels::require_finite(ctx, work);
     for (std::int32_t i = last - 1; i >= 0; --i) {  // i newest rows are left out
       window_options one = window(1);
       one.skip = i;
       if (last > 1) kernels::window_scores(ctx, e.cache, e.attention, one, work);
       ring const column{e.attention.positions, e.attention.row_begin, i, rows};
-      kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, column}, work);
+      kernels::fold_state(ctx, e.cache, state,
+                          fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, column}, work);
     }
   }
 

@@ -16,10 +16,11 @@ namespace score {
 
 /// The inner score times the token's share of the head's largest pooled squared value norm.
 ///
-///   ν_j = ‖v_j‖²;  γ = avgpool(ν);  ŝ(h,j) = s(h,j) · γ_j / max_n γ_n       over all N tokens of the head; max = 0 → factor 1
+///   ν_j = ‖v_j‖²;  γ = avgpool(ν);  ŝ(h,j) = s(h,j) · γ_j / max_n γ_n       over all N tokens of the head; max = 0 →
+///   factor 1
 ///
-/// Paper    AhaKV, Gu et al. 2025, arXiv:2506.03762.   Differs: pool width 5, zeros outside, divided by the width, maximum over all
-///          tokens of the head (not stated in what we could read); width 1 is no pooling.
+/// Paper    AhaKV, Gu et al. 2025, arXiv:2506.03762.   Differs: pool width 5, zeros outside, divided by the width,
+///          maximum over all tokens of the head (not stated in what we could read); width 1 is no pooling.
 /// Shapes   values (H,N,D) → factor (H,N) in [0,1]. Scaling all values by a power of two changes nothing.
 /// Cost     one read of V; scratch N floats a row.
 /// Errors   contract_violation if the cache has no V component, or if rows are scattered and the pool is wider than 1.
@@ -27,11 +28,8 @@ template <class Inner> struct value_prior {
   Inner inner;
   pool_options pool{5, pooling::average};
 
-  constexpr std::int32_t state_floats() const
-    requires requires(Inner const& i) { i.state_floats(); }
-  {
-    return inner.state_floats();
-  }
+  constexpr std::int32_t state_floats() const requires requires(Inner const& i) { i.state_floats(); }
+  { return inner.state_floats(); }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     component const* v = e.cache.find(role::v);

@@ -11,16 +11,18 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// Attention that the last W queries pay to each token, averaged over the window and the GQA group, then pooled along the tokens.
+/// Attention that the last W queries pay to each token, averaged over the window and the GQA group, then pooled along
+/// the tokens.
 ///
 ///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( z(h·G+g, w, n) )[j]      causal inside the window;  then pool over [0, N−W)
 ///
-/// Paper    SnapKV, Li et al., NeurIPS 2024, arXiv:2404.14469.   Differs: float softmax; reduced to KV heads before pooling
-///          (`pool_before_group` pools each query head first, as kvpress does).
+/// Paper    SnapKV, Li et al., NeurIPS 2024, arXiv:2404.14469.   Differs: float softmax; reduced to KV heads before
+///          pooling (`pool_before_group` pools each query head first, as kvpress does).
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence, keys (H,N,D), both rotated → scores (H,N) float, in [0,1].
-/// Cost     2·Hq·W·N·D flop; with LSE one pass over K, without one that keeps the W·G·N logits of a KV head while they fit.
-/// Errors   contract_violation if a sequence hands in fewer than min(W,N) rows, if a weight exceeds 1 (LSE of another base or scale),
-///          if rows are scattered.
+/// Cost     2·Hq·W·N·D flop; with LSE one pass over K, without one that keeps the W·G·N logits of a KV head while they
+///          fit.
+/// Errors   contract_violation if a sequence hands in fewer than min(W,N) rows, if a weight exceeds 1 (LSE of another
+///          base or scale), if rows are scattered.
 struct window_attention {
   std::int32_t window = 32;
   pool_options pool{7, pooling::max};
@@ -28,8 +30,10 @@ struct window_attention {
   pool_options pool_before_group{};
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
-    static_assert(has_attention<Evidence>, "window_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
-    KVEVICT_EXPECTS(out.positions == nullptr, "window_attention: the rows are scattered (hole-filling or in-place replacement), so they "
+    static_assert(has_attention<Evidence>,
+                  "window_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
+    KVEVICT_EXPECTS(out.positions == nullptr,
+                    "window_attention: the rows are scattered (hole-filling or in-place replacement), so they "
                     "have no tail window; use stable compaction or a score that needs no neighbours");
     kernels::window_scores(ctx, e.cache, e.attention, options(), out);
   }
@@ -56,8 +60,11 @@ struct future_attention {
   group_reduce group = group_reduce::mean;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
-    static_assert(has<Evidence, facts::future>, "future_attention: the oracle needs the true future; use future(cache, queries).with_lse(...)");
-    static_assert(has<Evidence, facts::lse>, "future_attention: later tokens also attend to each other, so their weights need the LSE; add .with_lse(...)");
+    static_assert(has<Evidence, facts::future>,
+                  "future_attention: the oracle needs the true future; use future(cache, queries).with_lse(...)");
+    static_assert(
+        has<Evidence, facts::lse>,
+        "future_attention: later tokens also attend to each other, so their weights need the LSE; add .with_lse(...)");
     kernels::window_scores(ctx, e.cache, e.attention, options(), out);
   }
 

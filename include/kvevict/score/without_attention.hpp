@@ -39,7 +39,8 @@ struct random {
 
     constexpr void operator()(row const& in, std::int64_t j, float& x) const {
       component const* const positions = cache.find(role::position);
-      std::int64_t const p = positions == nullptr ? j : element<std::int32_t const>(cache, *positions, in.sequence, in.head, j);
+      std::int64_t const p =
+          positions == nullptr ? j : element<std::int32_t const>(cache, *positions, in.sequence, in.head, j);
       std::int32_t const l = layer + cache.pages.layer_of(in.sequence), s = cache.pages.sequence_of(in.sequence);
       x = static_cast<float>(mix(mix(mix(mix(seed, s), l), in.head), p) >> 40) * 0x1p-24f;
     }

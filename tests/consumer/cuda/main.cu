@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An engine's translation unit: a policy planned and applied on a device. Runs where there is one, and says so where there is none.
+// An engine's translation unit: a policy planned and applied on a device. Runs where there is one, and says so where
+// there is none.
 #include <cstdio>
 
 #include <kvevict/cuda.cuh>
@@ -8,8 +9,8 @@ namespace {
 
 constexpr auto policy = kvevict::presets::ada_snapkv({.window = 32});
 
-void evict(kvevict::cuda::device& ctx, kvevict::layer_view<> const& cache, kvevict::query_rows const& queries, kvevict::cuda::keep_set& keep,
-           kvevict::cuda::compacted<std::int32_t>& done) {
+void evict(kvevict::cuda::device& ctx, kvevict::layer_view<> const& cache, kvevict::query_rows const& queries,
+           kvevict::cuda::keep_set& keep, kvevict::cuda::compacted<std::int32_t>& done) {
   kvevict::plan(ctx, policy, kvevict::prompt(cache, queries), {.tokens_per_head = 1024}, keep);
   compact(ctx, cache, keep, kvevict::compaction::stable, done);
 }

@@ -1,6 +1,7 @@
 // expect(thread): data race.*caught/race\.cpp:18
 // SPDX-License-Identifier: Apache-2.0
-// A missing barrier: a thread reads its neighbour's element of shared memory. The values come out right when threads run in order.
+// A missing barrier: a thread reads its neighbour's element of shared memory. The values come out right when threads
+// run in order.
 #include <vector>
 
 #include "simt/on_device.hpp"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// On a GPU only: observe, plan and compact captured in one graph, replayed on other data. tests/run.sh --cuda builds it.
+// On a GPU only: observe, plan and compact captured in one graph, replayed on other data. tests/run.sh --cuda builds
+// it.
 #include <kvevict/cuda.cuh>
 
 #include "simt/device_cache.hpp"
@@ -13,7 +14,9 @@ namespace cuda = kvevict::cuda;
 TEST_CASE("a captured graph of observe, plan and compact equals the calls") {
   auto const policy = kvevict::presets::h2o({.recent = 6});
   kvevict::budget const ask{.tokens_per_head = 16};
-  auto const input = [](std::uint64_t seed) { return random_batch(seed, {.Hq = 4, .H = 2, .D = 8, .N = {40, 40}}, 1.0); };
+  auto const input = [](std::uint64_t seed) {
+    return random_batch(seed, {.Hq = 4, .H = 2, .D = 8, .N = {40, 40}}, 1.0);
+  };
   auto const fill_cache = [&](batch const& in, auto&& f) {
     auto shape = cache_shape_of(in);
     shape.state_floats = 1;
@@ -49,8 +52,10 @@ TEST_CASE("a captured graph of observe, plan and compact equals the calls") {
       REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
       for (bool const again : {false, true}) {
         fill(cache, again ? second : first);
-        if (again) cuda::copy_to_device(s, const_cast<void*>(q.data), other_rows.q.data(), other_rows.q.size() * sizeof(float));
-        for (std::size_t i = 0; i < cache.snapshot().size(); ++i) cuda::copy_to_device(s, captured.start(i), cache.buffer(i).data(), cache.buffer(i).size());
+        if (again)
+          cuda::copy_to_device(s, const_cast<void*>(q.data), other_rows.q.data(), other_rows.q.size() * sizeof(float));
+        for (std::size_t i = 0; i < cache.snapshot().size(); ++i)
+          cuda::copy_to_device(s, captured.start(i), cache.buffer(i).data(), cache.buffer(i).size());
         cuda::synchronize(s);
         REQUIRE(cudaGraphLaunch(executable, s.handle()) == cudaSuccess);
         auto const got = keep.read(ctx);

@@ -47,7 +47,8 @@ void* allocate(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   std::size_t const span = (bytes + alignment - 1) / alignment * alignment, pages = (span + page - 1) / page * page;
   void* const map = mmap(nullptr, pages + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (map == MAP_FAILED) raise("allocate device memory: " + std::to_string(bytes) + " bytes are not to be had; free some");
+  if (map == MAP_FAILED)
+    raise("allocate device memory: " + std::to_string(bytes) + " bytes are not to be had; free some");
   auto* const base = static_cast<unsigned char*>(map);
   allocation const a{base, base + page + pages - span, pages, bytes};
   a.protect(PROT_READ | PROT_WRITE);
@@ -61,7 +62,8 @@ void* allocate(std::size_t bytes) {
 
 void release(void* p) {
   allocation* const a = find(p);
-  if (a == nullptr || !a->live || a->data != p) raise("release device memory: not what allocate returned, or returned a second time");
+  if (a == nullptr || !a->live || a->data != p)
+    raise("release device memory: not what allocate returned, or returned a second time");
   a->live = false;
   a->protect(PROT_NONE);
   madvise(a->map + page, a->pages, MADV_DONTNEED);

@@ -23,16 +23,32 @@ namespace sanitizers {
 inline bool address() { return __sanitizer_start_switch_fiber != nullptr && __asan_poison_memory_region != nullptr; }
 inline bool thread() { return __tsan_create_fiber != nullptr; }
 
-inline void poison(void const* p, std::size_t n) { if (address()) __asan_poison_memory_region(p, n); }
-inline void unpoison(void const* p, std::size_t n) { if (address()) __asan_unpoison_memory_region(p, n); }
-inline void start_switch(void** fake, void const* bottom, std::size_t n) { if (address()) __sanitizer_start_switch_fiber(fake, bottom, n); }
-inline void finish_switch(void* fake, void const** bottom, std::size_t* n) { if (address()) __sanitizer_finish_switch_fiber(fake, bottom, n); }
+inline void poison(void const* p, std::size_t n) {
+  if (address()) __asan_poison_memory_region(p, n);
+}
+inline void unpoison(void const* p, std::size_t n) {
+  if (address()) __asan_unpoison_memory_region(p, n);
+}
+inline void start_switch(void** fake, void const* bottom, std::size_t n) {
+  if (address()) __sanitizer_start_switch_fiber(fake, bottom, n);
+}
+inline void finish_switch(void* fake, void const** bottom, std::size_t* n) {
+  if (address()) __sanitizer_finish_switch_fiber(fake, bottom, n);
+}
 
 inline void* current_fiber() { return thread() ? __tsan_get_current_fiber() : nullptr; }
 inline void* create_fiber() { return thread() ? __tsan_create_fiber(0) : nullptr; }
-inline void enter(void* fiber) { if (thread()) __tsan_switch_to_fiber(fiber, 0); }  // it has seen what was done here
-inline void leave(void* fiber) { if (thread()) __tsan_switch_to_fiber(fiber, 1); }  // no synchronisation
-inline void acquire(void* object) { if (thread()) __tsan_acquire(object); }
-inline void release(void* object) { if (thread()) __tsan_release(object); }
+inline void enter(void* fiber) {
+  if (thread()) __tsan_switch_to_fiber(fiber, 0);
+}  // it has seen what was done here
+inline void leave(void* fiber) {
+  if (thread()) __tsan_switch_to_fiber(fiber, 1);
+}  // no synchronisation
+inline void acquire(void* object) {
+  if (thread()) __tsan_acquire(object);
+}
+inline void release(void* object) {
+  if (thread()) __tsan_release(object);
+}
 
 }  // namespace sanitizers

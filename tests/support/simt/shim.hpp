@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device layer of include/kvevict/cuda for a host compiler: the same names, documented there. KVEVICT_SIMT_EMULATION names this file.
+// The device layer of include/kvevict/cuda for a host compiler: the same names, documented there.
+// KVEVICT_SIMT_EMULATION names this file.
 #pragma once
 
 #include <cmath>
@@ -54,7 +55,8 @@ class thread {
 
 // Warps.
 template <class T> T exchange(simt::meeting kind, T x, std::uint32_t source, std::uint32_t mask) {
-  static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), "shuffle: give an arithmetic type of 4 or 8 bytes");
+  static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8),
+                "shuffle: give an arithmetic type of 4 or 8 bytes");
   std::uint64_t bits = 0;
   std::memcpy(&bits, &x, sizeof(T));
   bits = simt::meet(kind, mask, bits, source);
@@ -79,7 +81,8 @@ template <class T, class F> T atomically(T* p, F next) {
   static_assert(std::is_integral_v<T> && sizeof(T) >= 4, "atomics: integers of 4 or 8 bytes");
   simt::maybe_yield();
   T before = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(p, &before, next(before), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  while (!__atomic_compare_exchange_n(p, &before, next(before), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
   return before;
 }
 template <class T> T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
@@ -91,21 +94,26 @@ template <class T> T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
 template <class T> T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
   return atomically(p, [x](T before) { return x > before ? x : before; });
 }
-template <class T> T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
+template <class T>
+T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
   return atomically(p, [=](T before) { return before == expected ? x : before; });
 }
 
 // Vectors and copies.
 template <class Pointer> Pointer require_aligned(Pointer p, char const* call) {
-  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0) simt::fail(std::string(call) + ": the address is not aligned to 16 bytes");
+  if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0)
+    simt::fail(std::string(call) + ": the address is not aligned to 16 bytes");
   return p;
 }
-inline vec128 load_vec128(thread&, void const* p) { return *static_cast<vec128 const*>(require_aligned(p, "load_vec128")); }
+inline vec128 load_vec128(thread&, void const* p) {
+  return *static_cast<vec128 const*>(require_aligned(p, "load_vec128"));
+}
 inline vec128 load_once_vec128(thread& t, void const* p) { return load_vec128(t, p); }
 inline void store_vec128(thread&, void* p, vec128 v) { *static_cast<vec128*>(require_aligned(p, "store_vec128")) = v; }
 inline void copy_async16(thread& t, void* shared, void const* global, std::uint32_t valid = 16) {
   if (valid > 16) simt::fail("copy_async16: more than 16 bytes");
-  *static_cast<vec128*>(require_aligned(shared, "copy_async16")) = {{~0u, ~0u, ~0u, ~0u}};  // undefined until it has been waited for
+  // undefined until it has been waited for
+  *static_cast<vec128*>(require_aligned(shared, "copy_async16")) = {{~0u, ~0u, ~0u, ~0u}};
   t.copies.push_back({shared, require_aligned(global, "copy_async16"), valid, t.group});
 }
 inline void commit_async(thread& t) { ++t.group; }
@@ -130,7 +138,8 @@ inline std::int32_t count_bits(std::uint32_t x) { return __builtin_popcount(x); 
 inline float exp2(float x) { return std::exp2(x); }
 inline float log2(float x) { return std::log2(x); }
 template <class T> void multiply_add(thread&, accumulator& d, fragment_a<T> const& a, fragment_b<T> const& b) {
-  simt::matrix_part const part{a.registers, b.registers, d.values, [](std::uint16_t bits) { return to_float(T{bits}); }};
+  simt::matrix_part const part{a.registers, b.registers, d.values,
+                               [](std::uint16_t bits) { return to_float(T{bits}); }};
   simt::meet(simt::meeting::multiply_add, full_warp, reinterpret_cast<std::uintptr_t>(&part));
 }
 
@@ -169,27 +178,37 @@ template <class Check, class Work> void enqueue(stream s, Check check, Work work
 }
 inline void* allocate(stream, std::size_t bytes) { return simt::allocate(bytes); }
 inline void release(stream s, void* p) {
-  if (p != nullptr) enqueue(s, [p] { simt::require_device(p, 0, "release device memory"); }, [p] { simt::release(p); });
+  if (p != nullptr)
+    enqueue(
+        s, [p] { simt::require_device(p, 0, "release device memory"); }, [p] { simt::release(p); });
 }
 template <class Check> void copy(stream s, void* to, void const* from, std::size_t bytes, Check check) {
-  enqueue(s, check, [=] { if (bytes != 0) std::memmove(to, from, bytes); });  // nothing may come from nowhere
+  enqueue(s, check, [=] {
+    if (bytes != 0) std::memmove(to, from, bytes);
+  });  // nothing may come from nowhere
 }
 inline void copy_to_device(stream s, void* device, void const* host, std::size_t n) {
-  copy(s, device, host, n, [=] { simt::require_device(device, n, "copy to the device"), simt::require_host(host, "copy to the device"); });
+  copy(s, device, host, n,
+       [=] { simt::require_device(device, n, "copy to the device"), simt::require_host(host, "copy to the device"); });
 }
 inline void copy_to_host(stream s, void* host, void const* device, std::size_t n) {
-  copy(s, host, device, n, [=] { simt::require_device(device, n, "copy to the host"), simt::require_host(host, "copy to the host"); });
+  copy(s, host, device, n,
+       [=] { simt::require_device(device, n, "copy to the host"), simt::require_host(host, "copy to the host"); });
 }
 inline void copy_on_device(stream s, void* to, void const* from, std::size_t n) {
-  copy(s, to, from, n, [=] { for (void const* p : {static_cast<void const*>(to), from}) simt::require_device(p, n, "copy on the device"); });
+  copy(s, to, from, n, [=] {
+    for (void const* p : {static_cast<void const*>(to), from}) simt::require_device(p, n, "copy on the device");
+  });
 }
 inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t n) {
-  enqueue(s, [=] { simt::require_device(device, n, "fill device memory"); }, [=] { std::memset(device, value, n); });
+  enqueue(
+      s, [=] { simt::require_device(device, n, "fill device memory"); }, [=] { std::memset(device, value, n); });
 }
 
 template <class Kernel> void launch(stream s, extent grid, extent block, std::size_t shared, Kernel const& kernel) {
   static_assert(std::is_trivially_copyable_v<Kernel>, "launch: a kernel holds pointers and sizes by value");
-  static_assert(sizeof(Kernel) <= limits::parameter_bytes, "launch: a kernel's parameters have at most 4096 bytes; put tables into memory");
+  static_assert(sizeof(Kernel) <= limits::parameter_bytes,
+                "launch: a kernel's parameters have at most 4096 bytes; put tables into memory");
   require_launchable(grid, block, shared, max_threads_of<Kernel>(), name_of_kernel<Kernel>());
   auto const check = [=] {
     if constexpr (requires { kernel.pointers([](auto*, std::int64_t) {}); })
@@ -201,7 +220,9 @@ template <class Kernel> void launch(stream s, extent grid, extent block, std::si
     simt::run({grid, block, shared, name_of_kernel<Kernel>(), [&](extent index, extent at) {
                  thread t(index, at, block, grid);
                  kernel(t);
-                 if (!t.copies.empty()) simt::fail("an asynchronous copy is never waited for; commit_async and wait_async before the kernel ends");
+                 if (!t.copies.empty())
+                   simt::fail(
+                       "an asynchronous copy is never waited for; commit_async and wait_async before the kernel ends");
                }});
   });
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What runs the emulated kernels: scheduler.cpp and device.cpp, which no sanitizer instruments, as seen by shim.hpp, which every one does.
+// What runs the emulated kernels: scheduler.cpp and device.cpp, which no sanitizer instruments, as seen by shim.hpp,
+// which every one does.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +15,10 @@ namespace simt {
 
 using kvevict::cuda::extent;
 
-inline std::uint64_t schedule = 0;  // 0: threads and blocks in order; 1: last one first; else a random order with this seed
-inline std::size_t shared_bytes = 99 << 10;  // that a block may have, as devices made from now on are told: the least of all devices, not a limit
+// 0: threads and blocks in order; 1: last one first; else a random order with this seed
+inline std::uint64_t schedule = 0;
+// that a block may have, as devices made from now on are told: the least of all devices, not a limit
+inline std::size_t shared_bytes = 99 << 10;
 
 // For launch: calls `body` for every thread of every block, to the end or to an error (cuda_error).
 struct grid_run {
@@ -27,11 +30,14 @@ struct grid_run {
 void run(grid_run const& r);
 
 // For a thread that runs.
-[[noreturn]] void fail(std::string const& what);          // ends the launch with this error, prefixed with kernel, block and thread
-void* shared(void const* site, std::size_t bytes);        // the array of KVEVICT_SHARED at `site`, or (null) the thread's next one of the launch's
-void maybe_yield();                                       // in a random schedule, another thread may go first
+// ends the launch with this error, prefixed with kernel, block and thread
+[[noreturn]] void fail(std::string const& what);
+// the array of KVEVICT_SHARED at `site`, or (null) the thread's next one of the launch's
+void* shared(void const* site, std::size_t bytes);
+void maybe_yield();  // in a random schedule, another thread may go first
 
-/// All threads of a block, or the lanes of `mask`, meet. For shuffles the result is the value of lane `source`, for votes the ballot.
+/// All threads of a block, or the lanes of `mask`, meet. For shuffles the result is the value of lane `source`, for
+/// votes the ballot.
 enum class meeting : std::uint8_t { sync_block, sync_warp, shuffle, shuffle_up, shuffle_xor, ballot, multiply_add };
 std::uint64_t meet(meeting kind, std::uint32_t mask = ~0u, std::uint64_t value = 0, std::uint32_t source = 0);
 
@@ -48,7 +54,8 @@ void release(void* p);
 void require_device(void const* p, std::size_t bytes, char const* call);  // cuda_error unless inside one allocation
 void require_host(void const* p, char const* call);
 
-/// Work of a stream, in order; nothing runs before it is synchronized, so that whoever forgets to wait reads what was there before.
+/// Work of a stream, in order; nothing runs before it is synchronized, so that whoever forgets to wait reads what was
+/// there before.
 using queue = std::deque<std::function<void()>>;
 void synchronize(queue& q);
 

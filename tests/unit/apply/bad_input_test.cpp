@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What must be refused before a byte of the cache changes: every case says what is wrong, what to do, and leaves the pool as it was.
+// What must be refused before a byte of the cache changes: every case says what is wrong, what to do, and leaves the
+// pool as it was.
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/apply/replace.hpp>
 
@@ -27,8 +28,8 @@ struct scene {
   layer_view<>& view() { return cache.view; }
 };
 
-/// Refused by every verb that writes or would let the engine write, with the cache byte-identical afterwards. Whether heads agree on rows
-/// that they share is seen when they are moved.
+/// Refused by every verb that writes or would let the engine write, with the cache byte-identical afterwards. Whether
+/// heads agree on rows that they share is seen when they are moved.
 void expect_refused(scene& s, std::string const& words, bool when_planned = true) {
   auto const before = s.cache.snapshot();
   host ctx;
@@ -47,7 +48,8 @@ void expect_refused(scene& s, std::string const& words, bool when_planned = true
   CHECK_FALSE(contains(refusal([&] { plan_moves(ctx, s.view(), s.keep); }), "compact: "));
 }
 
-void expect_plan_refused(std::string const& words, std::function<void(scene&, move_plan&)> const& damage, layout l = layout::head_pages) {
+void expect_plan_refused(std::string const& words, std::function<void(scene&, move_plan&)> const& damage,
+                         layout l = layout::head_pages) {
   scene s(l);
   host ctx;
   auto plan = plan_moves(ctx, s.view(), s.keep);
@@ -189,7 +191,8 @@ TEST_CASE("bad input: a compaction that there is not") {
   auto const before = s.cache.snapshot();
   host ctx;
   auto const mode = static_cast<compaction>(7);
-  CHECK(refusal([&] { compact(ctx, s.view(), s.keep, mode); }) == "compact: there is no compaction 7; give compaction::stable or compaction::fill_holes");
+  CHECK(refusal([&] { compact(ctx, s.view(), s.keep, mode); }) ==
+        "compact: there is no compaction 7; give compaction::stable or compaction::fill_holes");
   CHECK(contains(refusal([&] { plan_moves(ctx, s.view(), s.keep, mode); }), "plan_moves: there is no compaction 7"));
   CHECK(s.cache.snapshot() == before);
 }
@@ -231,8 +234,10 @@ TEST_CASE("bad input: plan with moves out of range") {
   expect_plan_refused("is 9 to 4", [](scene&, move_plan& p) { p.destinations[2] = 4; });
 }
 TEST_CASE("bad input: plan that overwrites what it still needs") {
-  expect_plan_refused("must ascend", [](scene&, move_plan& p) { p.destinations[1] = 1; });                      // written twice
-  expect_plan_refused("must ascend", [](scene&, move_plan& p) { std::swap(p.sources[0], p.sources[1]); });      // read after written
+  // written twice
+  expect_plan_refused("must ascend", [](scene&, move_plan& p) { p.destinations[1] = 1; });
+  // read after written
+  expect_plan_refused("must ascend", [](scene&, move_plan& p) { std::swap(p.sources[0], p.sources[1]); });
   expect_plan_refused("lie below their sources", [](scene&, move_plan& p) { p.sources[0] = p.destinations[0]; });
 }
 TEST_CASE("bad input: plan that has a token twice, in place of another") {
@@ -246,7 +251,8 @@ TEST_CASE("bad input: plan that has a token twice, in place of another") {
   expect_plan_refused("sequence 0, head 0 would hold token 9 twice, in slots 9 and 0", moves({9}, {0}, 10));
   expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8}, {1, 4}, 8));
   expect_plan_refused("would hold token 6 twice, in slots 6 and 2", moves({6, 7, 9}, {2, 3, 5}, 8));
-  expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8, 9}, {1, 4, 7}, 8));  // a later one fills another slot
+  // a later one fills another slot
+  expect_plan_refused("would hold token 5 twice, in slots 5 and 1", moves({5, 8, 9}, {1, 4, 7}, 8));
   scene s(layout::head_pages);
   host ctx;
   auto plan = plan_moves(ctx, s.view(), s.keep);
@@ -256,7 +262,13 @@ TEST_CASE("bad input: plan that has a token twice, in place of another") {
 TEST_CASE("bad input: plan with lengths that cannot be") {
   expect_plan_refused("would have 11 tokens", [](scene&, move_plan& p) { p.lengths[0] = 11; });
   expect_plan_refused("would have -1 tokens", [](scene&, move_plan& p) { p.lengths[0] = -1; });
-  expect_plan_refused("share a page table", [](scene&, move_plan& p) { p.lengths[1] = 5; p.order = row_order::scattered; }, layout::nhd);
+  expect_plan_refused(
+      "share a page table",
+      [](scene&, move_plan& p) {
+        p.lengths[1] = 5;
+        p.order = row_order::scattered;
+      },
+      layout::nhd);
 }
 TEST_CASE("bad input: plan that writes a read-only prefix") {
   expect_plan_refused("read-only tokens", [](scene& s, move_plan&) {
@@ -274,9 +286,11 @@ TEST_CASE("bad input: plan that hides what it does to the order") {
   expect_plan_refused("moving does not sort", [](scene& s, move_plan&) { s.view().order = row_order::scattered; });
 }
 TEST_CASE("bad input: plan on common positions with different moves") {
-  expect_plan_refused("component position has one row for all heads", [](scene& s, move_plan&) { s.view().components[2].rows.head_stride = 0; },
-                      layout::nhd);
+  expect_plan_refused(
+      "component position has one row for all heads",
+      [](scene& s, move_plan&) { s.view().components[2].rows.head_stride = 0; }, layout::nhd);
 }
 TEST_CASE("bad input: plan that moves page-wise quantised tokens") {
-  expect_plan_refused("drop whole pages instead", [](scene& s, move_plan&) { s.view().components[0].scope = quant_scope::page_channel; });
+  expect_plan_refused("drop whole pages instead",
+                      [](scene& s, move_plan&) { s.view().components[0].scope = quant_scope::page_channel; });
 }

@@ -20,8 +20,10 @@ std::vector<std::int32_t> expected_row(slice<std::int32_t const> kept, compactio
   std::vector<std::int32_t> filled(out.size(), -1);
   std::vector<std::int32_t> tail;
   for (std::int32_t const t : kept)
-    if (t < kept.size) filled[static_cast<std::size_t>(t)] = t;
-    else tail.push_back(t);
+    if (t < kept.size)
+      filled[static_cast<std::size_t>(t)] = t;
+    else
+      tail.push_back(t);
   auto next = tail.begin();
   for (std::int32_t& t : filled)
     if (t < 0) t = *next++;
@@ -39,13 +41,16 @@ template <class Cache> void fill(Cache& c) {
     if (k.what != role::position) c.fill(k, [](int b, int h, int t, int d) { return value(b, h, t, d); });
 }
 
-/// All bytes that rows in [0, length) of the view occupy afterwards, as (buffer address) → set; to see that no other byte changed.
-template <class Cache> void expect_untouched_elsewhere(Cache& c, std::vector<std::vector<std::byte>> before, move_plan const& plan) {
+/// All bytes that rows in [0, length) of the view occupy afterwards, as (buffer address) → set; to see that no other
+/// byte changed.
+template <class Cache>
+void expect_untouched_elsewhere(Cache& c, std::vector<std::vector<std::byte>> before, move_plan const& plan) {
   auto const after = c.snapshot();
   std::vector<std::vector<bool>> may(after.size());
   for (std::size_t i = 0; i < after.size(); ++i) may[i].resize(after[i].size());
   for (std::int64_t r = 0; r < plan.rows(); ++r)
-    for (std::int64_t i = plan.row_begin[static_cast<std::size_t>(r)]; i < plan.row_begin[static_cast<std::size_t>(r) + 1]; ++i)
+    for (std::int64_t i = plan.row_begin[static_cast<std::size_t>(r)];
+         i < plan.row_begin[static_cast<std::size_t>(r) + 1]; ++i)
       for (component const& k : c.view)
         for (int d = 0; d < k.width(); ++d) {
           auto const b = static_cast<int>(r / c.view.heads()), h = static_cast<int>(r % c.view.heads());
@@ -62,7 +67,8 @@ template <class Cache> void expect_untouched_elsewhere(Cache& c, std::vector<std
   REQUIRE(untouched);
 }
 
-template <class Cache, class Done> void expect_compacted(Cache& c, keep_set const& keep, compaction mode, Done const& done) {
+template <class Cache, class Done>
+void expect_compacted(Cache& c, keep_set const& keep, compaction mode, Done const& done) {
   for (int b = 0; b < c.view.sequences(); ++b)
     for (int h = 0; h < c.view.heads(); ++h) {
       auto const row = expected_row(keep(b, h), mode);
@@ -82,7 +88,8 @@ template <class Cache, class Done> void expect_freed(Cache& c, keep_set const& k
   std::int64_t const P = c.view.pages.page_size;
   std::int64_t total = 0;
   for (std::int64_t t = 0; t < c.view.pages.rows(); ++t) {
-    int const b = static_cast<int>(c.per_head() ? t / c.view.heads() : t), h = static_cast<int>(c.per_head() ? t % c.view.heads() : 0);
+    int const b = static_cast<int>(c.per_head() ? t / c.view.heads() : t),
+              h = static_cast<int>(c.per_head() ? t % c.view.heads() : 0);
     auto const freed = done.freed_pages(t);
     std::size_t n = 0;
     for (std::int64_t i = 0; i * P < c.view.length(b, h) && c.kind() != layout::bnsh; ++i) {
@@ -105,7 +112,12 @@ TEST_CASE("compact: every layout, mode, page size and type, all components toget
     for (std::int32_t const P : {1, 16, 64, 256})
       for (dtype const type : {dtype::f32, dtype::f16, dtype::bf16})
         for (int round = 0; round < 2; ++round) {
-          layouts::cache_shape shape{.lengths = {150, 0, 1, 37}, .heads = 2, .page_size = P, .type = type, .state_floats = round * 3, .seed = ++seed};
+          layouts::cache_shape shape{.lengths = {150, 0, 1, 37},
+                                     .heads = 2,
+                                     .page_size = P,
+                                     .type = type,
+                                     .state_floats = round * 3,
+                                     .seed = ++seed};
           if (round == 1) shape.lengths = {90}, shape.head_dim = 40;
           layouts::for_each_layout(shape, [&](auto& c) {
             CAPTURE(c.name(), P, name_of(type), seed, static_cast<int>(mode));
@@ -129,15 +141,16 @@ TEST_CASE("compact: heads with lengths of their own, on tables of their own") {
   for (layout const l : {layout::head_blocks, layout::head_pages, layout::bnsh})
     for (compaction const mode : {compaction::stable, compaction::fill_holes})
       for (std::uint64_t seed = 0; seed < 5; ++seed)
-        layouts::with_layout(l, {.lengths = {0, 0}, .head_lengths = {40, 7, 0, 33, 2, 19}, .heads = 3, .seed = seed}, [&](auto& c) {
-          CAPTURE(c.name(), seed, static_cast<int>(mode));
-          fill(c);
-          generator random(seed);
-          keep_set const keep = support::random_keep(random, c.view, true);
-          auto const done = compact(ctx, c.view, keep, mode);
-          expect_compacted(c, keep, mode, done);
-          expect_freed(c, keep, done);
-        });
+        layouts::with_layout(l, {.lengths = {0, 0}, .head_lengths = {40, 7, 0, 33, 2, 19}, .heads = 3, .seed = seed},
+                             [&](auto& c) {
+                               CAPTURE(c.name(), seed, static_cast<int>(mode));
+                               fill(c);
+                               generator random(seed);
+                               keep_set const keep = support::random_keep(random, c.view, true);
+                               auto const done = compact(ctx, c.view, keep, mode);
+                               expect_compacted(c, keep, mode, done);
+                               expect_freed(c, keep, done);
+                             });
 }
 
 TEST_CASE("compact: a shared prefix is neither moved nor written, and its pages are not freed") {
@@ -149,7 +162,9 @@ TEST_CASE("compact: a shared prefix is neither moved nor written, and its pages 
           CAPTURE(c.name(), seed);
           std::int32_t const read_only[] = {8, 8, 9};
           auto const first = [&](int b, int i) -> auto& {
-            return c.entries()[static_cast<std::size_t>(c.view.pages.row_begin == nullptr ? b * c.view.pages.seq_stride : c.row_begin()[static_cast<std::size_t>(b)]) +
+            return c.entries()[static_cast<std::size_t>(c.view.pages.row_begin == nullptr
+                                                            ? b * c.view.pages.seq_stride
+                                                            : c.row_begin()[static_cast<std::size_t>(b)]) +
                                static_cast<std::size_t>(i)];
           };
           first(1, 0) = first(0, 0), first(1, 1) = first(0, 1);
@@ -169,7 +184,9 @@ TEST_CASE("compact: a shared prefix is neither moved nor written, and its pages 
 TEST_CASE("compact: fill_holes makes the fewest moves, and says whether the order survived") {
   host ctx;
   layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {10}, .heads = 1});
-  auto const plan = [&](std::vector<std::int32_t> const& row, compaction mode) { return plan_moves(ctx, c.view, support::keep_of(c.view, {row}), mode); };
+  auto const plan = [&](std::vector<std::int32_t> const& row, compaction mode) {
+    return plan_moves(ctx, c.view, support::keep_of(c.view, {row}), mode);
+  };
   auto p = plan({0, 1, 3, 4, 5, 9}, compaction::fill_holes);
   CHECK(p.sources == std::vector<std::int32_t>{9});
   CHECK(p.destinations == std::vector<std::int32_t>{2});

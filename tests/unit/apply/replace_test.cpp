@@ -25,7 +25,8 @@ TEST_CASE("replace: names the slot that the next token overwrites, in every layo
   layouts::for_each_layout({.lengths = {9, 5, 1}, .heads = 2}, [&](auto& c) {
     CAPTURE(c.name());
     auto const before = c.snapshot();
-    auto const done = replace(ctx, c.view, keep_of(c.view, {without(9, 4), without(9, 0), without(5, -1), without(5, -1), {}, {}}));
+    auto const done =
+        replace(ctx, c.view, keep_of(c.view, {without(9, 4), without(9, 0), without(5, -1), without(5, -1), {}, {}}));
     CHECK(done.slot(0, 0) == 4);
     CHECK(done.slot(0, 1) == 0);
     CHECK(done.slot(1, 0) == -1);

@@ -65,7 +65,8 @@ TEST_CASE("footprint: nested means that no two rows share a byte") {
     reference::generator random(seed);
     footprint f;
     f.run = 1 + static_cast<std::int64_t>(random.below(8));
-    for (int k = 0; k < 3; ++k) f.add(1 + static_cast<std::int64_t>(random.below(4)), static_cast<std::int64_t>(random.below(60)));
+    for (int k = 0; k < 3; ++k)
+      f.add(1 + static_cast<std::int64_t>(random.below(4)), static_cast<std::int64_t>(random.below(60)));
     CAPTURE(seed);
     if (f.is_nested()) REQUIRE(!bytes_of(f).second);
   }

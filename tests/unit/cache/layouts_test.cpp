@@ -13,20 +13,23 @@ using namespace kvevict;
 namespace {
 
 /// Byte offset in the pool of element d of token t of (b, h), as the engine computes it: page and slot given.
-std::int64_t engine_offset(layout l, bool v, std::int64_t page, std::int64_t slot, std::int64_t h, std::int64_t d, std::int64_t pages,
-                           std::int64_t P, std::int64_t H, std::int64_t D, std::int64_t E) {
+std::int64_t engine_offset(layout l, bool v, std::int64_t page, std::int64_t slot, std::int64_t h, std::int64_t d,
+                           std::int64_t pages, std::int64_t P, std::int64_t H, std::int64_t D, std::int64_t E) {
   std::int64_t const x = 16 / E, k_or_v = v ? 1 : 0;
   switch (l) {
     case layout::nhd: return ((((k_or_v * pages + page) * P + slot) * H + h) * D + d) * E;
     case layout::hnd:
     case layout::csr: return ((((page * 2 + k_or_v) * H + h) * P + slot) * D + d) * E;
     case layout::x_packed:
-      return v ? (pages * H * D * P + ((page * H + h) * D + d) * P + slot) * E : (((((page * H + h) * (D / x) + d / x) * P + slot) * x) + d % x) * E;
+      return v ? (pages * H * D * P + ((page * H + h) * D + d) * P + slot) * E
+               : (((((page * H + h) * (D / x) + d / x) * P + slot) * x) + d % x) * E;
     case layout::token_pool: return (k_or_v * pages * H * D + (page * H + h) * D + d) * E;
     case layout::bnsh: return (k_or_v * pages * H * P * D + ((page * H + h) * P + slot) * D + d) * E;
-    case layout::transposed_v: return v ? (pages * H * D + (h * D + d) * pages + page) * E : ((page * H + h) * D + d) * E;
+    case layout::transposed_v:
+      return v ? (pages * H * D + (h * D + d) * pages + page) * E : ((page * H + h) * D + d) * E;
     case layout::head_blocks:
-      return v ? (pages * D * P + (page * D + d) * P + slot) * E : ((((page * (D / x) + d / x) * P + slot) * x) + d % x) * E;
+      return v ? (pages * D * P + (page * D + d) * P + slot) * E
+               : ((((page * (D / x) + d / x) * P + slot) * x) + d % x) * E;
     default: return (k_or_v * pages * P * D + (page * P + slot) * D + d) * E;
   }
 }
@@ -46,7 +49,8 @@ TEST_CASE("layouts: addresses are the engines'") {
           c.for_each_slot([&](int b, int h, int t) {
             std::int64_t const page = c.view.pages.entry(b, h, t / page_size);
             for (int d = 0; d < 16; ++d) {
-              auto const offset = engine_offset(l, v, page, t % page_size, h, d, k.rows.page_count, page_size, 3, 16, size_of(type));
+              auto const offset =
+                  engine_offset(l, v, page, t % page_size, h, d, k.rows.page_count, page_size, 3, 16, size_of(type));
               REQUIRE(c.address(k, b, h, t, d) == c.buffer(0).data() + offset);
             }
           });
@@ -77,7 +81,8 @@ TEST_CASE("layouts: what is filled in is read back, in every layout") {
         REQUIRE(c.get(*c.view.find(role::v), b, h, t, d) == static_cast<float>(-value(b, h, t, d)));
       }
       REQUIRE(element<std::int32_t>(c.view, *c.view.find(role::position), b, h, t) == t);
-      for (int d = 0; d < 3; ++d) REQUIRE(c.get(*c.view.find(role::state), b, h, t, d) == static_cast<float>(value(b, h, t, d) + 10000));
+      for (int d = 0; d < 3; ++d)
+        REQUIRE(c.get(*c.view.find(role::state), b, h, t, d) == static_cast<float>(value(b, h, t, d) + 10000));
     });
   });
 }

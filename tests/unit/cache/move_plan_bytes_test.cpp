@@ -51,7 +51,8 @@ TEST_CASE("move_plan: written plans are read back, one behind the other") {
 TEST_CASE("move_plan: damaged bytes are refused") {
   std::vector<std::byte> bytes;
   write(some_plan(), bytes);
-  for (std::size_t n = 0; n < bytes.size(); ++n) REQUIRE(!refused({bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)}).empty());
+  for (std::size_t n = 0; n < bytes.size(); ++n)
+    REQUIRE(!refused({bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)}).empty());
   auto const with = [&](std::size_t at, int value) {
     auto copy = bytes;
     copy[at] = static_cast<std::byte>(value);

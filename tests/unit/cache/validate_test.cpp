@@ -20,25 +20,30 @@ template <class Entry> std::string refused(layer_view<Entry> const& v) {
   return message;
 }
 
-layouts::cache<std::int32_t> some_cache(layout l = layout::nhd) { return {l, {.lengths = {10, 7}, .heads = 2, .page_size = 4, .state_floats = 1}}; }
+layouts::cache<std::int32_t> some_cache(layout l = layout::nhd) {
+  return {l, {.lengths = {10, 7}, .heads = 2, .page_size = 4, .state_floats = 1}};
+}
 
 component& part(layer_view<>& v, std::size_t i) { return v.components[i]; }
 
 }  // namespace
 
-TEST_CASE("validate: sound caches of every layout, page size and type, bounded scratch, no allocation after the first call") {
+TEST_CASE(
+    "validate: sound caches of every layout, page size and type, bounded scratch, no allocation after the first call") {
   for (std::int32_t const P : {1, 16, 64, 256})
     for (dtype const type : {dtype::f32, dtype::f16, dtype::bf16})
-      layouts::for_each_layout({.lengths = {300, 0, 1, 37}, .heads = 3, .page_size = P, .type = type, .state_floats = 5}, [&](auto& c) {
-        CAPTURE(c.name(), P);
-        arena scratch;
-        validate(c.view, scratch);
-        auto const before = allocations();
-        validate(c.view, scratch);
-        CHECK(allocations() == before);
-        std::int64_t const pages = static_cast<std::int64_t>(c.entries().size());
-        CHECK(scratch.high_water() <= static_cast<std::size_t>(validate_bytes(pages, std::max<std::int64_t>(pages, c.view.begin()->rows.page_count))));
-      });
+      layouts::for_each_layout(
+          {.lengths = {300, 0, 1, 37}, .heads = 3, .page_size = P, .type = type, .state_floats = 5}, [&](auto& c) {
+            CAPTURE(c.name(), P);
+            arena scratch;
+            validate(c.view, scratch);
+            auto const before = allocations();
+            validate(c.view, scratch);
+            CHECK(allocations() == before);
+            std::int64_t const pages = static_cast<std::int64_t>(c.entries().size());
+            CHECK(scratch.high_water() <= static_cast<std::size_t>(validate_bytes(
+                                              pages, std::max<std::int64_t>(pages, c.view.begin()->rows.page_count))));
+          });
 }
 
 TEST_CASE("validate: an empty batch and zero tokens are sound") {
@@ -156,7 +161,8 @@ TEST_CASE("validate: page table: an id of 64 bits that no pool has") {
   layer_view<std::int64_t> v;
   std::int64_t entries[] = {0, 1, std::int64_t{1} << 40};
   std::int32_t const lengths[] = {10};
-  v.pages.entries = entries, v.pages.sequences = v.pages.heads = 1, v.pages.columns = 3, v.pages.seq_stride = 3, v.pages.page_size = 4;
+  v.pages.entries = entries, v.pages.sequences = v.pages.heads = 1, v.pages.columns = 3, v.pages.seq_stride = 3,
+  v.pages.page_size = 4;
   v.lengths.data = lengths;
   component k = c.view.components[0];
   k.rows.page_count = std::int64_t{1} << 41;
@@ -185,16 +191,19 @@ TEST_CASE("validate: page table: pages of addresses that overlap in part") {
 TEST_CASE("validate: page table: addresses of heads that interleave in a page are apart") {
   std::int64_t const P = 4, H = 2, D = 16, row = D * 4;
   std::vector<std::byte> pool(static_cast<std::size_t>(3 * P * H * row));
-  std::byte* entries[] = {pool.data(), pool.data() + 2 * P * H * row, pool.data() + row, pool.data() + 2 * P * H * row + row};
+  std::byte* entries[] = {pool.data(), pool.data() + 2 * P * H * row, pool.data() + row,
+                          pool.data() + 2 * P * H * row + row};
   std::int32_t const lengths[] = {8, 5};
   layer_view<std::byte*> v;
-  v.pages.entries = entries, v.pages.sequences = 2, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P, v.pages.seq_stride = 2;
+  v.pages.entries = entries, v.pages.sequences = 2, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P,
+  v.pages.seq_stride = 2;
   v.lengths.data = lengths;
   component k;
   k.rows = {nullptr, 0, 0, 0, 0, H * row, 0, static_cast<std::int32_t>(row), 1};
   CHECK(refused(v.with(k)).empty());
   entries[3] -= 4;
-  CHECK(contains(refused(v.with(k)), "page 1 of sequence 1, head 0 begins 60 bytes into page 1 of sequence 0, head 0 and overlaps it"));
+  CHECK(contains(refused(v.with(k)),
+                 "page 1 of sequence 1, head 0 begins 60 bytes into page 1 of sequence 0, head 0 and overlaps it"));
 }
 
 TEST_CASE("validate: page table: null, misaligned and double addresses") {
@@ -335,7 +344,8 @@ TEST_CASE("validate: scales behind the rows of a page, as DeepSeek's indexer has
   std::vector<std::byte> pool(static_cast<std::size_t>(pages * P * 132));
   std::int32_t const entries[] = {2, 0}, lengths[] = {100};
   layer_view<> v;
-  v.pages.entries = entries, v.pages.sequences = 1, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P, v.pages.seq_stride = 2;
+  v.pages.entries = entries, v.pages.sequences = 1, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P,
+  v.pages.seq_stride = 2;
   v.lengths.data = lengths;
   component k, scale;
   k.rows = {pool.data(), 0, pages, P * 132, 0, 128, 0, 128, 1};
@@ -353,7 +363,8 @@ TEST_CASE("validate: heads as a batch of single-head sequences on an interleaved
   std::int64_t entries[] = {0, 2 * P * H, 0 + 1, 2 * P * H + 1};  // pages 0 and 2, heads 0 and 1
   std::int32_t const lengths[] = {8, 5};
   layer_view<std::int64_t> v;
-  v.pages.entries = entries, v.pages.sequences = 2, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P, v.pages.seq_stride = 2;
+  v.pages.entries = entries, v.pages.sequences = 2, v.pages.heads = 1, v.pages.columns = 2, v.pages.page_size = P,
+  v.pages.seq_stride = 2;
   v.lengths.data = lengths;
   component k, value;
   k.rows = {reinterpret_cast<std::byte*>(pool.data()), 0, (pages - 1) * P * H + H, D * E, 0, H * D * E, 0, D * E, 1};

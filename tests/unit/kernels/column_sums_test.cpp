@@ -19,7 +19,8 @@ void check(attention_case& a, group_reduce how, double tolerance = 1e-5) {
   for (std::size_t r = 0; r < a.rows.size(); ++r) {
     row const& in = a.rows[r];
     std::vector<std::vector<double>> heads;
-    for (std::int32_t g = 0; g < a.shape.group; ++g) heads.push_back(a.summed(in.sequence, in.head * a.shape.group + g, 0, in.tokens));
+    for (std::int32_t g = 0; g < a.shape.group; ++g)
+      heads.push_back(a.summed(in.sequence, in.head * a.shape.group + g, 0, in.tokens));
     auto const want = reference::reduced(heads, how);
     double worst = 0;
     for (std::size_t j = 0; j < want.size(); ++j)
@@ -29,7 +30,8 @@ void check(attention_case& a, group_reduce how, double tolerance = 1e-5) {
   }
 }
 
-std::vector<float> sums(attention_case& a, layout l, host& ctx, query_rows const& q, group_reduce how = group_reduce::mean) {
+std::vector<float> sums(attention_case& a, layout l, host& ctx, query_rows const& q,
+                        group_reduce how = group_reduce::mean) {
   layouts::with_layout(l, a.shape.cache, [&](auto& cache) {
     a.fill(cache);
     kernels::column_sums(ctx, cache.view, q, how, a.out());
@@ -37,7 +39,8 @@ std::vector<float> sums(attention_case& a, layout l, host& ctx, query_rows const
   return a.values;
 }
 
-attention_shape shape_of(std::vector<std::int32_t> lengths, std::int32_t heads, std::int32_t group, std::int32_t head_dim, std::uint64_t seed = 1) {
+attention_shape shape_of(std::vector<std::int32_t> lengths, std::int32_t heads, std::int32_t group,
+                         std::int32_t head_dim, std::uint64_t seed = 1) {
   attention_shape s;
   s.cache.lengths = std::move(lengths), s.cache.heads = heads, s.cache.head_dim = head_dim;
   s.group = group, s.seed = seed;
@@ -115,7 +118,8 @@ TEST_CASE("column sums refuse what cannot be right") {
   auto s = shape_of({60, 20}, 2, 2, 16);
   s.query_tokens = {60, 19};
   attention_case a(s);
-  CHECK_THROWS_WITH(sums(a, layout::bnsh, ctx, a.queries()), Catch::Contains("sequence 1 hands in 19 query rows for 20 tokens"));
+  CHECK_THROWS_WITH(sums(a, layout::bnsh, ctx, a.queries()),
+                    Catch::Contains("sequence 1 hands in 19 query rows for 20 tokens"));
   a.rows[2].active = a.rows[3].active = false;
   CHECK_NOTHROW(sums(a, layout::bnsh, ctx, a.queries()));
   CHECK(a.values.back() == -7.0f);
@@ -125,7 +129,8 @@ TEST_CASE("column sums refuse what cannot be right") {
   std::vector<std::int32_t> const positions(a.values.size(), 0);
   score_rows out = a.out();
   out.positions = positions.data();
-  CHECK_THROWS_WITH(kernels::column_sums(ctx, layer_view<>{}, a.queries(), group_reduce::mean, out), Catch::Contains("scattered"));
+  CHECK_THROWS_WITH(kernels::column_sums(ctx, layer_view<>{}, a.queries(), group_reduce::mean, out),
+                    Catch::Contains("scattered"));
 }
 
 TEST_CASE("column sums allocate once and stay within their scratch bound") {
@@ -140,7 +145,8 @@ TEST_CASE("column sums allocate once and stay within their scratch bound") {
       auto const before = allocations();
       for (int i = 0; i < 5; ++i) kernels::column_sums(ctx, cache.view, q, group_reduce::mean, a.out());
       CHECK(allocations() == before);
-      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kernels::column_sums_bytes(a.begin.back(), {3, 24, 300, lse}, 2));
+      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
+            kernels::column_sums_bytes(a.begin.back(), {3, 24, 300, lse}, 2));
     });
   }
 }

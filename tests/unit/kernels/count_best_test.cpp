@@ -63,7 +63,8 @@ TEST_CASE("count_best: ties go to the later position, then to the lower head") {
   score_rows const s{rows, 1, 3, begin, scores.data()};
   host ctx;
   std::vector<std::int32_t> counts(3);
-  kernels::count_best(ctx, s, 0, best_of{5}, counts.data());  // position 3 of three heads, then position 2 of heads 0 and 1
+  // position 3 of three heads, then position 2 of heads 0 and 1
+  kernels::count_best(ctx, s, 0, best_of{5}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{2, 2, 1});
   kernels::count_best(ctx, s, 0, best_of{10}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{4, 3, 3});

@@ -20,7 +20,8 @@ namespace {
 constexpr std::size_t tile = kvevict::kernels::tile_tokens;
 
 /// p of all new tokens, (T,H).
-std::vector<float> run(kvevict::host& ctx, kvevict::gate_weights const& w, kvevict::feature_rows const& in, gate_mask sees, std::int32_t B, std::int32_t H) {
+std::vector<float> run(kvevict::host& ctx, kvevict::gate_weights const& w, kvevict::feature_rows const& in,
+                       gate_mask sees, std::int32_t B, std::int32_t H) {
   std::vector<float> p(static_cast<std::size_t>((in.row_begin[B] - in.row_begin[0]) * H), garbage);
   kvevict::kernels::gate(ctx, w, in, sees, B, H, p.data());
   return p;
@@ -47,8 +48,10 @@ double worst(gate_case const& c, std::vector<float> const& p, gate_mask sees) {
 
 constexpr gate_mask masks[] = {gate_mask::causal, gate_mask::bidirectional};
 
-/// p chunk by chunk, in the order of a whole prompt. Chunk sizes are random, 0 and 1 among them, another one for every sequence.
-std::vector<float> in_chunks(kvevict::host& ctx, gate_case const& c, gate_rows& memory, std::uint64_t seed, std::size_t most) {
+/// p chunk by chunk, in the order of a whole prompt. Chunk sizes are random, 0 and 1 among them, another one for every
+/// sequence.
+std::vector<float> in_chunks(kvevict::host& ctx, gate_case const& c, gate_rows& memory, std::uint64_t seed,
+                             std::size_t most) {
   reference::generator random(seed);
   std::size_t const H = static_cast<std::size_t>(c.shape.H);
   std::vector<std::size_t> from(c.B(), 0), to(c.B(), 0);
@@ -73,7 +76,10 @@ std::size_t longest(gate_case const& c) {
   return out;
 }
 
-gate_shape ragged(std::uint64_t seed) { return {.N = {2 * tile + 3, 0, 1, tile, 37}, .H = 2, .group = 2, .heads = 3, .width = 5, .features = 21, .seed = seed}; }
+gate_shape ragged(std::uint64_t seed) {
+  return {
+      .N = {2 * tile + 3, 0, 1, tile, 37}, .H = 2, .group = 2, .heads = 3, .width = 5, .features = 21, .seed = seed};
+}
 
 }  // namespace
 
@@ -83,8 +89,14 @@ TEST_CASE("gate probabilities are the reference's") {
   for (std::int32_t const E : {1, 5, 16, 24, 67})
     for (std::int32_t const Hg : {1, 2, 3})
       for (std::int32_t const dg : {1, 3, 4, 7}) {
-        gate_case const c({.N = {tile + 1, 5, 0, tile, 1, tile - 1, Hg == 2 ? 150u : 33u}, .H = 1 + dg % 3, .group = 1 + Hg % 3, .heads = Hg, .width = dg,
-                           .features = E, .spread = 2, .seed = ++seed});
+        gate_case const c({.N = {tile + 1, 5, 0, tile, 1, tile - 1, Hg == 2 ? 150u : 33u},
+                           .H = 1 + dg % 3,
+                           .group = 1 + Hg % 3,
+                           .heads = Hg,
+                           .width = dg,
+                           .features = E,
+                           .spread = 2,
+                           .seed = ++seed});
         for (gate_mask const sees : masks) {
           CAPTURE(E, Hg, dg, seed, static_cast<int>(sees));
           CHECK(worst(c, run(ctx, c, sees), sees) < 1e-5);
@@ -97,7 +109,15 @@ TEST_CASE("gate weights and hidden states may be f32, f16 or bf16") {
   for (auto const w : {kvevict::dtype::f32, kvevict::dtype::f16, kvevict::dtype::bf16})
     for (auto const x : {kvevict::dtype::f32, kvevict::dtype::f16, kvevict::dtype::bf16})
       for (std::int32_t const E : {16, 35}) {
-        gate_case const c({.N = {70, 9}, .H = 3, .group = 2, .heads = 2, .width = 5, .features = E, .weights = w, .states = x, .seed = 21});
+        gate_case const c({.N = {70, 9},
+                           .H = 3,
+                           .group = 2,
+                           .heads = 2,
+                           .width = 5,
+                           .features = E,
+                           .weights = w,
+                           .states = x,
+                           .seed = 21});
         CAPTURE(name_of(w), name_of(x), E);
         CHECK(worst(c, run(ctx, c), gate_mask::causal) < 1e-5);
       }
@@ -117,7 +137,8 @@ TEST_CASE("hidden states may be strided, and begin anywhere") {
     std::vector<std::int32_t> later;
     for (std::int32_t const b : x.begin) later.push_back(b + 4);
     in.row_begin = later.data();
-    std::vector<std::byte> all(static_cast<std::size_t>(4 * x.stride * size_of(type)), std::byte{0xff});  // four rows of NaN
+    // four rows of NaN
+    std::vector<std::byte> all(static_cast<std::size_t>(4 * x.stride * size_of(type)), std::byte{0xff});
     all.insert(all.end(), x.bytes.begin(), x.bytes.end());
     in.data = all.data();
     CHECK(run(ctx, wide.weights(), in, gate_mask::causal, 3, 2) == want);
@@ -160,8 +181,10 @@ TEST_CASE("the memory holds K' and V' of every token and nothing else is written
     for (std::size_t i = 0; i < static_cast<std::size_t>(memory.stride); ++i) {
       float const got = memory.rows[b * static_cast<std::size_t>(memory.stride) + i];
       std::size_t const t = i / 12, a = i % 12;
-      if (t >= c.X[b].size()) CHECK(std::isnan(got));
-      else CHECK(double{got} == Approx(reference::linear(a < 6 ? c.gate.wk : c.gate.wv, c.X[b][t])[a % 6]).margin(1e-5));
+      if (t >= c.X[b].size())
+        CHECK(std::isnan(got));
+      else
+        CHECK(double{got} == Approx(reference::linear(a < 6 ? c.gate.wk : c.gate.wv, c.X[b][t])[a % 6]).margin(1e-5));
     }
 }
 
@@ -175,7 +198,8 @@ TEST_CASE("a batch of gates is its sequences, bit by bit") {
       gate_case one = c;
       one.X = {c.X[b]};
       auto const p = run(ctx, one, sees);
-      CHECK(p == std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(at), all.begin() + static_cast<std::ptrdiff_t>(at + p.size())));
+      CHECK(p == std::vector<float>(all.begin() + static_cast<std::ptrdiff_t>(at),
+                                    all.begin() + static_cast<std::ptrdiff_t>(at + p.size())));
       at += p.size();
     }
   }
@@ -225,7 +249,8 @@ TEST_CASE("the heads of a gate are independent") {
       other.store();
       auto const after = run(ctx, other);
       bool same = true, changed = false;
-      for (std::size_t i = 0; i < after.size(); ++i) (i % 3 == h ? changed : same) = i % 3 == h ? changed || after[i] != before[i] : same && after[i] == before[i];
+      for (std::size_t i = 0; i < after.size(); ++i)
+        (i % 3 == h ? changed : same) = i % 3 == h ? changed || after[i] != before[i] : same && after[i] == before[i];
       CHECK(same);
       CHECK(changed);
     }
@@ -240,7 +265,8 @@ TEST_CASE("flags of query heads are joined by OR: p is the largest of the group"
     auto const joined = run(ctx, c), each = run(ctx, c.weights(), x.rows(), gate_mask::causal, 2, 2 * group);
     auto const G = static_cast<std::size_t>(group);
     for (std::size_t i = 0; i < joined.size(); ++i) {
-      CHECK(joined[i] == *std::max_element(each.begin() + static_cast<std::ptrdiff_t>(i * G), each.begin() + static_cast<std::ptrdiff_t>((i + 1) * G)));
+      CHECK(joined[i] == *std::max_element(each.begin() + static_cast<std::ptrdiff_t>(i * G),
+                                           each.begin() + static_cast<std::ptrdiff_t>((i + 1) * G)));
       bool any = false;
       for (std::size_t g = 0; g < G; ++g) any = any || each[i * G + g] > 0.5f;
       CHECK(any == (joined[i] > 0.5f));
@@ -254,7 +280,9 @@ TEST_CASE("a gate of no tokens writes nothing") {
   CHECK(run(ctx, none).empty());
   CHECK(run(ctx, empty).empty());
   std::int32_t const begin[] = {0, 0, 0};
-  CHECK_NOTHROW(kvevict::kernels::gate(ctx, none.weights(), kvevict::feature_rows{nullptr, kvevict::dtype::f32, 24, 24, begin, {}}, gate_mask::causal, 2, 2, nullptr));
+  CHECK_NOTHROW(kvevict::kernels::gate(ctx, none.weights(),
+                                       kvevict::feature_rows{nullptr, kvevict::dtype::f32, 24, 24, begin, {}},
+                                       gate_mask::causal, 2, 2, nullptr));
 }
 
 TEST_CASE("a gate allocates once and stays within its scratch bound") {
@@ -267,9 +295,11 @@ TEST_CASE("a gate allocates once and stays within its scratch bound") {
     auto const in = x.rows(remembers ? memory.view() : kvevict::gate_memory{});
     std::vector<float> p = run(ctx, c.weights(), in, gate_mask::causal, c.sequences(), 2);
     auto const before = allocations();
-    for (int i = 0; i < 20; ++i) kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, c.sequences(), 2, p.data());
+    for (int i = 0; i < 20; ++i)
+      kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, c.sequences(), 2, p.data());
     CHECK(allocations() == before);
-    auto const bound = kvevict::kernels::gate.bytes(ctx, kvevict::cache_shape{5, 4, 2, 8, static_cast<std::int64_t>(longest(c))}, c.weights());
+    auto const bound = kvevict::kernels::gate.bytes(
+        ctx, kvevict::cache_shape{5, 4, 2, 8, static_cast<std::int64_t>(longest(c))}, c.weights());
     CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= bound);
   }
   for (std::size_t const n : {tile, 10 * tile + 1})  // every sequence is the longest: the bound is met
@@ -278,13 +308,17 @@ TEST_CASE("a gate allocates once and stays within its scratch bound") {
       gate_case const c({.N = {n, n}, .H = 1, .heads = 1, .width = 3, .features = 5});
       run(ctx, c);
       kvevict::cache_shape const shape{2, 1, 1, 8, static_cast<std::int64_t>(n)};
-      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) == kvevict::kernels::gate.bytes(ctx, shape, c.weights()));
+      CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) ==
+            kvevict::kernels::gate.bytes(ctx, shape, c.weights()));
     }
 }
 
 TEST_CASE("probabilities go to the scores of the newest tokens, of active rows") {
   kvevict::host ctx;
-  std::vector<kvevict::row> r{{0, 0, 5, 0, 5, 5, 5, true}, {0, 1, 3, 0, 3, 3, 3, true}, {1, 0, 4, 0, 4, 4, 4, true}, {1, 1, 4, 0, 4, 4, 4, false}};
+  std::vector<kvevict::row> r{{0, 0, 5, 0, 5, 5, 5, true},
+                              {0, 1, 3, 0, 3, 3, 3, true},
+                              {1, 0, 4, 0, 4, 4, 4, true},
+                              {1, 1, 4, 0, 4, 4, 4, false}};
   std::int64_t const begin[] = {0, 5, 8, 12, 16};
   std::int32_t const rows_of[] = {0, 2, 2};
   std::vector<float> values(16, -1.0f);
@@ -298,7 +332,8 @@ TEST_CASE("probabilities go to the scores of the newest tokens, of active rows")
   std::fill(values.begin(), values.end(), -1.0f);
   for (auto& x : r) x.fresh = 9;
   in.row_begin = one_of;
-  kvevict::kernels::put_rows(ctx, in, p.data(), kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
+  kvevict::kernels::put_rows(ctx, in, p.data(),
+                             kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
   CHECK(values == std::vector<float>{0.1f, -1, -1, -1, -1, -1, 0.2f, -1, -1, 0.3f, -1, -1, -1, -1, -1, -1});
 }
 
@@ -308,13 +343,16 @@ TEST_CASE("count_above counts the evictable tokens above a threshold") {
   reference::generator random(41);
   for (bool const scattered : {false, true})
     for (int i = 0; i < 20; ++i) {
-      auto in = reference::random_selection(random, {.sequences = 2, .heads = 3, .most_tokens = 80, .scattered = scattered, .levels = i % 2 == 0 ? 5u : 0u});
+      auto in = reference::random_selection(
+          random,
+          {.sequences = 2, .heads = 3, .most_tokens = 80, .scattered = scattered, .levels = i % 2 == 0 ? 5u : 0u});
       auto const s = in.view();
       for (float const tau : {-1.0f, 0.0f, 1.0f}) {  // 0 and ±1 are levels: a tie is not above
         std::vector<std::int32_t> got(6, -1), other(6, -1), want;
         for (std::int64_t r = 0; r < 6; ++r) {
           want.push_back(0);
-          for (std::int32_t j = 0; j < s.rows[r].tokens; ++j) want.back() += s.rows[r].active && s.evictable(r, j) && s.scores(r)[j] > tau;
+          for (std::int32_t j = 0; j < s.rows[r].tokens; ++j)
+            want.back() += s.rows[r].active && s.evictable(r, j) && s.scores(r)[j] > tau;
         }
         kvevict::kernels::count_above(serial, s, tau, got.data());
         kvevict::kernels::count_above(threaded, s, tau, other.data());
@@ -329,7 +367,8 @@ TEST_CASE("bad input: a gate kernel refuses what cannot be right and writes no p
   gate_case const c({.N = {20, 6}, .H = 2, .seed = 42});
   hidden const x = c.states();
   gate_rows memory = c.memory(20);
-  auto const refuses = [&](auto change, std::string const& what, std::string const& remedy, gate_mask sees = gate_mask::causal) {
+  auto const refuses = [&](auto change, std::string const& what, std::string const& remedy,
+                           gate_mask sees = gate_mask::causal) {
     auto w = c.weights();
     auto in = x.rows();
     std::int32_t H = 2;
@@ -344,28 +383,38 @@ TEST_CASE("bad input: a gate kernel refuses what cannot be right and writes no p
   using weights = kvevict::gate_weights;
   for (auto const missing : {&weights::q, &weights::k, &weights::v, &weights::o, &weights::bias})
     refuses([&](auto& w, auto&, auto&) { w.*missing = nullptr; }, "a weight is missing", "give q, k, v, o and bias");
-  refuses([](auto& w, auto&, auto&) { w.type = kvevict::dtype::i32; }, "their type i32 is not f32, f16 or bf16", "give");
+  refuses([](auto& w, auto&, auto&) { w.type = kvevict::dtype::i32; }, "their type i32 is not f32, f16 or bf16",
+          "give");
   refuses([](auto& w, auto&, auto&) { w.type = kvevict::dtype::opaque; }, "their type opaque", "give");
   for (std::int32_t const bad : {0, -1}) {
     refuses([=](auto& w, auto&, auto&) { w.heads = bad; }, std::to_string(bad) + " gate heads", "give sizes above 0");
     refuses([=](auto& w, auto&, auto&) { w.head_dim = bad; }, "of width " + std::to_string(bad), "give sizes above 0");
-    refuses([=](auto& w, auto&, auto&) { w.features = bad; }, "on " + std::to_string(bad) + " features", "give sizes above 0");
-    refuses([=](auto& w, auto&, auto&) { w.flags = bad; }, std::to_string(bad) + " flags for 2 KV heads", "one per KV head");
+    refuses([=](auto& w, auto&, auto&) { w.features = bad; }, "on " + std::to_string(bad) + " features",
+            "give sizes above 0");
+    refuses([=](auto& w, auto&, auto&) { w.flags = bad; }, std::to_string(bad) + " flags for 2 KV heads",
+            "one per KV head");
   }
   refuses([](auto& w, auto&, auto&) { w.heads = 1 << 20, w.head_dim = 1 << 20; }, "gate heads", "at most 4096");
   refuses([](auto& w, auto&, auto&) { w.features = (1 << 20) + 1; }, "features", "give sizes");
   refuses([](auto& w, auto&, auto&) { w.flags = 3; }, "3 flags for 2 KV heads", "one per query head");
   refuses([](auto&, auto&, auto& H) { H = 4; }, "2 flags for 4 KV heads", "one per KV head");
-  refuses([](auto&, auto& in, auto&) { in.width = 23; }, "hidden states of 23 elements", "the input of this layer's q/k/v projections");
-  refuses([](auto&, auto& in, auto&) { in.type = kvevict::dtype::i32; }, "of type i32", "the input of this layer's q/k/v projections");
+  refuses([](auto&, auto& in, auto&) { in.width = 23; }, "hidden states of 23 elements",
+          "the input of this layer's q/k/v projections");
+  refuses([](auto&, auto& in, auto&) { in.type = kvevict::dtype::i32; }, "of type i32",
+          "the input of this layer's q/k/v projections");
   refuses([](auto&, auto& in, auto&) { in.data = nullptr; }, "without data or row_begin", "(B+1) offsets");
   refuses([](auto&, auto& in, auto&) { in.row_begin = nullptr; }, "without data or row_begin", "(B+1) offsets");
   std::int32_t const descending[] = {0, 20, 15};
-  refuses([&](auto&, auto& in, auto&) { in.row_begin = descending; }, "row_begin descends at sequence 1", "ascending offsets");
-  refuses([&](auto&, auto& in, auto&) { in.memory = memory.view(), in.memory.tokens = nullptr; }, "without its token counts", "gate_memory::tokens");
-  refuses([&](auto&, auto& in, auto&) { memory.tokens[1] = 15, in.memory = memory.view(); }, "15 + 6 tokens of sequence 1 do not fit the memory's 20", "larger");
-  refuses([&](auto&, auto& in, auto&) { memory.tokens[0] = -1, in.memory = memory.view(); }, "-1 + 20 tokens of sequence 0", "larger");
-  refuses([&](auto&, auto& in, auto&) { memory.tokens[1] = 1, in.memory = memory.view(); }, "sequence 1 continues after 1 tokens", "use gate_mask::causal", gate_mask::bidirectional);
+  refuses([&](auto&, auto& in, auto&) { in.row_begin = descending; }, "row_begin descends at sequence 1",
+          "ascending offsets");
+  refuses([&](auto&, auto& in, auto&) { in.memory = memory.view(), in.memory.tokens = nullptr; },
+          "without its token counts", "gate_memory::tokens");
+  refuses([&](auto&, auto& in, auto&) { memory.tokens[1] = 15, in.memory = memory.view(); },
+          "15 + 6 tokens of sequence 1 do not fit the memory's 20", "larger");
+  refuses([&](auto&, auto& in, auto&) { memory.tokens[0] = -1, in.memory = memory.view(); },
+          "-1 + 20 tokens of sequence 0", "larger");
+  refuses([&](auto&, auto& in, auto&) { memory.tokens[1] = 1, in.memory = memory.view(); },
+          "sequence 1 continues after 1 tokens", "use gate_mask::causal", gate_mask::bidirectional);
 }
 
 TEST_CASE("bad input: a gate's rows that overlap") {
@@ -377,12 +426,14 @@ TEST_CASE("bad input: a gate's rows that overlap") {
   for (std::int64_t const stride : {0, 23}) {  // 0: the default
     auto in = x.rows();
     in.token_stride = stride;
-    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()), Contains("token_stride") && Contains("; "));
+    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()),
+                      Contains("token_stride") && Contains("; "));
   }
   for (std::int64_t const stride : {std::int64_t{0}, memory.stride - 1}) {
     auto in = x.rows(memory.view());
     in.memory.seq_stride = stride;
-    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()), Contains("seq_stride") && Contains("; "));
+    CHECK_THROWS_WITH(kvevict::kernels::gate(ctx, c.weights(), in, gate_mask::causal, 2, 2, p.data()),
+                      Contains("seq_stride") && Contains("; "));
   }
 }
 
@@ -391,12 +442,20 @@ TEST_CASE("bad input: a gate whose probability is not a number says so") {
   for (int const where : {0, 1, 2, 3, 4, 5}) {
     gate_case c({.N = {tile + 5, 6}, .H = 2, .seed = 43});
     double const nan = std::numeric_limits<double>::quiet_NaN();
-    if (where == 5) c.X[1][2][3] = nan;
-    else (where == 0 ? c.gate.wq : where == 1 ? c.gate.wk : where == 2 ? c.gate.wv : where == 3 ? c.gate.wo : c.gate.bias).back() = nan;
+    if (where == 5)
+      c.X[1][2][3] = nan;
+    else
+      (where == 0   ? c.gate.wq
+       : where == 1 ? c.gate.wk
+       : where == 2 ? c.gate.wv
+       : where == 3 ? c.gate.wo
+                    : c.gate.bias)
+          .back() = nan;
     c.store();
     for (gate_mask const sees : masks) {
       CAPTURE(where);
-      CHECK_THROWS_WITH(run(ctx, c, sees), Contains("a keep probability is not a number") && Contains("look for values that are not finite"));
+      CHECK_THROWS_WITH(run(ctx, c, sees), Contains("a keep probability is not a number") &&
+                                               Contains("look for values that are not finite"));
     }
   }
   gate_case good({.N = {6}});

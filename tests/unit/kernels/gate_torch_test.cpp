@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gate kernel against the gate that is trained: probabilities of PyTorch, written by examples/attention_gate/vectors.py.
+// The gate kernel against the gate that is trained: probabilities of PyTorch, written by
+// examples/attention_gate/vectors.py.
 #include <cmath>
 #include <fstream>
 
@@ -24,14 +25,26 @@ std::vector<float> turned(nlohmann::json const& m) {
 TEST_CASE("gate: the probabilities of the gate that PyTorch trains") {
   auto const file = nlohmann::json::parse(std::ifstream(KVEVICT_INCLUDE_DIR "/../../tests/unit/data/gate_torch.json"));
   auto const q = turned(file.at("Wq")), k = turned(file.at("Wk")), v = turned(file.at("Wv")), o = turned(file.at("Wo"));
-  auto const bias = file.at("b").at("data").get<std::vector<float>>(), x = file.at("X").at("data").get<std::vector<float>>();
-  auto const N = file.at("X").at("shape").at(0).get<std::int32_t>(), E = file.at("X").at("shape").at(1).get<std::int32_t>();
+  auto const bias = file.at("b").at("data").get<std::vector<float>>(),
+             x = file.at("X").at("data").get<std::vector<float>>();
+  auto const N = file.at("X").at("shape").at(0).get<std::int32_t>(),
+             E = file.at("X").at("shape").at(1).get<std::int32_t>();
   auto const H = static_cast<std::int32_t>(bias.size());
-  kvevict::gate_weights const w{q.data(), k.data(), v.data(), o.data(), bias.data(), kvevict::dtype::f32, file.at("gate_heads"), file.at("gate_width"), E, H};
+  kvevict::gate_weights const w{q.data(),
+                                k.data(),
+                                v.data(),
+                                o.data(),
+                                bias.data(),
+                                kvevict::dtype::f32,
+                                file.at("gate_heads"),
+                                file.at("gate_width"),
+                                E,
+                                H};
   std::int32_t const begin[] = {0, N};
   std::vector<float> p(static_cast<std::size_t>(N * H));
   kvevict::host ctx;
-  kvevict::kernels::gate(ctx, w, kvevict::feature_rows{x.data(), kvevict::dtype::f32, E, E, begin}, kvevict::gate_mask::causal, 1, H, p.data());
+  kvevict::kernels::gate(ctx, w, kvevict::feature_rows{x.data(), kvevict::dtype::f32, E, E, begin},
+                         kvevict::gate_mask::causal, 1, H, p.data());
   auto const torch = file.at("p_causal").at("data").get<std::vector<double>>();  // (H,N)
   double worst = 0, low = 1, high = 0;
   for (std::int32_t h = 0; h < H; ++h)

@@ -15,7 +15,8 @@ struct strip {
   std::int32_t length;
   layer_view<> view;
 
-  strip(reference::generator& random, std::int32_t run_bytes, std::int32_t n_runs, bool transposed, std::int32_t slots) : length(3 * slots) {
+  strip(reference::generator& random, std::int32_t run_bytes, std::int32_t n_runs, bool transposed, std::int32_t slots)
+      : length(3 * slots) {
     component c;
     c.type = dtype::opaque;
     row_map& m = c.rows;
@@ -54,7 +55,8 @@ TEST_CASE("move_rows: every width and number of runs, one move after the other, 
         for (std::int32_t const slots : {1, 50}) {
           reference::generator random(++seed);
           strip s(random, bytes, runs, transposed, slots);
-          std::vector<std::int32_t> from, to;  // not only the shapes that compaction makes: sources may have been written before
+          // not only the shapes that compaction makes: sources may have been written before
+          std::vector<std::int32_t> from, to;
           for (int i = 0; i < 150; ++i) {
             from.push_back(static_cast<std::int32_t>(random.below(static_cast<std::size_t>(s.length))));
             to.push_back(static_cast<std::int32_t>(random.below(static_cast<std::size_t>(s.length))));

@@ -24,12 +24,15 @@ struct pooled_rows {
   explicit pooled_rows(std::vector<std::int32_t> const& lengths, std::int32_t window) {
     reference::generator random(3);
     for (std::int32_t const n : lengths) {
-      rows.push_back({static_cast<std::int32_t>(rows.size()), 0, n, 0, std::max(0, n - window), std::max(0, n - window), 1, true});
+      rows.push_back(
+          {static_cast<std::int32_t>(rows.size()), 0, n, 0, std::max(0, n - window), std::max(0, n - window), 1, true});
       begin.push_back(begin.back() + n);
       for (float const x : random.normals<float>(static_cast<std::size_t>(n))) values.push_back(x);
     }
   }
-  score_rows out() { return {rows.data(), static_cast<std::int32_t>(rows.size()), 1, begin.data(), values.data(), nullptr, 0}; }
+  score_rows out() {
+    return {rows.data(), static_cast<std::int32_t>(rows.size()), 1, begin.data(), values.data(), nullptr, 0};
+  }
 };
 
 }  // namespace
@@ -46,8 +49,10 @@ TEST_CASE("pooling along the tokens before the window") {
         auto const at = [&](std::int64_t j) { return static_cast<std::size_t>(x.begin[r] + j); };
         reference::row in;
         for (std::int32_t j = 0; j < x.rows[r].last; ++j) in.push_back(double{before[at(j)]});
-        auto const want = reference::pooled(in, static_cast<std::size_t>(width), kind == pooling::max ? reference::pool::max : reference::pool::average);
-        for (std::int32_t j = 0; j < x.rows[r].last; ++j) REQUIRE(x.values[at(j)] == Approx(want[static_cast<std::size_t>(j)]).epsilon(1e-5).margin(1e-6));
+        auto const want = reference::pooled(in, static_cast<std::size_t>(width),
+                                            kind == pooling::max ? reference::pool::max : reference::pool::average);
+        for (std::int32_t j = 0; j < x.rows[r].last; ++j)
+          REQUIRE(x.values[at(j)] == Approx(want[static_cast<std::size_t>(j)]).epsilon(1e-5).margin(1e-6));
         for (std::int32_t j = x.rows[r].last; j < x.rows[r].tokens; ++j) REQUIRE(x.values[at(j)] == before[at(j)]);
       }
     }

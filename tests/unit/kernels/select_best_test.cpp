@@ -41,8 +41,10 @@ TEST_CASE("select_best: the total order") {
   CHECK(select_one({0.0f, -0.0f, 0.0f, -0.0f}, 2) == std::vector<std::int32_t>{2, 3});
   CHECK(select_one({-0.0f, 0.0f, -1.0f}, 1) == std::vector<std::int32_t>{1});
   CHECK(select_one({-1, -2, -3}, 2) == std::vector<std::int32_t>{0, 1});
-  CHECK(select_one({std::numeric_limits<float>::denorm_min(), 0, -std::numeric_limits<float>::denorm_min()}, 2) == std::vector<std::int32_t>{0, 1});
-  CHECK(select_one({std::numeric_limits<float>::max(), std::numeric_limits<float>::lowest()}, 1) == std::vector<std::int32_t>{0});
+  CHECK(select_one({std::numeric_limits<float>::denorm_min(), 0, -std::numeric_limits<float>::denorm_min()}, 2) ==
+        std::vector<std::int32_t>{0, 1});
+  CHECK(select_one({std::numeric_limits<float>::max(), std::numeric_limits<float>::lowest()}, 1) ==
+        std::vector<std::int32_t>{0});
   CHECK(select_one({5, 5, 5}, 0).empty());
   CHECK(select_one({5, 5, 5}, 3) == std::vector<std::int32_t>{0, 1, 2});
 }
@@ -89,7 +91,8 @@ TEST_CASE("select_best: scratch is within its bound, and no scores are no rows")
     host ctx;
     keep_set out;
     kernels::select_best(ctx, in.view(), out);
-    CHECK(ctx.scratch().high_water() <= static_cast<std::size_t>(kernels::select_best_bytes(in.view().count(), tokens, 1)));
+    CHECK(ctx.scratch().high_water() <=
+          static_cast<std::size_t>(kernels::select_best_bytes(in.view().count(), tokens, 1)));
   }
   host ctx;
   keep_set out;
@@ -135,7 +138,8 @@ TEST_CASE("require_finite: names the first bad score, and looks at candidates al
   CHECK(message_of(s).empty());
   scores[3] = scores[18] = std::numeric_limits<float>::quiet_NaN();  // protected
   CHECK(message_of(s).empty());
-  for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+  for (float const bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
     scores[20 + 17] = bad;
     CHECK(support::contains(message_of(s), "token 17 of sequence 0, head 1"));
     CHECK(support::contains(message_of(s), "; "));
@@ -150,7 +154,8 @@ TEST_CASE("selection: the same on every number of threads, and no call after the
   host serial, threaded(pool.as_executor(0));
   for (bool const scattered : {false, true}) {
     generator random(99);
-    reference::selection_shape shape{.sequences = 4, .heads = 5, .most_tokens = 9000, .scattered = scattered, .levels = 7};
+    reference::selection_shape shape{
+        .sequences = 4, .heads = 5, .most_tokens = 9000, .scattered = scattered, .levels = 7};
     auto in = reference::random_selection(random, shape);
     auto const s = in.view();
     keep_set one, many;

@@ -38,8 +38,10 @@ TEST_CASE("squared norms of keys and values in every layout") {
             auto const x = cache.read(c, a.rows[r].sequence, a.rows[r].head);
             for (std::size_t j = 0; j < static_cast<std::size_t>(a.rows[r].tokens); ++j) {
               double want = 0;
-              for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d) want += double{x[j * static_cast<std::size_t>(D) + d]} * double{x[j * static_cast<std::size_t>(D) + d]};
-              worst = std::max(worst, std::abs(double{a.values[static_cast<std::size_t>(a.begin[r]) + j]} - want) / (want + 1e-9));
+              for (std::size_t d = 0; d < static_cast<std::size_t>(D); ++d)
+                want += double{x[j * static_cast<std::size_t>(D) + d]} * double{x[j * static_cast<std::size_t>(D) + d]};
+              worst = std::max(
+                  worst, std::abs(double{a.values[static_cast<std::size_t>(a.begin[r]) + j]} - want) / (want + 1e-9));
             }
           }
           CAPTURE(cache.name(), D, name_of(type));
@@ -62,6 +64,7 @@ TEST_CASE("squared norms leave inactive rows alone, need no scratch and refuse o
     CHECK(allocations() == before);
     CHECK(a.values[0] == -7.0f);
     CHECK(a.values[1100] != -7.0f);
-    CHECK_THROWS_WITH(kernels::squared_norms(ctx, cache.view, *cache.view.find(role::position), a.out()), Catch::Contains("i32"));
+    CHECK_THROWS_WITH(kernels::squared_norms(ctx, cache.view, *cache.view.find(role::position), a.out()),
+                      Catch::Contains("i32"));
   });
 }

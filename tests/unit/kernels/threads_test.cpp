@@ -20,7 +20,9 @@ TEST_CASE("every item runs once, on as many threads as asked for") {
     for (std::int64_t const count : {0, 1, 2, 7, 1000}) {
       std::vector<int> runs(static_cast<std::size_t>(count), 0);  // not atomic: each item belongs to one thread
       std::vector<std::int64_t> per_slot(static_cast<std::size_t>(n), 0);
-      ctx.for_each(count, [&](std::int64_t i, std::int32_t slot) { ++runs[static_cast<std::size_t>(i)], ++per_slot[static_cast<std::size_t>(slot)]; });
+      ctx.for_each(count, [&](std::int64_t i, std::int32_t slot) {
+        ++runs[static_cast<std::size_t>(i)], ++per_slot[static_cast<std::size_t>(slot)];
+      });
       CHECK(runs == std::vector<int>(static_cast<std::size_t>(count), 1));
       CHECK(std::accumulate(per_slot.begin(), per_slot.end(), std::int64_t{0}) == count);
     }

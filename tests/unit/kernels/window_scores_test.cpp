@@ -26,7 +26,9 @@ std::vector<double> expected(attention_case const& a, std::size_t r, window_opti
   std::vector<double> gains;
   for (std::int32_t i = end - W; i < end && o.weights == weighting::step_gain; ++i) {
     double const position = in.tokens - a.query_tokens(in.sequence) + i + 1;
-    gains.push_back(position <= in.budget ? double{o.min_gain} : std::max(double{o.min_gain}, std::sqrt(2 * std::log(position / in.budget))));
+    gains.push_back(position <= in.budget
+                        ? double{o.min_gain}
+                        : std::max(double{o.min_gain}, std::sqrt(2 * std::log(position / in.budget))));
   }
   std::vector<std::vector<double>> heads;
   for (std::int32_t g = 0; g < a.shape.group; ++g) {
@@ -68,7 +70,8 @@ std::vector<float> scores(attention_case& a, layout l, host& ctx, query_rows con
   return a.values;
 }
 
-attention_shape shape_of(std::vector<std::int32_t> lengths, std::int32_t heads, std::int32_t group, std::int32_t head_dim, std::uint64_t seed = 1) {
+attention_shape shape_of(std::vector<std::int32_t> lengths, std::int32_t heads, std::int32_t group,
+                         std::int32_t head_dim, std::uint64_t seed = 1) {
   attention_shape s;
   s.cache.lengths = std::move(lengths), s.cache.heads = heads, s.cache.head_dim = head_dim;
   s.group = group, s.seed = seed;
@@ -84,7 +87,8 @@ TEST_CASE("window scores are the mean attention of the last rows") {
   std::uint64_t seed = 1;
   for (std::int32_t const group : {1, 2, 3, 4, 8})
     for (std::int32_t const D : {8, 20, 64, 80}) {
-      attention_case a(shape_of({kernels::tile_tokens + 1, 5, 2 * kernels::tile_tokens, 1, kernels::tile_tokens - 1, 0}, 2, group, D, ++seed));
+      attention_case a(shape_of({kernels::tile_tokens + 1, 5, 2 * kernels::tile_tokens, 1, kernels::tile_tokens - 1, 0},
+                                2, group, D, ++seed));
       for (std::int32_t const W : {1, 4, 7}) {
         scores(a, layout::bnsh, ctx, a.queries(), window(W));
         check(a, window(W));
@@ -116,7 +120,8 @@ TEST_CASE("window scores reduce as they are told") {
   for (row& r : a.rows) r.last = std::max(0, r.tokens - 6);
   for (auto const rows : {row_reduce::mean, row_reduce::sum})
     for (auto const group : {group_reduce::mean, group_reduce::max, group_reduce::sum})
-      for (pool_options const pool : {pool_options{}, pool_options{5, pooling::average}, pool_options{3, pooling::max}}) {
+      for (pool_options const pool :
+           {pool_options{}, pool_options{5, pooling::average}, pool_options{3, pooling::max}}) {
         window_options o = window(6);
         o.reduce = rows, o.group = group, o.pool_before_group = pool;
         scores(a, layout::x_packed, ctx, a.queries(), o);
@@ -297,7 +302,8 @@ TEST_CASE("window scores refuse what cannot be right") {
     query_rows wrong = a.queries_with_lse(log_base::two);
     wrong.base = log_base::e;
     wrong.scale = 1;
-    CHECK_THROWS_WITH(kernels::window_scores(ctx, view, wrong, window(4), a.out()), Catch::Contains("scale") && Catch::Contains("log_base"));
+    CHECK_THROWS_WITH(kernels::window_scores(ctx, view, wrong, window(4), a.out()),
+                      Catch::Contains("scale") && Catch::Contains("log_base"));
     query_rows const q = a.queries_with_lse(log_base::e, true, 1 / 1.0005);
     CHECK_NOTHROW(kernels::window_scores(ctx, view, q, window(4), a.out()));
   });

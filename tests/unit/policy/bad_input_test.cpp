@@ -43,13 +43,17 @@ struct room {
       if (c.what != what) out = out.with(c);
     return out;
   }
-  auto lse(kvevict::log_base base = kvevict::log_base::e) const { return kvevict::prompt(view(), q).with_lse(all.lse.data(), all.lse_stride(), 1, base); }
+  auto lse(kvevict::log_base base = kvevict::log_base::e) const {
+    return kvevict::prompt(view(), q).with_lse(all.lse.data(), all.lse_stride(), 1, base);
+  }
 
   /// plan, scores: refused with both parts in the message; outputs and cache as they were.
   template <class Policy, class Evidence>
-  void refuses(Policy const& p, Evidence const& e, kvevict::budget const& b, std::string const& what, std::string const& remedy) {
+  void refuses(Policy const& p, Evidence const& e, kvevict::budget const& b, std::string const& what,
+               std::string const& remedy) {
     auto const bytes = cache.snapshot();
-    kvevict::keep_set out = kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(view()), {.tokens_per_head = 9});
+    kvevict::keep_set out =
+        kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(view()), {.tokens_per_head = 9});
     auto const tokens = out.tokens;
     auto const begin = out.row_begin;
     std::string const message = message_of(p, e, b, out);
@@ -74,7 +78,9 @@ struct room {
   }
 
   /// observe: refused, and the state is as it was.
-  template <class Policy, class Evidence> void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy, kvevict::budget b = {.tokens_per_head = 20}) {
+  template <class Policy, class Evidence>
+  void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy,
+               kvevict::budget b = {.tokens_per_head = 20}) {
     auto const bytes = cache.snapshot();
     CHECK_THROWS_WITH(kvevict::observe(ctx, p, e, b), Contains(what) && Contains(remedy));
     CHECK(cache.snapshot() == bytes);
@@ -99,26 +105,32 @@ struct one_bad {
 
 TEST_CASE("bad input: budget below the protected tokens") {
   room r;
-  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 7}, "below the 8 protected tokens", "raise tokens_per_head");
-  r.refuses(presets::streaming_llm({.sinks = 4}), kvevict::contents(r.view()), {.tokens_per_head = 3}, "below the 4 protected tokens", "protect fewer");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 7}, "below the 8 protected tokens",
+            "raise tokens_per_head");
+  r.refuses(presets::streaming_llm({.sinks = 4}), kvevict::contents(r.view()), {.tokens_per_head = 3},
+            "below the 4 protected tokens", "protect fewer");
   std::vector<std::int32_t> const read_only{16, 0};
-  r.refuses(presets::random({.recent = 8}), kvevict::contents(r.view().with_read_only(read_only.data())), {.tokens_per_head = 23}, "(16 at the front, 8 recent)", "raise");
+  r.refuses(presets::random({.recent = 8}), kvevict::contents(r.view().with_read_only(read_only.data())),
+            {.tokens_per_head = 23}, "(16 at the front, 8 recent)", "raise");
 }
 TEST_CASE("bad input: budget negative") {
   room r;
   r.refuses(h2o, kvevict::prompt(r.view(), r.q), {.tokens_per_head = -1}, "budget of -1", "give a count");
   std::vector<std::int32_t> const each{20, -5};
-  r.refuses(h2o, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 20, .per_sequence = each.data()}, "budget of -5 tokens for sequence 1", "give a count");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 20, .per_sequence = each.data()},
+            "budget of -5 tokens for sequence 1", "give a count");
 }
 TEST_CASE("bad input: layer out of range") {
   room r;
   for (kvevict::budget const b : {kvevict::budget{20, 3, 3}, kvevict::budget{20, -1, 3}, kvevict::budget{20, 0, 0}})
-    r.refuses(presets::pyramidkv({.window = 8}), kvevict::prompt(r.view(), r.q), b, "layer ", "budget.layer in [0, budget.layer_count)");
+    r.refuses(presets::pyramidkv({.window = 8}), kvevict::prompt(r.view(), r.q), b, "layer ",
+              "budget.layer in [0, budget.layer_count)");
 }
 TEST_CASE("bad input: query heads not a multiple of the KV heads") {
   room r;
   r.q.heads = 3, r.weights.heads = 3;
-  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "3 query heads are not a multiple of 2 KV heads", "Hq = G·H");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "3 query heads are not a multiple of 2 KV heads",
+            "Hq = G·H");
   r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "3 query heads", "Hq = G·H");
   r.ignores(h2o, kvevict::step(r.view(), r.q), "3 query heads", "Hq = G·H");
 }
@@ -157,13 +169,16 @@ TEST_CASE("bad input: offsets below 0") {
   room r;
   std::int32_t const begin[] = {-40, 0, 30};
   r.q.row_begin = r.weights.row_begin = begin;
-  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "row_begin starts at -40", "ascending offsets, none negative");
-  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "row_begin starts at -40", "ascending offsets, none negative");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "row_begin starts at -40",
+            "ascending offsets, none negative");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "row_begin starts at -40",
+            "ascending offsets, none negative");
 }
 TEST_CASE("bad input: strides that do not step over a row") {
   room r;
   for (std::int64_t const bad : {-32, 0, 1}) {
-    auto const both = [&](std::int64_t kvevict::query_rows::*stride, std::int64_t kvevict::attention_rows::*of_weights) {
+    auto const both = [&](std::int64_t kvevict::query_rows::*stride,
+                          std::int64_t kvevict::attention_rows::*of_weights) {
       auto q = r.q;
       auto w = r.weights;
       q.*stride = w.*of_weights = bad;
@@ -174,8 +189,10 @@ TEST_CASE("bad input: strides that do not step over a row") {
     both(&kvevict::query_rows::token_stride, &kvevict::attention_rows::token_stride);
     both(&kvevict::query_rows::head_stride, &kvevict::attention_rows::head_stride);
     if (bad == 1) continue;
-    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), bad, 1), twenty, "LSEs of 1 elements are", "strides in elements");
-    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), 4, bad), twenty, "LSEs of 1 elements are", "strides in elements");
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), bad, 1), twenty,
+              "LSEs of 1 elements are", "strides in elements");
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_lse(r.all.lse.data(), 4, bad), twenty,
+              "LSEs of 1 elements are", "strides in elements");
   }
 }
 TEST_CASE("bad input: a stride over nothing may be anything") {
@@ -186,7 +203,8 @@ TEST_CASE("bad input: a stride over nothing may be anything") {
     auto q = last.queries();
     auto w = last.rows();
     q.token_stride = q.head_stride = w.token_stride = w.head_stride = 0;
-    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, q).with_lse(last.lse.data(), 0, 0), twenty));
+    CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}),
+                                kvevict::prompt(cache.view, q).with_lse(last.lse.data(), 0, 0), twenty));
     CHECK_NOTHROW(kvevict::plan(ctx, presets::snapkv({.window = 1}), kvevict::prompt(cache.view, w), twenty));
     q = all.queries(), q.head_stride = 0;
     CHECK_NOTHROW(kvevict::plan(ctx, snapkv, kvevict::prompt(cache.view, q), twenty));
@@ -197,7 +215,9 @@ TEST_CASE("bad input: LSE of the wrong base") {
   r.refuses(snapkv, r.lse(kvevict::log_base::two), twenty, "is above 1", "log_base");
   r.refuses(h2o, r.lse(kvevict::log_base::two), twenty, "is above 1", "scale");
   attention const two = last_rows(r.in, 2);
-  r.ignores(h2o, kvevict::step(r.view(), two.queries()).with_lse(two.lse.data(), two.lse_stride(), 1, kvevict::log_base::two), "is above 1", "log_base");
+  r.ignores(
+      h2o, kvevict::step(r.view(), two.queries()).with_lse(two.lse.data(), two.lse_stride(), 1, kvevict::log_base::two),
+      "is above 1", "log_base");
 }
 TEST_CASE("bad input: another scale than the LSE's") {
   room r;
@@ -221,7 +241,8 @@ TEST_CASE("bad input: softmax weights above 1") {
 TEST_CASE("bad input: softmax weights below 0, which are logits") {
   room r;
   r.all.weights[r.all.weights.size() - 11] = -0.01f;  // the last row of head 3 of sequence 1, at token 29
-  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
+  r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0",
+            "not logits");
   r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "a softmax weight is above 1 or below 0", "not logits");
 }
 TEST_CASE("bad input: an empty batch needs no rows") {
@@ -230,7 +251,8 @@ TEST_CASE("bad input: an empty batch needs no rows") {
   none.pages.sequences = 0;
   auto const all = [&](auto const& policy, auto const& rows) {
     CHECK(kvevict::plan(r.ctx, policy, kvevict::prompt(none, rows), twenty).rows() == 0);
-    if constexpr (requires { policy.score.state_floats(); }) CHECK_NOTHROW(kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty));
+    if constexpr (requires { policy.score.state_floats(); })
+      CHECK_NOTHROW(kvevict::observe(r.ctx, policy, kvevict::prompt(none, rows), twenty));
   };
   all(snapkv, kvevict::query_rows{}), all(snapkv, kvevict::attention_rows{});
   all(h2o, kvevict::query_rows{}), all(h2o, kvevict::attention_rows{});
@@ -244,11 +266,15 @@ TEST_CASE("bad input: NaN in a key, a query, a value, an LSE or a softmax row") 
     if (where == 2) r.cache.set(*r.view().find(kvevict::role::v), 0, 1, 5, 3, not_a_number);
     if (where == 3) std::fill(r.all.lse.begin(), r.all.lse.end(), not_a_number);
     if (where == 4) std::fill(r.all.weights.begin(), r.all.weights.end(), not_a_number);
-    if (where < 2) r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
-    if (where < 2) r.refuses(h2o, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
-    if (where < 3) r.refuses(ahakv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where < 2)
+      r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where < 2)
+      r.refuses(h2o, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
+    if (where < 3)
+      r.refuses(ahakv, kvevict::prompt(r.view(), r.q), twenty, "is NaN", "look for values that are not finite");
     if (where == 3) r.refuses(snapkv, r.lse(), twenty, "is NaN", "look for values that are not finite");
-    if (where == 4) r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "is NaN", "look for values that are not finite");
+    if (where == 4)
+      r.refuses(snapkv, kvevict::prompt(r.view(), r.weights), twenty, "is NaN", "look for values that are not finite");
   }
 }
 TEST_CASE("bad input: infinite keys, queries and values") {
@@ -256,8 +282,10 @@ TEST_CASE("bad input: infinite keys, queries and values") {
     for (float const x : {inf, -inf}) {
       CAPTURE(where, x);
       room r;
-      if (where == 1) std::fill(r.all.q.begin(), r.all.q.end(), x);
-      else r.cache.set(*r.view().find(where == 0 ? kvevict::role::k : kvevict::role::v), 0, 1, 5, 3, x);
+      if (where == 1)
+        std::fill(r.all.q.begin(), r.all.q.end(), x);
+      else
+        r.cache.set(*r.view().find(where == 0 ? kvevict::role::k : kvevict::role::v), 0, 1, 5, 3, x);
       auto const e = kvevict::prompt(r.view(), r.q);
       if (where < 2) r.refuses(h2o, e, twenty, "is NaN", "look for values that are not finite");
       r.refuses(ahakv, e, twenty, "is NaN", "look for values that are not finite");
@@ -265,19 +293,26 @@ TEST_CASE("bad input: infinite keys, queries and values") {
 }
 TEST_CASE("bad input: NaN, +inf and -inf from a score of one's own") {
   room r;
-  r.refuses(kvevict::policy{one_bad{not_a_number}}, kvevict::contents(r.view()), twenty, "token 7 of sequence 0, head 1 in layer 0 is NaN", "to keep a token, protect it");
-  r.refuses(kvevict::policy{one_bad{inf}}, kvevict::contents(r.view()), twenty, "is +inf", "to keep a token, protect it");
-  r.refuses(kvevict::policy{one_bad{-inf}}, kvevict::contents(r.view()), twenty, "is -inf", "to keep a token, protect it");
+  r.refuses(kvevict::policy{one_bad{not_a_number}}, kvevict::contents(r.view()), twenty,
+            "token 7 of sequence 0, head 1 in layer 0 is NaN", "to keep a token, protect it");
+  r.refuses(kvevict::policy{one_bad{inf}}, kvevict::contents(r.view()), twenty, "is +inf",
+            "to keep a token, protect it");
+  r.refuses(kvevict::policy{one_bad{-inf}}, kvevict::contents(r.view()), twenty, "is -inf",
+            "to keep a token, protect it");
 }
 TEST_CASE("bad input: too few rows") {
   room r;
   attention const five = last_rows(r.in, 5);
-  r.refuses(snapkv, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows and the window needs 8", "hand in the queries of its newest tokens");
-  r.refuses(h2o, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows for 40 tokens", "a row of every token");
-  r.refuses(snapkv, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows and the score reads 8", "hand in the rows of its newest tokens");
+  r.refuses(snapkv, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows and the window needs 8",
+            "hand in the queries of its newest tokens");
+  r.refuses(h2o, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows for 40 tokens",
+            "a row of every token");
+  r.refuses(snapkv, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows and the score reads 8",
+            "hand in the rows of its newest tokens");
   r.refuses(h2o, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows for 40", "a row of every token");
   attention const none = future_rows(batch{4, 2, 8, 0, r.in.N, r.in.layers, 0});
-  r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1), twenty, "rows", "hand in");
+  r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1),
+            twenty, "rows", "hand in");
 }
 TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
   room r;
@@ -291,38 +326,48 @@ TEST_CASE("bad input: pool widths that are even, below 1 or without end") {
   room r;
   auto const e = kvevict::prompt(r.view(), r.q);
   for (std::int32_t const width : {4, 0, -1, 65537, 999999999, most}) {
-    r.refuses(presets::snapkv({.window = 8, .pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
-    r.refuses(presets::ahakv({.recent = 8, .value_pool = width}), e, twenty, "pool: the width is " + std::to_string(width), "odd width");
+    r.refuses(presets::snapkv({.window = 8, .pool = width}), e, twenty, "pool: the width is " + std::to_string(width),
+              "odd width");
+    r.refuses(presets::ahakv({.recent = 8, .value_pool = width}), e, twenty,
+              "pool: the width is " + std::to_string(width), "odd width");
   }
 }
 TEST_CASE("bad input: stages out of their range") {
   room r;
   auto const e = kvevict::prompt(r.view(), r.q);
   for (std::int32_t const floor : {-1, 1001}) {
-    r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty, "adaptive: floor_permille is " + std::to_string(floor), "0 to 1000");
-    r.refuses(snapkv.with(kvevict::heads::forced_floor{floor}), e, twenty, "forced_floor: floor_permille is " + std::to_string(floor), "0 to 1000");
+    r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty,
+              "adaptive: floor_permille is " + std::to_string(floor), "0 to 1000");
+    r.refuses(snapkv.with(kvevict::heads::forced_floor{floor}), e, twenty,
+              "forced_floor: floor_permille is " + std::to_string(floor), "0 to 1000");
   }
-  for (std::int32_t const beta : {0, 65537, 1 << 30, most}) r.refuses(presets::pyramidkv({.window = 8, .beta = beta}), e, {20, 0, 4}, "beta is " + std::to_string(beta), "20");
+  for (std::int32_t const beta : {0, 65537, 1 << 30, most})
+    r.refuses(presets::pyramidkv({.window = 8, .beta = beta}), e, {20, 0, 4}, "beta is " + std::to_string(beta), "20");
 }
 TEST_CASE("bad input: counts that are near the end of an int") {
   room r(8);
   auto const e = kvevict::prompt(r.view(), r.q);
-  r.refuses(presets::snapkv({.window = most, .sinks = 4}), e, twenty, "below the 40 protected tokens of sequence 0 (4 at the front, 2147483647 recent)", "protect fewer");
-  r.refuses(presets::streaming_llm().with(kvevict::protect{most, most}), kvevict::contents(r.view()), twenty, "below the 40 protected tokens", "protect fewer");
+  r.refuses(presets::snapkv({.window = most, .sinks = 4}), e, twenty,
+            "below the 40 protected tokens of sequence 0 (4 at the front, 2147483647 recent)", "protect fewer");
+  r.refuses(presets::streaming_llm().with(kvevict::protect{most, most}), kvevict::contents(r.view()), twenty,
+            "below the 40 protected tokens", "protect fewer");
   r.refuses(presets::pyramidkv({.window = 8}), e, {20, 1, most}, "a stack of 2147483647 layers", "at most 65536");
   r.refuses(snapkv, e, {20, 0, std::numeric_limits<std::int32_t>::min()}, "layer 0 of -2147483648", "budget.layer");
   attention const one = last_rows(r.in, 1);
-  CHECK_NOTHROW(kvevict::observe(r.ctx, ahakv.with(kvevict::layers::pyramid{65536}).with(kvevict::protect{most, most}), kvevict::step(r.view(), one.queries()), {20, 1, 65536}));
+  CHECK_NOTHROW(kvevict::observe(r.ctx, ahakv.with(kvevict::layers::pyramid{65536}).with(kvevict::protect{most, most}),
+                                 kvevict::step(r.view(), one.queries()), {20, 1, 65536}));
 }
 TEST_CASE("bad input: a cache without K, without V") {
   room r;
-  r.refuses(snapkv, kvevict::prompt(r.without(kvevict::role::k), r.q), twenty, "no component has role::k", "add the keys");
+  r.refuses(snapkv, kvevict::prompt(r.without(kvevict::role::k), r.q), twenty, "no component has role::k",
+            "add the keys");
   r.refuses(ahakv, kvevict::prompt(r.without(kvevict::role::v), r.q), twenty, "no V component", "add it");
 }
 TEST_CASE("bad input: softmax rows shorter than the cache") {
   room r;
   r.weights.slots = 39;
-  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "39 floats and sequence 0, head 0 40 tokens", "attention_rows::slots");
+  r.refuses(h2o, kvevict::prompt(r.view(), r.weights), twenty, "39 floats and sequence 0, head 0 40 tokens",
+            "attention_rows::slots");
 }
 TEST_CASE("bad input: scattered rows") {
   room r;
@@ -346,15 +391,20 @@ TEST_CASE("bad input: scattered rows whose positions are not distinct") {
     room r;
     auto const scattered = r.view().with_order(kvevict::row_order::scattered);
     auto const& positions = *r.view().find(kvevict::role::position);
-    auto const at = [&](int b, int h, int t) -> std::int32_t& { return kvevict::element<std::int32_t>(r.view(), positions, b, h, t); };
+    auto const at = [&](int b, int h, int t) -> std::int32_t& {
+      return kvevict::element<std::int32_t>(r.view(), positions, b, h, t);
+    };
     if (where == 0) r.cache.fill(kvevict::role::position, [](int, int, int, int) { return 0; });
     if (where == 1) at(1, 1, 29) = 28;                                       // appended without its position
     if (where == 2) at(1, 1, 7) = std::numeric_limits<std::int32_t>::max();  // nothing lies behind it
-    std::string const what = where == 0 ? "the positions of sequence 0, head 0 are not distinct" : "the positions of sequence 1, head 1 are not distinct";
+    std::string const what = where == 0 ? "the positions of sequence 0, head 0 are not distinct"
+                                        : "the positions of sequence 1, head 1 are not distinct";
     auto const policy = presets::random({.sinks = 4, .recent = where == 2 ? 0 : 1});
     r.refuses(policy, kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
-    r.refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), twenty, "plan: " + what, "role::position");
-    if (where != 2) r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 1).queries()), "observe: " + what, "role::position");
+    r.refuses(policy.with(kvevict::heads::adaptive{}), kvevict::contents(scattered), twenty, "plan: " + what,
+              "role::position");
+    if (where != 2)
+      r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 1).queries()), "observe: " + what, "role::position");
   }
 }
 TEST_CASE("bad input: no state, or state of another width or type") {
@@ -376,12 +426,14 @@ TEST_CASE("bad input: observing with a budget or stages that plan refuses") {
   auto const e = kvevict::step(r.view(), one.queries());
   std::int32_t const each[] = {20, -5};
   r.ignores(h2o, e, "observe: a budget of -1 tokens for sequence 0", "give a count", {.tokens_per_head = -1});
-  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count", {.tokens_per_head = 20, .per_sequence = each});
+  r.ignores(h2o, e, "observe: a budget of -5 tokens for sequence 1", "give a count",
+            {.tokens_per_head = 20, .per_sequence = each});
   r.ignores(h2o.with(kvevict::layers::pyramid{0}), e, "beta is 0", "20", {20, 0, 4});
   r.ignores(h2o, e, "observe: layer 3 of 3", "budget.layer", {20, 3, 3});
   r.ignores(h2o.with(kvevict::protect{-1}), e, "observe: protect has a negative count", "give");
   auto const nowhere = r.without(kvevict::role::position).with_order(kvevict::row_order::scattered);
-  r.ignores(h2o, kvevict::step(nowhere, one.queries()), "observe: the rows are scattered and the cache has no position", "role::position");
+  r.ignores(h2o, kvevict::step(nowhere, one.queries()), "observe: the rows are scattered and the cache has no position",
+            "role::position");
 }
 TEST_CASE("bad input: observing without positions") {
   room r;
@@ -412,9 +464,14 @@ TEST_CASE("bad input: observing NaN leaves the state as it was") {
   room aha(8), r;
   for (attention rows : {last_rows(r.in, 3), last_rows(r.in, 1)}) {
     rows.q.back() = not_a_number;
-    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
-    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "observe: the score of token", "look for values that are not finite");
-    r.ignores(h2o, kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two), "", "");
+    r.ignores(h2o, kvevict::step(r.view(), rows.queries()), "observe: the score of token",
+              "look for values that are not finite");
+    aha.ignores(ahakv, kvevict::step(aha.view(), rows.queries()), "observe: the score of token",
+                "look for values that are not finite");
+    r.ignores(
+        h2o,
+        kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two),
+        "", "");
   }
 }
 TEST_CASE("bad input: several rows at once for scattered rows") {
@@ -426,16 +483,20 @@ TEST_CASE("bad input: several rows at once for scattered rows") {
 namespace {
 
 struct own_score {
-  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const&, kvevict::score_rows& out) const {
+  template <class Context, class Evidence>
+  void operator()(Context& ctx, Evidence const&, kvevict::score_rows& out) const {
     kvevict::kernels::each_token(ctx, out, kvevict::score::none::zero{});
   }
 };
 
 }  // namespace
 
-TEST_CASE("workspace_bytes: shapes that no cache has are refused, and a score of one's own counts as 0 inside value_prior") {
+TEST_CASE(
+    "workspace_bytes: shapes that no cache has are refused, and a score of one's own counts as 0 inside value_prior") {
   kvevict::host const ctx;
-  auto const says = [&](kvevict::cache_shape const& s) { return support::refusal([&] { kvevict::workspace_bytes(ctx, presets::ada_snapkv(), s); }); };
+  auto const says = [&](kvevict::cache_shape const& s) {
+    return support::refusal([&] { kvevict::workspace_bytes(ctx, presets::ada_snapkv(), s); });
+  };
   kvevict::cache_shape const good{2, 8, 4, 64, 1000, 200, 300};
   CHECK(says(good).empty());
   CHECK(says({1000, 64, 8, 256, std::int64_t{1} << 20, 1 << 26, 1 << 26}).empty());
@@ -454,7 +515,9 @@ TEST_CASE("workspace_bytes: shapes that no cache has are refused, and a score of
   wrong([](auto& s) { s.table_pages = -1; }, "none may be negative");
   wrong([](auto& s) { s.pool_pages = -1; }, "none may be negative");
   wrong([](auto& s) { s.tokens = std::int64_t{1} << 62; }, "no machine holds");
-  wrong([](auto& s) { s.sequences = s.q_heads = s.kv_heads = std::numeric_limits<std::int32_t>::max(), s.tokens = 100; }, "no machine holds");
+  wrong(
+      [](auto& s) { s.sequences = s.q_heads = s.kv_heads = std::numeric_limits<std::int32_t>::max(), s.tokens = 100; },
+      "no machine holds");
   wrong([](auto& s) { s.table_pages = std::numeric_limits<std::int64_t>::max(); }, "no machine holds");
   wrong([](auto& s) { s.pool_pages = std::numeric_limits<std::int64_t>::max(); }, "no machine holds");
   auto const own = kvevict::policy{kvevict::score::value_prior{own_score{}}};

@@ -31,9 +31,15 @@ struct layer_case {
   batch kv;
 
   explicit layer_case(gate_shape s, std::size_t future = 0)
-      : gate(with_future(s, future)), kv(random_batch(s.seed, {.Hq = 2 * static_cast<std::size_t>(s.H), .H = static_cast<std::size_t>(s.H), .N = s.N, .future = future})) {}
+      : gate(with_future(s, future)),
+        kv(random_batch(s.seed, {.Hq = 2 * static_cast<std::size_t>(s.H),
+                                 .H = static_cast<std::size_t>(s.H),
+                                 .N = s.N,
+                                 .future = future})) {}
 
-  [[nodiscard]] auto policy(presets::attention_gate_options o = narrow) const { return presets::attention_gate(gate.weights(), o); }
+  [[nodiscard]] auto policy(presets::attention_gate_options o = narrow) const {
+    return presets::attention_gate(gate.weights(), o);
+  }
   [[nodiscard]] std::size_t H() const { return kv.H; }
   [[nodiscard]] std::size_t B() const { return kv.B(); }
   [[nodiscard]] hidden prompt() const { return gate.states(std::vector<std::size_t>(B(), 0), kv.N); }
@@ -42,10 +48,12 @@ struct layer_case {
   [[nodiscard]] index_rows rule(std::size_t b, presets::attention_gate_options o = narrow) const {
     gate_case some = gate;
     some.X[b].resize(kv.N[b]);
-    rows const flags = some.flags(b, o.sees == gate_mask::causal ? reference::gate_sight::causal : reference::gate_sight::whole);
+    rows const flags =
+        some.flags(b, o.sees == gate_mask::causal ? reference::gate_sight::causal : reference::gate_sight::whole);
     auto const tau = static_cast<double>(o.threshold);
     REQUIRE(reference::gate_margin(flags, tau) > 1e-5);
-    return reference::keep_gate(flags, H(), {tau, static_cast<std::size_t>(o.sinks), static_cast<std::size_t>(o.recent)});
+    return reference::keep_gate(flags, H(),
+                                {tau, static_cast<std::size_t>(o.sinks), static_cast<std::size_t>(o.recent)});
   }
 
   [[nodiscard]] layouts::cache_shape shape(std::int32_t spare = 0) const {
@@ -67,9 +75,13 @@ struct layer_case {
   }
 };
 
-layer_case ragged(std::uint64_t seed = 61) { return layer_case({.N = {75, 3, 0, 40, 9}, .H = 3, .group = 2, .heads = 2, .width = 5, .features = 21, .seed = seed}); }
+layer_case ragged(std::uint64_t seed = 61) {
+  return layer_case({.N = {75, 3, 0, 40, 9}, .H = 3, .group = 2, .heads = 2, .width = 5, .features = 21, .seed = seed});
+}
 
-template <class View> kvevict::keep_set plan(layer_case const& c, View const& view, presets::attention_gate_options o = narrow, budget const& b = no_cap) {
+template <class View>
+kvevict::keep_set plan(layer_case const& c, View const& view, presets::attention_gate_options o = narrow,
+                       budget const& b = no_cap) {
   kvevict::host ctx;
   hidden const x = c.prompt();
   return kvevict::plan(ctx, c.policy(o), kvevict::prompt(view, x.rows()), b);
@@ -87,7 +99,8 @@ std::vector<rows> probabilities(layer_case const& c, gate_mask sees = gate_mask:
     kvevict::host ctx;
     hidden const x = c.prompt();
     std::vector<float> values;
-    kvevict::scores(ctx, c.policy({.sinks = 0, .recent = 0, .sees = sees}), kvevict::prompt(cache.view, x.rows()), no_cap, values);
+    kvevict::scores(ctx, c.policy({.sinks = 0, .recent = 0, .sees = sees}), kvevict::prompt(cache.view, x.rows()),
+                    no_cap, values);
     std::size_t at = 0;
     for (std::size_t b = 0; b < c.B(); ++b)
       for (auto& row : out[b])
@@ -101,7 +114,9 @@ template <class Cache> std::size_t length_index(Cache const& cache, std::size_t 
 }
 
 /// Chunks of at most `most` tokens, another random size for every sequence, 0 and 1 among them; observed as they come.
-template <class Cache> void observe_in_chunks(kvevict::host& ctx, layer_case const& c, Cache& cache, gate_rows& memory, std::uint64_t seed, std::size_t most) {
+template <class Cache>
+void observe_in_chunks(kvevict::host& ctx, layer_case const& c, Cache& cache, gate_rows& memory, std::uint64_t seed,
+                       std::size_t most) {
   reference::generator random(seed);
   std::vector<std::size_t> from(c.B(), 0), to(c.B(), 0);
   while (from != c.kv.N) {
@@ -123,7 +138,9 @@ struct zeros {
   }
 };
 
-bool same(kvevict::keep_set const& a, kvevict::keep_set const& b) { return a.tokens == b.tokens && a.row_begin == b.row_begin && a.lengths == b.lengths; }
+bool same(kvevict::keep_set const& a, kvevict::keep_set const& b) {
+  return a.tokens == b.tokens && a.row_begin == b.row_begin && a.lengths == b.lengths;
+}
 
 }  // namespace
 
@@ -138,11 +155,14 @@ TEST_CASE("attention_gate keeps what the rule keeps, in every layout") {
       for (layout const l : layouts::all)
         for (std::int32_t const page : {1, 16, 64})
           if (page == 16 || tau == 0.5f)
-            c.with_cache(l, [&](auto& cache) {
-              CAPTURE(tau, cache.name(), page);
-              auto const keep = plan(c, cache.view, o);
-              for (std::size_t b = 0; b < c.B(); ++b) CHECK(rows_of_sequence(keep, b) == want[b]);
-            }, page);
+            c.with_cache(
+                l,
+                [&](auto& cache) {
+                  CAPTURE(tau, cache.name(), page);
+                  auto const keep = plan(c, cache.view, o);
+                  for (std::size_t b = 0; b < c.B(); ++b) CHECK(rows_of_sequence(keep, b) == want[b]);
+                },
+                page);
     }
 }
 
@@ -169,7 +189,8 @@ TEST_CASE("attention_gate leaves one length per head, the number of its flags") 
   c.with_cache(layout::nhd, [&](auto& cache) {
     auto const keep = plan(c, cache.view);
     auto const before = cache.snapshot();
-    CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep), Contains("share a page table; use a policy with equal counts"));
+    CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep),
+                      Contains("share a page table; use a policy with equal counts"));
     CHECK(cache.snapshot() == before);
   });
 }
@@ -190,7 +211,8 @@ TEST_CASE("a gate observed in chunks plans as from the whole prompt") {
           for (std::size_t b = 0; b < c.B(); ++b)
             for (std::size_t h = 0; h < c.H(); ++h) {
               auto const state = cache.read(kvevict::role::state, static_cast<int>(b), static_cast<int>(h));
-              CHECK(std::equal(state.begin(), state.end(), p[b][h].begin(), p[b][h].end(), [](float x, double y) { return double{x} == y; }));
+              CHECK(std::equal(state.begin(), state.end(), p[b][h].begin(), p[b][h].end(),
+                               [](float x, double y) { return double{x} == y; }));
             }
         });
   }
@@ -247,9 +269,12 @@ TEST_CASE("a threshold of 0 keeps all, scores of exactly 0 too") {
   c.with_cache([&](auto& cache) {
     kvevict::host ctx;
     kvevict::policy const p{zeros{}, kvevict::protect{2, 5}};
-    CHECK(kvevict::plan(ctx, p.with(kvevict::heads::threshold{0}), kvevict::contents(cache.view), no_cap).is_identity());
-    auto const keep = kvevict::plan(ctx, p.with(kvevict::heads::threshold{1e-45f}), kvevict::contents(cache.view), no_cap);
-    for (std::int64_t r = 0; r < keep.rows(); ++r) CHECK(keep.row(r).size == std::min(keep.lengths[static_cast<std::size_t>(r)], 7));
+    CHECK(
+        kvevict::plan(ctx, p.with(kvevict::heads::threshold{0}), kvevict::contents(cache.view), no_cap).is_identity());
+    auto const keep =
+        kvevict::plan(ctx, p.with(kvevict::heads::threshold{1e-45f}), kvevict::contents(cache.view), no_cap);
+    for (std::int64_t r = 0; r < keep.rows(); ++r)
+      CHECK(keep.row(r).size == std::min(keep.lengths[static_cast<std::size_t>(r)], 7));
   });
 }
 
@@ -269,7 +294,8 @@ TEST_CASE("protected tokens stay whatever the gate says") {
   }
   std::vector<std::int32_t> const read_only{16, 0, 0, 32, 0};
   c.with_cache([&](auto& cache) {
-    auto const keep = plan(c, cache.view.with_read_only(read_only.data()), {.threshold = 0.5f, .sinks = 2, .recent = 3});
+    auto const keep =
+        plan(c, cache.view.with_read_only(read_only.data()), {.threshold = 0.5f, .sinks = 2, .recent = 3});
     for (std::int32_t h = 0; h < 3; ++h) CHECK(keep(0, h).size == 19);
     for (std::int32_t h = 0; h < 3; ++h) CHECK(keep(3, h).size == 35);
     CHECK(keep(0, 1)[15] == 15);
@@ -284,7 +310,10 @@ index_row best_of(reference::row const& p, std::size_t first, std::size_t last, 
   index_row out;
   for (std::size_t t = 0; t < N; ++t)
     if (t < begin || t >= end) out.push_back(t);
-  for (std::size_t const t : reference::top_k(reference::row(p.begin() + static_cast<std::ptrdiff_t>(begin), p.begin() + static_cast<std::ptrdiff_t>(end)), count)) out.push_back(begin + t);
+  for (std::size_t const t : reference::top_k(
+           reference::row(p.begin() + static_cast<std::ptrdiff_t>(begin), p.begin() + static_cast<std::ptrdiff_t>(end)),
+           count))
+    out.push_back(begin + t);
   std::sort(out.begin(), out.end());
   return out;
 }
@@ -311,16 +340,19 @@ TEST_CASE("a budget is a cap on what the gate keeps: the best stay, ties go to t
     for (gate_mask const sees : {gate_mask::causal, gate_mask::bidirectional}) {
       layer_case const c = ties ? tied(70) : ragged(71);
       auto const p = probabilities(c, sees);
-      if (ties && sees == gate_mask::bidirectional) REQUIRE(std::set<double>(p[0][0].begin(), p[0][0].end()).size() == 3);
+      if (ties && sees == gate_mask::bidirectional)
+        REQUIRE(std::set<double>(p[0][0].begin(), p[0][0].end()).size() == 3);
       for (float const tau : {0.0f, 0.3f, 0.5f, 0.6f})
         for (std::int32_t const cap : {7, 8, 12, 20, 33, 74, 75, 1000, std::numeric_limits<std::int32_t>::max(), 0})
           for (std::int32_t const floor : {0, 3, 25, 1000}) {
-            presets::attention_gate_options const o{.threshold = tau, .sinks = 2, .recent = 5, .floor = floor, .sees = sees};
+            presets::attention_gate_options const o{
+                .threshold = tau, .sinks = 2, .recent = 5, .floor = floor, .sees = sees};
             auto const keep = plan(c, o, {.tokens_per_head = cap});
             CAPTURE(ties, static_cast<int>(sees), tau, cap, floor);
             for (std::size_t b = 0; b < c.B(); ++b)
               for (std::size_t h = 0; h < c.H(); ++h) {
-                std::size_t count = std::max(passing(p[b][h], 2, 5, static_cast<double>(tau)), static_cast<std::size_t>(floor));
+                std::size_t count =
+                    std::max(passing(p[b][h], 2, 5, static_cast<double>(tau)), static_cast<std::size_t>(floor));
                 if (cap > 0) count = std::min(count, static_cast<std::size_t>(cap) - 7);
                 REQUIRE(rows_of_sequence(keep, b)[h] == best_of(p[b][h], 2, 5, count));
               }
@@ -351,7 +383,8 @@ TEST_CASE("a layer stage divides a cap, and leaves no cap alone") {
       kvevict::keep_set all;
       CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.layer = layer, .layer_count = 4}, all); }) == "");
       CHECK(same(all, plan(c)));
-      auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e, {.tokens_per_head = 20, .layer = layer, .layer_count = 4});
+      auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e,
+                                      {.tokens_per_head = 20, .layer = layer, .layer_count = 4});
       sum += keep(0, 0).size;
     }
     CHECK(sum == 4 * 20);
@@ -383,60 +416,68 @@ TEST_CASE("decoding with a gate: every new token is gated, state moves with the 
   for (auto const mode : {kvevict::compaction::stable, kvevict::compaction::fill_holes})
     for (layout const l : {layout::head_pages, layout::head_blocks})
       for (std::int32_t const cap : {0, 12}) {
-        layer_case const c({.N = {40, 26}, .H = 2, .group = 2, .heads = 2, .width = 4, .features = 18, .seed = 74}, steps);
+        layer_case const c({.N = {40, 26}, .H = 2, .group = 2, .heads = 2, .width = 4, .features = 18, .seed = 74},
+                           steps);
         std::vector<rows> p;  // of all tokens, (H,N + steps): the gate reads evicted tokens too
         for (std::size_t b = 0; b < c.B(); ++b) {
           p.push_back(c.gate.expected(b));
           REQUIRE(reference::gate_margin(p.back(), 0.5) > 1e-5);
         }
-        c.with_cache(l, [&](auto& cache) {
-          kvevict::host ctx;
-          gate_rows memory = c.gate.memory(int32(c.kv.N[0] + steps));
-          observe_in_chunks(ctx, c, cache, memory, 75, 16);
-          std::vector<index_rows> held;  // positions, by the naive rule
-          for (std::size_t b = 0; b < c.B(); ++b) held.emplace_back(c.H(), reference::first_indices(c.kv.N[b]));
-          auto order = kvevict::row_order::ascending;
-          for (std::size_t step = 0;; ++step) {
-            CAPTURE(cache.name(), static_cast<int>(mode), cap, step);
-            auto const view = cache.view.with_order(order);
-            auto const keep = kvevict::plan(ctx, c.policy(), kvevict::remembered(view), {.tokens_per_head = cap});
-            auto const done = kvevict::compact(ctx, view, keep, mode);
-            order = done.order();
-            for (std::size_t b = 0; b < c.B(); ++b)
-              for (std::size_t h = 0; h < c.H(); ++h) {
-                cache.lengths()[b * c.H() + h] = done.length(int32(b), int32(h));
-                index_row& row = held[b][h];
-                reference::row of;
-                for (std::size_t const t : row) of.push_back(p[b][h][t]);
-                std::size_t count = passing(of, 2, 5, 0.5);
-                if (cap > 0) count = std::min(count, static_cast<std::size_t>(cap) - 7);
-                index_row next;
-                for (std::size_t const i : best_of(of, 2, 5, count)) next.push_back(row[i]);
-                row = next;
-                auto const at = cache.read(kvevict::role::position, static_cast<int>(b), static_cast<int>(h)),
-                           state = cache.read(kvevict::role::state, static_cast<int>(b), static_cast<int>(h));
-                index_row got(at.begin(), at.end());
-                for (std::size_t s = 0; s < got.size(); ++s) CHECK(std::abs(double{state[s]} - p[b][h][got[s]]) < 1e-5);
-                std::sort(got.begin(), got.end());
-                REQUIRE(got == row);
+        c.with_cache(
+            l,
+            [&](auto& cache) {
+              kvevict::host ctx;
+              gate_rows memory = c.gate.memory(int32(c.kv.N[0] + steps));
+              observe_in_chunks(ctx, c, cache, memory, 75, 16);
+              std::vector<index_rows> held;  // positions, by the naive rule
+              for (std::size_t b = 0; b < c.B(); ++b) held.emplace_back(c.H(), reference::first_indices(c.kv.N[b]));
+              auto order = kvevict::row_order::ascending;
+              for (std::size_t step = 0;; ++step) {
+                CAPTURE(cache.name(), static_cast<int>(mode), cap, step);
+                auto const view = cache.view.with_order(order);
+                auto const keep = kvevict::plan(ctx, c.policy(), kvevict::remembered(view), {.tokens_per_head = cap});
+                auto const done = kvevict::compact(ctx, view, keep, mode);
+                order = done.order();
+                for (std::size_t b = 0; b < c.B(); ++b)
+                  for (std::size_t h = 0; h < c.H(); ++h) {
+                    cache.lengths()[b * c.H() + h] = done.length(int32(b), int32(h));
+                    index_row& row = held[b][h];
+                    reference::row of;
+                    for (std::size_t const t : row) of.push_back(p[b][h][t]);
+                    std::size_t count = passing(of, 2, 5, 0.5);
+                    if (cap > 0) count = std::min(count, static_cast<std::size_t>(cap) - 7);
+                    index_row next;
+                    for (std::size_t const i : best_of(of, 2, 5, count)) next.push_back(row[i]);
+                    row = next;
+                    auto const at = cache.read(kvevict::role::position, static_cast<int>(b), static_cast<int>(h)),
+                               state = cache.read(kvevict::role::state, static_cast<int>(b), static_cast<int>(h));
+                    index_row got(at.begin(), at.end());
+                    for (std::size_t s = 0; s < got.size(); ++s)
+                      CHECK(std::abs(double{state[s]} - p[b][h][got[s]]) < 1e-5);
+                    std::sort(got.begin(), got.end());
+                    REQUIRE(got == row);
+                  }
+                if (step == steps) break;
+                std::vector<std::size_t> from, to;
+                for (std::size_t b = 0; b < c.B(); ++b) {
+                  from.push_back(c.kv.N[b] + step), to.push_back(from.back() + 1);
+                  for (std::size_t h = 0; h < c.H(); ++h) {
+                    int const slot = cache.lengths()[b * c.H() + h]++;
+                    held[b][h].push_back(from[b]);
+                    cache.set(*cache.view.find(kvevict::role::position), static_cast<int>(b), static_cast<int>(h), slot,
+                              0, static_cast<float>(from[b]));
+                    cache.set(*cache.view.find(kvevict::role::state), static_cast<int>(b), static_cast<int>(h), slot, 0,
+                              garbage);
+                  }
+                }
+                hidden const x = c.gate.states(from, to);
+                kvevict::observe(ctx, c.policy(), kvevict::step(cache.view.with_order(order), x.rows(memory.view())),
+                                 {.tokens_per_head = cap});
+                for (std::size_t b = 0; b < c.B(); ++b) ++memory.tokens[b];
               }
-            if (step == steps) break;
-            std::vector<std::size_t> from, to;
-            for (std::size_t b = 0; b < c.B(); ++b) {
-              from.push_back(c.kv.N[b] + step), to.push_back(from.back() + 1);
-              for (std::size_t h = 0; h < c.H(); ++h) {
-                int const slot = cache.lengths()[b * c.H() + h]++;
-                held[b][h].push_back(from[b]);
-                cache.set(*cache.view.find(kvevict::role::position), static_cast<int>(b), static_cast<int>(h), slot, 0, static_cast<float>(from[b]));
-                cache.set(*cache.view.find(kvevict::role::state), static_cast<int>(b), static_cast<int>(h), slot, 0, garbage);
-              }
-            }
-            hidden const x = c.gate.states(from, to);
-            kvevict::observe(ctx, c.policy(), kvevict::step(cache.view.with_order(order), x.rows(memory.view())), {.tokens_per_head = cap});
-            for (std::size_t b = 0; b < c.B(); ++b) ++memory.tokens[b];
-          }
-          if (mode == kvevict::compaction::fill_holes) CHECK(order == kvevict::row_order::scattered);
-        }, 8, int32(steps));
+              if (mode == kvevict::compaction::fill_holes) CHECK(order == kvevict::row_order::scattered);
+            },
+            8, int32(steps));
       }
 }
 
@@ -451,13 +492,16 @@ TEST_CASE("flags of 1 are plain attention, other flags attention over the kept c
       index_row columns;
       for (std::size_t j = 0; j <= i; ++j)
         if (flags[j] == 1 || j == i) columns.push_back(j);
-      auto const plain = reference::flagged_row(l, hq, i, reference::row(30, 1.0)), all = reference::attention_row(l, hq, i);
+      auto const plain = reference::flagged_row(l, hq, i, reference::row(30, 1.0)),
+                 all = reference::attention_row(l, hq, i);
       for (std::size_t j = 0; j <= i; ++j) CHECK(plain[j] == Approx(all[j]).epsilon(1e-12));
-      auto const flagged = reference::flagged_row(l, hq, i, flags), gathered = reference::attention_row(l, hq, i, columns);
+      auto const flagged = reference::flagged_row(l, hq, i, flags),
+                 gathered = reference::attention_row(l, hq, i, columns);
       reference::row scattered(i + 1, 0.0);
       for (std::size_t n = 0; n < columns.size(); ++n) scattered[columns[n]] = gathered[n];
       for (std::size_t j = 0; j <= i; ++j) CHECK(flagged[j] == Approx(scattered[j]).epsilon(1e-12).margin(1e-300));
-      auto const output = reference::flagged_output(l, hq, i, flags), expected = reference::attention_output(l, hq, i, columns);
+      auto const output = reference::flagged_output(l, hq, i, flags),
+                 expected = reference::attention_output(l, hq, i, columns);
       for (std::size_t d = 0; d < 8; ++d) CHECK(output[d] == Approx(expected[d]).epsilon(1e-12).margin(1e-14));
     }
 }
@@ -476,7 +520,8 @@ TEST_CASE("attention over the compacted cache is flagged attention of the next t
           reference::layer const& l = c.kv.layers[b];
           std::size_t const N = c.kv.N[b], h = l.kv_head(hq);
           auto const want = reference::flagged_output(l, hq, N, reference::flags_of(kept[h], N + 1));
-          auto const K = cache.read(kvevict::role::k, static_cast<int>(b), static_cast<int>(h)), V = cache.read(kvevict::role::v, static_cast<int>(b), static_cast<int>(h));
+          auto const K = cache.read(kvevict::role::k, static_cast<int>(b), static_cast<int>(h)),
+                     V = cache.read(kvevict::role::v, static_cast<int>(b), static_cast<int>(h));
           std::size_t const n = K.size() / 8;
           reference::row z{reference::logit(l, hq, N, N)};  // the next token sees itself
           for (std::size_t s = 0; s < n; ++s) {
@@ -505,7 +550,8 @@ TEST_CASE("a gate's plan and observe allocate once, and nothing beyond workspace
           kvevict::host ctx = threaded ? kvevict::host(three.as_executor(0)) : kvevict::host();
           auto const& v = cache.view;
           std::int64_t const longest = static_cast<std::int64_t>(*std::max_element(N.begin(), N.end()));
-          kvevict::cache_shape const shape{v.sequences(), 6, 3, 8, longest, v.pages.rows() * v.pages.columns, v.components[0].rows.page_count};
+          kvevict::cache_shape const shape{
+              v.sequences(), 6, 3, 8, longest, v.pages.rows() * v.pages.columns, v.components[0].rows.page_count};
           std::int64_t const promised = workspace_bytes(ctx, c.policy(), shape);
           ctx.reserve(static_cast<std::size_t>(promised));
           hidden const x = c.prompt();
@@ -513,10 +559,14 @@ TEST_CASE("a gate's plan and observe allocate once, and nothing beyond workspace
           kvevict::keep_set keep;
           auto const once = [&](bool remembers) {
             auto const e = kvevict::prompt(v, x.rows(remembers ? memory.view() : kvevict::gate_memory{}));
-            if (observes) kvevict::observe(ctx, c.policy(), e, no_cap), kvevict::plan(ctx, c.policy(), kvevict::remembered(v), no_cap, keep);
-            else kvevict::plan(ctx, c.policy(), e, no_cap, keep);
+            if (observes)
+              kvevict::observe(ctx, c.policy(), e, no_cap),
+                  kvevict::plan(ctx, c.policy(), kvevict::remembered(v), no_cap, keep);
+            else
+              kvevict::plan(ctx, c.policy(), e, no_cap, keep);
           };
-          kvevict::plan(ctx, c.policy({.threshold = 0}), kvevict::prompt(v, x.rows()), no_cap, keep);  // the keep set's own memory
+          // the keep set's own memory
+          kvevict::plan(ctx, c.policy({.threshold = 0}), kvevict::prompt(v, x.rows()), no_cap, keep);
           CAPTURE(threaded, observes, N, promised);
           auto const before = allocations();
           for (int i = 0; i < 10; ++i) once(i % 2 == 1);
@@ -558,18 +608,23 @@ struct room {
     fill(cache, c.kv);
     cache.fill(kvevict::role::state, [](int b, int h, int t, int) { return 0.1f * static_cast<float>(b + h + t % 7); });
   }
-  template <class Policy, class Evidence> void refuses(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy, budget const& b = no_cap) {
+  template <class Policy, class Evidence>
+  void refuses(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy,
+               budget const& b = no_cap) {
     auto const bytes = cache.snapshot();
-    kvevict::keep_set out = kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(cache.view), {.tokens_per_head = 9});
+    kvevict::keep_set out =
+        kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(cache.view), {.tokens_per_head = 9});
     auto const before = out;
     auto const message = refusal([&] { kvevict::plan(ctx, p, e, b, out); });
     CHECK_THAT(message, Contains(what) && Contains(remedy) && Contains("; "));
     CHECK(same(out, before));
     CHECK(cache.snapshot() == bytes);
   }
-  template <class Policy, class Evidence> void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy) {
+  template <class Policy, class Evidence>
+  void ignores(Policy const& p, Evidence const& e, std::string const& what, std::string const& remedy) {
     auto const bytes = cache.snapshot();
-    CHECK_THAT(refusal([&] { kvevict::observe(ctx, p, e, no_cap); }), Contains(what) && Contains(remedy) && Contains("; "));
+    CHECK_THAT(refusal([&] { kvevict::observe(ctx, p, e, no_cap); }),
+               Contains(what) && Contains(remedy) && Contains("; "));
     CHECK(cache.snapshot() == bytes);
   }
 };
@@ -581,31 +636,42 @@ TEST_CASE("bad input: a threshold that is not a probability below 1, a negative 
   auto const e = kvevict::prompt(r.cache.view, r.x.rows());
   for (float const tau : {1.0f, 1.5f, -0.1f, garbage, std::numeric_limits<float>::infinity()}) {
     r.refuses(r.c.policy({.threshold = tau}), e, "threshold: τ is ", "give a number in [0,1)");
-    r.refuses(r.c.policy({.threshold = tau}), kvevict::remembered(r.cache.view), "threshold: τ is ", "give a number in [0,1)");
+    r.refuses(r.c.policy({.threshold = tau}), kvevict::remembered(r.cache.view), "threshold: τ is ",
+              "give a number in [0,1)");
   }
   r.refuses(r.c.policy({.floor = -1}), e, "a floor of -1 tokens", "give a count");
 }
 TEST_CASE("bad input: a cap below the protected tokens, or negative") {
   room r;
   auto const e = kvevict::prompt(r.cache.view, r.x.rows());
-  r.refuses(r.c.policy(), e, "a budget of 6 tokens is below the 7 protected tokens of sequence 0 (2 at the front, 5 recent)", "raise tokens_per_head or protect fewer", {.tokens_per_head = 6});
+  r.refuses(r.c.policy(), e,
+            "a budget of 6 tokens is below the 7 protected tokens of sequence 0 (2 at the front, 5 recent)",
+            "raise tokens_per_head or protect fewer", {.tokens_per_head = 6});
   std::int32_t const caps[] = {0, 1};
-  r.refuses(r.c.policy(), e, "a budget of 1 tokens is below the 7 protected tokens of sequence 1", "raise", {.per_sequence = caps});
+  r.refuses(r.c.policy(), e, "a budget of 1 tokens is below the 7 protected tokens of sequence 1", "raise",
+            {.per_sequence = caps});
   r.refuses(r.c.policy(), e, "budget of -1", "give a count", {.tokens_per_head = -1});
   r.refuses(r.c.policy({.sinks = -1}), e, "negative count", "sinks, recent ≥ 0");
   CHECK_NOTHROW(kvevict::plan(r.ctx, r.c.policy(), e, {.tokens_per_head = 7}));
 }
 TEST_CASE("bad input: a gate whose hidden states are not those of the whole cache") {
   room r;
-  hidden const some = r.c.gate.states({0, 0}, {40, 29}), late = r.c.gate.states({1, 0}, {40, 30}), none = r.c.gate.states({0, 0}, {0, 0});
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, some.rows()), "sequence 1 hands in 29 hidden states for 30 tokens", "observe its chunks and plan from remembered(cache)");
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, late.rows()), "sequence 0 hands in 39 hidden states for 40 tokens", "plan from a whole prompt");
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, none.rows()), "hands in 0 hidden states", "plan from a whole prompt");
+  hidden const some = r.c.gate.states({0, 0}, {40, 29}), late = r.c.gate.states({1, 0}, {40, 30}),
+               none = r.c.gate.states({0, 0}, {0, 0});
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, some.rows()),
+            "sequence 1 hands in 29 hidden states for 30 tokens", "observe its chunks and plan from remembered(cache)");
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, late.rows()),
+            "sequence 0 hands in 39 hidden states for 40 tokens", "plan from a whole prompt");
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, none.rows()), "hands in 0 hidden states",
+            "plan from a whole prompt");
   auto const scattered = r.cache.view.with_order(kvevict::row_order::scattered);
-  r.refuses(r.c.policy(), kvevict::prompt(scattered, r.x.rows()), "tokens in order", "observe its chunks and plan from remembered(cache)");
+  r.refuses(r.c.policy(), kvevict::prompt(scattered, r.x.rows()), "tokens in order",
+            "observe its chunks and plan from remembered(cache)");
   for (auto& n : r.cache.lengths()) n = 20;
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "hands in 40 hidden states for 20 tokens", "plan from a whole prompt");
-  r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "observe: 40 rows for 20 tokens", "append the new tokens to the cache first");
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "hands in 40 hidden states for 20 tokens",
+            "plan from a whole prompt");
+  r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "observe: 40 rows for 20 tokens",
+            "append the new tokens to the cache first");
 }
 TEST_CASE("bad input: hidden states of another width or type, without offsets or data") {
   room r;
@@ -625,7 +691,8 @@ TEST_CASE("bad input: hidden states of another width or type, without offsets or
   in = r.x.rows(r.memory.view()), in.memory.tokens = nullptr;
   both(in, "without its token counts", "gate_memory::tokens");
   r.memory.tokens[0] = 1;
-  r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows(r.memory.view())), "1 + 40 tokens of sequence 0 do not fit the memory's 40", "larger");
+  r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows(r.memory.view())),
+            "1 + 40 tokens of sequence 0 do not fit the memory's 40", "larger");
   std::int32_t const descending[] = {0, 40, 30};
   in = r.x.rows(), in.row_begin = descending;
   r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, in), "row_begin descends at sequence 1", "ascending offsets");
@@ -680,7 +747,8 @@ TEST_CASE("bad input: a bidirectional gate in chunks") {
   kvevict::observe(r.ctx, r.c.policy(o), kvevict::prompt(r.cache.view, first.rows(r.memory.view())), no_cap);
   r.memory.tokens = {10, 10};
   r.cache.lengths() = {40, 40, 30, 30};
-  r.ignores(r.c.policy(o), kvevict::prompt(r.cache.view, next.rows(r.memory.view())), "sequence 0 continues after 10 tokens", "use gate_mask::causal for chunks");
+  r.ignores(r.c.policy(o), kvevict::prompt(r.cache.view, next.rows(r.memory.view())),
+            "sequence 0 continues after 10 tokens", "use gate_mask::causal for chunks");
 }
 TEST_CASE("bad input: a gate with NaN says so, the state is as it was") {
   for (int const where : {0, 1, 2, 3}) {
@@ -699,8 +767,10 @@ TEST_CASE("bad input: a gate with NaN says so, the state is as it was") {
 }
 TEST_CASE("bad input: a gate plans from a state that was never observed, or observes without one") {
   room r;
-  r.cache.fill(kvevict::role::state, [](int b, int h, int t, int) { return b == 1 && h == 0 && t == 9 ? garbage : 0.1f; });
-  r.refuses(r.c.policy(), kvevict::remembered(r.cache.view), "token 9 of sequence 1, head 0 in layer 0 is NaN", "look for values that are not finite");
+  r.cache.fill(kvevict::role::state,
+               [](int b, int h, int t, int) { return b == 1 && h == 0 && t == 9 ? garbage : 0.1f; });
+  r.refuses(r.c.policy(), kvevict::remembered(r.cache.view), "token 9 of sequence 1, head 0 in layer 0 is NaN",
+            "look for values that are not finite");
   auto none = r.cache.view;
   none.component_count = 0;
   for (auto const& component : r.cache.view)
@@ -714,6 +784,7 @@ TEST_CASE("bad input: a chunk of a gate for scattered rows") {
   hidden const two = r.c.gate.states({38, 28}, {40, 30}), one = r.c.gate.states({39, 30}, {40, 30});
   r.memory.tokens = {38, 28};
   std::fill(r.memory.rows.begin(), r.memory.rows.end(), 0.5f);
-  r.ignores(r.c.policy(), kvevict::prompt(scattered, two.rows(r.memory.view())), "the rows are scattered", "only single steps");
+  r.ignores(r.c.policy(), kvevict::prompt(scattered, two.rows(r.memory.view())), "the rows are scattered",
+            "only single steps");
   CHECK_NOTHROW(kvevict::observe(r.ctx, r.c.policy(), kvevict::step(scattered, one.rows(r.memory.view())), no_cap));
 }

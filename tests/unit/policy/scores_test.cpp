@@ -33,11 +33,16 @@ struct one_layer {
   }
 };
 
-constexpr struct { kvevict::group_reduce ours; reference::reduce theirs; } groups[] = {{kvevict::group_reduce::mean, reference::reduce::mean},
-                                                                                       {kvevict::group_reduce::max, reference::reduce::max},
-                                                                                       {kvevict::group_reduce::sum, reference::reduce::sum}};
-constexpr struct { kvevict::pooling ours; reference::pool theirs; } pools[] = {{kvevict::pooling::max, reference::pool::max},
-                                                                               {kvevict::pooling::average, reference::pool::average}};
+constexpr struct {
+  kvevict::group_reduce ours;
+  reference::reduce theirs;
+} groups[] = {{kvevict::group_reduce::mean, reference::reduce::mean},
+              {kvevict::group_reduce::max, reference::reduce::max},
+              {kvevict::group_reduce::sum, reference::reduce::sum}};
+constexpr struct {
+  kvevict::pooling ours;
+  reference::pool theirs;
+} pools[] = {{kvevict::pooling::max, reference::pool::max}, {kvevict::pooling::average, reference::pool::average}};
 
 }  // namespace
 
@@ -48,20 +53,24 @@ TEST_CASE("window_attention: every reduction and pooling") {
       for (std::int32_t const width : {1, 3, 9, 61}) {
         CAPTURE(static_cast<int>(g.ours), static_cast<int>(p.ours), width);
         auto const theirs = [&](bool before) {
-          return reference::window_scores(l.in.layers[0], {8, static_cast<std::size_t>(width), p.theirs, g.theirs, before});
+          return reference::window_scores(l.in.layers[0],
+                                          {8, static_cast<std::size_t>(width), p.theirs, g.theirs, before});
         };
         kvevict::protect const last{0, 8};
-        l.check(kvevict::policy{kvevict::score::window_attention{8, {width, p.ours}, g.ours}, last}, l.prompt(), theirs(false));
-        l.check(kvevict::policy{kvevict::score::window_attention{8, {}, g.ours, {width, p.ours}}, last}, l.prompt(), theirs(true));
+        l.check(kvevict::policy{kvevict::score::window_attention{8, {width, p.ours}, g.ours}, last}, l.prompt(),
+                theirs(false));
+        l.check(kvevict::policy{kvevict::score::window_attention{8, {}, g.ours, {width, p.ours}}, last}, l.prompt(),
+                theirs(true));
       }
 }
 
 TEST_CASE("accumulated_attention: every reduction, sums and means") {
   one_layer l(112);
   for (auto const& g : groups) {
-    l.check(kvevict::policy{kvevict::score::accumulated_attention{kvevict::score::column_norm::none, g.ours}}, l.prompt(), reference::column_sums(l.in.layers[0], g.theirs));
-    l.check(kvevict::policy{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see, g.ours}}, l.prompt(),
-            reference::column_means(l.in.layers[0], g.theirs));
+    l.check(kvevict::policy{kvevict::score::accumulated_attention{kvevict::score::column_norm::none, g.ours}},
+            l.prompt(), reference::column_sums(l.in.layers[0], g.theirs));
+    l.check(kvevict::policy{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see, g.ours}},
+            l.prompt(), reference::column_means(l.in.layers[0], g.theirs));
   }
 }
 
@@ -72,9 +81,11 @@ TEST_CASE("recent_attention: every reduction, gain on and off, and a least gain"
       for (bool const gain : {true, false}) {
         reference::ahakv_options o;
         o.recent = 8, o.use_gain = gain, o.min_gain = least, o.group = g.theirs;
-        kvevict::score::recent_attention const score{8, gain ? kvevict::weighting::step_gain : kvevict::weighting::softmax, static_cast<float>(least), g.ours};
+        kvevict::score::recent_attention const score{
+            8, gain ? kvevict::weighting::step_gain : kvevict::weighting::softmax, static_cast<float>(least), g.ours};
         CAPTURE(static_cast<int>(g.ours), least, gain);
-        l.check(kvevict::policy{score, kvevict::protect{0, 8}}, l.prompt(), reference::recent_accumulation(l.in.layers[0], 12, o));
+        l.check(kvevict::policy{score, kvevict::protect{0, 8}}, l.prompt(),
+                reference::recent_accumulation(l.in.layers[0], 12, o));
       }
 }
 
@@ -102,7 +113,8 @@ TEST_CASE("evidence: scale and softcap are the engine's") {
   reference::layer changed = l.in.layers[0];
   changed.scale = 0.2, changed.softcap = 3.0;
   auto const evidence = l.prompt().with_scale(0.2f).with_softcap(3.0f);
-  l.check(presets::snapkv({.window = 8, .pool = 5}), evidence, reference::window_scores(changed, {8, 5, reference::pool::max, reference::reduce::mean, false}));
+  l.check(presets::snapkv({.window = 8, .pool = 5}), evidence,
+          reference::window_scores(changed, {8, 5, reference::pool::max, reference::reduce::mean, false}));
   l.check(kvevict::policy{kvevict::score::accumulated_attention{}}, evidence, reference::column_sums(changed));
   rows const lse = reference::row_lse(changed);
   std::vector<float> flat;
@@ -117,9 +129,12 @@ TEST_CASE("protect: sinks and a read-only prefix are cut after pooling") {
   for (std::int32_t const sinks : {0, 3, 20})
     for (bool const prefix : {false, true}) {
       CAPTURE(sinks, prefix);
-      reference::snapkv_options o{{8, 5, reference::pool::max, reference::reduce::mean, false}, static_cast<std::size_t>(sinks), prefix ? std::size_t{16} : 0};
+      reference::snapkv_options o{{8, 5, reference::pool::max, reference::reduce::mean, false},
+                                  static_cast<std::size_t>(sinks),
+                                  prefix ? std::size_t{16} : 0};
       auto const e = kvevict::prompt(l.cache.view.with_read_only(prefix ? read_only.data() : nullptr), l.all.queries());
-      auto const keep = kvevict::plan(l.ctx, presets::snapkv({.window = 8, .pool = 5, .sinks = sinks}), e, {.tokens_per_head = 33});
+      auto const keep =
+          kvevict::plan(l.ctx, presets::snapkv({.window = 8, .pool = 5, .sinks = sinks}), e, {.tokens_per_head = 33});
       CHECK(rows_of_sequence(keep, 0) == reference::keep_snapkv(l.in.layers[0], 33, o));
     }
 }
@@ -127,7 +142,8 @@ TEST_CASE("protect: sinks and a read-only prefix are cut after pooling") {
 TEST_CASE("random: a hash of seed, sequence, layer, head and position, and of nothing else") {
   one_layer l(118, {.Hq = 2, .H = 2, .D = 8, .N = {60, 60}, .future = 0});
   auto const plan = [&](std::uint64_t seed, std::int32_t layer, std::int32_t budget) {
-    return kvevict::plan(l.ctx, presets::random({.seed = seed}), kvevict::contents(l.cache.view), {.tokens_per_head = budget, .layer = layer, .layer_count = 3});
+    return kvevict::plan(l.ctx, presets::random({.seed = seed}), kvevict::contents(l.cache.view),
+                         {.tokens_per_head = budget, .layer = layer, .layer_count = 3});
   };
   auto const first = plan(1, 0, 20);
   CHECK(plan(1, 0, 20).tokens == first.tokens);
@@ -142,20 +158,27 @@ TEST_CASE("random: a hash of seed, sequence, layer, head and position, and of no
   for (int b = 0; b < 2; ++b)
     for (int h = 0; h < 2; ++h) {
       auto const at = l.cache.read(kvevict::role::position, b, h, 8);
-      CHECK(index_row(at.begin(), at.end()) == rows_of_sequence(small, static_cast<std::size_t>(b))[static_cast<std::size_t>(h)]);
+      CHECK(index_row(at.begin(), at.end()) ==
+            rows_of_sequence(small, static_cast<std::size_t>(b))[static_cast<std::size_t>(h)]);
     }
 }
 
 TEST_CASE("policy: with() replaces the stage of that kind and leaves the others") {
   constexpr auto snapkv = presets::snapkv({.window = 8, .pool = 5});
-  constexpr auto other = snapkv.with(kvevict::heads::adaptive{300}).with(kvevict::layers::pyramid{10}).with(kvevict::protect{4, 8}).with(kvevict::score::none{});
+  constexpr auto other = snapkv.with(kvevict::heads::adaptive{300})
+                             .with(kvevict::layers::pyramid{10})
+                             .with(kvevict::protect{4, 8})
+                             .with(kvevict::score::none{});
   static_assert(snapkv.equal_counts && !other.equal_counts);
   static_assert(other.heads.floor_permille == 300 && other.layers.beta == 10 && other.protect.sinks == 4);
-  static_assert(kvevict::state_floats(presets::h2o()) == 1 && kvevict::state_floats(presets::ahakv({.recent = 9})) == 9);
+  static_assert(kvevict::state_floats(presets::h2o()) == 1 &&
+                kvevict::state_floats(presets::ahakv({.recent = 9})) == 9);
   static_assert(kvevict::state_floats(presets::snapkv()) == 0);
-  static_assert(kvevict::state_floats(kvevict::policy{kvevict::score::value_prior{kvevict::score::window_attention{}}}) == 0);
+  static_assert(
+      kvevict::state_floats(kvevict::policy{kvevict::score::value_prior{kvevict::score::window_attention{}}}) == 0);
   one_layer l(119);
-  auto const keep = kvevict::plan(l.ctx, other.with(kvevict::layers::uniform{}), kvevict::contents(l.cache.view), {.tokens_per_head = 20});
+  auto const keep = kvevict::plan(l.ctx, other.with(kvevict::layers::uniform{}), kvevict::contents(l.cache.view),
+                                  {.tokens_per_head = 20});
   CHECK(keep.kept() == 40);
 }
 

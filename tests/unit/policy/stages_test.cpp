@@ -56,27 +56,30 @@ TEST_CASE("pyramid: exact budgets fall, sum to L times the budget, and are the r
   reference::generator random(91);
   for (int trial = 0; trial < 400; ++trial) {
     auto const L = static_cast<std::int32_t>(1 + random.below(40)), W = static_cast<std::int32_t>(random.below(20)),
-               M = static_cast<std::int32_t>(2 + random.below(500)), base = static_cast<std::int32_t>(random.below(static_cast<std::size_t>(M))),
+               M = static_cast<std::int32_t>(2 + random.below(500)),
+               base = static_cast<std::int32_t>(random.below(static_cast<std::size_t>(M))),
                beta = static_cast<std::int32_t>(1 + random.below(30));
     CAPTURE(random.seed(), trial, L, W, M, base, beta);
     counts exact, authors;
     for (std::int32_t l = 0; l < L; ++l) {
       kvevict::layer_query const q{base + W, W, M + W, l, L};
-      exact.push_back(static_cast<std::size_t>(kvevict::layers::pyramid{beta}(q) - W));
-      authors.push_back(static_cast<std::size_t>(kvevict::layers::pyramid{beta, kvevict::rounding::authors}(q) - W));
+      exact.push_back(static_cast<std::size_t>(kvevict::layers::pyramid{beta}(q)-W));
+      authors.push_back(static_cast<std::size_t>(kvevict::layers::pyramid{beta, kvevict::rounding::authors}(q)-W));
     }
     CHECK(std::is_sorted(exact.rbegin(), exact.rend()));
     CHECK(reference::total(exact) == static_cast<std::size_t>(L * base));
-    CHECK(exact == reference::pyramid_budgets(static_cast<std::size_t>(L), static_cast<std::size_t>(base), static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
-    CHECK(authors == reference::pyramid_budgets_authors(static_cast<std::size_t>(L), static_cast<std::size_t>(base), static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
+    CHECK(exact == reference::pyramid_budgets(static_cast<std::size_t>(L), static_cast<std::size_t>(base),
+                                              static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
+    CHECK(authors == reference::pyramid_budgets_authors(static_cast<std::size_t>(L), static_cast<std::size_t>(base),
+                                                        static_cast<std::size_t>(M), static_cast<std::size_t>(beta)));
   }
 }
 
 TEST_CASE("pyramid: the largest beta, stack, budget and length stay within 64 bits") {
   std::int32_t const most = std::numeric_limits<std::int32_t>::max(), base = 1 << 30, beta = 65536;
   kvevict::layers::pyramid const p{beta};
-  CHECK(p({base, 0, most, 0, kvevict::most_layers}) == 2147467264);                      // 2·base − base/β
-  CHECK(p({base, 0, most, kvevict::most_layers - 1, kvevict::most_layers}) == 16384);    // base/β
+  CHECK(p({base, 0, most, 0, kvevict::most_layers}) == 2147467264);                    // 2·base − base/β
+  CHECK(p({base, 0, most, kvevict::most_layers - 1, kvevict::most_layers}) == 16384);  // base/β
   std::int64_t sum = 0;
   for (std::int32_t l = 0; l < 300; ++l) sum += p({base, 0, most, l, 300});
   CHECK(sum == std::int64_t{300} * base);
@@ -97,7 +100,8 @@ TEST_CASE("adaptive: budgets are the reference's, exact in sum, above the floor,
     rows const scores = random_scores(random, H, M, levels);
     CAPTURE(random.seed(), trial, H, M, base, floor, levels);
     counts const exact = budgets(scores, base, kvevict::heads::adaptive{floor});
-    CHECK(exact == reference::ada_budgets(scores, static_cast<std::size_t>(base), {floor, reference::rounding::exact, false}));
+    CHECK(exact ==
+          reference::ada_budgets(scores, static_cast<std::size_t>(base), {floor, reference::rounding::exact, false}));
     CHECK(reference::total(exact) == H * static_cast<std::size_t>(base));
     for (std::size_t const b : exact) {
       CHECK(b <= M);
@@ -114,7 +118,8 @@ TEST_CASE("adaptive: heads of different lengths share a budget exactly") {
     std::size_t const H = 2 + random.below(5);
     rows scores;
     std::size_t room = 0;
-    for (std::size_t h = 0; h < H; ++h) scores.push_back(random.uniforms(random.below(40))), room += scores.back().size();
+    for (std::size_t h = 0; h < H; ++h)
+      scores.push_back(random.uniforms(random.below(40))), room += scores.back().size();
     auto const base = static_cast<std::int32_t>(random.below(room / H + 1));
     for (std::int32_t const floor : {0, 200, 1000}) {
       CAPTURE(random.seed(), trial, H, base, floor);
@@ -134,8 +139,10 @@ TEST_CASE("adaptive: without rounding, budgets follow a permutation of the heads
     for (std::size_t const h : order) moved.push_back(scores[h]);
     for (std::int32_t const floor : {0, 500, 1000}) {
       CAPTURE(random.seed(), trial, floor);
-      counts const a = budgets(scores, 8, kvevict::heads::adaptive{floor}), b = budgets(moved, 8, kvevict::heads::adaptive{floor});
-      for (std::size_t h = 0; h < 5; ++h) CHECK((floor == 500 ? std::max(a[order[h]], b[h]) - std::min(a[order[h]], b[h]) <= 1 : a[order[h]] == b[h]));
+      counts const a = budgets(scores, 8, kvevict::heads::adaptive{floor}),
+                   b = budgets(moved, 8, kvevict::heads::adaptive{floor});
+      for (std::size_t h = 0; h < 5; ++h)
+        CHECK((floor == 500 ? std::max(a[order[h]], b[h]) - std::min(a[order[h]], b[h]) <= 1 : a[order[h]] == b[h]));
     }
   }
 }
@@ -153,12 +160,14 @@ TEST_CASE("adaptive: an inactive sequence keeps its budgets") {
 TEST_CASE("forced_floor: counts are the reference's") {
   reference::generator random(95);
   for (int trial = 0; trial < 200; ++trial) {
-    std::size_t const H = 1 + random.below(6), M = 1 + random.below(50), n = random.below(M + 1), tenth = random.below(11);
+    std::size_t const H = 1 + random.below(6), M = 1 + random.below(50), n = random.below(M + 1),
+                      tenth = random.below(11);
     rows const scores = random_scores(random, H, M, 0);
     CAPTURE(random.seed(), trial, H, M, n, tenth);
     counts expected;
     // ⌊α·n⌋ in integers: the reference takes α as a double, so it gets one that does not fall below
-    for (auto const& r : reference::forced_floor(scores, n, (static_cast<double>(tenth) + 1e-9) / 10)) expected.push_back(r.size());
+    for (auto const& r : reference::forced_floor(scores, n, (static_cast<double>(tenth) + 1e-9) / 10))
+      expected.push_back(r.size());
     CHECK(budgets(scores, int32(n), kvevict::heads::forced_floor{int32(tenth) * 100}, 0) == expected);
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// compact() on a device: the kept tokens of every row move to its front, in the stream; what became of the cache is known at once on the
-// device, and on the host when the ticket has been waited for.
+// compact() on a device: the kept tokens of every row move to its front, in the stream; what became of the cache is
+// known at once on the device, and on the host when the ticket has been waited for.
 #pragma once
 
 #include <vector>
@@ -13,14 +13,16 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// What a compaction on a device did, or will have done once the stream gets there. Reusable: `compact(…, out)` keeps the memory.
+/// What a compaction on a device did, or will have done once the stream gets there. Reusable: `compact(…, out)` keeps
+/// the memory.
 template <class Entry> class compacted {
  public:
-  /// Physical lengths afterwards (B·H), in device memory: what the next view may point to, also the view of the next compaction into this
-  /// object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
+  /// Physical lengths afterwards (B·H), in device memory: what the next view may point to, also the view of the next
+  /// compaction into this object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
   std::int32_t const* lengths_on_device() const { return lengths_; }
 
-  /// Waits for the stream; raises contract_violation if a kernel has refused its input: nothing was moved then, and no page is free.
+  /// Waits for the stream; raises contract_violation if a kernel has refused its input: nothing was moved then, and no
+  /// page is free.
   void wait(device& ctx) {
     auto const words = static_cast<std::size_t>(words_);
     std::vector<std::int32_t> all(words + 1);
@@ -32,11 +34,13 @@ template <class Entry> class compacted {
     lengths_host_.assign(all.begin(), all.begin() + rows_);
     order_ = rows_ != 0 && all[static_cast<std::size_t>(2 * rows_ + table_rows_)] != 0 ? row_order::scattered : before_;
     bytes_moved_ = 0;
-    for (std::int64_t r = 0; r < rows_; ++r) bytes_moved_ += all[static_cast<std::size_t>(rows_ + r)] * (r % heads_ == 0 ? first_bytes_ : other_bytes_);
+    for (std::int64_t r = 0; r < rows_; ++r)
+      bytes_moved_ += all[static_cast<std::size_t>(rows_ + r)] * (r % heads_ == 0 ? first_bytes_ : other_bytes_);
     std::size_t n = 0;
     freed_begin_.assign(1, 0);
     for (std::int64_t t = 0; t < table_rows_; ++t) {
-      for (std::int32_t i = 0; i < all[static_cast<std::size_t>(2 * rows_ + t)]; ++i) freed_[n++] = freed_[static_cast<std::size_t>(t * pages_ + i)];
+      for (std::int32_t i = 0; i < all[static_cast<std::size_t>(2 * rows_ + t)]; ++i)
+        freed_[n++] = freed_[static_cast<std::size_t>(t * pages_ + i)];
       freed_begin_.push_back(static_cast<std::int64_t>(n));
     }
     freed_.resize(n);
@@ -45,16 +49,21 @@ template <class Entry> class compacted {
 
   // After wait(), as on the host.
   bool ok() const { return ready_; }
-  slice<std::int32_t const> lengths() const { return expect_ready(), slice<std::int32_t const>{lengths_host_.data(), rows_}; }
+  slice<std::int32_t const> lengths() const {
+    return expect_ready(), slice<std::int32_t const>{lengths_host_.data(), rows_};
+  }
   std::int32_t length(std::int32_t b, std::int32_t h) const {
-    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && b * heads_ + h < rows_, "compacted: there is no sequence ", b, ", head ", h,
-                    "; ask for one of the compacted view");
+    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && b * heads_ + h < rows_, "compacted: there is no sequence ", b,
+                    ", head ", h, "; ask for one of the compacted view");
     return lengths()[b * heads_ + h];
   }
-  slice<Entry const> freed_pages() const { return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())}; }
+  slice<Entry const> freed_pages() const {
+    return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())};
+  }
   slice<Entry const> freed_pages(std::int64_t row) const {
     auto const r = static_cast<std::size_t>(row);
-    KVEVICT_EXPECTS(row >= 0 && row < table_rows_, "compacted: there is no row ", row, " in the page table; ask for b·heads + h when every head has its "
+    KVEVICT_EXPECTS(row >= 0 && row < table_rows_, "compacted: there is no row ", row,
+                    " in the page table; ask for b·heads + h when every head has its "
                     "own, else b");
     return expect_ready(), slice<Entry const>{freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
   }
@@ -62,18 +71,22 @@ template <class Entry> class compacted {
   std::int64_t bytes_moved() const { return expect_ready(), bytes_moved_; }
 
  private:
-  template <class E> friend void enqueue_compaction(device&, layer_view<E> const&, keep_set const&, compaction, compacted<E>&);
+  template <class E>
+  friend void enqueue_compaction(device&, layer_view<E> const&, keep_set const&, compaction, compacted<E>&);
 
   void expect_ready() const {
-    KVEVICT_EXPECTS(ready_, "compacted: the stream has not been waited for; call wait(ctx) first, and free no page before it");
+    KVEVICT_EXPECTS(ready_,
+                    "compacted: the stream has not been waited for; call wait(ctx) first, and free no page before it");
   }
   void prepare(device& ctx, layer_view<Entry> const& v);
   void note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode);
 
   buffer memory_;
   std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *freed_counts_ = nullptr, *scattered_ = nullptr;  // device
-  Entry* pages_freed_ = nullptr;                                                                        // (table rows, pages) device
-  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, heads_ = 1, words_ = 0, first_bytes_ = 0, other_bytes_ = 0, bytes_moved_ = 0;
+  // (table rows, pages) device
+  Entry* pages_freed_ = nullptr;
+  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, heads_ = 1, words_ = 0, first_bytes_ = 0, other_bytes_ = 0,
+               bytes_moved_ = 0;
   row_order before_ = row_order::ascending, order_ = row_order::ascending;
   bool ready_ = false;
   std::vector<std::int32_t> lengths_host_;
@@ -81,8 +94,8 @@ template <class Entry> class compacted {
   std::vector<std::int64_t> freed_begin_;
 };
 
-/// Lengths, moves and freed pages; before anything moves. One block per row of the cache. It does not stop: where a kernel has refused, the
-/// lengths stay.
+/// Lengths, moves and freed pages; before anything moves. One block per row of the cache. It does not stop: where a
+/// kernel has refused, the lengths stay.
 template <class Entry> struct note_kernel {
   static constexpr int max_threads = 128;
   watched watch;
@@ -116,34 +129,43 @@ template <class Entry> struct note_kernel {
         if (own) freed_counts[row_of_table] = static_cast<std::int32_t>(before - used);
       }
     }
-    for (std::int64_t i = used + t.rank(); own && i < before; i += t.block_size().x) freed[row_of_table * pages + i - used] = v.pages.entry(b, h, i);
+    for (std::int64_t i = used + t.rank(); own && i < before; i += t.block_size().x)
+      freed[row_of_table * pages + i - used] = v.pages.entry(b, h, i);
   }
 };
 
 template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<Entry> const& v) {
-  rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns, heads_ = std::max(1, v.heads());
+  rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns,
+  heads_ = std::max(1, v.heads());
   words_ = rows_ == 0 ? 0 : 2 * rows_ + table_rows_ + 1;
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;
-  auto const bytes = static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
-  KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data), "compact: the view's lengths are those of the result that is handed in, which "
+  auto const bytes =
+      static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
+  KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data),
+                  "compact: the view's lengths are those of the result that is handed in, which "
                   "has to grow; hand in another one");
   if (!ctx.is_dry()) memory_.grow(ctx.queue(), bytes);
-  lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, freed_counts_ = moves_ + rows_, scattered_ = freed_counts_ + table_rows_;
+  lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, freed_counts_ = moves_ + rows_,
+  scattered_ = freed_counts_ + table_rows_;
   pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
   before_ = v.order, ready_ = false;
   first_bytes_ = other_bytes_ = 0;
   for (component const& c : v)
-    if (c.alias_of < 0) first_bytes_ += c.rows.row_bytes(), other_bytes_ += v.shared_by_heads(c) ? 0 : c.rows.row_bytes();
-}
-
-template <class Entry> void compacted<Entry>::note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode) {
-  if (rows_ != 0) ctx.zero(scattered_, sizeof *scattered_);
-  ctx.launch({static_cast<std::uint32_t>(rows_)}, {128}, 0,
-             note_kernel<Entry>{ctx.watch(), v, keep.tokens, keep.counts, keep.stride, pages_, mode, lengths_, moves_, freed_counts_, scattered_, pages_freed_});
+    if (c.alias_of < 0)
+      first_bytes_ += c.rows.row_bytes(), other_bytes_ += v.shared_by_heads(c) ? 0 : c.rows.row_bytes();
 }
 
 template <class Entry>
-void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode, compacted<Entry>& out) {
+void compacted<Entry>::note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode) {
+  if (rows_ != 0) ctx.zero(scattered_, sizeof *scattered_);
+  ctx.launch({static_cast<std::uint32_t>(rows_)}, {128}, 0,
+             note_kernel<Entry>{ctx.watch(), v, keep.tokens, keep.counts, keep.stride, pages_, mode, lengths_, moves_,
+                                freed_counts_, scattered_, pages_freed_});
+}
+
+template <class Entry>
+void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode,
+                        compacted<Entry>& out) {
   moves::expect_mode("compact", mode);
   validate(ctx, v);
   expect_keep("compact", ctx, v, keep);
@@ -154,16 +176,20 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 
 }  // namespace cuda
 
-/// Moves the kept tokens of every row to its front, in all components of the cache, in the context's stream; the rest is forgotten.
+/// Moves the kept tokens of every row to its front, in all components of the cache, in the context's stream; the rest
+/// is forgotten.
 ///
-/// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at once, on the host
-///          after out.wait(ctx).
-/// Cost     O(pages) checks, 2 · moved bytes; 4 launches, 5 with a read-only prefix, and one for all components whose rows are equally long
-///          and aligned (K and V), one for the next length of rows. No allocation after the first call of a size; nothing is waited for.
-///          The view's own lengths must stay as they are until the stream has passed; they may be out.lengths_on_device().
-/// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has moved then.
+/// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at
+///          once, on the host after out.wait(ctx).
+/// Cost     O(pages) checks, 2 · moved bytes; 4 launches, 5 with a read-only prefix, and one for all components whose
+///          rows are equally long and aligned (K and V), one for the next length of rows. No allocation after the first
+///          call of a size; nothing is waited for. The view's own lengths must stay as they are until the stream has
+///          passed; they may be out.lengths_on_device().
+/// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has
+///          moved then.
 template <class Entry>
-void compact(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, compaction mode, cuda::compacted<Entry>& out) {
+void compact(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, compaction mode,
+             cuda::compacted<Entry>& out) {
   cuda::enqueue_compaction(ctx, view, keep, mode, out);
 }
 

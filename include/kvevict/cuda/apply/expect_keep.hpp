@@ -5,15 +5,15 @@
 #include <algorithm>
 
 #include <kvevict/apply/moves.hpp>
-#include <kvevict/cuda/context/keep_set.hpp>
 #include <kvevict/cuda/apply/kept_row.hpp>
+#include <kvevict/cuda/context/keep_set.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// One block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where heads share a table and
-/// equal tokens where they share a component's rows; nothing to move where scales are page-wise.
+/// One block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where heads
+/// share a table and equal tokens where they share a component's rows; nothing to move where scales are page-wise.
 template <class Entry> struct expect_keep_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -32,15 +32,20 @@ template <class Entry> struct expect_keep_kernel {
       if (t.rank() == 0) watch.refuse(t, fault::keep_set, b, h, n, lengths[r]);
       return;
     }
-    if (t.rank() == 0 && !v.pages.per_head() && count != counts[first]) watch.refuse(t, fault::unequal_counts, b, h, counts[first], count);
-    if (t.rank() == 0 && fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1)) watch.refuse(t, fault::keep_prefix, b, h, fixed);
+    if (t.rank() == 0 && !v.pages.per_head() && count != counts[first])
+      watch.refuse(t, fault::unequal_counts, b, h, counts[first], count);
+    if (t.rank() == 0 && fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1))
+      watch.refuse(t, fault::keep_prefix, b, h, fixed);
     if (t.rank() == 0 && page_wise && !moves_nothing(kept, count)) watch.refuse(t, fault::page_wise, b, h);
     std::int32_t const others = counts[first];
     bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(tokens + first * stride, others));
     if (t.rank() == 0 && common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
-    for (std::int32_t i = static_cast<std::int32_t>(t.rank()); i < count; i += static_cast<std::int32_t>(t.block_size().x)) {
-      if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i])) watch.refuse(t, fault::keep_unordered, b, h, n);
-      if (common && count == others && kept[i] != tokens[first * stride + i]) watch.refuse(t, fault::heads_disagree, b, h);
+    for (std::int32_t i = static_cast<std::int32_t>(t.rank()); i < count;
+         i += static_cast<std::int32_t>(t.block_size().x)) {
+      if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i]))
+        watch.refuse(t, fault::keep_unordered, b, h, n);
+      if (common && count == others && kept[i] != tokens[first * stride + i])
+        watch.refuse(t, fault::heads_disagree, b, h);
     }
   }
 
@@ -55,12 +60,15 @@ template <class Entry> bool is_page_wise(layer_view<Entry> const& v) {
   return std::any_of(v.begin(), v.end(), [](component const& c) { return c.scope == quant_scope::page_channel; });
 }
 
-template <class Entry> void expect_keep(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& keep) {
-  KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ", keep.sequences, " sequences of ",
-                  keep.heads, " heads and the cache ", v.sequences(), " of ", v.heads(), "; use the view that was planned on");
+template <class Entry>
+void expect_keep(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& keep) {
+  KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
+                  keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
+                  v.heads(), "; use the view that was planned on");
   bool const same = std::any_of(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
   ctx.launch({static_cast<std::uint32_t>(v.rows())}, {256}, 0,
-             expect_keep_kernel<Entry>{ctx.watch(verb), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same, is_page_wise(v)});
+             expect_keep_kernel<Entry>{ctx.watch(verb), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same,
+                                       is_page_wise(v)});
   ctx.settle();
 }
 

@@ -17,8 +17,10 @@ struct by_thread {
     std::int32_t low = 0;
     for (std::int32_t high = n; low < high;) {
       std::int32_t const middle = low + (high - low) / 2;
-      if (yes(middle)) high = middle;
-      else low = middle + 1;
+      if (yes(middle))
+        high = middle;
+      else
+        low = middle + 1;
     }
     return low;
   }
@@ -30,7 +32,8 @@ struct by_warp {
     std::int32_t low = 0, high = n;
     while (low < high) {
       std::int32_t const step = (high - low + 31) / 32, at = low + static_cast<std::int32_t>(t.lane()) * step;
-      std::int32_t const no = 32 - count_bits(ballot(t, at >= high || yes(at)));  // lanes before the first that says yes
+      // lanes before the first that says yes
+      std::int32_t const no = 32 - count_bits(ballot(t, at >= high || yes(at)));
       high = no == 0 ? low : std::min(high, low + no * step);
       if (no != 0) low += (no - 1) * step + 1;
     }
@@ -38,19 +41,23 @@ struct by_warp {
   }
 };
 
-/// `count` ascending kept tokens of a row that fill its front: the first `stay` do not move, move i takes source(i) to destination(i).
+/// `count` ascending kept tokens of a row that fill its front: the first `stay` do not move, move i takes source(i) to
+/// destination(i).
 struct kept_row {
   std::int32_t const* kept;
   std::int32_t count, stay;
   compaction mode;
 
   template <class First = by_thread>
-  KVEVICT_DEVICE kept_row(std::int32_t const* tokens, std::int32_t n, compaction how, First first = {}) : kept(tokens), count(n), stay(0), mode(how) {
+  KVEVICT_DEVICE kept_row(std::int32_t const* tokens, std::int32_t n, compaction how, First first = {})
+      : kept(tokens), count(n), stay(0), mode(how) {
     // fill_holes: tokens below `count` stay; stable: those with kept[i] = i, and kept[i] − i never falls
-    stay = first([&](std::int32_t i) { return mode == compaction::fill_holes ? kept[i] >= count : kept[i] != i; }, count);
+    stay =
+        first([&](std::int32_t i) { return mode == compaction::fill_holes ? kept[i] >= count : kept[i] != i; }, count);
   }
   /// With the number of moves known.
-  KVEVICT_DEVICE kept_row(std::int32_t const* tokens, std::int32_t n, std::int32_t moves, compaction how) : kept(tokens), count(n), stay(n - moves), mode(how) {}
+  KVEVICT_DEVICE kept_row(std::int32_t const* tokens, std::int32_t n, std::int32_t moves, compaction how)
+      : kept(tokens), count(n), stay(n - moves), mode(how) {}
   KVEVICT_DEVICE std::int32_t moves() const { return count - stay; }
   KVEVICT_DEVICE std::int32_t source(std::int32_t i) const { return kept[stay + i]; }
   /// Hole i lies behind every kept token that has at most i holes before it.
@@ -58,7 +65,9 @@ struct kept_row {
     return mode == compaction::stable ? stay + i : i + first([&](std::int32_t k) { return kept[k] - k > i; }, stay);
   }
   /// Moved tokens lie behind all that stay, so that the row is still in order.
-  template <class First> KVEVICT_DEVICE bool in_order(First first) const { return moves() == 0 || destination(0, first) == stay; }
+  template <class First> KVEVICT_DEVICE bool in_order(First first) const {
+    return moves() == 0 || destination(0, first) == stay;
+  }
 };
 
 }  // namespace cuda

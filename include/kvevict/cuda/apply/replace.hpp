@@ -36,8 +36,8 @@ template <class Entry> struct replace_kernel {
 
 }  // namespace cuda
 
-/// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted: `slots` (B·H) in device
-/// memory. Nothing is moved; rows become scattered where a slot is not the last one.
+/// The slot of every row that the next token overwrites before its attention, or −1 where nothing was evicted: `slots`
+/// (B·H) in device memory. Nothing is moved; rows become scattered where a slot is not the last one.
 ///
 /// Cost     O(pages) checks, 4 launches, 5 with a read-only prefix.
 /// Errors   as on the host, what only the device can see by ctx.wait(); `slots` is undefined then.
@@ -47,7 +47,8 @@ void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set co
   cuda::validate(ctx, view);
   cuda::expect_keep("replace", ctx, view, keep);
   ctx.launch({cuda::blocks_for(view.rows(), 128)}, {128}, 0,
-             cuda::replace_kernel<Entry>{ctx.watch("replace"), view, keep.tokens, keep.counts, keep.stride, slots, cuda::is_page_wise(view)});
+             cuda::replace_kernel<Entry>{ctx.watch("replace"), view, keep.tokens, keep.counts, keep.stride, slots,
+                                         cuda::is_page_wise(view)});
   ctx.settle();
 }
 

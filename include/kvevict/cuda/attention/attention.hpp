@@ -15,32 +15,54 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 template <class Entry>
-attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
+attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q,
+                                window_options const& o, score_rows const& out) {
   constexpr float log2_e = 1.44269504088896341f;
   constexpr std::int64_t farthest = std::int64_t{1} << 29;  // of 4 bytes
-  KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest, "evidence: queries or LSE of neighbouring tokens are 2 GiB "
+  KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest,
+                  "evidence: queries or LSE of neighbouring tokens are 2 GiB "
                   "apart or more; a device steps from row to row with 32 bits, hand in copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
-  return {ctx.watch(), view, *view.find(role::k), q, o, out, group, std::min(o.rows, q.most_rows), q.softcap == 0 ? scale * log2_e : scale / q.softcap,
-          q.softcap * log2_e, nullptr, nullptr};
+  return {ctx.watch(),
+          view,
+          *view.find(role::k),
+          q,
+          o,
+          out,
+          group,
+          std::min(o.rows, q.most_rows),
+          q.softcap == 0 ? scale * log2_e : scale / q.softcap,
+          q.softcap * log2_e,
+          nullptr,
+          nullptr};
 }
 
 /// f(product) with the fastest that types and layout allow.
-template <class Entry, class F> void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
-  bool const rows_aligned = (reinterpret_cast<std::uintptr_t>(q.data) | static_cast<std::uint64_t>(q.token_stride * 2) | static_cast<std::uint64_t>(q.head_stride * 2)) % 16 == 0;
+template <class Entry, class F>
+void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
+  bool const rows_aligned = (reinterpret_cast<std::uintptr_t>(q.data) | static_cast<std::uint64_t>(q.token_stride * 2) |
+                             static_cast<std::uint64_t>(q.head_stride * 2)) %
+                                16 ==
+                            0;
   auto const tensor = [&](auto type) {
     using T = decltype(type);
-    if (q.head_dim <= 64) f(tensor_product<T, 2>{q.head_dim});
-    else if (q.head_dim <= 128) f(tensor_product<T, 4>{q.head_dim});
-    else f(tensor_product<T, 0>{q.head_dim});
+    if (q.head_dim <= 64)
+      f(tensor_product<T, 2>{q.head_dim});
+    else if (q.head_dim <= 128)
+      f(tensor_product<T, 4>{q.head_dim});
+    else
+      f(tensor_product<T, 0>{q.head_dim});
   };
   bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
-  if (wide && q.type == dtype::bf16) tensor(bf16{});
-  else if (wide && q.type == dtype::f16) tensor(f16{});
+  if (wide && q.type == dtype::bf16)
+    tensor(bf16{});
+  else if (wide && q.type == dtype::f16)
+    tensor(f16{});
   else {
     std::int32_t const run = keys.rows.run_bytes / size_of(keys.type);
-    f(scalar_product{keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}});
+    f(scalar_product{
+        keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}});
   }
 }
 
@@ -61,7 +83,9 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
       c.lse = scratch.take<float>(c.out.count() * wide);
       auto* const peaks = scratch.take<float>(c.out.count() * splits * wide);
       auto* const sums = scratch.take<float>(c.out.count() * splits * wide);
-      ctx.launch({rows * splits * row_tiles}, {128}, 0, lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits, split});
+      ctx.launch({rows * splits * row_tiles}, {128}, 0,
+                 lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
+                                           split});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0, lse_kernel<Entry>{c, peaks, sums, splits, split});
     }
     std::int64_t const stride = (tokens + 3) / 4 * 4;
@@ -73,20 +97,26 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
     ctx.launch({rows * chunks}, {128}, 0, columns{c, product.transposed(), heads, own_lse, pooled});
     ctx.settle();
-    if (one_by_one) ctx.launch({rows * small}, {256}, 0, pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
+    if (one_by_one)
+      ctx.launch(
+          {rows * small}, {256}, 0,
+          pool_heads_kernel{ctx.watch(), c.o.pool_before_group, c.o.group, c.out, heads, stride, c.group, small});
     if (!at_once) kernels::pool(ctx, c.o.pool, c.out);
   });
 }
 
-/// Attention that the last W query rows of a sequence pay to each of its tokens: the host's formula (kernels/window_scores.hpp).
+/// Attention that the last W query rows of a sequence pay to each of its tokens: the host's formula
+/// (kernels/window_scores.hpp).
 ///
-/// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and one read of K with
-///          the engine's LSE; twice that without. One launch with LSE, three without, one more with step gain; pooling up to 33 wide
-///          happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes
-///          and 8 more per split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
+/// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and
+///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without, one more with
+///          step gain; pooling up to 33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 %
+///          of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per
+///          split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
 /// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
 template <class Entry>
-void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
+void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
+            window_options const& o, score_rows const& out) {
   expect_window_options(q, o, out);
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
@@ -97,12 +127,15 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   sum_attention(ctx, scratch, c);
 }
 
-/// Attention that each token has received from all N rows of its sequence (kernels/column_sums.hpp), by the same two passes.
+/// Attention that each token has received from all N rows of its sequence (kernels/column_sums.hpp), by the same two
+/// passes.
 ///
 /// Cost     Hq·N²·D flop with LSE, twice that without; scratch without LSE 12·Hq·N bytes, never N×N.
 template <class Entry>
-void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how, score_rows const& out) {
-  KVEVICT_EXPECTS(out.positions == nullptr, "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
+void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how,
+            score_rows const& out) {
+  KVEVICT_EXPECTS(out.positions == nullptr,
+                  "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
                   "running sum in the cache's state instead, or compact stably");
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
@@ -115,7 +148,8 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view
 
 /// The same kernel serves few rows and all of them.
 template <class View, class Rows>
-void kernel(kernels::newest_sums_tag, device& ctx, View const& view, Rows const& rows, window_options const& o, score_rows const& out) {
+void kernel(kernels::newest_sums_tag, device& ctx, View const& view, Rows const& rows, window_options const& o,
+            score_rows const& out) {
   kernels::window_scores(ctx, view, rows, o, out);
 }
 

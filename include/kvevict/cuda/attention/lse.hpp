@@ -9,8 +9,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns, in order.
-/// Grid: (row, 128 query rows, split). No barrier.
+/// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns,
+/// in order. Grid: (row, 128 query rows, split). No barrier.
 template <class Entry, class Product> struct lse_part_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;
@@ -27,16 +27,20 @@ template <class Entry, class Product> struct lse_part_kernel {
     row const& it = c.out.rows[r];
     if (!it.active) return;
     window const in = c.window_of(it);
-    std::int32_t const total = in.rows * c.group, first = static_cast<std::int32_t>((at / splits % row_tiles * 4 + t.warp()) * 32);
+    std::int32_t const total = in.rows * c.group,
+                       first = static_cast<std::int32_t>((at / splits % row_tiles * 4 + t.warp()) * 32);
     if (first >= total) return;
     std::int32_t const last = std::min(first + 31, total - 1);
     std::int32_t const newest = first / in.rows == last / in.rows ? last % in.rows : in.rows - 1;  // sees most
-    std::int64_t const begin = s * split, end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), in.sees(newest));
+    std::int64_t const begin = s * split,
+                       end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), in.sees(newest));
     part p[4] = {{-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}};
-    if (begin < end) scan(t, it, in, r, first, total, static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end), p);
+    if (begin < end)
+      scan(t, it, in, r, first, total, static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end), p);
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {  // row first + lane/4 + 8k: its four lanes in order
-      for (std::uint32_t d = 1; d < 4; d *= 2) p[k] = merged(p[k], {shuffle_xor(t, p[k].peak, d), shuffle_xor(t, p[k].sum, d)});
+      for (std::uint32_t d = 1; d < 4; d *= 2)
+        p[k] = merged(p[k], {shuffle_xor(t, p[k].peak, d), shuffle_xor(t, p[k].sum, d)});
       std::int32_t const i = first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k;
       std::int64_t const to = (r * splits + s) * c.group * c.most_rows + i;
       if (t.lane() % 4 == 0 && i < total) peaks[to] = p[k].peak, sums[to] = p[k].sum;
@@ -54,15 +58,16 @@ template <class Entry, class Product> struct lse_part_kernel {
  private:
   static constexpr int tiles = 2;  // of 8 columns, taken at a time
 
-  KVEVICT_DEVICE void scan(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t first, std::int32_t total, std::int32_t begin,
-                           std::int32_t end, part (&p)[4]) const {
+  KVEVICT_DEVICE void scan(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t first,
+                           std::int32_t total, std::int32_t begin, std::int32_t end, part (&p)[4]) const {
     typename Product::rows rows[2];
     float slope[4];
     std::int32_t sees[4], least = it.tokens;  // that every row of the warp sees
     std::byte const* query[4];
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {
-      std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1), w = i % in.rows;
+      std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1),
+                         w = i % in.rows;
       head_rows const q = c.head_of(in, it, r, i / in.rows);
       query[k] = q.query(w), slope[k] = q.slope_of(w), sees[k] = in.sees(w);
       least = std::min(least, sees[k]);
@@ -77,7 +82,8 @@ template <class Entry, class Product> struct lse_part_kernel {
     for (std::int32_t j = begin; j < end; j += tiles * 8) {
       accumulator z[2][tiles] = {};
       product.multiply(t, rows, keys, z);
-      load(t, at, j + tiles * 8, it.tokens - 1, keys);  // arrive while weights are worked out: no compiler moves them behind the barrier
+      // arrive while weights are worked out: no compiler moves them behind the barrier
+      load(t, at, j + tiles * 8, it.tokens - 1, keys);
       t.sync_warp();
       c.capped(z);
       KVEVICT_UNROLL
@@ -91,7 +97,8 @@ template <class Entry, class Product> struct lse_part_kernel {
     }
   }
   /// The keys of columns j … j + 15; behind the last token its key again.
-  KVEVICT_DEVICE void load(thread& t, token_rows<Entry> const& at, std::int32_t j, std::int32_t last, typename Product::columns (&keys)[tiles]) const {
+  KVEVICT_DEVICE void load(thread& t, token_rows<Entry> const& at, std::int32_t j, std::int32_t last,
+                           typename Product::columns (&keys)[tiles]) const {
     KVEVICT_UNROLL
     for (int n = 0; n < tiles; ++n)
       keys[n] = product.load_columns(t, [&](std::uint32_t k) {
@@ -125,7 +132,8 @@ template <class Entry> struct lse_kernel {
   std::int64_t split;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(),
+                       wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     window const in = c.window_of(c.out.rows[r]);
     if (i >= in.rows * c.group) return;

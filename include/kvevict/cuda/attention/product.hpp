@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Products of 16 rows with 8 columns by a warp: on tensor cores, or one multiplication after the other.
 //
-// Query rows are the rows and keys the columns; of a product's transposed() it is the other way round. What a kernel holds best makes the rows:
-// they take twice the registers. A product type has `rows` (what a lane holds of rows lane/4 and lane/4 + 8), `columns` (of column lane/4 for
-// tensor cores, of columns 2·(lane%4) and the next otherwise) and multiply(): z[m][n] += rows m · columns n, where value i belongs to row
-// lane/4 + 8·(i/2) and column 2·(lane%4) + i%2. Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
+// Query rows are the rows and keys the columns; of a product's transposed() it is the other way round. What a kernel
+// holds best makes the rows: they take twice the registers. A product type has `rows` (what a lane holds of rows lane/4
+// and lane/4 + 8), `columns` (of column lane/4 for tensor cores, of columns 2·(lane%4) and the next otherwise) and
+// multiply(): z[m][n] += rows m · columns n, where value i belongs to row lane/4 + 8·(i/2) and column 2·(lane%4) + i%2.
+// Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
 #pragma once
 
 #include <kvevict/cache/component.hpp>
@@ -14,8 +15,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16 bytes a lane, which permutes d
-/// alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every product, for any D.
+/// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16
+/// bytes a lane, which permutes d alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every
+/// product, for any D.
 template <class T, int Chunks> struct tensor_product {
   std::int32_t D;
 
@@ -45,7 +47,8 @@ template <class T, int Chunks> struct tensor_product {
     for (int c = 0; c < Chunks; ++c) out.k[c] = chunk(t, out.p, c);
     return out;
   }
-  template <int M, int N> KVEVICT_DEVICE void multiply(thread& t, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
+  template <int M, int N>
+  KVEVICT_DEVICE void multiply(thread& t, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
     vec128 a[M], b[M], x[N];
     if constexpr (Chunks == 0) {
       for (int c = 0; c * 32 < D; ++c) {
@@ -72,15 +75,16 @@ template <class T, int Chunks> struct tensor_product {
     std::int32_t const d = c * 32 + static_cast<std::int32_t>(t.lane() % 4) * 8;
     return d < D ? load_vec128(t, row + d * 2) : vec128{{0, 0, 0, 0}};
   }
-  template <int M, int N> KVEVICT_DEVICE static void add(thread& t, vec128 const (&a)[M], vec128 const (&b)[M], vec128 const (&k)[N], accumulator (&z)[M][N]) {
+  template <int M, int N>
+  KVEVICT_DEVICE static void add(thread& t, vec128 const (&a)[M], vec128 const (&b)[M], vec128 const (&k)[N],
+                                 accumulator (&z)[M][N]) {
     KVEVICT_UNROLL
-    for (int half = 0; half < 4; half += 2)
-      KVEVICT_UNROLL
-      for (int m = 0; m < M; ++m)
-        KVEVICT_UNROLL
-        for (int n = 0; n < N; ++n)
-          multiply_add(t, z[m][n], fragment_a<T>{{a[m].words[half], b[m].words[half], a[m].words[half + 1], b[m].words[half + 1]}},
-                       fragment_b<T>{{k[n].words[half], k[n].words[half + 1]}});
+    for (int half = 0; half < 4; half += 2) KVEVICT_UNROLL
+    for (int m = 0; m < M; ++m) KVEVICT_UNROLL
+    for (int n = 0; n < N; ++n)
+      multiply_add(t, z[m][n],
+                   fragment_a<T>{{a[m].words[half], b[m].words[half], a[m].words[half + 1], b[m].words[half + 1]}},
+                   fragment_b<T>{{k[n].words[half], k[n].words[half + 1]}});
   }
 };
 
@@ -102,28 +106,31 @@ struct scalar_product {
 
   scalar_product transposed() const { return {runs, run, of_columns, of_rows}; }
 
-  KVEVICT_DEVICE rows load_rows(thread&, std::byte const* first, std::byte const* second) const { return {first, second}; }
-  template <class Column> KVEVICT_DEVICE columns load_columns(thread& t, Column column) const { return {column(t.lane() % 4 * 2), column(t.lane() % 4 * 2 + 1)}; }
+  KVEVICT_DEVICE rows load_rows(thread&, std::byte const* first, std::byte const* second) const {
+    return {first, second};
+  }
+  template <class Column> KVEVICT_DEVICE columns load_columns(thread& t, Column column) const {
+    return {column(t.lane() % 4 * 2), column(t.lane() % 4 * 2 + 1)};
+  }
 
-  template <int M, int N> KVEVICT_DEVICE void multiply(thread&, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
+  template <int M, int N>
+  KVEVICT_DEVICE void multiply(thread&, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
     KVEVICT_UNROLL
-    for (int m = 0; m < M; ++m)
-      KVEVICT_UNROLL
-      for (int n = 0; n < N; ++n) z[m][n] = plus_products(r[m], k[n], z[m][n]);
+    for (int m = 0; m < M; ++m) KVEVICT_UNROLL
+    for (int n = 0; n < N; ++n) z[m][n] = plus_products(r[m], k[n], z[m][n]);
   }
 
  private:
   KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {
     KVEVICT_KEEP_LOOP
-    for (std::int32_t i = 0; i < runs; ++i)
-      KVEVICT_KEEP_LOOP
-      for (std::int32_t e = 0; e < run; ++e) {
-        std::int64_t const row = i * of_rows.run_stride, column = i * of_columns.run_stride;
-        float const a = element_of(of_rows.type, r.a + row, e), b = element_of(of_rows.type, r.b + row, e);
-        float const x = element_of(of_columns.type, k.x + column, e), y = element_of(of_columns.type, k.y + column, e);
-        z.values[0] = fma(a, x, z.values[0]), z.values[1] = fma(a, y, z.values[1]);
-        z.values[2] = fma(b, x, z.values[2]), z.values[3] = fma(b, y, z.values[3]);
-      }
+    for (std::int32_t i = 0; i < runs; ++i) KVEVICT_KEEP_LOOP
+    for (std::int32_t e = 0; e < run; ++e) {
+      std::int64_t const row = i * of_rows.run_stride, column = i * of_columns.run_stride;
+      float const a = element_of(of_rows.type, r.a + row, e), b = element_of(of_rows.type, r.b + row, e);
+      float const x = element_of(of_columns.type, k.x + column, e), y = element_of(of_columns.type, k.y + column, e);
+      z.values[0] = fma(a, x, z.values[0]), z.values[1] = fma(a, y, z.values[1]);
+      z.values[2] = fma(b, x, z.values[2]), z.values[3] = fma(b, y, z.values[3]);
+    }
     return z;
   }
   KVEVICT_DEVICE static float element_of(dtype type, std::byte const* p, std::int32_t i) {

@@ -41,9 +41,11 @@ struct weights_call {
   }
   KVEVICT_DEVICE float gain(row const& it, row_view const& v, std::int32_t w) const {
     if (o.weights == weighting::softmax) return 1.0f;
-    std::int64_t const i = (a.positions == nullptr ? v.first_token + w : a.positions[a.row_begin[it.sequence] + v.first + w]) + 1;
+    std::int64_t const i =
+        (a.positions == nullptr ? v.first_token + w : a.positions[a.row_begin[it.sequence] + v.first + w]) + 1;
     if (i <= it.budget || it.budget <= 0) return o.min_gain;
-    return fmaxf(o.min_gain, static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
+    return fmaxf(o.min_gain,
+                 static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
   }
 };
 
@@ -57,7 +59,9 @@ struct check_weights_kernel {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (r >= c.out.count() || c.watch.stopped(t)) return;
     row const& it = c.out.rows[r];
-    std::int64_t const given = c.a.rows(it.sequence), needed = all_tokens ? it.tokens : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
+    std::int64_t const given = c.a.rows(it.sequence),
+                       needed = all_tokens ? it.tokens
+                                           : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
     if (it.active && (given < needed || (all_tokens && given != needed) || given > c.a.most_rows))
       c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
   }
@@ -69,7 +73,8 @@ struct norms_kernel {
   weights_call c;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * 4 + t.warp(), r = at / (c.group * c.most_rows), i = at % (c.group * c.most_rows);
+    std::int64_t const at = std::int64_t{t.block().x} * 4 + t.warp(), r = at / (c.group * c.most_rows),
+                       i = at % (c.group * c.most_rows);
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     row const& it = c.out.rows[r];
     auto const v = c.window_of(it);
@@ -78,7 +83,8 @@ struct norms_kernel {
     float const* const x = c.weights(it, v, g, w);
     float const gain = c.gain(it, v, w);
     double sum = 0;
-    for (std::int64_t j = t.lane(); j < c.seen(it, v, w); j += warp_size) sum += static_cast<double>(::powf(x[j], gain));
+    for (std::int64_t j = t.lane(); j < c.seen(it, v, w); j += warp_size)
+      sum += static_cast<double>(::powf(x[j], gain));
     for (std::uint32_t d = 1; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
     if (t.lane() == 0) c.norms[at] = sum;
   }
@@ -109,22 +115,28 @@ struct sum_weights_kernel {
   }
 
  private:
-  KVEVICT_DEVICE float column(row const& it, weights_call::row_view const& v, std::int64_t r, std::int32_t g, std::int64_t j, float& largest, float& smallest) const {
+  KVEVICT_DEVICE float column(row const& it, weights_call::row_view const& v, std::int64_t r, std::int32_t g,
+                              std::int64_t j, float& largest, float& smallest) const {
     double sum = 0;
     for (std::int32_t w = 0; w < v.rows; ++w) {
       if (j >= c.seen(it, v, w)) continue;
       float const x = c.weights(it, v, g, w)[j], gain = c.norms == nullptr ? 1.0f : c.gain(it, v, w);
       largest = fmaxf(largest, x), smallest = fminf(smallest, x);
-      sum += c.norms == nullptr || gain == 1.0f ? static_cast<double>(x) : static_cast<double>(::powf(x, gain)) / c.norms[(r * c.group + g) * c.most_rows + w];
+      sum += c.norms == nullptr || gain == 1.0f
+                 ? static_cast<double>(x)
+                 : static_cast<double>(::powf(x, gain)) / c.norms[(r * c.group + g) * c.most_rows + w];
     }
     return static_cast<float>(sum);
   }
 };
 
-inline void sum_weights(device& ctx, attention_rows const& a, window_options const& o, score_rows const& out, bool all_tokens) {
+inline void sum_weights(device& ctx, attention_rows const& a, window_options const& o, score_rows const& out,
+                        bool all_tokens) {
   expect_window_rows(o);
-  KVEVICT_EXPECTS(o.pool_before_group.width == 1, "window_scores: pool_before_group needs queries; softmax rows are reduced first");
-  KVEVICT_EXPECTS(out.positions == nullptr || o.rows == 1, "window_scores: the rows are scattered; only one newest row can be read");
+  KVEVICT_EXPECTS(o.pool_before_group.width == 1,
+                  "window_scores: pool_before_group needs queries; softmax rows are reduced first");
+  KVEVICT_EXPECTS(out.positions == nullptr || o.rows == 1,
+                  "window_scores: the rows are scattered; only one newest row can be read");
   if (out.count() == 0) return;
   expect_most_rows(a.most_rows);
   frame scratch(ctx.scratch());
@@ -142,13 +154,16 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   kernels::pool(ctx, o.pool, out);
 }
 
-/// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors  fault::query_rows, fault::weight_above_one.
+/// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors
+/// fault::query_rows, fault::weight_above_one.
 template <class Entry>
-void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, window_options const& o, score_rows const& out) {
+void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a,
+            window_options const& o, score_rows const& out) {
   sum_weights(ctx, a, o, out, false);
 }
 template <class Entry>
-void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, group_reduce how, score_rows const& out) {
+void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, group_reduce how,
+            score_rows const& out) {
   sum_weights(ctx, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, how}, out, true);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the attention kernels work on: which query rows each KV head reads, what they see, and how logits become weights.
+// What the attention kernels work on: which query rows each KV head reads, what they see, and how logits become
+// weights.
 #pragma once
 
 #include <cmath>
@@ -11,7 +12,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// The query rows of one row of scores: `rows` newest ones (without the skipped), of which row w sees tokens [0, first_sees + w·step).
+/// The query rows of one row of scores: `rows` newest ones (without the skipped), of which row w sees tokens [0,
+/// first_sees + w·step).
 struct window {
   std::int32_t rows;
   std::int64_t first_query;  // in the batch
@@ -29,7 +31,9 @@ struct head_rows {
   float const* gains;  // of each row, or null
 
   KVEVICT_DEVICE std::byte const* query(std::int32_t w) const { return queries + std::int64_t{w} * step; }
-  KVEVICT_DEVICE float lse_of(std::int32_t w) const { return *reinterpret_cast<float const*>(lse + std::int64_t{w} * lse_step) * to_base_two; }
+  KVEVICT_DEVICE float lse_of(std::int32_t w) const {
+    return *reinterpret_cast<float const*>(lse + std::int64_t{w} * lse_step) * to_base_two;
+  }
   /// Base-2 logits are slope·product of what attention_call::capped has left of the products: no branch for an element.
   KVEVICT_DEVICE float slope_of(std::int32_t w) const { return gains == nullptr ? factor : factor * gains[w]; }
 };
@@ -63,9 +67,11 @@ template <class Entry> struct attention_call {
     std::int64_t const head = std::int64_t{it.head} * group + g;
     bool const own = lse != nullptr;
     head_rows h{};
-    h.queries = static_cast<std::byte const*>(q.data) + (in.first_query * q.token_stride + head * q.head_stride) * size_of(q.type);
+    h.queries = static_cast<std::byte const*>(q.data) +
+                (in.first_query * q.token_stride + head * q.head_stride) * size_of(q.type);
     h.step = static_cast<std::int32_t>(q.token_stride * size_of(q.type));
-    float const* const first = own ? lse + (r * group * most_rows + g * in.rows) : q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
+    float const* const first = own ? lse + (r * group * most_rows + g * in.rows)
+                                   : q.lse + (in.first_query * q.lse_token_stride + head * q.lse_head_stride);
     h.lse = reinterpret_cast<std::byte const*>(first);
     h.lse_step = static_cast<std::int32_t>((own ? 1 : q.lse_token_stride) * 4);
     h.to_base_two = own || q.base == log_base::two ? 1.0f : 1.44269504088896341f;
@@ -76,13 +82,15 @@ template <class Entry> struct attention_call {
   template <int M, int N> KVEVICT_DEVICE void capped(accumulator (&z)[M][N]) const {
     if (cap == 0) return;
     KVEVICT_UNROLL
-    for (int k = 0; k < M * N * 4; ++k) z[k / 4 / N][k / 4 % N].values[k % 4] = cap * ::tanhf(z[k / 4 / N][k / 4 % N].values[k % 4] * factor);
+    for (int k = 0; k < M * N * 4; ++k)
+      z[k / 4 / N][k / 4 % N].values[k % 4] = cap * ::tanhf(z[k / 4 / N][k / 4 % N].values[k % 4] * factor);
   }
 };
 
 /// What a device sizes its grids and scratch by.
 inline void expect_most_rows(std::int32_t most_rows) {
-  KVEVICT_EXPECTS(most_rows > 0, "evidence: most_rows is ", most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+  KVEVICT_EXPECTS(most_rows > 0, "evidence: most_rows is ", most_rows,
+                  "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
 }
 
 /// The rows that are handed in suffice; one thread per row of scores.
@@ -95,13 +103,16 @@ template <class Entry> struct check_window_kernel {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (r >= c.out.count() || c.watch.stopped(t)) return;
     row const& it = c.out.rows[r];
-    std::int64_t const given = c.q.rows(it.sequence), needed = all_tokens ? it.tokens : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
+    std::int64_t const given = c.q.rows(it.sequence),
+                       needed = all_tokens ? it.tokens
+                                           : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
     if (it.active && (given < needed || (all_tokens && given != needed) || given > c.q.most_rows))
       c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
   }
 };
 
-/// √(2 ln(i/k)), at least min_gain: AhaKV's gain of every window row, in double as on the host. One thread per (row, window row).
+/// √(2 ln(i/k)), at least min_gain: AhaKV's gain of every window row, in double as on the host. One thread per (row,
+/// window row).
 template <class Entry> struct gains_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;
@@ -115,7 +126,9 @@ template <class Entry> struct gains_kernel {
     if (w >= in.rows) return;
     std::int64_t const i = (c.q.positions == nullptr ? in.first_token + w : c.q.positions[in.first_query + w]) + 1;
     float gain = c.o.min_gain;
-    if (i > it.budget && it.budget > 0) gain = fmaxf(gain, static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
+    if (i > it.budget && it.budget > 0)
+      gain =
+          fmaxf(gain, static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
     c.gains[at] = gain;
   }
 };

@@ -20,15 +20,16 @@ KVEVICT_DEVICE inline std::uint32_t sum_to_lane(thread& t, std::uint32_t x) {
   return x;
 }
 
-/// What the warps before this one have, and all together, where x is a warp's own. `words`: 32 shared integers, free again behind the block's
-/// next barrier. The block is whole warps; all its threads call.
+/// What the warps before this one have, and all together, where x is a warp's own. `words`: 32 shared integers, free
+/// again behind the block's next barrier. The block is whole warps; all its threads call.
 struct sum_of_warps {
   std::uint32_t before, all;
 
   KVEVICT_DEVICE sum_of_warps(thread& t, std::uint32_t x, std::uint32_t* words) {
     if (t.lane() == 0) words[t.warp()] = x;
     t.sync_block();
-    std::uint32_t const mine = t.lane() < t.block_size().x / warp_size ? words[t.lane()] : 0, sum = sum_to_lane(t, mine);
+    std::uint32_t const mine = t.lane() < t.block_size().x / warp_size ? words[t.lane()] : 0,
+                        sum = sum_to_lane(t, mine);
     before = shuffle(t, sum - mine, t.warp());
     all = shuffle(t, sum, warp_size - 1);
   }

@@ -24,18 +24,21 @@ struct dry_run {
   std::vector<launched> launches;
 };
 
-/// First argument of every verb on a GPU. All memory of views, evidence and keep sets is device memory; kernels are put into the stream
-/// and never waited for.
+/// First argument of every verb on a GPU. All memory of views, evidence and keep sets is device memory; kernels are put
+/// into the stream and never waited for.
 ///
-/// Scratch comes from the stream's allocator and only grows; after `reserve(try_out(…).scratch_bytes)`, or the second call of a size, no
-/// verb allocates. A context that was given a buffer takes scratch from there alone.
-/// Errors   what kernels find wrong stops every later one and is thrown by `wait()`, which resets it; launches raise cuda_error at once.
+/// Scratch comes from the stream's allocator and only grows; after `reserve(try_out(…).scratch_bytes)`, or the second
+/// call of a size, no verb allocates. A context that was given a buffer takes scratch from there alone.
+/// Errors   what kernels find wrong stops every later one and is thrown by `wait()`, which resets it; launches raise
+///          cuda_error at once.
 class device {
  public:
   explicit device(stream s) : device(s, nullptr, 0) {}
   /// Scratch inside [buffer, buffer + bytes), device memory that the caller owns and that is aligned to 256 bytes.
-  device(stream s, void* buffer, std::size_t bytes) : memory_{s, static_cast<std::byte*>(buffer), bytes}, scratch_(source()) {
-    KVEVICT_EXPECTS((buffer != nullptr || bytes == 0) && reinterpret_cast<std::uintptr_t>(buffer) % 256 == 0, "device: a buffer of ", bytes,
+  device(stream s, void* buffer, std::size_t bytes)
+      : memory_{s, static_cast<std::byte*>(buffer), bytes}, scratch_(source()) {
+    KVEVICT_EXPECTS((buffer != nullptr || bytes == 0) && reinterpret_cast<std::uintptr_t>(buffer) % 256 == 0,
+                    "device: a buffer of ", bytes,
                     " bytes is null or not aligned to 256 bytes; align it, or give none");
     record_ = static_cast<status*>(allocate(s, sizeof(status)));
     fill_bytes(s, record_, 0, sizeof(status));
@@ -54,8 +57,10 @@ class device {
 
   template <class Kernel> void launch(extent grid, extent block, std::size_t shared, Kernel const& kernel) const {
     if (volume(grid) == 0) return;
-    if (dry_ != nullptr) dry_->launches.push_back({name_of_kernel<Kernel>(), grid, block, shared});
-    else cuda::launch(queue(), grid, block, shared, kernel);
+    if (dry_ != nullptr)
+      dry_->launches.push_back({name_of_kernel<Kernel>(), grid, block, shared});
+    else
+      cuda::launch(queue(), grid, block, shared, kernel);
   }
   void copy(void* to, void const* from, std::size_t bytes) const {
     if (bytes != 0 && dry_ == nullptr) copy_on_device(queue(), to, from, bytes);
@@ -67,7 +72,8 @@ class device {
   void settle() const { copy(&record_->stop, &record_->code, sizeof record_->code); }
   bool is_dry() const { return dry_ != nullptr; }
 
-  /// Waits for the stream; raises contract_violation if a kernel since the last wait has refused its input. Nothing has been moved then.
+  /// Waits for the stream; raises contract_violation if a kernel since the last wait has refused its input. Nothing has
+  /// been moved then.
   void wait() {
     status s{};
     copy_to_host(queue(), &s, record_, sizeof s);
@@ -101,15 +107,18 @@ class device {
       auto& m = *static_cast<memory*>(self);
       if (m.dry) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
       if (m.buffer == nullptr) return cuda::allocate(m.from, bytes);
-      KVEVICT_EXPECTS(m.used + bytes <= m.bytes, "device: scratch of ", m.used + bytes, " bytes is needed and the buffer has ", m.bytes,
+      KVEVICT_EXPECTS(m.used + bytes <= m.bytes, "device: scratch of ", m.used + bytes,
+                      " bytes is needed and the buffer has ", m.bytes,
                       "; give try_out(...).scratch_bytes, and reserve them");
       return m.buffer + (m.used += bytes) - bytes;
     };
     s.release = [](void* self, void* block) {
       auto& m = *static_cast<memory*>(self);
       if (m.dry) return;
-      if (m.buffer == nullptr) cuda::release(m.from, block);
-      else m.used = 0;  // the arena gives back all its blocks before it takes one again
+      if (m.buffer == nullptr)
+        cuda::release(m.from, block);
+      else
+        m.used = 0;  // the arena gives back all its blocks before it takes one again
     };
     return s;
   }

@@ -15,7 +15,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// Rows of ascending token indices: row r = b·heads + h is tokens[r·stride, r·stride + counts[r]). Owns its memory, which only grows;
+/// Rows of ascending token indices: row r = b·heads + h is tokens[r·stride, r·stride + counts[r]). Owns its memory,
+/// which only grows;
 /// `plan(…, out)` reuses it. It must go, or be planned into again, on the stream that it was made on.
 class keep_set {
  public:
@@ -59,15 +60,18 @@ class keep_set {
     return out;
   }
 
-  /// A keep set that was made elsewhere; `keep` may go when this returns. Whether it fits a cache is seen by the verb that it is given to.
+  /// A keep set that was made elsewhere; `keep` may go when this returns. Whether it fits a cache is seen by the verb
+  /// that it is given to.
   ///
-  /// Errors   contract_violation if its arrays do not describe each other, or a row has more tokens than its length; this one is as it was.
+  /// Errors   contract_violation if its arrays do not describe each other, or a row has more tokens than its length;
+  ///          this one is as it was.
   void assign(device& ctx, kvevict::keep_set const& keep) {
     contract::expect_rows("assign", keep);
     std::int64_t most = 0;
     for (std::int64_t r = 0; r < keep.rows(); ++r) {
       std::int64_t const n = keep.lengths[static_cast<std::size_t>(r)];
-      KVEVICT_EXPECTS(keep.row(r).size <= n, "assign: row ", r, " keeps ", keep.row(r).size, " tokens of ", n, "; hand in the keep set as plan() made it");
+      KVEVICT_EXPECTS(keep.row(r).size <= n, "assign: row ", r, " keeps ", keep.row(r).size, " tokens of ", n,
+                      "; hand in the keep set as plan() made it");
       most = n > most ? n : most;
     }
     resize(ctx, keep.sequences, keep.heads, most);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a kernel found wrong: one record in device memory, which stops every later kernel and becomes an exception where the host waits.
+// What a kernel found wrong: one record in device memory, which stops every later kernel and becomes an exception where
+// the host waits.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,35 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 enum class fault : std::uint32_t {
-  none, length, page, page_twice, negative_budget, budget_below_protected, query_rows, not_finite, weight_above_one, weighted_score, keep_set,
-  keep_unordered, keep_prefix, unequal_counts, heads_disagree, new_rows, position, gate_memory, gate_not_finite, victims, page_wise, row_begin,
-  equal_positions, weight_below_zero, read_only
+  none,
+  length,
+  page,
+  page_twice,
+  negative_budget,
+  budget_below_protected,
+  query_rows,
+  not_finite,
+  weight_above_one,
+  weighted_score,
+  keep_set,
+  keep_unordered,
+  keep_prefix,
+  unequal_counts,
+  heads_disagree,
+  new_rows,
+  position,
+  gate_memory,
+  gate_not_finite,
+  victims,
+  page_wise,
+  row_begin,
+  equal_positions,
+  weight_below_zero,
+  read_only
 };
 
-/// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel reads what it writes.
+/// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel
+/// reads what it writes.
 struct status {
   std::uint32_t code, stop;
   std::int32_t sequence, head;
@@ -33,49 +57,100 @@ struct status {
   };
   std::string const a = std::to_string(s.what), b = std::to_string(s.other);
   switch (static_cast<fault>(s.code)) {
-    case fault::length: contract::violate(at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
-                                          ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
-    case fault::read_only: contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b, "; a page is shared "
-                                             "as a whole, or the whole sequence is");
-    case fault::page: contract::violate(at("validate"), "page ", b, " has id ", a, ", which the pool does not have; correct the table, index_mask or page_count");
-    case fault::page_twice: contract::violate(at("validate"), "page ", b, " has id ", a, ", which this or another row also writes; copy it, or declare "
-                                              "the shared front with read_only");
-    case fault::negative_budget: contract::violate(s.verb, ": a budget of ", a, " tokens for sequence ", s.sequence, "; give a count, not a negative number");
-    case fault::budget_below_protected: contract::violate("plan: a budget of ", a, " tokens is below the ", b, " protected tokens of sequence ", s.sequence,
-                                                          "; raise tokens_per_head or protect fewer");
-    case fault::query_rows: contract::violate(at("evidence"), a, " rows are handed in, but ", b, " are needed; hand in the rows of the newest tokens, and no "
-                                              "more than most_rows");
-    case fault::row_begin: contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence, "; it must be B+1 ascending offsets, "
-                                             "none negative");
+    case fault::length:
+      contract::violate(
+          at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
+          ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
+    case fault::read_only:
+      contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b,
+                        "; a page is shared "
+                        "as a whole, or the whole sequence is");
+    case fault::page:
+      contract::violate(at("validate"), "page ", b, " has id ", a,
+                        ", which the pool does not have; correct the table, index_mask or page_count");
+    case fault::page_twice:
+      contract::violate(at("validate"), "page ", b, " has id ", a,
+                        ", which this or another row also writes; copy it, or declare "
+                        "the shared front with read_only");
+    case fault::negative_budget:
+      contract::violate(s.verb, ": a budget of ", a, " tokens for sequence ", s.sequence,
+                        "; give a count, not a negative number");
+    case fault::budget_below_protected:
+      contract::violate("plan: a budget of ", a, " tokens is below the ", b, " protected tokens of sequence ",
+                        s.sequence, "; raise tokens_per_head or protect fewer");
+    case fault::query_rows:
+      contract::violate(at("evidence"), a, " rows are handed in, but ", b,
+                        " are needed; hand in the rows of the newest tokens, and no "
+                        "more than most_rows");
+    case fault::row_begin:
+      contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence,
+                        "; it must be B+1 ascending offsets, "
+                        "none negative");
     case fault::not_finite: {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.other);
       std::memcpy(&x, &bits, sizeof x);
-      contract::violate(s.verb, ": the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ", x != x ? "NaN" : x > 0 ? "+inf" : "-inf",
-                        "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+      contract::violate(
+          s.verb, ": the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ",
+          x != x  ? "NaN"
+          : x > 0 ? "+inf"
+                  : "-inf",
+          "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
     }
-    case fault::weight_above_one: contract::violate(at("evidence"), "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
-                                                    "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are not normalised");
-    case fault::weight_below_zero: contract::violate(at("evidence"), "a softmax weight is below 0; hand in normalised attention weights, not logits or sums");
-    case fault::weighted_score: contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
-    case fault::keep_set: contract::violate(at(s.verb), "the cache has ", a, " tokens, but the keep set was planned for ", b, "; plan again after the cache has changed");
-    case fault::keep_unordered: contract::violate(at(s.verb), "the kept tokens are not strictly ascending within [0, ", a, "); sort them and drop doubles");
-    case fault::keep_prefix: contract::violate(at(s.verb), "the keep set drops a token of the read-only prefix (", a, " tokens); protect the prefix in the policy, or copy it first");
-    case fault::unequal_counts: contract::violate(at(s.verb), "heads keep ", a, " and ", b, " tokens but share a page table; use a policy with equal counts per "
-                                                  "head, or give every head its own table");
-    case fault::heads_disagree: contract::violate(at(s.verb), "heads move different tokens, but a component has one row for all heads; give it a row per head "
-                                                  "(head_stride), or use a policy that keeps the same tokens in all heads");
-    case fault::new_rows: contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b, " tokens; append the new tokens to the cache first, "
-                                            "one row each, equally many in every sequence and as many as most_rows says");
-    case fault::position: contract::violate("observe: a position of sequence ", s.sequence, " is ", a, "; give each row its token's logical position");
-    case fault::gate_memory: contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b, "; make gate_memory larger, "
-                                               "or plan from remembered(cache)");
-    case fault::gate_not_finite: contract::violate("gate: a probability of sequence ", s.sequence, " is not a number; look at the hidden states and the weights");
-    case fault::page_wise: contract::violate(at(s.verb), "a component is quantised per page and channel, so its tokens cannot move and its slots not take "
-                                             "others; drop whole pages instead");
-    case fault::victims: contract::violate(at("replace"), a, " tokens are evicted, but one token comes next; evict one per step, or compact");
-    case fault::equal_positions: contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head, " are not distinct numbers below "
-                                                   "2147483647; write each token's own into the role::position component");
+    case fault::weight_above_one:
+      contract::violate(at("evidence"),
+                        "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
+                        "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are "
+                        "not normalised");
+    case fault::weight_below_zero:
+      contract::violate(at("evidence"),
+                        "a softmax weight is below 0; hand in normalised attention weights, not logits or sums");
+    case fault::weighted_score:
+      contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
+    case fault::keep_set:
+      contract::violate(at(s.verb), "the cache has ", a, " tokens, but the keep set was planned for ", b,
+                        "; plan again after the cache has changed");
+    case fault::keep_unordered:
+      contract::violate(at(s.verb), "the kept tokens are not strictly ascending within [0, ", a,
+                        "); sort them and drop doubles");
+    case fault::keep_prefix:
+      contract::violate(at(s.verb), "the keep set drops a token of the read-only prefix (", a,
+                        " tokens); protect the prefix in the policy, or copy it first");
+    case fault::unequal_counts:
+      contract::violate(at(s.verb), "heads keep ", a, " and ", b,
+                        " tokens but share a page table; use a policy with equal counts per "
+                        "head, or give every head its own table");
+    case fault::heads_disagree:
+      contract::violate(
+          at(s.verb),
+          "heads move different tokens, but a component has one row for all heads; give it a row per head "
+          "(head_stride), or use a policy that keeps the same tokens in all heads");
+    case fault::new_rows:
+      contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b,
+                        " tokens; append the new tokens to the cache first, "
+                        "one row each, equally many in every sequence and as many as most_rows says");
+    case fault::position:
+      contract::violate("observe: a position of sequence ", s.sequence, " is ", a,
+                        "; give each row its token's logical position");
+    case fault::gate_memory:
+      contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b,
+                        "; make gate_memory larger, "
+                        "or plan from remembered(cache)");
+    case fault::gate_not_finite:
+      contract::violate("gate: a probability of sequence ", s.sequence,
+                        " is not a number; look at the hidden states and the weights");
+    case fault::page_wise:
+      contract::violate(
+          at(s.verb),
+          "a component is quantised per page and channel, so its tokens cannot move and its slots not take "
+          "others; drop whole pages instead");
+    case fault::victims:
+      contract::violate(at("replace"), a,
+                        " tokens are evicted, but one token comes next; evict one per step, or compact");
+    case fault::equal_positions:
+      contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head,
+                        " are not distinct numbers below "
+                        "2147483647; write each token's own into the role::position component");
     case fault::none: break;
   }
   contract::violate("cuda: unknown status ", s.code, "; this is a defect of the library");
@@ -88,7 +163,8 @@ struct watched {
 
   /// A kernel before this one failed, so that nothing may be read through the view, and nothing written.
   KVEVICT_DEVICE bool stopped(thread&) const { return record->stop != 0; }
-  KVEVICT_DEVICE void refuse(thread& t, fault code, std::int32_t sequence, std::int32_t head, std::int64_t what = 0, std::int64_t other = 0) const {
+  KVEVICT_DEVICE void refuse(thread& t, fault code, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,
+                             std::int64_t other = 0) const {
     if (atomic_compare_exchange(t, &record->code, 0u, static_cast<std::uint32_t>(code)) != 0) return;
     record->sequence = sequence, record->head = head, record->what = what, record->other = other, record->verb = verb;
   }

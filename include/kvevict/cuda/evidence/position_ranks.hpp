@@ -24,12 +24,14 @@ template <class Entry> struct gather_positions_kernel {
     std::int64_t const r = t.block().x / chunks, j = std::int64_t{t.block().x % chunks} * 256 + t.rank();
     if (watch.stopped(t) || j >= out.rows[r].tokens) return;
     row const& it = out.rows[r];
-    positions[out.begin[r] + j] = element<std::int32_t const>(cache, *cache.find(role::position), it.sequence, it.head, j);
+    positions[out.begin[r] + j] =
+        element<std::int32_t const>(cache, *cache.find(role::position), it.sequence, it.head, j);
   }
 };
 
-/// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last − 1)-th.
-/// One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that counts what lies between.
+/// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last −
+/// 1)-th. One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that
+/// counts what lies between.
 struct rank_ends_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -44,7 +46,8 @@ struct rank_ends_kernel {
     row const it = out.rows[r];
     if (it.candidates == 0 || (active_only && !it.active)) return;
     KVEVICT_SHARED(t, std::uint32_t, below, 2);
-    std::uint32_t wanted[2] = {static_cast<std::uint32_t>(it.first), static_cast<std::uint32_t>(it.last - 1)}, found[2] = {0, 0};
+    std::uint32_t wanted[2] = {static_cast<std::uint32_t>(it.first), static_cast<std::uint32_t>(it.last - 1)},
+                  found[2] = {0, 0};
     std::int32_t const* const positions = out.positions + out.begin[r];
     for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
       if (t.rank() < 2) below[t.rank()] = 0;
@@ -58,11 +61,13 @@ struct rank_ends_kernel {
         if (below[e] <= wanted[e]) found[e] |= bit;
       t.sync_block();
     }
-    auto const first = static_cast<std::int32_t>(found[0] ^ 0x80000000u), last = planning::behind(static_cast<std::int32_t>(found[1] ^ 0x80000000u));
+    auto const first = static_cast<std::int32_t>(found[0] ^ 0x80000000u),
+               last = planning::behind(static_cast<std::int32_t>(found[1] ^ 0x80000000u));
     if (t.rank() == 0) below[0] = 0;
     t.sync_block();
     std::uint32_t mine = 0;
-    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) mine += positions[j] >= first && positions[j] < last;
+    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
+      mine += positions[j] >= first && positions[j] < last;
     atomic_add(t, &below[0], mine);
     t.sync_block();
     if (t.rank() != 0) return;
@@ -73,9 +78,11 @@ struct rank_ends_kernel {
 };
 
 /// Nothing for rows in order.
-template <class Entry> void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows const& out, bool active_only) {
+template <class Entry>
+void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows const& out, bool active_only) {
   if (out.positions == nullptr) return;
-  auto const chunks = static_cast<std::uint32_t>((out.most_tokens + 255) / 256), rows = static_cast<std::uint32_t>(out.count());
+  auto const chunks = static_cast<std::uint32_t>((out.most_tokens + 255) / 256),
+             rows = static_cast<std::uint32_t>(out.count());
   ctx.launch({rows * chunks}, {256}, 0,
              gather_positions_kernel<Entry>{ctx.watch(), cache, out, const_cast<std::int32_t*>(out.positions), chunks});
   ctx.launch({rows}, {256}, 0, rank_ends_kernel{ctx.watch(out.verb), out, active_only});

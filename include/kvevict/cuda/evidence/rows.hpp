@@ -42,10 +42,12 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     }
     t.sync_block();
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0], cache.read_only_tokens(b));
+    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]),
+                                           longest[0], cache.read_only_tokens(b));
     using fault_of = planning::sequence_plan::fault;
     if (first == 0 && p.wrong != fault_of::none)
-      watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b, 0, p.asked, p.ends);
+      watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b,
+                   0, p.asked, p.ends);
     for (std::int32_t h = first; h < H; h += step) {
       std::int64_t const r = std::int64_t{b} * H + h;
       row it = whole_row(cache, b, h);
@@ -81,7 +83,9 @@ template <class Evidence> struct observe_rows_kernel {
     if (n > it.tokens || n > most_rows || !equal) watch.refuse(t, fault::new_rows, b, h, n, it.tokens);
     if (want.of(b) < 0) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
-      for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1]; i += e.cache.heads())  // its share of the sequence's
+      // its share of the sequence's
+      for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1];
+           i += e.cache.heads())
         if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i]);
     planning::protect_ends(it, 0, n);
     rows[r] = it;
@@ -107,8 +111,10 @@ template <class Entry, class Layers> struct observe_all_kernel {
   }
 };
 
-/// Their memory: N of the longest possible row a row, so that grids and scratch depend on nothing that only the device knows.
-template <class Entry> score_rows take_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+/// Their memory: N of the longest possible row a row, so that grids and scratch depend on nothing that only the device
+/// knows.
+template <class Entry>
+score_rows take_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   planning::expect_positions(verb, cache);
   std::int64_t const n = cache.rows(), most = cache.pages.most_tokens(), stride = (most + 3) / 4 * 4;
   score_rows out;
@@ -124,48 +130,61 @@ inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::in
 inline std::int64_t stride_of(score_rows const& out) { return out.count() == 0 ? 0 : out.total_floats / out.count(); }
 /// Rows in order are read four scores at a time.
 inline void expect_vectors(score_rows const& s) {
-  KVEVICT_EXPECTS(reinterpret_cast<std::uintptr_t>(s.values) % 16 == 0 && stride_of(s) % 4 == 0,
-                  "score_rows: rows of ", stride_of(s), " scores do not begin at multiples of 16 bytes; align them, and take room for whole vectors of 4");
+  KVEVICT_EXPECTS(reinterpret_cast<std::uintptr_t>(s.values) % 16 == 0 && stride_of(s) % 4 == 0, "score_rows: rows of ",
+                  stride_of(s),
+                  " scores do not begin at multiples of 16 bytes; align them, and take room for whole vectors of 4");
 }
 /// A block for a row of that many tokens, `each` a thread: whole warps, at least two.
 constexpr std::uint32_t threads_for(std::int64_t tokens, std::int64_t each) {
   std::int64_t const warps = (tokens + each * 32 - 1) / (each * 32);
   return static_cast<std::uint32_t>(std::min<std::int64_t>(std::max<std::int64_t>(warps, 2), 32) * 32);
 }
-constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) { return static_cast<std::uint32_t>((items + each - 1) / each); }
+constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) {
+  return static_cast<std::uint32_t>((items + each - 1) / each);
+}
 
 template <class Entry, class Layers>
-score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
-                  budget const& want, sharing share) {
+score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
+                  protect const& keep, Layers const& layers, budget const& want, sharing share) {
   score_rows out = take_rows("plan", scratch, cache, want.layer);
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
-             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows, begin_of(out), stride_of(out)});
+             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows,
+                                             begin_of(out), stride_of(out)});
   ctx.settle();
   rank_by_position(ctx, cache, out, true);
   return out;
 }
 
 template <class Evidence, class Layers>
-score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers, budget const& want) {
+score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep,
+                  Layers const& layers, budget const& want) {
   std::int32_t const most = kernels::new_rows(ctx, e);
   if constexpr (!has<Evidence, facts::features>)
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || e.attention.positions != nullptr, "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1, "observe: the rows are scattered; only single steps can be folded in");
+    KVEVICT_EXPECTS(
+        e.cache.sequences() == 0 || e.attention.positions != nullptr,
+        "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1,
+                  "observe: the rows are scattered; only single steps can be folded in");
   score_rows out = take_rows("observe", scratch, e.cache, want.layer);
   std::uint32_t const blocks = blocks_for(out.count(), 128);
   using entry = typename decltype(e.cache)::table_entry;
-  ctx.launch({blocks}, {128}, 0, observe_rows_kernel<Evidence>{ctx.watch(out.verb), e, want, out.rows, begin_of(out), stride_of(out), most});
+  ctx.launch(
+      {blocks}, {128}, 0,
+      observe_rows_kernel<Evidence>{ctx.watch(out.verb), e, want, out.rows, begin_of(out), stride_of(out), most});
   ctx.settle();
   rank_by_position(ctx, e.cache, out, false);
   ctx.launch({blocks}, {128}, 0,
-             observe_all_kernel<entry, Layers>{ctx.watch(), e.cache.pages, out.rows, out.count(), out.positions != nullptr, keep, layers, want});
+             observe_all_kernel<entry, Layers>{ctx.watch(), e.cache.pages, out.rows, out.count(),
+                                               out.positions != nullptr, keep, layers, want});
   return out;
 }
 
 /// Known to the host from `most_rows`; that every sequence hands in as many is checked on the device.
 template <class Evidence> std::int32_t kernel(kernels::new_rows_tag, device&, Evidence const& e) {
-  if constexpr (has<Evidence, facts::features>) return e.input.most_rows;
-  else return e.attention.most_rows;
+  if constexpr (has<Evidence, facts::features>)
+    return e.input.most_rows;
+  else
+    return e.attention.most_rows;
 }
 
 inline std::int64_t kernel(kernels::most_rows_tag, device&, feature_rows const& in, std::int32_t sequences) {

@@ -24,7 +24,8 @@ template <class Entry> struct check_lengths_kernel {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (r >= v.rows() || watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
-    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b), room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
+    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b),
+                       room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
     bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
     bool const alike = v.pages.per_head() || n == v.length(b, 0);
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
@@ -49,25 +50,32 @@ template <class Entry, class Rows> struct check_rows_kernel {
     if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
       for (std::int32_t h = 0; h < v.heads(); ++h)
-        if (rows.rows(b) > 0 && v.length(b, h) > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, v.length(b, h));
+        if (rows.rows(b) > 0 && v.length(b, h) > rows.slots)
+          watch.refuse(t, fault::query_rows, b, h, rows.slots, v.length(b, h));
   }
 };
 
 /// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
 template <class Entry> struct written_pages {
   std::uint32_t* words;
-  std::int64_t apart = 0;   // ids: from a layer's bits to the next, where layers are apart
-  std::uint32_t slots = 0;  // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
+  std::int64_t apart = 0;  // ids: from a layer's bits to the next, where layers are apart
+  // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
+  std::uint32_t slots = 0;
 
-  /// Notes page (b, h, i), or (`Look`) only looks; whether it was there. `at` is its place in a table with rows of `columns` pages.
-  template <bool Look> KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
+  /// Notes page (b, h, i), or (`Look`) only looks; whether it was there. `at` is its place in a table with rows of
+  /// `columns` pages.
+  template <bool Look>
+  KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
     Entry const page = entry(v, at, columns);
     std::int32_t const layer = layer_of(v, at, columns);
     if constexpr (page_table<Entry>::holds_pointers) {
-      std::uint64_t const mixed = (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(apart != 0 ? layer : 0)) * 0x9e3779b97f4a7c15u;
+      std::uint64_t const mixed =
+          (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(apart != 0 ? layer : 0)) *
+          0x9e3779b97f4a7c15u;
       for (auto slot = static_cast<std::uint32_t>(mixed >> 32);; ++slot) {
         std::uint32_t* const word = words + (slot & (slots - 1));
-        std::uint32_t const before = Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
+        std::uint32_t const before =
+            Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
         if (before == 0) return false;
         std::int64_t const other = std::int64_t{before} - 1;
         if (entry(v, other, columns) == page && (apart == 0 || layer_of(v, other, columns) == layer)) return true;
@@ -83,14 +91,16 @@ template <class Entry> struct written_pages {
   KVEVICT_DEVICE static std::int32_t heads(layer_view<Entry> const& v) { return v.pages.per_head() ? v.heads() : 1; }
   KVEVICT_DEVICE static Entry entry(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
     std::int64_t const r = at / columns;
-    return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)), at % columns);
+    return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)),
+                         at % columns);
   }
   KVEVICT_DEVICE static std::int32_t layer_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
     return static_cast<std::int32_t>(v.pages.layer_of(static_cast<std::int32_t>(at / columns / heads(v))));
   }
 };
 
-/// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's row.
+/// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's
+/// row.
 template <class Entry> struct check_pages_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -108,8 +118,10 @@ template <class Entry> struct check_pages_kernel {
     if (i >= validation::pages_in_use(v, b, h)) return;
     Entry const page = v.pages.entry(b, h, i);
     std::int64_t name;
-    if constexpr (page_table<Entry>::holds_pointers) name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
-    else name = static_cast<std::int64_t>(page);
+    if constexpr (page_table<Entry>::holds_pointers)
+      name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
+    else
+      name = static_cast<std::int64_t>(page);
     if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i);
     if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
@@ -123,7 +135,10 @@ template <class Entry> struct check_pages_kernel {
     if constexpr (page_table<Entry>::holds_pointers) {
       auto const address = static_cast<std::uintptr_t>(name);
       all = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
-      for (component const& c : v) all = all && (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
+      for (component const& c : v)
+        all =
+            all &&
+            (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
     } else {
       for (std::int32_t c = 0; c < v.component_count; ++c) all = all && rules[static_cast<std::size_t>(c)].allows(name);
     }
@@ -133,25 +148,32 @@ template <class Entry> struct check_pages_kernel {
 
 /// The host's checks of layer_view.
 ///
-/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches. Scratch: ids one bit per page
-///          of the pool, addresses 8 to 16 bytes per page of the table.
-/// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's checks alone.
-/// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is thrown by wait().
+/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches.
+///          Scratch: ids one bit per page of the pool, addresses 8 to 16 bytes per page of the table.
+/// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's
+/// checks alone.
+/// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is
+///          thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   validation::check_shape(v);
   if (v.rows() == 0) return;
-  KVEVICT_EXPECTS(v.pages.most_tokens() > 0, "validate: the page table says nothing of its width, which a device cannot look up; set pages.columns to the "
-                  "most pages of a row");
-  KVEVICT_EXPECTS(v.pages.alignment >= 1, "validate: pages.alignment is ", v.pages.alignment, "; give the bytes that pages are aligned to, or 1");
-  KVEVICT_EXPECTS(!v.pages.is_identity() || (!v.pages.holds_pointers && v.pages.row_begin == nullptr),
-                  "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
+  KVEVICT_EXPECTS(
+      v.pages.most_tokens() > 0,
+      "validate: the page table says nothing of its width, which a device cannot look up; set pages.columns to the "
+      "most pages of a row");
+  KVEVICT_EXPECTS(v.pages.alignment >= 1, "validate: pages.alignment is ", v.pages.alignment,
+                  "; give the bytes that pages are aligned to, or 1");
+  KVEVICT_EXPECTS(
+      !v.pages.is_identity() || (!v.pages.holds_pointers && v.pages.row_begin == nullptr),
+      "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
   validation::check_components(v);
   ctx.launch({blocks_for(v.rows(), 128)}, {128}, 0, check_lengths_kernel<Entry>{ctx.watch(), v});
   ctx.settle();
   frame scratch(ctx.scratch());
   check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
-  KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total, " places for pages; hand in fewer sequences or layers at once");
+  KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
+                  " places for pages; hand in fewer sequences or layers at once");
   std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
@@ -162,7 +184,8 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
     k.written.slots = std::bit_ceil(static_cast<std::uint32_t>(2 * total));
     words = k.written.slots;
   } else {
-    KVEVICT_EXPECTS(pool <= validation::most_pool_pages, "validate: a pool of ", pool, " pages; ids lie below 2^31, and a device, which cannot look for the "
+    KVEVICT_EXPECTS(pool <= validation::most_pool_pages, "validate: a pool of ", pool,
+                    " pages; ids lie below 2^31, and a device, which cannot look for the "
                     "largest, has a bit for each: correct page_count");
     k.written.apart = validation::layers_apart(v) ? pool : 0;
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
@@ -177,16 +200,19 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   ctx.settle();
 }
 
-template <class View, class... Facts> void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e) {
+template <class View, class... Facts>
+void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e) {
   using all = evidence<View, Facts...>;
   validate(ctx, e.cache);
   validate_shape(e);
   auto const check = [&](auto const& rows, void const* data) {
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr, "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0,
-                    "evidence: most_rows is ", rows.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr,
+                    "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+    KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0, "evidence: most_rows is ", rows.most_rows,
+                    "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
-    ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0, check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
+    ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0,
+               check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
     ctx.settle();
   };
   if constexpr (has<all, facts::queries>) check(e.attention, e.attention.data);

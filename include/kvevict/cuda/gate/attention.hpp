@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A gate's attention on a device, one (token, gate head) per thread. Rows of the memory are taken eight at a time from the first on, in splits of
-// 256 that are then put together in order, whatever the chunks, and those that a token does not see weigh 0: so no bit of C depends on what else is
-// computed, nor on whether a thread takes all splits of a token or (few new tokens) one of them.
+// A gate's attention on a device, one (token, gate head) per thread. Rows of the memory are taken eight at a time from
+// the first on, in splits of 256 that are then put together in order, whatever the chunks, and those that a token does
+// not see weigh 0: so no bit of C depends on what else is computed, nor on whether a thread takes all splits of a token
+// or (few new tokens) one of them.
 #pragma once
 
 #include <kvevict/cuda/gate/softmax.hpp>
@@ -9,8 +10,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
-/// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the next 16 arrive. Grid: (sequence,
-/// head, tokens).
+/// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the
+/// next 16 arrive. Grid: (sequence, head, tokens).
 template <int Width> struct gate_attention_kernel {
   static constexpr int max_threads = 64;
   static constexpr int rows = 16, each = gate_softmax::each, tile = rows * 2 * Width;
@@ -35,7 +36,8 @@ template <int Width> struct gate_attention_kernel {
       wait_async<1>(t);
       t.sync_block();
       KVEVICT_KEEP_LOOP
-      for (int j = 0; j < rows && first + j < seen; j += each) add_rows(t, now, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
+      for (int j = 0; j < rows && first + j < seen; j += each)
+        add_rows(t, now, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
       t.sync_block();
       if (first >= seen || (first + rows < seen && (first + rows) % gate_softmax::split != 0)) continue;
       auto const put = all.take(weights);
@@ -60,8 +62,10 @@ template <int Width> struct gate_attention_kernel {
       std::int64_t const j = first + k / (2 * Width);
       bool const there = j < at.end && k % Width < c.w.head_dim;
       float const* const from = there ? memory + (2 * j + k / Width % 2) * A + k % Width : memory;
-      if (wide) copy_async16(t, to + k, from, there ? 16 : 0);
-      else to[k] = there ? *from : 0;
+      if (wide)
+        copy_async16(t, to + k, from, there ? 16 : 0);
+      else
+        to[k] = there ? *from : 0;
     }
     commit_async(t);
   }
@@ -71,7 +75,8 @@ template <int Width> struct gate_attention_kernel {
     return x;
   }
   /// Rows j … j + 7 of the tile, of which those before `end` are seen; behind it the last seen one again.
-  KVEVICT_DEVICE static void add_rows(thread& t, float const* tile, int j, int end, float const (&q)[Width], gate_softmax::running& weights, float (&sums)[Width]) {
+  KVEVICT_DEVICE static void add_rows(thread& t, float const* tile, int j, int end, float const (&q)[Width],
+                                      gate_softmax::running& weights, float (&sums)[Width]) {
     float z[each];
     KVEVICT_UNROLL
     for (int k = 0; k < each; ++k) {
@@ -108,7 +113,9 @@ struct wide_gate_attention_kernel {
 
   /// As many as fit the shared memory of every device: a query and sums each, in float.
   static constexpr std::int32_t most_width = 96 * 1024 / 8;
-  static constexpr std::uint32_t threads(std::int32_t dg) { return static_cast<std::uint32_t>(std::min(max_threads, most_width / dg)); }
+  static constexpr std::uint32_t threads(std::int32_t dg) {
+    return static_cast<std::uint32_t>(std::min(max_threads, most_width / dg));
+  }
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
@@ -151,7 +158,8 @@ struct gate_parts_kernel {
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), token = at / c.w.heads;
-    auto const h = static_cast<std::int32_t>(at % c.w.heads), b = static_cast<std::int32_t>(token / c.in.most_rows), i = static_cast<std::int32_t>(token % c.in.most_rows);
+    auto const h = static_cast<std::int32_t>(at % c.w.heads), b = static_cast<std::int32_t>(token / c.in.most_rows),
+               i = static_cast<std::int32_t>(token % c.in.most_rows);
     if (c.watch.stopped(t) || b >= c.sequences || i >= c.in.rows(b)) return;
     float* const own = c.own_values(b, i, h);
     gate_softmax::gathered all;
@@ -170,13 +178,20 @@ inline void attend(device& ctx, frame& scratch, gate_call c) {
   std::int64_t const tokens = std::int64_t{c.sequences} * c.in.most_rows;
   std::uint32_t const threads = dg <= 64 ? 64 : wide_gate_attention_kernel::threads(dg);
   c.tiles = blocks_for(c.in.most_rows, threads);
-  if (c.in.memory.rows != nullptr && c.in.most_rows <= 64) c.splits = std::max(1u, blocks_for(c.in.memory.capacity, gate_softmax::split));
+  if (c.in.memory.rows != nullptr && c.in.most_rows <= 64)
+    c.splits = std::max(1u, blocks_for(c.in.memory.capacity, gate_softmax::split));
   if (c.splits > 1) c.parts = scratch.take<float>(tokens * c.splits * c.w.heads * (dg + 2));
-  extent const grid{static_cast<std::uint32_t>(c.sequences) * static_cast<std::uint32_t>(c.w.heads) * c.tiles * c.splits};
-  if (dg <= 16) ctx.launch(grid, {threads}, 0, gate_attention_kernel<16>{c});
-  else if (dg <= 32) ctx.launch(grid, {threads}, 0, gate_attention_kernel<32>{c});
-  else if (dg <= 64) ctx.launch(grid, {threads}, 0, gate_attention_kernel<64>{c});
-  else ctx.launch(grid, {threads}, 2 * shared_bytes<float>(static_cast<std::size_t>(dg) * threads), wide_gate_attention_kernel{c});
+  extent const grid{static_cast<std::uint32_t>(c.sequences) * static_cast<std::uint32_t>(c.w.heads) * c.tiles *
+                    c.splits};
+  if (dg <= 16)
+    ctx.launch(grid, {threads}, 0, gate_attention_kernel<16>{c});
+  else if (dg <= 32)
+    ctx.launch(grid, {threads}, 0, gate_attention_kernel<32>{c});
+  else if (dg <= 64)
+    ctx.launch(grid, {threads}, 0, gate_attention_kernel<64>{c});
+  else
+    ctx.launch(grid, {threads}, 2 * shared_bytes<float>(static_cast<std::size_t>(dg) * threads),
+               wide_gate_attention_kernel{c});
   if (c.splits > 1) ctx.launch({blocks_for(tokens * c.w.heads, 128)}, {128}, 0, gate_parts_kernel{c});
 }
 

@@ -17,7 +17,8 @@ struct gate_output_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(t.block().x / c.tiles);
-    std::int64_t const at = std::int64_t{t.block().x % c.tiles} * t.block_size().x + t.rank(), i = at / c.heads, h = at % c.heads, A = c.w.width();
+    std::int64_t const at = std::int64_t{t.block().x % c.tiles} * t.block_size().x + t.rank(), i = at / c.heads,
+                       h = at % c.heads, A = c.w.width();
     if (i >= c.in.rows(b)) return;
     float const* const values = c.queries + (c.first_row(b) + i) * A;
     std::int64_t const group = c.w.flags / c.heads;
@@ -38,24 +39,36 @@ struct gate_output_kernel {
 /// Keep probabilities of the new tokens: the host's formula (kernels/gate.hpp); K' and V' go to the gate's memory.
 ///
 /// Shapes   features (T,E), everything in device memory → p (T,H) float.
-/// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A bytes a new token (of B·most_rows), 12·A without a
-///          memory. Up to 64 new tokens a sequence: the memory's rows are shared out to blocks, one launch and an eighth of its size more.
-///          Best with gate heads of 64 and less.
-/// Errors   as on the host; what only the device sees by fault::query_rows and fault::gate_memory, before anything is written, and by
-///          fault::gate_not_finite.
-inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees, std::int32_t sequences,
-                   std::int32_t heads, float* p) {
+/// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A bytes a new token (of
+///          B·most_rows), 12·A without a memory. Up to 64 new tokens a sequence: the memory's rows are shared out to
+///          blocks, one launch and an eighth of its size more. Best with gate heads of 64 and less.
+/// Errors   as on the host; what only the device sees by fault::query_rows and fault::gate_memory, before anything is
+///          written, and by fault::gate_not_finite.
+inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees,
+                   std::int32_t sequences, std::int32_t heads, float* p) {
   expect_gate(w, in, sequences, heads);
   if (sequences == 0) return;
-  KVEVICT_EXPECTS(in.data != nullptr, "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
-  KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows, "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
-  KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
-                  "; give the distance from one token's hidden state to the next");
-  KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim, " numbers do not fit a block's shared memory; use more, "
-                  "narrower gate heads of at most ", wide_gate_attention_kernel::most_width);
+  KVEVICT_EXPECTS(in.data != nullptr,
+                  "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+  KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows,
+                  "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+  KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ",
+                  in.width, "; give the distance from one token's hidden state to the next");
+  KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim,
+                  " numbers do not fit a block's shared memory; use more, "
+                  "narrower gate heads of at most ",
+                  wide_gate_attention_kernel::most_width);
   frame scratch(ctx.scratch());
   std::int64_t const A = w.width(), rows = std::int64_t{sequences} * in.most_rows;
-  gate_call c{ctx.watch(), w, in, sees, sequences, heads, scratch.take<float>(rows * A), in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A), p};
+  gate_call c{ctx.watch(),
+              w,
+              in,
+              sees,
+              sequences,
+              heads,
+              scratch.take<float>(rows * A),
+              in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A),
+              p};
   ctx.launch({blocks_for(sequences, 128)}, {128}, 0, check_gate_kernel{c});
   ctx.settle();
   project(ctx, c);
@@ -81,12 +94,16 @@ struct put_rows_kernel {
     row const& it = out.rows[r];
     std::int64_t const n = in.rows(it.sequence), newest = j - (it.tokens - n);
     bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.rank(r, j) >= it.fresh;
-    if (here) out.values[out.begin[r] + j] = p[(in.row_begin[it.sequence] - in.row_begin[0] + (out.positions == nullptr ? newest : 0)) * out.heads + it.head];
+    if (here)
+      out.values[out.begin[r] + j] =
+          p[(in.row_begin[it.sequence] - in.row_begin[0] + (out.positions == nullptr ? newest : 0)) * out.heads +
+            it.head];
   }
 };
 inline void kernel(kernels::put_rows_tag, device& ctx, feature_rows const& in, float const* p, score_rows const& out) {
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, put_rows_kernel{ctx.watch(), in, p, out, chunks});
+  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+             put_rows_kernel{ctx.watch(), in, p, out, chunks});
 }
 
 /// The hidden states are those of the whole cache; one thread per row.
@@ -100,12 +117,16 @@ struct expect_prompt_kernel {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
     if (r >= out.count() || watch.stopped(t)) return;
     row const& it = out.rows[r];
-    if (it.active && in.rows(it.sequence) != it.tokens) watch.refuse(t, fault::query_rows, it.sequence, it.head, in.rows(it.sequence), it.tokens);
-    if (in.memory.rows != nullptr && in.memory.tokens != nullptr && in.memory.tokens[it.sequence] != 0) watch.refuse(t, fault::gate_memory, it.sequence, it.head, in.memory.tokens[it.sequence], 0);
+    if (it.active && in.rows(it.sequence) != it.tokens)
+      watch.refuse(t, fault::query_rows, it.sequence, it.head, in.rows(it.sequence), it.tokens);
+    if (in.memory.rows != nullptr && in.memory.tokens != nullptr && in.memory.tokens[it.sequence] != 0)
+      watch.refuse(t, fault::gate_memory, it.sequence, it.head, in.memory.tokens[it.sequence], 0);
   }
 };
 inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& in, score_rows const& out) {
-  KVEVICT_EXPECTS(out.positions == nullptr, "gate: the rows are in no order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+  KVEVICT_EXPECTS(out.positions == nullptr,
+                  "gate: the rows are in no order; plan from a whole prompt, or observe its chunks and plan from "
+                  "remembered(cache)");
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, expect_prompt_kernel{ctx.watch(), in, out});
   ctx.settle();
 }

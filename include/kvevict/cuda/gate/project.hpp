@@ -26,10 +26,12 @@ struct gate_call {
   float* own;      // K' and V' (B·most_rows, 2·A) where the caller keeps no memory
   float* p;        // (T,H)
   std::uint32_t tiles = 0;
-  std::uint32_t splits = 1;   // of the memory's rows, each another block's
-  float* parts = nullptr;     // (B, splits, most_rows, Hg, dg + 2) of those
+  std::uint32_t splits = 1;  // of the memory's rows, each another block's
+  float* parts = nullptr;    // (B, splits, most_rows, Hg, dg + 2) of those
 
-  KVEVICT_DEVICE std::int32_t earlier(std::int32_t b) const { return in.memory.rows == nullptr ? 0 : in.memory.tokens[b]; }
+  KVEVICT_DEVICE std::int32_t earlier(std::int32_t b) const {
+    return in.memory.rows == nullptr ? 0 : in.memory.tokens[b];
+  }
   KVEVICT_DEVICE std::int64_t first_row(std::int32_t b) const { return in.row_begin[b] - in.row_begin[0]; }
   KVEVICT_DEVICE float* own_values(std::int32_t b, std::int32_t i, std::int32_t h) const {
     return queries + (first_row(b) + i) * w.width() + h * w.head_dim;
@@ -57,25 +59,30 @@ struct check_gate_kernel {
     auto const b = static_cast<std::int32_t>(i);
     std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
     if (rows < 0 || rows > c.in.most_rows) c.watch.refuse(t, fault::query_rows, b, 0, rows, c.in.most_rows);
-    bool const fits = c.in.memory.rows == nullptr || (earlier >= 0 && std::int64_t{earlier} + rows <= c.in.memory.capacity);
-    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0)) c.watch.refuse(t, fault::gate_memory, b, 0, std::int64_t{earlier} + rows, c.in.memory.capacity);
+    bool const fits =
+        c.in.memory.rows == nullptr || (earlier >= 0 && std::int64_t{earlier} + rows <= c.in.memory.capacity);
+    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0))
+      c.watch.refuse(t, fault::gate_memory, b, 0, std::int64_t{earlier} + rows, c.in.memory.capacity);
   }
 };
 
-/// 64 tokens by 96 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V' to the memory.
+/// 64 tokens by 96 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V'
+/// to the memory.
 struct project_kernel {
   static constexpr int max_threads = 256;
-  static constexpr std::int32_t tokens = 64, outputs = 96, depth = 32, pitch = depth + 1, down = tokens / 8, across = outputs / 32;
+  static constexpr std::int32_t tokens = 64, outputs = 96, depth = 32, pitch = depth + 1, down = tokens / 8,
+                                across = outputs / 32;
   gate_call c;
   float scale;
   std::uint32_t groups;  // of outputs
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
-    KVEVICT_SHARED(t, float, x, tokens * pitch);
-    KVEVICT_SHARED(t, float, m, outputs * pitch);
+    KVEVICT_SHARED(t, float, x, tokens* pitch);
+    KVEVICT_SHARED(t, float, m, outputs* pitch);
     auto const b = static_cast<std::int32_t>(t.block().x / groups / c.tiles);
-    auto const first = static_cast<std::int32_t>(t.block().x / groups % c.tiles) * tokens, output = static_cast<std::int32_t>(t.block().x % groups) * outputs;
+    auto const first = static_cast<std::int32_t>(t.block().x / groups % c.tiles) * tokens,
+               output = static_cast<std::int32_t>(t.block().x % groups) * outputs;
     if (first >= c.in.rows(b)) return;
     auto const column = static_cast<std::int32_t>(t.rank() % 32), line = static_cast<std::int32_t>(t.rank() / 32);
     float sums[down][across] = {};
@@ -88,16 +95,14 @@ struct project_kernel {
         KVEVICT_UNROLL
         for (std::int32_t j = 0; j < across; ++j) of[j] = m[(column + 32 * j) * pitch + d];
         KVEVICT_UNROLL
-        for (std::int32_t k = 0; k < down; ++k)
-          KVEVICT_UNROLL
-          for (std::int32_t j = 0; j < across; ++j) sums[k][j] = fma(x[(line + 8 * k) * pitch + d], of[j], sums[k][j]);
+        for (std::int32_t k = 0; k < down; ++k) KVEVICT_UNROLL
+        for (std::int32_t j = 0; j < across; ++j) sums[k][j] = fma(x[(line + 8 * k) * pitch + d], of[j], sums[k][j]);
       }
       t.sync_block();
     }
     KVEVICT_UNROLL
-    for (std::int32_t k = 0; k < down; ++k)
-      KVEVICT_UNROLL
-      for (std::int32_t j = 0; j < across; ++j) put(b, first + line + 8 * k, output + column + 32 * j, sums[k][j]);
+    for (std::int32_t k = 0; k < down; ++k) KVEVICT_UNROLL
+    for (std::int32_t j = 0; j < across; ++j) put(b, first + line + 8 * k, output + column + 32 * j, sums[k][j]);
   }
 
  private:
@@ -113,8 +118,10 @@ struct project_kernel {
   KVEVICT_DEVICE void put(std::int32_t b, std::int32_t i, std::int32_t o, float y) const {
     std::int64_t const A = c.w.width();
     if (i >= c.in.rows(b) || o >= 3 * A) return;
-    if (o < A) c.queries[(c.first_row(b) + i) * A + o] = multiply(y, scale);
-    else c.memory(b)[(std::int64_t{c.earlier(b)} + i) * 2 * A + o - A] = y;
+    if (o < A)
+      c.queries[(c.first_row(b) + i) * A + o] = multiply(y, scale);
+    else
+      c.memory(b)[(std::int64_t{c.earlier(b)} + i) * 2 * A + o - A] = y;
   }
 };
 

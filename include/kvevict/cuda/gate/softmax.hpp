@@ -36,7 +36,9 @@ struct gathered {
   struct step {
     bool first;
     float old, fresh;
-    KVEVICT_DEVICE void operator()(float* to, float sum) const { *to = first ? sum : add(multiply(*to, old), multiply(sum, fresh)); }
+    KVEVICT_DEVICE void operator()(float* to, float sum) const {
+      *to = first ? sum : add(multiply(*to, old), multiply(sum, fresh));
+    }
   };
   /// Takes a split in; the result does so with each of its sums.
   KVEVICT_DEVICE step take(running const& part) {
@@ -48,7 +50,8 @@ struct gathered {
   }
 };
 
-/// What a block works on: tokens from `first` on and rows [begin, end) of the memory. Late tokens see the most: they come first.
+/// What a block works on: tokens from `first` on and rows [begin, end) of the memory. Late tokens see the most: they
+/// come first.
 struct place {
   std::int32_t b, h, first;
   std::int64_t begin, end, s;
@@ -62,11 +65,14 @@ struct place {
     if (c.splits > 1) end = std::min(end, begin + split);
   }
   /// Where token i's sums go: in place of its query, or to the parts.
-  KVEVICT_DEVICE float* sums(gate_call const& c, std::int32_t i) const { return c.splits == 1 ? c.own_values(b, i, h) : c.part(b, s, i, h); }
+  KVEVICT_DEVICE float* sums(gate_call const& c, std::int32_t i) const {
+    return c.splits == 1 ? c.own_values(b, i, h) : c.part(b, s, i, h);
+  }
 };
 /// The last step: C, or what the parts' sums are parts of.
 KVEVICT_DEVICE inline void finish(gate_call const& c, gathered const& all, float* to) {
-  if (c.splits > 1) to[c.w.head_dim] = all.peak, to[c.w.head_dim + 1] = all.total;
+  if (c.splits > 1)
+    to[c.w.head_dim] = all.peak, to[c.w.head_dim + 1] = all.total;
   else
     for (std::int32_t d = 0; d < c.w.head_dim; ++d) to[d] /= all.total;
 }

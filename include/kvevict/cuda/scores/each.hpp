@@ -39,7 +39,8 @@ template <class F> struct each_sequence_kernel {
 /// f(row, token, score&) for all tokens of the active rows. One launch.
 template <class F> void kernel(kernels::each_token_tag, device& ctx, score_rows const& out, F const& f) {
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, each_token_kernel<F>{ctx.watch(), out, f, chunks});
+  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+             each_token_kernel<F>{ctx.watch(), out, f, chunks});
 }
 
 /// f(rows of the heads, sequence) for every sequence, a thread each. One launch.
@@ -57,7 +58,8 @@ inline void kernel(kernels::read_scores_tag, device& ctx, score_rows const& from
   ctx.wait();
   values.clear();
   for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t j = 0; j < static_cast<std::size_t>(descriptions[r].tokens); ++j) values.push_back(descriptions[r].active ? all[r * stride + j] : 0.0f);
+    for (std::size_t j = 0; j < static_cast<std::size_t>(descriptions[r].tokens); ++j)
+      values.push_back(descriptions[r].active ? all[r * stride + j] : 0.0f);
 }
 
 }  // namespace cuda

@@ -50,10 +50,11 @@ struct multiply_by_share_kernel {
   }
 };
 
-/// scores[j] *= share[j] / max share over all tokens of the row; a maximum of 0 leaves the scores alone. Shares are not negative; NaN shares
-/// make NaN scores. One launch, a block per row.
+/// scores[j] *= share[j] / max share over all tokens of the row; a maximum of 0 leaves the scores alone. Shares are not
+/// negative; NaN shares make NaN scores. One launch, a block per row.
 inline void kernel(kernels::multiply_by_share_tag, device& ctx, score_rows const& share, score_rows const& out) {
-  ctx.launch({static_cast<std::uint32_t>(out.count())}, {threads_for(out.most_tokens, 4)}, 0, multiply_by_share_kernel{ctx.watch(), share, out});
+  ctx.launch({static_cast<std::uint32_t>(out.count())}, {threads_for(out.most_tokens, 4)}, 0,
+             multiply_by_share_kernel{ctx.watch(), share, out});
 }
 
 }  // namespace cuda

@@ -10,7 +10,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// Pools x[begin, end) at j: what is not finite becomes NaN, so that a maximum never hides it.
-KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t begin, std::int64_t end, std::int64_t j) {
+KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t begin, std::int64_t end,
+                                      std::int64_t j) {
   std::int64_t const half = o.width / 2, first = std::max(begin, j - half), last = std::min(j + half, end - 1);
   bool const maximum = o.kind == pooling::max;
   float best = maximum ? x[first] : 0.0f;
@@ -40,20 +41,23 @@ struct pool_kernel {
   }
 };
 
-/// Pools tokens [0, last) of every active row in place, or all its tokens: the host's formula and errors (kernels/pool.hpp).
+/// Pools tokens [0, last) of every active row in place, or all its tokens: the host's formula and errors
+/// (kernels/pool.hpp).
 ///
 /// Cost     a copy of the scores and one launch; scratch as large as the scores.
 inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, pool_range range, score_rows const& out) {
   expect_pooling(o);
   KVEVICT_EXPECTS(out.positions == nullptr || o.width == 1,
-                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them stably first, "
+                  "pool: the rows are scattered, so neighbours in memory are not neighbours in the text; compact them "
+                  "stably first, "
                   "or set the width to 1");
   if (o.width == 1) return;
   frame scratch(ctx.scratch());
   float* const copy = scratch.take<float>(out.total_floats);
   ctx.copy(copy, out.values, static_cast<std::size_t>(out.total_floats) * sizeof(float));
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, pool_kernel{ctx.watch(), o, range, out, copy, chunks});
+  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+             pool_kernel{ctx.watch(), o, range, out, copy, chunks});
 }
 inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, score_rows const& out) {
   kernel(kernels::pool_tag{}, ctx, o, pool_range::evictable, out);

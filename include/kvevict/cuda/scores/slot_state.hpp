@@ -14,7 +14,8 @@ KVEVICT_DEVICE inline std::int64_t token_of(thread& t, score_rows const& rows, s
   std::int64_t const j = std::int64_t{t.block().x % chunks} * t.block_size().x + t.rank();
   return rows.rows[r].active && j < rows.rows[r].tokens ? j : -1;
 }
-template <class Entry> KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
+template <class Entry>
+KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
   return reinterpret_cast<float*>(view.row(state, it.sequence, it.head, j));
 }
 
@@ -63,18 +64,21 @@ template <class Entry> struct fold_state_kernel {
 
 /// values[j] = Σ_c state(j, c), in order of c: the host's bits. One launch, one read of the state.
 template <class Entry>
-void kernel(kernels::sum_state_tag, device& ctx, layer_view<Entry> const& view, component const& state, score_rows const& out) {
+void kernel(kernels::sum_state_tag, device& ctx, layer_view<Entry> const& view, component const& state,
+            score_rows const& out) {
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_state_kernel<Entry>{ctx.watch(), view, state, out, chunks});
+  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+             sum_state_kernel<Entry>{ctx.watch(), view, state, out, chunks});
 }
 
-/// Folds the rows' values into the state; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix is
-/// not written. One launch.
+/// Folds the rows' values into the state; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix
+/// is not written. One launch.
 template <class Entry>
-void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
-            score_rows const& from) {
+void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view, component const& state,
+            fold_options const& fold, score_rows const& from) {
   std::uint32_t const chunks = blocks_for(from.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(from.count()) * chunks}, {256}, 0, fold_state_kernel<Entry>{ctx.watch(), view, state, fold, from, chunks});
+  ctx.launch({static_cast<std::uint32_t>(from.count()) * chunks}, {256}, 0,
+             fold_state_kernel<Entry>{ctx.watch(), view, state, fold, from, chunks});
 }
 
 }  // namespace cuda

@@ -10,10 +10,12 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element by element; then the lanes
-/// are added up pairwise. So the order of additions depends on the row's width alone, not on where it lies. Grid: (row, tokens).
+/// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element
+/// by element; then the lanes are added up pairwise. So the order of additions depends on the row's width alone, not on
+/// where it lies. Grid: (row, tokens).
 template <class T, bool Wide, class Entry> struct squared_norms_kernel {
-  static constexpr int max_threads = 256, tokens = 2, each = 4;  // of a thread: as many tokens, and 16 bytes of each, are read at once
+  // of a thread: as many tokens, and 16 bytes of each, are read at once
+  static constexpr int max_threads = 256, tokens = 2, each = 4;
   watched watch;
   layer_view<Entry> view;
   component c;
@@ -29,7 +31,9 @@ template <class T, bool Wide, class Entry> struct squared_norms_kernel {
     std::int32_t const abreast = max_threads >> lanes, step = 1 << lanes, end = it.active ? it.tokens : 0;
     if (end == 0) return;  // there may be no page to read
     std::int32_t const lane = static_cast<std::int32_t>(t.rank()) & (step - 1);
-    std::int32_t const first = static_cast<std::int32_t>(t.block().x - static_cast<std::uint32_t>(r) * chunks) * abreast * tokens + static_cast<std::int32_t>(t.rank() >> lanes);
+    std::int32_t const first =
+        static_cast<std::int32_t>(t.block().x - static_cast<std::uint32_t>(r) * chunks) * abreast * tokens +
+        static_cast<std::int32_t>(t.rank() >> lanes);
     std::byte const* start[tokens];
     float sums[tokens] = {};
     KVEVICT_UNROLL
@@ -40,14 +44,12 @@ template <class T, bool Wide, class Entry> struct squared_norms_kernel {
       KVEVICT_UNROLL
       for (int e = 0; e < each; ++e) offset[e] = Wide ? c.rows.unit_offset(u + e * step, 16) : u + e * step;
       KVEVICT_UNROLL
-      for (int k = 0; k < tokens; ++k)
-        KVEVICT_UNROLL
-        for (int e = 0; e < each; ++e)
-          if (u + e * step < units) x[k][e] = read(t, start[k], offset[e]);
+      for (int k = 0; k < tokens; ++k) KVEVICT_UNROLL
+      for (int e = 0; e < each; ++e)
+        if (u + e * step < units) x[k][e] = read(t, start[k], offset[e]);
       KVEVICT_UNROLL
-      for (int k = 0; k < tokens; ++k)
-        KVEVICT_UNROLL
-        for (int e = 0; e < each; ++e) sums[k] = with(x[k][e], sums[k]);
+      for (int k = 0; k < tokens; ++k) KVEVICT_UNROLL
+      for (int e = 0; e < each; ++e) sums[k] = with(x[k][e], sums[k]);
     }
     KVEVICT_UNROLL
     for (int k = 0; k < tokens; ++k) {
@@ -61,7 +63,8 @@ template <class T, bool Wide, class Entry> struct squared_norms_kernel {
 
   /// The 16 bytes at an offset; or, one by one, those of a unit, zeros behind the row.
   KVEVICT_DEVICE vec128 read(thread& t, std::byte const* start, std::int64_t at) const {
-    if constexpr (Wide) return load_once_vec128(t, start + at);
+    if constexpr (Wide)
+      return load_once_vec128(t, start + at);
     else {
       std::int32_t const width = static_cast<std::int32_t>(c.rows.row_bytes()) / size;
       T x[a_unit];
@@ -95,19 +98,27 @@ void launch_norms(device& ctx, layer_view<Entry> const& view, component const& c
              kernel{ctx.watch(), view, c, out, chunks, lanes, units});
 }
 
-/// values[j] = Σ_d x_d² of every token of the active rows: the same bits in every layout. One launch and one read of the component, 16 bytes
+/// values[j] = Σ_d x_d² of every token of the active rows: the same bits in every layout. One launch and one read of
+/// the component, 16 bytes
 /// at once where its addresses and runs allow.   Errors   contract_violation if the component is not floating.
 template <class Entry>
-void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& view, component const& c, score_rows const& out) {
-  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: component ", name_of(c.what), " of type ", name_of(c.type), "; f32, f16 and bf16 have norms");
+void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& view, component const& c,
+            score_rows const& out) {
+  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: component ", name_of(c.what), " of type ", name_of(c.type),
+                  "; f32, f16 and bf16 have norms");
   bool const wide = unit_bytes(view, c) == 16;
   auto const with = [&](auto type) {
-    if (wide) launch_norms<decltype(type), true>(ctx, view, c, out);
-    else launch_norms<decltype(type), false>(ctx, view, c, out);
+    if (wide)
+      launch_norms<decltype(type), true>(ctx, view, c, out);
+    else
+      launch_norms<decltype(type), false>(ctx, view, c, out);
   };
-  if (c.type == dtype::f16) with(f16{});
-  else if (c.type == dtype::bf16) with(bf16{});
-  else with(float{});
+  if (c.type == dtype::f16)
+    with(f16{});
+  else if (c.type == dtype::bf16)
+    with(bf16{});
+  else
+    with(float{});
 }
 
 }  // namespace cuda

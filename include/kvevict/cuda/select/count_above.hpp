@@ -28,7 +28,8 @@ struct count_above_kernel {
 inline void kernel(kernels::count_above_tag, device& ctx, score_rows const& s, float threshold, std::int32_t* counts) {
   std::uint32_t const chunks = blocks_for(s.most_tokens, 256);
   ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
-  ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0, count_above_kernel{ctx.watch(), s, threshold, counts, chunks});
+  ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0,
+             count_above_kernel{ctx.watch(), s, threshold, counts, chunks});
 }
 
 }  // namespace cuda

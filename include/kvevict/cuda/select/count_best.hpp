@@ -9,7 +9,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 namespace pooled {
 
-/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms are cleared for the next.
+/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms
+/// are cleared for the next.
 struct boundary_kernel {
   static constexpr int max_threads = 512;
   work w;
@@ -37,7 +38,8 @@ struct boundary_kernel {
     (ranks ? f.rank : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
     for (std::int64_t h = t.warp(); h < w.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
       std::uint32_t sum = 0;
-      for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size) sum += own[h * radix::buckets + i];
+      for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size)
+        sum += own[h * radix::buckets + i];
       for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
       if (t.lane() == 0) w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(sum);
     }
@@ -49,7 +51,8 @@ struct boundary_kernel {
 
  private:
   KVEVICT_DEVICE void finish(std::int64_t b, search f, std::uint32_t bucket, std::uint32_t const* own) const {
-    if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal) f.tied = true;  // ranks decide which
+    if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal)
+      f.tied = true;  // ranks decide which
     else if (digit == radix::digit_count - 1) {
       for (std::int64_t h = 0; h < w.s.heads; ++h) {  // what is equal in score and rank: lower heads first
         std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
@@ -79,16 +82,25 @@ template <class Keys> void count(device& ctx, work const& w) {
 
 /// Of the Σ quota() best evictable tokens of every sequence that is cut: how many lie in each head.
 ///
-///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come first
+///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come
+///   first
 ///
-/// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11 (13) with forced ones; 8 KiB a row.
+/// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11
+///          (13) with forced ones; 8 KiB a row.
 /// Errors   fault::weighted_score: a weighted score is not finite.   Positions of a row are distinct.
-inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
+inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what,
+                   std::int32_t* counts) {
   ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
   if (s.count() == 0) return;
   frame scratch(ctx.scratch());
-  pooled::work const w{ctx.watch(), s, what, scratch.take<std::uint32_t>(s.count() * radix::buckets), scratch.take<pooled::search>(s.sequences),
-                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()), counts, blocks_for(s.most_tokens, pooled::chunk)};
+  pooled::work const w{ctx.watch(),
+                       s,
+                       what,
+                       scratch.take<std::uint32_t>(s.count() * radix::buckets),
+                       scratch.take<pooled::search>(s.sequences),
+                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()),
+                       counts,
+                       blocks_for(s.most_tokens, pooled::chunk)};
   if (s.positions != nullptr) return pooled::count<scattered_keys>(ctx, w);
   expect_vectors(s);
   pooled::count<ordered_keys<false>>(ctx, w);

@@ -2,8 +2,8 @@
 // What is counted in a row for head budgets: a digit's histogram, and where its forced tokens end.
 #pragma once
 
-#include <kvevict/cuda/select/row_keys.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
+#include <kvevict/cuda/select/row_keys.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -18,7 +18,9 @@ struct search {
 };
 
 /// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
-struct forced_cut { std::uint32_t key, rank; };
+struct forced_cut {
+  std::uint32_t key, rank;
+};
 
 inline constexpr std::uint32_t chunk = 4096;  // tokens of a block
 
@@ -42,7 +44,9 @@ struct work {
   }
   /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
   constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
-  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const { return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000; }
+  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const {
+    return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000;
+  }
   template <class Keys> KVEVICT_DEVICE Keys keys(std::int64_t r) const {
     Keys out(s, r);
     if (what.weights != nullptr) out.weight = what.weights[r % s.heads];
@@ -68,14 +72,20 @@ template <class Keys> struct force_kernel {
     }
     Keys const v = w.template keys<Keys>(r);
     auto const end = static_cast<std::uint32_t>(it.tokens);
-    radix::cut const c = radix::best(t, [&](int turn, auto f) {
-      v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); });
-    }, static_cast<std::uint32_t>(k), histogram, words);
+    radix::cut const c = radix::best(
+        t, [&](int turn, auto f) { v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); }); },
+        static_cast<std::uint32_t>(k), histogram, words);
     std::uint32_t rank = 0;
     if (c.take < c.equal)
-      rank = radix::best(t, [&](int turn, auto f) {
-        v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) { if (key == c.key) f(radix::key(of)); });
-      }, c.take, histogram, words).key;
+      rank = radix::best(
+                 t,
+                 [&](int turn, auto f) {
+                   v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) {
+                     if (key == c.key) f(radix::key(of));
+                   });
+                 },
+                 c.take, histogram, words)
+                 .key;
     if (t.rank() == 0) w.forced[r] = {c.key, rank};
   }
 };
@@ -104,27 +114,35 @@ template <class Keys> struct histogram_kernel {
   }
 
  private:
-  KVEVICT_DEVICE void count(thread& t, std::int64_t r, std::uint32_t first, search const& f, std::uint32_t* counts) const {
+  KVEVICT_DEVICE void count(thread& t, std::int64_t r, std::uint32_t first, search const& f,
+                            std::uint32_t* counts) const {
     Keys const keys = w.template keys<Keys>(r);
     radix::digit const d = radix::nth_digit(digit);
     forced_cut const best = w.forced == nullptr ? forced_cut{~0u, ~0u} : w.forced[r];
     std::uint64_t const best_of_all = std::uint64_t{best.key} << 32 | best.rank;
-    auto const forced = [&](std::uint32_t key, std::uint32_t rank) { return (std::uint64_t{key} << 32 | rank) >= best_of_all ? ~0u : key; };  // beyond all
+    // beyond all
+    auto const forced = [&](std::uint32_t key, std::uint32_t rank) {
+      return (std::uint64_t{key} << 32 | rank) >= best_of_all ? ~0u : key;
+    };
     auto const each = [&](auto use) {
-      keys.for_each(t, first, first + chunk, 0, [&](std::uint32_t key, std::int32_t rank) { use(key, radix::key(rank)); });
+      keys.for_each(t, first, first + chunk, 0,
+                    [&](std::uint32_t key, std::int32_t rank) { use(key, radix::key(rank)); });
     };
     bool finite = true;
-    if (ranks) each([&](std::uint32_t key, std::uint32_t rank) {
-      if (forced(key, rank) == f.key && d.follows(rank, f.rank)) atomic_add(t, &counts[d.of(rank)], 1u);
-    });
-    else if (digit == 0) each([&](std::uint32_t key, std::uint32_t rank) {
-      finite = finite && radix::is_finite(key);
-      atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, rank))], 1u);
-    });
-    else each([&](std::uint32_t key, std::uint32_t rank) {
-      std::uint32_t const x = forced(key, rank);
-      if (d.follows(x, f.key)) atomic_add(t, &counts[d.of(x)], 1u);
-    });
+    if (ranks)
+      each([&](std::uint32_t key, std::uint32_t rank) {
+        if (forced(key, rank) == f.key && d.follows(rank, f.rank)) atomic_add(t, &counts[d.of(rank)], 1u);
+      });
+    else if (digit == 0)
+      each([&](std::uint32_t key, std::uint32_t rank) {
+        finite = finite && radix::is_finite(key);
+        atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, rank))], 1u);
+      });
+    else
+      each([&](std::uint32_t key, std::uint32_t rank) {
+        std::uint32_t const x = forced(key, rank);
+        if (d.follows(x, f.key)) atomic_add(t, &counts[d.of(x)], 1u);
+      });
     if (!finite) w.watch.refuse(t, fault::weighted_score, w.s.rows[r].sequence, w.s.rows[r].head);
   }
 };

@@ -29,7 +29,9 @@ struct digit {
   std::uint32_t shift, width;
   KVEVICT_DEVICE std::uint32_t of(std::uint32_t k) const { return (k >> shift) & ((1u << width) - 1u); }
   /// Whether the digits before this one are those that were found.
-  KVEVICT_DEVICE bool follows(std::uint32_t k, std::uint32_t found) const { return ((k ^ found) & (shift + width == 32 ? 0u : ~0u << (shift + width))) == 0; }
+  KVEVICT_DEVICE bool follows(std::uint32_t k, std::uint32_t found) const {
+    return ((k ^ found) & (shift + width == 32 ? 0u : ~0u << (shift + width))) == 0;
+  }
 };
 inline constexpr int digit_count = 3;
 inline constexpr std::uint32_t buckets = 2048;
@@ -40,7 +42,8 @@ struct boundary {
 };
 
 /// The bucket that holds the k-th largest key; 1 ≤ k ≤ Σ counts. `words`: 36 shared integers.
-KVEVICT_DEVICE inline boundary find_boundary(thread& t, std::uint32_t const* counts, std::uint32_t k, std::uint32_t* words) {
+KVEVICT_DEVICE inline boundary find_boundary(thread& t, std::uint32_t const* counts, std::uint32_t k,
+                                             std::uint32_t* words) {
   std::uint32_t const each = buckets / t.block_size().x + (buckets % t.block_size().x != 0 ? 1 : 0);
   std::uint32_t const first = t.rank() * each, last = first + each < buckets ? first + each : buckets;  // from the top
   std::uint32_t mine = 0;
@@ -62,9 +65,11 @@ struct cut {
   std::uint32_t key, take, equal;
 };
 
-/// Over the keys of this thread's items, which `each(turn, f)` hands to f(key) one by one, in turns 0, 1 and 2; 1 ≤ k ≤ their number in the block.
+/// Over the keys of this thread's items, which `each(turn, f)` hands to f(key) one by one, in turns 0, 1 and 2; 1 ≤ k ≤
+/// their number in the block.
 /// `counts`: `buckets` shared integers.
-template <class Each> KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_t k, std::uint32_t* counts, std::uint32_t* words) {
+template <class Each>
+KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_t k, std::uint32_t* counts, std::uint32_t* words) {
   cut found{0, k, 0};
   KVEVICT_UNROLL
   for (int i = 0; i < digit_count; ++i) {

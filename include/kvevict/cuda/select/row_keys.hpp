@@ -11,8 +11,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// The keys of a row in order, four by one load: each row begins at a multiple of 16 bytes and has room for whole vectors. What such a vector holds
-/// besides evictable tokens has key 0, below all scores. Held: they stay in shared memory, and the scores are read once.
+/// The keys of a row in order, four by one load: each row begins at a multiple of 16 bytes and has room for whole
+/// vectors. What such a vector holds besides evictable tokens has key 0, below all scores. Held: they stay in shared
+/// memory, and the scores are read once.
 template <bool Held> struct ordered_keys {
   static constexpr std::uint32_t deep = 4;  // vectors of a thread, under way at once
 
@@ -30,8 +31,9 @@ template <bool Held> struct ordered_keys {
   /// Of the first vector that has an evictable token.
   KVEVICT_DEVICE std::uint32_t begin() const { return first / 4 * 4; }
 
-  /// What the vector from token j on is made of, in `turn` 0: its scores; later, if they are held: its keys. Behind the last one: anything. Scores are
-  /// read under a condition, else the compiler moves each read down to its use, where one waits for the other.
+  /// What the vector from token j on is made of, in `turn` 0: its scores; later, if they are held: its keys. Behind the
+  /// last one: anything. Scores are read under a condition, else the compiler moves each read down to its use, where
+  /// one waits for the other.
   KVEVICT_DEVICE vec128 load(thread& t, std::uint32_t j, int turn) const {
     if (Held && turn > 0) return load_vec128(t, held + std::min(j, (last - 1) / 4 * 4));
     vec128 v{};
@@ -57,8 +59,10 @@ template <bool Held> struct ordered_keys {
       if (j + w < first || j + w >= last) v.words[w] = 0;
   }
 
-  /// f(key, rank) of this thread's share of the vectors of [from, end), which begins with one; held keys are there from turn 1 on.
-  template <class F> KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int turn, F f) const {
+  /// f(key, rank) of this thread's share of the vectors of [from, end), which begins with one; held keys are there from
+  /// turn 1 on.
+  template <class F>
+  KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int turn, F f) const {
     from = std::max(from, begin()), end = std::min(end, last);
     std::uint32_t const step = 4 * t.block_size().x;
     KVEVICT_KEEP_LOOP
@@ -91,7 +95,10 @@ struct scattered_keys {
   std::uint32_t* held = nullptr;  // (tokens) the evictable tokens' keys in shared memory, once `hold` was called
 
   KVEVICT_DEVICE scattered_keys(score_rows const& s, std::int64_t r)
-      : x(s.values + s.begin[r]), positions(s.positions + s.begin[r]), first(s.rows[r].first), last(s.rows[r].last),
+      : x(s.values + s.begin[r]),
+        positions(s.positions + s.begin[r]),
+        first(s.rows[r].first),
+        last(s.rows[r].last),
         tokens(static_cast<std::uint32_t>(s.rows[r].tokens)) {}
 
   KVEVICT_DEVICE bool evictable(std::int32_t rank) const { return rank >= first && rank < last; }
@@ -102,9 +109,11 @@ struct scattered_keys {
     held = keys;
   }
 
-  /// Keys and ranks of tokens from, from + step, …; beyond `end` the last one again: no read waits for another's branch.
+  /// Keys and ranks of tokens from, from + step, …; beyond `end` the last one again: no read waits for another's
+  /// branch.
   template <std::uint32_t N>
-  KVEVICT_DEVICE void read(std::uint32_t from, std::uint32_t step, std::uint32_t end, std::uint32_t (&key)[N], std::int32_t (&rank)[N]) const {
+  KVEVICT_DEVICE void read(std::uint32_t from, std::uint32_t step, std::uint32_t end, std::uint32_t (&key)[N],
+                           std::int32_t (&rank)[N]) const {
     std::uint32_t at[N];
     KVEVICT_UNROLL
     for (std::uint32_t i = 0; i < N; ++i) at[i] = std::min(from + i * step, end - 1);

@@ -3,26 +3,29 @@
 #pragma once
 
 #include <kvevict/cuda/context/keep_set.hpp>
-#include <kvevict/cuda/select/row_keys.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
+#include <kvevict/cuda/select/row_keys.hpp>
 #include <kvevict/cuda/select/write_best.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block of whole warps.
+/// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block
+/// of whole warps.
 template <class Keys> struct select_best_kernel {
   static constexpr int max_threads = 1024;
   watched watch;
   score_rows s;
   std::int32_t *tokens, *counts, *lengths;
   std::int64_t stride;
-  std::uint32_t held;  // keys that the launch's shared bytes hold: no row is longer, and the scores are read once; 0: none
+  // keys that the launch's shared bytes hold: no row is longer, and the scores are read once; 0: none
+  std::uint32_t held;
 
   /// A row's keys up to here are held by a block of a device that has so many shared bytes.
   static constexpr std::int64_t most_held(std::size_t shared) {
-    return static_cast<std::int64_t>((shared - shared_bytes<std::uint32_t>(radix::buckets) - shared_bytes<std::uint32_t>(36)) / 16 * 4);
+    return static_cast<std::int64_t>(
+        (shared - shared_bytes<std::uint32_t>(radix::buckets) - shared_bytes<std::uint32_t>(36)) / 16 * 4);
   }
 
   KVEVICT_DEVICE void operator()(thread& t) const {
@@ -40,26 +43,32 @@ template <class Keys> struct select_best_kernel {
 
  private:
   KVEVICT_DEVICE static void write_all(thread& t, std::int32_t from, std::int32_t n, std::int32_t* out) {
-    for (auto j = static_cast<std::int32_t>(t.rank()); j < n; j += static_cast<std::int32_t>(t.block_size().x)) out[j] = from + j;
+    for (auto j = static_cast<std::int32_t>(t.rank()); j < n; j += static_cast<std::int32_t>(t.block_size().x))
+      out[j] = from + j;
   }
 
   /// In order: protected tokens are the row's ends, and the first ties are the oldest.
   template <bool Held>
-  KVEVICT_DEVICE void select(thread& t, ordered_keys<Held> v, row const& it, std::int32_t* out, std::uint32_t* histogram, std::uint32_t* words) const {
+  KVEVICT_DEVICE void select(thread& t, ordered_keys<Held> v, row const& it, std::int32_t* out,
+                             std::uint32_t* histogram, std::uint32_t* words) const {
     auto const first = static_cast<std::int32_t>(v.first), last = static_cast<std::int32_t>(v.last);
     write_all(t, 0, first, out);
     write_all(t, last, it.tokens - last, out + it.budget - (it.tokens - last));
     if (it.quota() == 0) return;
     if (Held) v.held = t.shared<std::uint32_t>(held);
-    radix::cut const c = radix::best(t, [&](int turn, auto f) {
-      v.for_each(t, 0, v.last, turn, [&](std::uint32_t key, std::int32_t) { f(key); });
-    }, static_cast<std::uint32_t>(it.quota()), histogram, words);
+    radix::cut const c = radix::best(
+        t, [&](int turn, auto f) { v.for_each(t, 0, v.last, turn, [&](std::uint32_t key, std::int32_t) { f(key); }); },
+        static_cast<std::uint32_t>(it.quota()), histogram, words);
     best_writer<Held>{v, c.key, c.equal - c.take, out + first, histogram}(t);
   }
 
-  KVEVICT_DEVICE void select(thread& t, scattered_keys v, row const& it, std::int32_t* out, std::uint32_t* histogram, std::uint32_t* words) const {
+  KVEVICT_DEVICE void select(thread& t, scattered_keys v, row const& it, std::int32_t* out, std::uint32_t* histogram,
+                             std::uint32_t* words) const {
     if (held != 0 && it.quota() != 0) v.hold(t, t.shared<std::uint32_t>(held));
-    write(t, v, it.quota() == 0 ? order{~0u, ~0u, ~0u} : find_order(t, v, static_cast<std::uint32_t>(it.quota()), histogram, words), out, words);
+    write(t, v,
+          it.quota() == 0 ? order{~0u, ~0u, ~0u}
+                          : find_order(t, v, static_cast<std::uint32_t>(it.quota()), histogram, words),
+          out, words);
   }
 
   /// Evictable tokens stay when (score, rank) > (key, rank); of those that equal both, all but the first `dropped`.
@@ -68,18 +77,25 @@ template <class Keys> struct select_best_kernel {
   };
   static constexpr std::uint32_t run = 4;  // neighbouring tokens of a thread
 
-  KVEVICT_DEVICE static order find_order(thread& t, scattered_keys const& v, std::uint32_t quota, std::uint32_t* histogram, std::uint32_t* words) {
-    radix::cut const c = radix::best(t, [&](int turn, auto f) {
-      v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t) { f(key); });
-    }, quota, histogram, words);
+  KVEVICT_DEVICE static order find_order(thread& t, scattered_keys const& v, std::uint32_t quota,
+                                         std::uint32_t* histogram, std::uint32_t* words) {
+    radix::cut const c = radix::best(
+        t, [&](int turn, auto f) { v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t) { f(key); }); },
+        quota, histogram, words);
     if (c.take == c.equal) return {c.key, 0, 0};
-    radix::cut const p = radix::best(t, [&](int turn, auto f) {
-      v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t rank) { if (key == c.key) f(radix::key(rank)); });
-    }, c.take, histogram, words);
+    radix::cut const p = radix::best(
+        t,
+        [&](int turn, auto f) {
+          v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t rank) {
+            if (key == c.key) f(radix::key(rank));
+          });
+        },
+        c.take, histogram, words);
     return {c.key, p.key, p.equal - p.take};
   }
 
-  KVEVICT_DEVICE static void write(thread& t, scattered_keys const& v, order const& o, std::int32_t* out, std::uint32_t* words) {
+  KVEVICT_DEVICE static void write(thread& t, scattered_keys const& v, order const& o, std::int32_t* out,
+                                   std::uint32_t* words) {
     std::uint32_t sure = 0, ties = 0;  // before this round
     for (std::uint32_t first = 0; first < v.tokens; first += t.block_size().x * run) {
       std::uint32_t const from = first + t.rank() * run;
@@ -90,16 +106,23 @@ template <class Keys> struct select_best_kernel {
       for (std::uint32_t i = 0; i < run; ++i) {
         bool const here = from + i < v.tokens, competes = here && v.evictable(rank[i]);
         std::uint32_t const age = o.rank == 0 ? 0 : radix::key(rank[i]);
-        stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank))) << i;
+        stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank)))
+                << i;
         tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;
       }
-      block_sum const sum(t, static_cast<std::uint32_t>(count_bits(stay) | count_bits(tie) << 16), words);  // at most 4096 each
+      // at most 4096 each
+      block_sum const sum(t, static_cast<std::uint32_t>(count_bits(stay) | count_bits(tie) << 16), words);
       std::uint32_t mine = sure + (sum.before & 0xffffu), before = ties + (sum.before >> 16);
       for (std::uint32_t i = 0; i < run; ++i) {
-        if ((tie >> i & 1) != 0 ? before < o.dropped : (stay >> i & 1) == 0) { before += tie >> i & 1; continue; }
+        if ((tie >> i & 1) != 0 ? before < o.dropped : (stay >> i & 1) == 0) {
+          before += tie >> i & 1;
+          continue;
+        }
         out[mine + (before > o.dropped ? before - o.dropped : 0)] = static_cast<std::int32_t>(from + i);
-        if ((tie >> i & 1) != 0) ++before;
-        else ++mine;
+        if ((tie >> i & 1) != 0)
+          ++before;
+        else
+          ++mine;
       }
       sure += sum.all & 0xffffu, ties += sum.all >> 16;
     }
@@ -108,22 +131,29 @@ template <class Keys> struct select_best_kernel {
 
 /// Protected tokens and the quota() best evictable ones of each active row, ascending; inactive rows keep all.
 ///
-///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token index first
+///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token
+///   index first
 ///
-/// Cost     one launch, a block per row. One read of the scores where a block's shared memory holds the longest row (56 000 tokens on an H100,
-///          39 600 on an A100, 23 200 everywhere); longer rows: four. Rows in no order read their positions as often as keys, and three times more when
-///          ties are cut.
+/// Cost     one launch, a block per row. One read of the scores where a block's shared memory holds the longest row (56
+///          000 tokens on an H100, 39 600 on an A100, 23 200 everywhere); longer rows: four. Rows in no order read
+///          their positions as often as keys, and three times more when ties are cut.
 inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
   out.resize(ctx, s.sequences, s.heads, s.most_tokens);
   bool const fits = s.most_tokens <= select_best_kernel<scattered_keys>::most_held(ctx.block_shared_bytes());
   std::uint32_t const held = fits ? static_cast<std::uint32_t>((s.most_tokens + 3) / 4 * 4) : 0;
   auto const launch = [&](auto kernel) {
-    ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, 4)}, shared_bytes<std::uint32_t>(held), kernel);
+    ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, 4)},
+               shared_bytes<std::uint32_t>(held), kernel);
   };
-  if (s.positions != nullptr) return launch(select_best_kernel<scattered_keys>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+  if (s.positions != nullptr)
+    return launch(
+        select_best_kernel<scattered_keys>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
   expect_vectors(s);
-  if (fits) launch(select_best_kernel<ordered_keys<true>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
-  else launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, 0});
+  if (fits)
+    launch(
+        select_best_kernel<ordered_keys<true>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+  else
+    launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, 0});
 }
 
 }  // namespace cuda

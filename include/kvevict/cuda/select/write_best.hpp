@@ -8,13 +8,14 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// A round is 512 neighbours a warp: four vectors of a lane, each beside the other lanes'. Of keys that equal the cut's, the first `dropped` go.
+/// A round is 512 neighbours a warp: four vectors of a lane, each beside the other lanes'. Of keys that equal the
+/// cut's, the first `dropped` go.
 template <bool Held> struct best_writer {
   static constexpr std::uint32_t vectors = 4, of_warp = vectors * 4 * warp_size;
   ordered_keys<Held> const& v;
   std::uint32_t cut, dropped;
   std::int32_t* out;
-  std::uint32_t* words;        // 64 shared integers
+  std::uint32_t* words;            // 64 shared integers
   std::uint32_t in = 0, ties = 0;  // keys not below the cut, and of these its equals, before this round
 
   KVEVICT_DEVICE void operator()(thread& t) {
@@ -27,8 +28,10 @@ template <bool Held> struct best_writer {
       KVEVICT_UNROLL
       for (std::uint32_t e = 0; e < vectors; ++e) v.to_keys(now[e] = next[e], at + e * 4 * warp_size, 1);
       read(t, at + round, next);  // under way while these are counted
-      if (ties < dropped) write<true>(t, now, at, words + side);
-      else write<false>(t, now, at, words + side);
+      if (ties < dropped)
+        write<true>(t, now, at, words + side);
+      else
+        write<false>(t, now, at, words + side);
     }
   }
 
@@ -39,20 +42,23 @@ template <bool Held> struct best_writer {
   }
 
   static KVEVICT_DEVICE std::uint32_t byte(std::uint32_t x, std::uint32_t e) { return x >> 8 * e & 0xffu; }
-  static KVEVICT_DEVICE std::uint32_t sum_of_bytes(std::uint32_t x) { return byte(x, 0) + byte(x, 1) + byte(x, 2) + byte(x, 3); }
+  static KVEVICT_DEVICE std::uint32_t sum_of_bytes(std::uint32_t x) {
+    return byte(x, 0) + byte(x, 1) + byte(x, 2) + byte(x, 3);
+  }
 
   /// Ties: some of the cut's equals may have to go; else all of those that go were in earlier rounds.
-  template <bool Ties> KVEVICT_DEVICE void write(thread& t, vec128 const (&key)[vectors], std::uint32_t at, std::uint32_t* sums) {
+  template <bool Ties>
+  KVEVICT_DEVICE void write(thread& t, vec128 const (&key)[vectors], std::uint32_t at, std::uint32_t* sums) {
     std::uint32_t mine = 0, equal = 0;  // a byte for each vector: at most 128 in a warp
     KVEVICT_UNROLL
-    for (std::uint32_t e = 0; e < vectors; ++e)
-      KVEVICT_UNROLL
-      for (std::uint32_t const k : key[e].words) {
-        mine += static_cast<std::uint32_t>(k >= cut) << 8 * e;
-        if (Ties) equal += static_cast<std::uint32_t>(k == cut) << 8 * e;
-      }
+    for (std::uint32_t e = 0; e < vectors; ++e) KVEVICT_UNROLL
+    for (std::uint32_t const k : key[e].words) {
+      mine += static_cast<std::uint32_t>(k >= cut) << 8 * e;
+      if (Ties) equal += static_cast<std::uint32_t>(k == cut) << 8 * e;
+    }
     std::uint32_t const to_lane = sum_to_lane(t, mine), of_all = shuffle(t, to_lane, warp_size - 1);
-    std::uint32_t const equal_to_lane = Ties ? sum_to_lane(t, equal) : 0, equal_of_all = Ties ? shuffle(t, equal_to_lane, warp_size - 1) : 0;
+    std::uint32_t const equal_to_lane = Ties ? sum_to_lane(t, equal) : 0,
+                        equal_of_all = Ties ? shuffle(t, equal_to_lane, warp_size - 1) : 0;
     sum_of_warps const sum(t, sum_of_bytes(of_all) | sum_of_bytes(equal_of_all) << 16, sums);  // at most 2^14 each
     std::uint32_t first = in + (sum.before & 0xffffu), seen = ties + (sum.before >> 16);
     KVEVICT_UNROLL

@@ -15,11 +15,14 @@ namespace cuda {
 
 template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
 
-/// All return what was there before. Relaxed: they order no other access, so data goes from block to block in another launch.
+/// All return what was there before. Relaxed: they order no other access, so data goes from block to block in another
+/// launch.
 template <class T> __device__ __forceinline__ T atomic_add(thread&, T* p, std::type_identity_t<T> x) {
   static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_add: int32, uint32 or uint64");
-  if constexpr (is_word<T>) return atomicAdd(p, x);
-  else return atomicAdd(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
+  if constexpr (is_word<T>)
+    return atomicAdd(p, x);
+  else
+    return atomicAdd(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
 }
 template <class T> __device__ __forceinline__ T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_max: int32 or uint32");
@@ -31,7 +34,8 @@ template <class T> __device__ __forceinline__ T atomic_or(thread&, T* p, std::ty
 }
 /// Writes `x` where `expected` was.
 template <class T>
-__device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::type_identity_t<T> x) {
+__device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected,
+                                                     std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
   return atomicCAS(p, expected, x);
 }

@@ -10,9 +10,10 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// ⌊n / d⌋ for 0 ≤ n < 2³¹ as ⌊n·m / 2^(31+l)⌋ with m = ⌊2^(31+l) / d⌋ + 1 and the least l that makes 2^l ≥ d: then m·d exceeds 2^(31+l) by at most
-/// 2^l, which suffices (Granlund and Montgomery, Division by invariant integers using multiplication, 1994, theorem 4.2), and m fits 32 bits.
-/// A device has no instruction that divides integers: it needs about 20 in place of these three.
+/// ⌊n / d⌋ for 0 ≤ n < 2³¹ as ⌊n·m / 2^(31+l)⌋ with m = ⌊2^(31+l) / d⌋ + 1 and the least l that makes 2^l ≥ d: then m·d
+/// exceeds 2^(31+l) by at most 2^l, which suffices (Granlund and Montgomery, Division by invariant integers using
+/// multiplication, 1994, theorem 4.2), and m fits 32 bits. A device has no instruction that divides integers: it needs
+/// about 20 in place of these three.
 class divisor {
  public:
   explicit divisor(std::int32_t d) {

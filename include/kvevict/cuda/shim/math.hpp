@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arithmetic where the device has an instruction of its own. nvcc's half of the layer (see shim.hpp): not run on a GPU yet.
+// Arithmetic where the device has an instruction of its own. nvcc's half of the layer (see shim.hpp): not run on a GPU
+// yet.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,9 @@ __device__ __forceinline__ float multiply(float a, float b) { return __fmul_rn(a
 /// How many bits are set.
 __device__ __forceinline__ std::int32_t count_bits(std::uint32_t x) { return __popc(x); }
 
-/// 2^x and log2(x) to about 2 units of the last place (log2: absolute 2^-22 near 1); the host's bits differ. ftz ("flush to zero"): of
-/// results below 2^-126, which only a subnormal float could hold, exp2 makes 0. Without it each costs two multiplications and a comparison more.
+/// 2^x and log2(x) to about 2 units of the last place (log2: absolute 2^-22 near 1); the host's bits differ. ftz
+/// ("flush to zero"): of results below 2^-126, which only a subnormal float could hold, exp2 makes 0. Without it each
+/// costs two multiplications and a comparison more.
 __device__ __forceinline__ float exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who a thread is, its block's shared memory, its barriers. nvcc's half of the layer (see shim.hpp): not run on a GPU yet.
+// Who a thread is, its block's shared memory, its barriers. nvcc's half of the layer (see shim.hpp): not run on a GPU
+// yet.
 #pragma once
 
 #include <kvevict/cuda/shim/extent.hpp>
 
 #if defined(__CUDACC__)
 
-/// `count` elements that all threads of a block share, of a size known when compiling; at most 48 KiB per kernel. Aligned to 16 bytes.
+/// `count` elements that all threads of a block share, of a size known when compiling; at most 48 KiB per kernel.
+/// Aligned to 16 bytes.
 #define KVEVICT_SHARED(t, type, name, count) __shared__ alignas(16) type name[count]
 
 namespace kvevict {

@@ -127,7 +127,7 @@ KVEVICT_KERNEL(plan_rows);        // (frame&, view, protect, layers, budget, sha
 KVEVICT_KERNEL(observe_rows);     // (frame&, evidence, protect, layers, budget) → score_rows of observe()
 KVEVICT_KERNEL(new_rows);         // (evidence) → rows of attention that every sequence hands in
 KVEVICT_KERNEL(read_scores);      // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
-KVEVICT_KERNEL(window_scores);    // (view, query_rows, window_options, score_rows): the window's attention to each token
+KVEVICT_KERNEL(window_scores);    // (view, query_rows, window_options, score_rows): attention to each token
 KVEVICT_KERNEL(column_sums);      // (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
 KVEVICT_KERNEL(newest_sums);      // (view, query_rows, window_options, score_rows): window_scores, or column_sums
 KVEVICT_KERNEL(squared_norms);    // (view, component, score_rows): ‖row‖² of every token
@@ -140,7 +140,7 @@ KVEVICT_KERNEL(count_pooled);     // (score_rows, pooled_best, std::int32_t* cou
 KVEVICT_KERNEL(each_token);       // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
 KVEVICT_KERNEL(each_sequence);    // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
 KVEVICT_KERNEL(sum_state);        // (view, component, score_rows): Σ of the floats that each slot's state holds
-KVEVICT_KERNEL(fold_state);       // (view, component, fold_options, score_rows): a row of weights into each slot's state
+KVEVICT_KERNEL(fold_state);       // (view, component, fold_options, score_rows): weights into each slot's state
 KVEVICT_KERNEL(gate);             // (gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H))
 KVEVICT_KERNEL(expect_prompt);    // (feature_rows, score_rows): raises unless the rows are the whole cache's, in order
 KVEVICT_KERNEL(most_rows);        // (feature_rows, sequences) → at least as many as all sequences hand in together

@@ -7,6 +7,7 @@
 
 #include <kvevict/cuda/apply/kept_row.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
+#include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict {
@@ -97,16 +98,6 @@ template <class Unit, class Entry> struct move_rows_kernel {
     t.sync_block();  // before the next step's units are written, and its holes
   }
 };
-
-/// The largest power of two up to 16 that divides every address and the length of a run of this component.
-template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, component const& c) {
-  std::uint64_t bits = 16u | static_cast<std::uint64_t>(c.rows.offset | c.rows.page_stride | c.rows.head_stride |
-                                                        c.rows.slot_stride | c.rows.layer_stride | c.rows.run_bytes);
-  if (c.rows.n_runs > 1) bits |= static_cast<std::uint64_t>(c.rows.run_stride);
-  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(std::max(size_of(c.type), v.pages.alignment))
-                                            : reinterpret_cast<std::uintptr_t>(c.rows.base);
-  return static_cast<std::int32_t>(bits & (~bits + 1));
-}
 
 template <class Unit, class Entry>
 void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<Unit, Entry> k, std::int64_t components,

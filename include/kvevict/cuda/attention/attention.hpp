@@ -7,7 +7,7 @@
 #include <kvevict/cuda/attention/columns.hpp>
 #include <kvevict/cuda/attention/lse.hpp>
 #include <kvevict/cuda/attention/product.hpp>
-#include <kvevict/cuda/scores/squared_norms.hpp>
+#include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {

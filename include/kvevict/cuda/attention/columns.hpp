@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cuda/attention/window.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 
 namespace kvevict {

@@ -6,6 +6,7 @@
 
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/cuda/attention/window.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 
 namespace kvevict {

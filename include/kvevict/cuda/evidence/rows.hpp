@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/evidence/position_ranks.hpp>
 #include <kvevict/evidence/rows.hpp>
 
@@ -57,6 +58,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
       }
       rows[r] = it;
       begin[r] = r * stride;
+      if (r + 1 == cache.rows()) begin[r + 1] = (r + 1) * stride;
     }
   }
 };
@@ -90,6 +92,7 @@ template <class Evidence> struct observe_rows_kernel {
     planning::protect_ends(it, 0, n);
     rows[r] = it;
     begin[r] = r * stride;
+    if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;
   }
 };
 
@@ -127,21 +130,6 @@ score_rows take_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
   return out;
 }
 inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::int64_t*>(out.begin); }
-inline std::int64_t stride_of(score_rows const& out) { return out.count() == 0 ? 0 : out.total_floats / out.count(); }
-/// Rows in order are read four scores at a time.
-inline void expect_vectors(score_rows const& s) {
-  KVEVICT_EXPECTS(reinterpret_cast<std::uintptr_t>(s.values) % 16 == 0 && stride_of(s) % 4 == 0, "score_rows: rows of ",
-                  stride_of(s),
-                  " scores do not begin at multiples of 16 bytes; align them, and take room for whole vectors of 4");
-}
-/// A block for a row of that many tokens, `each` a thread: whole warps, at least two.
-constexpr std::uint32_t threads_for(std::int64_t tokens, std::int64_t each) {
-  std::int64_t const warps = (tokens + each * 32 - 1) / (each * 32);
-  return static_cast<std::uint32_t>(std::min<std::int64_t>(std::max<std::int64_t>(warps, 2), 32) * 32);
-}
-constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) {
-  return static_cast<std::uint32_t>((items + each - 1) / each);
-}
 
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,

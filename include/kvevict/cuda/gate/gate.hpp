@@ -3,7 +3,6 @@
 #pragma once
 
 #include <kvevict/cuda/gate/attention.hpp>
-#include <kvevict/cuda/scores/slot_state.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

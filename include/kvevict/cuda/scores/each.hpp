@@ -4,7 +4,9 @@
 
 #include <vector>
 
-#include <kvevict/cuda/scores/slot_state.hpp>
+#include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
+#include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

@@ -2,7 +2,8 @@
 // Pooling of scores along the tokens, on a device.
 #pragma once
 
-#include <kvevict/cuda/scores/slot_state.hpp>
+#include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
 namespace kvevict {

@@ -8,12 +8,6 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// The token that a thread of a (row, 256 tokens) grid stands for; −1 where there is none.
-KVEVICT_DEVICE inline std::int64_t token_of(thread& t, score_rows const& rows, std::uint32_t chunks, std::int64_t& r) {
-  r = t.block().x / chunks;
-  std::int64_t const j = std::int64_t{t.block().x % chunks} * t.block_size().x + t.rank();
-  return rows.rows[r].active && j < rows.rows[r].tokens ? j : -1;
-}
 template <class Entry>
 KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
   return reinterpret_cast<float*>(view.row(state, it.sequence, it.head, j));

@@ -4,7 +4,10 @@
 
 #include <cstring>
 
-#include <kvevict/cuda/apply/move_rows.hpp>
+#include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
+#include <kvevict/cuda/context/unit_bytes.hpp>
+#include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

@@ -2,7 +2,9 @@
 // How many tokens of each row pass a threshold, on a device.
 #pragma once
 
-#include <kvevict/cuda/scores/slot_state.hpp>
+#include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
+#include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many bytes of a component's rows one instruction may read or write.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/cache/layer_view.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace cuda {
+
+/// The largest power of two up to 16 that divides every address and the length of a run of this component.
+template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, component const& c) {
+  std::uint64_t bits = 16u | static_cast<std::uint64_t>(c.rows.offset | c.rows.page_stride | c.rows.head_stride |
+                                                        c.rows.slot_stride | c.rows.layer_stride | c.rows.run_bytes);
+  if (c.rows.n_runs > 1) bits |= static_cast<std::uint64_t>(c.rows.run_stride);
+  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(std::max(size_of(c.type), v.pages.alignment))
+                                            : reinterpret_cast<std::uintptr_t>(c.rows.base);
+  return static_cast<std::int32_t>(bits & (~bits + 1));
+}
+
+}  // namespace cuda
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -80,8 +80,9 @@ def main():
     verbs = json.loads(run(o.dry_run))
     launched = {}
     for v in verbs:
-        for k in v["launches"]:
-            launched.setdefault(short(k["kernel"]), k)
+        for k in v["steps"]:
+            if "kernel" in k:
+                launched.setdefault(short(k["kernel"]), k)
     spills = 0
     print("| kernel | architecture | registers | spilled bytes | shared | threads | occupancy | 128-bit loads | most loads in a block | 128-bit stores | tensor instructions |\n|---|---|---|---|---|---|---|---|---|---|---|")
     for architecture in o.architectures:
@@ -93,13 +94,14 @@ def main():
             k = launched.get(name)
             if k is None:
                 continue
-            shared = f["shared"] + k["shared"]
+            shared = f["shared"] + k["bytes"]
             share = occupancy(architecture, f["registers"], shared, k["threads"])
             print(f"| `{name}` | {architecture} | {f['registers']} | {f['spills']} | {shared} | {k['threads']} | {share:.0%} | {c['wide loads']} of {c['loads']} | "
                   f"{c['at once']} | {c['wide stores']} of {c['stores']} | {'{} of {} in the hot block'.format(*c['hot']) if c['tensor'] else 0} |")
-    print("\n| verb | launches | scratch MB | least MB | Gflop | µs at 3.35 TB/s | µs at 989 Tflop/s |\n|---|---|---|---|---|---|---|")
+    print("\n| verb | kernels | copies | fills | scratch MB | least MB | Gflop | µs at 3.35 TB/s | µs at 989 Tflop/s |\n|---|---|---|---|---|---|---|---|---|")
     for v in verbs:
-        print(f"| {v['verb']} | {len(v['launches'])} | {v['scratch'] / 1e6:.2f} | {v['bytes'] / 1e6:.2f} | {v['flops'] / 1e9:.1f} | {v['bytes'] / HBM * 1e6:.2f} | {v['flops'] / TENSOR * 1e6:.2f} |")
+        kernels, copies, fills = (sum(kind in s for s in v["steps"]) for kind in ("kernel", "copy", "fill"))
+        print(f"| {v['verb']} | {kernels} | {copies} | {fills} | {v['scratch'] / 1e6:.2f} | {v['bytes'] / 1e6:.2f} | {v['flops'] / 1e9:.1f} | {v['bytes'] / HBM * 1e6:.2f} | {v['flops'] / TENSOR * 1e6:.2f} |")
     print(f"\nspilled bytes and local accesses over all kernels and architectures: {spills}")
     return 1 if spills else 0
 

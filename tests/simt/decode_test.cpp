@@ -126,7 +126,7 @@ TEST_CASE(
     });
     std::size_t const bytes = dry.scratch_bytes;
     REQUIRE(bytes > 0);
-    CHECK(dry.launches.size() < 40);
+    CHECK(dry.count(cuda::dry_run::kind::launch) < 40);
     cuda::device own(s);
     cuda::keep_set keep, again;
     plan(own, keep);

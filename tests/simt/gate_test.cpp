@@ -542,7 +542,7 @@ TEST_CASE("a gate's scratch on a device is known beforehand, and the second call
   auto const dry = cuda::device::try_out(default_stream(), gate);
   std::int64_t const rows = c.sequences() * in.most_rows, A = w.width();
   CHECK(static_cast<std::int64_t>(dry.scratch_bytes) <= rows * 3 * A * 4 + 256);  // never tokens × tokens
-  CHECK(dry.launches.size() <= 4);
+  CHECK(dry.count(cuda::dry_run::kind::launch) <= 4);
   cuda::device ctx(default_stream());
   for (int i = 0; i < 2; ++i) {
     gate(ctx);

@@ -181,10 +181,10 @@ TEST_CASE("select_best is one launch that holds the keys of rows that fit") {
       most = held_kernel::most_held(ctx.block_shared_bytes());
       kernels::select_best(ctx, s, out);
     });
-    REQUIRE(dry.launches.size() == 1);
-    CHECK(cuda::volume(dry.launches[0].grid) == 6);
+    REQUIRE(dry.steps.size() == 1);
+    CHECK(cuda::volume(dry.steps[0].grid) == 6);
     CHECK(dry.scratch_bytes == 0);
-    return dry.launches[0].shared;
+    return dry.steps[0].bytes;
   };
   CHECK(held_kernel::most_held(99 << 10) == 23260);
   CHECK(held_kernel::most_held(163 << 10) == 39644);

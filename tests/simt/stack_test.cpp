@@ -87,7 +87,7 @@ TEST_CASE("a stack of layers on a device moves what its layers move, in the laun
       CHECK((together.pool() != host.pool));
       auto const launches = [&](auto const& view, attention const& shown) {
         return cuda::device::try_out(default_stream(), [&](cuda::device& dry) { run(dry, view, shown, ask); })
-            .launches.size();
+            .steps.size();
       };
       CHECK(launches(together.whole(), rows) == launches(apart.layer(0), one));
     }

@@ -99,6 +99,13 @@ T atomic_compare_exchange(thread&, T* p, std::type_identity_t<T> expected, std::
   return atomically(p, [=](T before) { return before == expected ? x : before; });
 }
 
+template <class T> T atomic_load(thread&, T const* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+template <class F> void one_by_one(thread&, std::uint32_t* turn, F f) {
+  while (__atomic_exchange_n(turn, 1u, __ATOMIC_ACQUIRE) != 0) simt::maybe_yield();
+  f();
+  __atomic_store_n(turn, 0u, __ATOMIC_RELEASE);
+}
+
 // Vectors and copies.
 template <class Pointer> Pointer require_aligned(Pointer p, char const* call) {
   if (reinterpret_cast<std::uintptr_t>(p) % 16 != 0)

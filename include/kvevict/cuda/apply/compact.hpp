@@ -25,21 +25,23 @@ template <class Entry> class compacted {
   /// page is free.
   void wait(device& ctx) {
     auto const words = static_cast<std::size_t>(words_);
-    std::vector<std::int32_t> all(words + 1);
+    std::vector<std::int32_t> all(words);
     freed_.assign(static_cast<std::size_t>(table_rows_ * pages_), Entry{});
     if (words_ != 0) copy_to_host(ctx.queue(), all.data(), lengths_, words * 4);
     if (!freed_.empty()) copy_to_host(ctx.queue(), freed_.data(), pages_freed_, freed_.size() * sizeof(Entry));
     ready_ = false;
     ctx.wait();
     lengths_host_.assign(all.begin(), all.begin() + rows_);
-    order_ = rows_ != 0 && all[static_cast<std::size_t>(2 * rows_ + table_rows_)] != 0 ? row_order::scattered : before_;
+    order_ = before_;
     bytes_moved_ = 0;
-    for (std::int64_t r = 0; r < rows_; ++r)
+    for (std::int64_t r = 0; r < rows_; ++r) {
       bytes_moved_ += all[static_cast<std::size_t>(rows_ + r)] * (r % heads_ == 0 ? first_bytes_ : other_bytes_);
+      if (all[static_cast<std::size_t>(2 * rows_ + r)] != 0) order_ = row_order::scattered;
+    }
     std::size_t n = 0;
     freed_begin_.assign(1, 0);
     for (std::int64_t t = 0; t < table_rows_; ++t) {
-      for (std::int32_t i = 0; i < all[static_cast<std::size_t>(2 * rows_ + t)]; ++i)
+      for (std::int32_t i = 0; i < all[static_cast<std::size_t>(3 * rows_ + t)]; ++i)
         freed_[n++] = freed_[static_cast<std::size_t>(t * pages_ + i)];
       freed_begin_.push_back(static_cast<std::int64_t>(n));
     }
@@ -79,10 +81,9 @@ template <class Entry> class compacted {
                     "compacted: the stream has not been waited for; call wait(ctx) first, and free no page before it");
   }
   void prepare(device& ctx, layer_view<Entry> const& v);
-  void note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode);
 
   buffer memory_;
-  std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *freed_counts_ = nullptr, *scattered_ = nullptr;  // device
+  std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *scattered_ = nullptr, *freed_counts_ = nullptr;  // device
   // (table rows, pages) device
   Entry* pages_freed_ = nullptr;
   std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, heads_ = 1, words_ = 0, first_bytes_ = 0, other_bytes_ = 0,
@@ -94,50 +95,47 @@ template <class Entry> class compacted {
   std::vector<std::int64_t> freed_begin_;
 };
 
-/// Lengths, moves and freed pages; before anything moves. One block per row of the cache. It does not stop: where a
-/// kernel has refused, the lengths stay.
+/// Whether the keep set is this cache's, how many tokens of each row move, and the pages that come free; before anything
+/// moves. One block per row of the cache. The lengths are those before: whoever moves the rows changes them, so that they
+/// stay where a kernel has refused, and this one writes them even then.
+///
+/// Shapes   kept tokens (B·H, stride), counts (B·H) → lengths, moves, scattered (B·H), freed pages (table rows, pages).
 template <class Entry> struct note_kernel {
-  static constexpr int max_threads = 128;
-  watched watch;
-  layer_view<Entry> v;
-  std::int32_t const *tokens, *counts;
-  std::int64_t stride, pages;
+  static constexpr int max_threads = 256;
+  keep_check<Entry> c;
+  std::int64_t pages;
   compaction mode;
-  std::int32_t *lengths, *moves, *freed_counts, *scattered;
+  std::int32_t *lengths, *moves, *scattered, *freed_counts;
   Entry* freed;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const r = t.block().x;
-    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
-    bool const own = v.pages.per_head() || h == 0;
-    std::int64_t const row_of_table = v.pages.per_head() ? r : b;
-    if (watch.stopped(t)) {
-      if (t.rank() == 0) lengths[r] = v.length(b, h), moves[r] = 0;
-      if (t.rank() == 0 && own) freed_counts[row_of_table] = 0;
-      return;
-    }
-    std::int64_t const P = v.pages.page_size, used = (counts[r] + P - 1) / P;
-    std::int64_t const before = v.pages.is_identity() ? used : validation::pages_in_use(v, b, h);
-    t.sync_block();  // the view's lengths may be those that are written
+    auto const b = static_cast<std::int32_t>(r / c.v.heads()), h = static_cast<std::int32_t>(r % c.v.heads());
+    // the view's own lengths, where they are those, are read by others
+    if (std::int32_t const n = c.v.length(b, h); t.rank() == 0 && lengths[r] != n) lengths[r] = n;
+    if (c.watch.stopped(t) || !c(t, r, b, h)) return;
+    bool const own = c.v.pages.per_head() || h == 0;
+    std::int64_t const row_of_table = c.v.pages.per_head() ? r : b;
+    std::int64_t const P = c.v.pages.page_size, used = (c.counts[r] + P - 1) / P;
+    std::int64_t const before = c.v.pages.is_identity() ? used : validation::pages_in_use(c.v, b, h);
     if (t.warp() == 0) {
       by_warp const first{t};
-      kept_row const row(tokens + r * stride, counts[r], mode, first);
+      kept_row const row(c.tokens + r * c.stride, c.counts[r], mode, first);
       bool const in_order = row.in_order(first);
       if (t.lane() == 0) {
-        lengths[r] = row.count, moves[r] = row.moves();
-        if (!in_order) atomic_or(t, scattered, 1);
+        moves[r] = row.moves(), scattered[r] = !in_order;
         if (own) freed_counts[row_of_table] = static_cast<std::int32_t>(before - used);
       }
     }
     for (std::int64_t i = used + t.rank(); own && i < before; i += t.block_size().x)
-      freed[row_of_table * pages + i - used] = v.pages.entry(b, h, i);
+      freed[row_of_table * pages + i - used] = c.v.pages.entry(b, h, i);
   }
 };
 
 template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<Entry> const& v) {
   rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns,
   heads_ = std::max(1, v.heads());
-  words_ = rows_ == 0 ? 0 : 2 * rows_ + table_rows_ + 1;
+  words_ = rows_ == 0 ? 0 : 3 * rows_ + table_rows_;
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;
   auto const bytes =
       static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
@@ -145,8 +143,8 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
                   "compact: the view's lengths are those of the result that is handed in, which "
                   "has to grow; hand in another one");
   if (!ctx.is_dry()) memory_.grow(ctx.queue(), bytes);
-  lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, freed_counts_ = moves_ + rows_,
-  scattered_ = freed_counts_ + table_rows_;
+  lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, scattered_ = moves_ + rows_,
+  freed_counts_ = scattered_ + rows_;
   pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
   before_ = v.order, ready_ = false;
   first_bytes_ = other_bytes_ = 0;
@@ -156,22 +154,16 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
 }
 
 template <class Entry>
-void compacted<Entry>::note(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode) {
-  if (rows_ != 0) ctx.zero(scattered_, sizeof *scattered_);
-  ctx.launch({static_cast<std::uint32_t>(rows_)}, {128}, 0,
-             note_kernel<Entry>{ctx.watch(), v, keep.tokens, keep.counts, keep.stride, pages_, mode, lengths_, moves_,
-                                freed_counts_, scattered_, pages_freed_});
-}
-
-template <class Entry>
 void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode,
                         compacted<Entry>& out) {
   moves::expect_mode("compact", mode);
   validate(ctx, v);
-  expect_keep("compact", ctx, v, keep);
+  auto const check = check_of("compact", ctx, v, keep);
   out.prepare(ctx, v);
-  out.note(ctx, v, keep, mode);
-  move_rows(ctx, v, keep, out.moves_, mode);
+  ctx.launch({static_cast<std::uint32_t>(out.rows_)}, {256}, 0,
+             note_kernel<Entry>{check, out.pages_, mode, out.lengths_, out.moves_, out.scattered_, out.freed_counts_,
+                                out.pages_freed_});
+  move_rows(ctx, v, keep, out.moves_, out.lengths_, mode);
 }
 
 }  // namespace cuda
@@ -181,7 +173,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 ///
 /// Shapes   keep set of this view (B·H rows), all in device memory → lengths (B·H) and freed pages, in device memory at
 ///          once, on the host after out.wait(ctx).
-/// Cost     O(pages) checks, 2 · moved bytes; 4 launches, 5 with a read-only prefix, and one for all components whose
+/// Cost     O(pages) checks, 2 · moved bytes; 3 launches, 4 with a read-only prefix, and one for all components whose
 ///          rows are equally long and aligned (K and V), one for the next length of rows. No allocation after the first
 ///          call of a size; nothing is waited for. The view's own lengths must stay as they are until the stream has
 ///          passed; they may be out.lengths_on_device().

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include <kvevict/cuda/apply/kept_row.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
@@ -36,6 +37,7 @@ template <class Unit, class Entry> struct move_rows_kernel {
   layer_view<Entry> v;
   std::array<std::uint8_t, layer_view<Entry>::max_components> which;  // components
   std::int32_t const *tokens, *counts, *moves;
+  std::int32_t* lengths;  // of the rows from now on, or null: written already
   std::int64_t stride;
   compaction mode;
   std::uint32_t rows, abreast = 1, slices = 1;  // blocks of a row: for its moves (1 when stable), for its bytes
@@ -45,6 +47,7 @@ template <class Unit, class Entry> struct move_rows_kernel {
     if (watch.stopped(t)) return;
     std::uint32_t const at = t.block().x, part_of = at / abreast, row_of = part_of / slices, r = row_of % rows,
                         heads = static_cast<std::uint32_t>(v.heads());
+    if (lengths != nullptr && t.rank() == 0 && row_of < rows && at % (abreast * slices) == 0) lengths[r] = counts[r];
     component const& c = v.begin()[which[row_of / rows]];
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (h != 0 && v.shared_by_heads(c)) return;
@@ -119,18 +122,26 @@ void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<U
 
 /// Reads and writes moves × row bytes of every component that owns its bytes, in one launch for all whose rows are
 /// equally long and aligned.
-/// `moves` (B·H): how many each row has.
+/// `moves` (B·H): how many each row has; `lengths` (B·H) become the keep set's counts.
 template <class Entry>
 void move_rows(device& ctx, layer_view<Entry> const& v, keep_set const& keep, std::int32_t const* moves,
-               compaction mode) {
+               std::int32_t* lengths, compaction mode) {
   std::uint32_t left = 0;  // a bit per component
   for (std::int32_t i = 0; i < v.component_count; ++i) left |= v.begin()[i].alias_of < 0 ? 1u << i : 0u;
   for (std::int32_t first = 0; left != 0; ++first) {
     if ((left >> first & 1) == 0) continue;
     component const& c = v.begin()[first];
     auto const move = [&](auto unit) {
-      move_rows_kernel<decltype(unit), Entry> k{
-          ctx.watch(), v, {}, keep.tokens, keep.counts, moves, keep.stride, mode, static_cast<std::uint32_t>(v.rows())};
+      move_rows_kernel<decltype(unit), Entry> k{ctx.watch(),
+                                                v,
+                                                {},
+                                                keep.tokens,
+                                                keep.counts,
+                                                moves,
+                                                std::exchange(lengths, nullptr),
+                                                keep.stride,
+                                                mode,
+                                                static_cast<std::uint32_t>(v.rows())};
       std::size_t count = 0;
       for (std::int32_t i = first; i < v.component_count; ++i) {
         component const& other = v.begin()[i];

@@ -66,11 +66,12 @@ void with_product(layer_view<Entry> const& view, component const& keys, query_ro
   }
 }
 
-/// Both passes over rows that have been checked.
-template <class Entry> void sum_attention(device& ctx, frame& scratch, attention_call<Entry> c) {
+/// The check of the rows, and both passes.
+template <class Entry> void sum_attention(device& ctx, frame& scratch, attention_call<Entry> c, bool all_tokens) {
   auto const rows = static_cast<std::uint32_t>(c.out.count());
   std::int64_t const wide = std::int64_t{c.group} * c.most_rows, tokens = c.out.most_tokens;
   bool const own_lse = c.q.lse == nullptr || c.o.weights == weighting::step_gain;
+  if (!own_lse) ctx.launch({blocks_for(c.out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, all_tokens});
   if (c.o.weights == weighting::step_gain) {
     c.gains = scratch.take<float>(c.out.count() * c.most_rows);
     ctx.launch({blocks_for(c.out.count() * c.most_rows, 128)}, {128}, 0, gains_kernel<Entry>{c});
@@ -86,7 +87,8 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
       ctx.launch({rows * splits * row_tiles}, {128}, 0,
                  lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
                                            split});
-      ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0, lse_kernel<Entry>{c, peaks, sums, splits, split});
+      ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0,
+                 lse_kernel<Entry>{c, all_tokens, peaks, sums, splits, split});
     }
     std::int64_t const stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
@@ -96,7 +98,6 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
     ctx.launch({rows * chunks}, {128}, 0, columns{c, product.transposed(), heads, own_lse, pooled});
-    ctx.settle();
     if (one_by_one)
       ctx.launch(
           {rows * small}, {256}, 0,
@@ -122,9 +123,7 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, view, q, o, out);
-  ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, false});
-  ctx.settle();
-  sum_attention(ctx, scratch, c);
+  sum_attention(ctx, scratch, c, false);
 }
 
 /// Attention that each token has received from all N rows of its sequence (kernels/column_sums.hpp), by the same two
@@ -141,9 +140,7 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, view, q, window_options{q.most_rows, row_reduce::sum, how}, out);
-  ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, true});
-  ctx.settle();
-  sum_attention(ctx, scratch, c);
+  sum_attention(ctx, scratch, c, true);
 }
 
 /// The same kernel serves few rows and all of them.

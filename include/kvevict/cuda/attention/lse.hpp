@@ -122,11 +122,15 @@ template <class Entry, class Product> struct lse_part_kernel {
   }
 };
 
-/// lse = peak + log2(sum) over the splits, in order; one thread per query row.
+/// lse = peak + log2(sum) over the splits, in order; one thread per query row. And what check_window_kernel checks: the
+/// kernels behind it are those that need it.
+///
+/// Shapes   peaks, sums (B·H, splits, G·most_rows) → lse (B·H, G·most_rows).
 template <class Entry> struct lse_kernel {
   static constexpr int max_threads = 256;
   static constexpr int at_once = 8;  // loads, which would wait for each other one by one
   attention_call<Entry> c;
+  bool all_tokens;
   float const *peaks, *sums;
   std::uint32_t splits;
   std::int64_t split;
@@ -135,6 +139,7 @@ template <class Entry> struct lse_kernel {
     std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(),
                        wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
+    if (i == 0) c.expect_rows(t, c.out.rows[r], all_tokens);
     window const in = c.window_of(c.out.rows[r]);
     if (i >= in.rows * c.group) return;
     std::int64_t const used = std::min<std::int64_t>(splits, (c.out.rows[r].tokens + split - 1) / split);

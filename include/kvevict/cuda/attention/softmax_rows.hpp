@@ -108,8 +108,8 @@ struct sum_weights_kernel {
       float const x = column(it, v, r, g, j, largest, smallest);
       result = g == 0 ? x : c.o.group == group_reduce::max ? (x > result || x != x ? x : result) : result + x;
     }
-    if (largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, j);
-    if (smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, j);
+    if (largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, 0, 0, j);
+    if (smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, 0, 0, j);
     float const share = (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(v.rows, 1)) : 1.0f) *
                         (c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f);
     c.out.values[c.out.begin[r] + j] = result * share;
@@ -143,7 +143,6 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   frame scratch(ctx.scratch());
   weights_call c{ctx.watch(), a, o, out, a.heads / out.heads, nullptr, std::min(o.rows, a.most_rows)};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_weights_kernel{c, all_tokens});
-  ctx.settle();
   if (o.weights == weighting::step_gain) {
     std::int64_t const rows = out.count() * c.group * c.most_rows;
     c.norms = scratch.take<double>(rows);
@@ -151,7 +150,6 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   }
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_weights_kernel{c, chunks});
-  ctx.settle();
   kernels::pool(ctx, o.pool, out);
 }
 

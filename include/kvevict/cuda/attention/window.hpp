@@ -56,11 +56,19 @@ template <class Entry> struct attention_call {
     std::int32_t const end = o.sees == visibility::all ? given : std::min(given, it.tokens - o.skip);
     bool const causal = o.sees == visibility::causal && out.positions == nullptr;
     window w{};
-    w.rows = std::max(0, std::min(o.rows, end));
+    w.rows = std::max(0, std::min(most_rows, end));
     w.first_query = q.row_begin[it.sequence + 1] - o.skip - w.rows;
     w.first_token = it.tokens - o.skip - w.rows;
     w.first_sees = causal ? w.first_token + 1 : it.tokens, w.step = causal ? 1 : 0;
     return w;
+  }
+  /// The rows that are handed in suffice; `all_tokens`: one of every token.
+  KVEVICT_DEVICE void expect_rows(thread& t, row const& it, bool all_tokens) const {
+    std::int64_t const given = q.rows(it.sequence),
+                       needed =
+                           all_tokens ? it.tokens : std::min<std::int64_t>(std::int64_t{o.rows} + o.skip, it.tokens);
+    if (given < needed || (all_tokens && given != needed) || given > q.most_rows)
+      watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
   }
   /// Query head g of row r of scores.
   KVEVICT_DEVICE head_rows head_of(window const& in, row const& it, std::int64_t r, std::int32_t g) const {
@@ -93,21 +101,17 @@ inline void expect_most_rows(std::int32_t most_rows) {
                   "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
 }
 
-/// The rows that are handed in suffice; one thread per row of scores.
+/// One thread per row of scores.
+///
+/// Shapes   evidence of B sequences, rows (B·H) → nothing.
 template <class Entry> struct check_window_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;
-  bool all_tokens;  // a row of every token is needed
+  bool all_tokens;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (r >= c.out.count() || c.watch.stopped(t)) return;
-    row const& it = c.out.rows[r];
-    std::int64_t const given = c.q.rows(it.sequence),
-                       needed = all_tokens ? it.tokens
-                                           : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
-    if (it.active && (given < needed || (all_tokens && given != needed) || given > c.q.most_rows))
-      c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
+    if (r < c.out.count() && !c.watch.stopped(t) && c.out.rows[r].active) c.expect_rows(t, c.out.rows[r], all_tokens);
   }
 };
 

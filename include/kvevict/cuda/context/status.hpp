@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a kernel found wrong: one record in device memory, which stops every later kernel and becomes an exception where
-// the host waits.
+// What kernels found wrong: a word in device memory that stops every later kernel, and a record of each sequence, of
+// which the first becomes an exception where the host waits.
 #pragma once
 
 #include <cstdint>
@@ -13,50 +13,59 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-enum class fault : std::uint32_t {
+/// In the order in which one is named where a head has several.
+enum class fault : std::uint8_t {
   none,
   length,
+  read_only,
+  row_begin,
+  query_rows,
   page,
   page_twice,
-  negative_budget,
-  budget_below_protected,
-  query_rows,
-  not_finite,
-  weight_above_one,
-  weighted_score,
-  keep_set,
-  keep_unordered,
-  keep_prefix,
-  unequal_counts,
-  heads_disagree,
   new_rows,
+  negative_budget,
   position,
+  budget_below_protected,
+  equal_positions,
   gate_memory,
   gate_not_finite,
+  weight_above_one,
+  weight_below_zero,
+  not_finite,
+  weighted_score,
+  keep_set,
+  unequal_counts,
+  keep_prefix,
   victims,
   page_wise,
-  row_begin,
-  equal_positions,
-  weight_below_zero,
-  read_only
+  heads_disagree,
+  keep_unordered
 };
 
-/// `code` is written by the first thread that finds something wrong, `stop` follows it between kernels: so no kernel
-/// reads what it writes.
-struct status {
-  std::uint32_t code, stop;
-  std::int32_t sequence, head;
-  std::int64_t what, other;  // of that fault: a token, a page id, a count
-  char const* verb;          // the host's text: a device only carries it
+/// A sequence's first fault: that of its lowest head, of a head's the first kind, of a kind's the lowest token.
+struct fault_record {
+  std::uint64_t place;           // ~(head, kind, token), the larger the earlier; 0: none
+  std::uint32_t turn;            // of those that write what follows
+  std::int32_t layer, sequence;  // of the view; the sequences of a stack are counted through its layers
+  std::int64_t what, other;      // of that kind: a count, a page id
+  char const* verb;              // the host's text: a device only carries it
+
+  static constexpr std::uint64_t place_of(fault kind, std::int32_t head, std::int64_t token) {
+    return ~(std::uint64_t{static_cast<std::uint32_t>(head)} << 40 |
+             std::uint64_t{static_cast<std::uint8_t>(kind)} << 32 | static_cast<std::uint32_t>(token));
+  }
+  std::int32_t head() const { return static_cast<std::int32_t>(~place >> 40); }
+  fault kind() const { return static_cast<fault>(~place >> 32 & 0xff); }
+  std::int32_t token() const { return static_cast<std::int32_t>(~place & 0xffffffffu); }
 };
 
 /// The messages of the host's contexts, as far as a device knows the details.
-[[noreturn]] inline void violate(status const& s) {
+[[noreturn]] inline void violate(fault_record const& s) {
   auto const at = [&](char const* verb) {
-    return std::string(verb) + ": sequence " + std::to_string(s.sequence) + ", head " + std::to_string(s.head) + ": ";
+    return std::string(verb) + ": sequence " + std::to_string(s.sequence) + ", head " + std::to_string(s.head()) + ": ";
   };
   std::string const a = std::to_string(s.what), b = std::to_string(s.other);
-  switch (static_cast<fault>(s.code)) {
+  switch (s.kind()) {
     case fault::length:
       contract::violate(
           at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
@@ -88,10 +97,10 @@ struct status {
                         "none negative");
     case fault::not_finite: {
       float x;
-      auto const bits = static_cast<std::uint32_t>(s.other);
+      auto const bits = static_cast<std::uint32_t>(s.what);
       std::memcpy(&x, &bits, sizeof x);
       contract::violate(
-          s.verb, ": the score of token ", a, " of sequence ", s.sequence, ", head ", s.head, " is ",
+          s.verb, ": the score of token ", s.token(), " of sequence ", s.sequence, ", head ", s.head(), " is ",
           x != x  ? "NaN"
           : x > 0 ? "+inf"
                   : "-inf",
@@ -148,27 +157,55 @@ struct status {
       contract::violate(at("replace"), a,
                         " tokens are evicted, but one token comes next; evict one per step, or compact");
     case fault::equal_positions:
-      contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head,
+      contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head(),
                         " are not distinct numbers below "
                         "2147483647; write each token's own into the role::position component");
     case fault::none: break;
   }
-  contract::violate("cuda: unknown status ", s.code, "; this is a defect of the library");
+  contract::violate("cuda: unknown status ", static_cast<int>(s.kind()), "; this is a defect of the library");
 }
 
-/// What every kernel of the library is given first.
+/// What every kernel of the library is given first: a word for the whole batch, in which the launch that first finds
+/// something wrong writes its number, and a record of every sequence.
+///
+/// A kernel is stopped by the number of another launch, not by its own: so no copy of the word is needed, every thread
+/// of a launch decides alike whatever the others write meanwhile, and all of them say what they find wrong.
 struct watched {
-  status* record;
-  char const* verb = nullptr;  // of faults that several verbs have
+  std::uint32_t* raised;        // 0: nothing
+  fault_record* records;        // (room); sequences beyond share them
+  std::int32_t room, of_layer;  // sequences
+  char const* verb = nullptr;   // of faults that several verbs have
+  std::uint32_t launch = 0;     // number, not 0; of a captured graph the same again
+
+  static constexpr std::uint32_t for_good = 0x80000000u, most_launches = for_good - 1;
 
   /// A kernel before this one failed, so that nothing may be read through the view, and nothing written.
-  KVEVICT_DEVICE bool stopped(thread&) const { return record->stop != 0; }
-  KVEVICT_DEVICE void refuse(thread& t, fault code, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,
-                             std::int64_t other = 0) const {
-    if (atomic_compare_exchange(t, &record->code, 0u, static_cast<std::uint32_t>(code)) != 0) return;
-    record->sequence = sequence, record->head = head, record->what = what, record->other = other, record->verb = verb;
+  KVEVICT_DEVICE bool stopped(thread& t) const {
+    std::uint32_t const by = atomic_load(t, raised);
+    if (by == 0 || by == launch) return false;
+    // so that the launch which raised it stops, too, when a graph is launched once more
+    if (t.block().x == 0 && t.rank() == 0) atomic_compare_exchange(t, raised, by, for_good);
+    return true;
+  }
+  KVEVICT_DEVICE void refuse(thread& t, fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,
+                             std::int64_t other = 0, std::int64_t token = 0) const {
+    atomic_compare_exchange(t, raised, 0u, launch);
+    fault_record& r = records[sequence % room];
+    std::uint64_t const place = fault_record::place_of(kind, head, token);
+    if (atomic_max(t, &r.place, place) >= place) return;
+    one_by_one(t, &r.turn, [&] {
+      if (atomic_load(t, &r.place) != place) return;  // another one is earlier
+      r.layer = sequence / of_layer, r.sequence = sequence, r.what = what, r.other = other, r.verb = verb;
+    });
   }
 };
+/// Where a kernel keeps it: as its own, or in what it calls `c`, which all kernels of a call share.
+template <class Kernel> watched& watch_of(Kernel& k) {
+  if constexpr (requires { k.watch; })
+    return k.watch;
+  else
+    return k.c.watch;
+}
 
 }  // namespace cuda
 }  // namespace KVEVICT_ABI

@@ -12,6 +12,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// positions[r, j] = the position component of token j. Grid: (row, 256 tokens).
+///
+/// Shapes   a view of (B·H) rows → positions (B·H, N).
 template <class Entry> struct gather_positions_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -31,12 +33,15 @@ template <class Entry> struct gather_positions_kernel {
 
 /// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last −
 /// 1)-th. One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that
-/// counts what lies between.
-struct rank_ends_kernel {
+/// counts what lies between. Then `then` goes over the row.
+///
+/// Shapes   positions (B·H, N) → ends of rows (B·H).
+template <class Then> struct rank_ends_kernel {
   static constexpr int max_threads = 256;
   watched watch;
   score_rows out;
   bool active_only;
+  Then then;
 
   static constexpr std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
 
@@ -44,7 +49,11 @@ struct rank_ends_kernel {
     if (watch.stopped(t)) return;
     std::int64_t const r = t.block().x;
     row const it = out.rows[r];
-    if (it.candidates == 0 || (active_only && !it.active)) return;
+    if (it.candidates == 0 || (active_only && !it.active)) {
+      t.sync_block();  // all have read it
+      if (t.rank() == 0) then(out.rows[r]);
+      return;
+    }
     KVEVICT_SHARED(t, std::uint32_t, below, 2);
     std::uint32_t wanted[2] = {static_cast<std::uint32_t>(it.first), static_cast<std::uint32_t>(it.last - 1)},
                   found[2] = {0, 0};
@@ -74,19 +83,20 @@ struct rank_ends_kernel {
     if (below[0] != static_cast<std::uint32_t>(it.candidates))
       watch.refuse(t, fault::equal_positions, it.sequence, it.head);
     out.rows[r].first = first, out.rows[r].last = last;
+    then(out.rows[r]);
   }
 };
 
 /// Nothing for rows in order.
-template <class Entry>
-void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows const& out, bool active_only) {
+template <class Entry, class Then>
+void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows const& out, bool active_only,
+                      Then const& then) {
   if (out.positions == nullptr) return;
   auto const chunks = static_cast<std::uint32_t>((out.most_tokens + 255) / 256),
              rows = static_cast<std::uint32_t>(out.count());
   ctx.launch({rows * chunks}, {256}, 0,
              gather_positions_kernel<Entry>{ctx.watch(), cache, out, const_cast<std::int32_t*>(out.positions), chunks});
-  ctx.launch({rows}, {256}, 0, rank_ends_kernel{ctx.watch(out.verb), out, active_only});
-  ctx.settle();
+  ctx.launch({rows}, {256}, 0, rank_ends_kernel<Then>{ctx.watch(out.verb), out, active_only, then});
 }
 
 }  // namespace cuda

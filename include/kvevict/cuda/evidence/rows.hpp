@@ -17,6 +17,8 @@ template <class Entry> KVEVICT_DEVICE row whole_row(layer_view<Entry> const& cac
 }
 
 /// One block per sequence, threads over its heads.
+///
+/// Shapes   lengths of (B·H) rows → rows (B·H), begin (B·H+1).
 template <class Entry, class Layers> struct plan_rows_kernel {
   static constexpr int max_threads = 128;
   watched watch;
@@ -63,11 +65,30 @@ template <class Entry, class Layers> struct plan_rows_kernel {
   }
 };
 
+struct as_planned {
+  KVEVICT_DEVICE void operator()(row&) const {}
+};
+/// What observe() makes of a row whose new tokens are known: it takes in all.
+template <class Entry, class Layers> struct take_all {
+  page_table<Entry> pages;
+  bool scattered;
+  protect keep;
+  Layers layers;
+  budget want;
+
+  KVEVICT_DEVICE void operator()(row& it) const {
+    planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
+  }
+};
+
 /// One thread per row of observe().
-template <class Evidence> struct observe_rows_kernel {
+///
+/// Shapes   evidence of B sequences → rows (B·H), begin (B·H+1).
+template <class Evidence, class All> struct observe_rows_kernel {
   static constexpr int max_threads = 128;
   watched watch;
   Evidence e;
+  All all;
   budget want;
   row* rows;
   std::int64_t* begin;
@@ -88,29 +109,12 @@ template <class Evidence> struct observe_rows_kernel {
       // its share of the sequence's
       for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1];
            i += e.cache.heads())
-        if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i]);
+        if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i], 0, i);
     planning::protect_ends(it, 0, n);
+    if (!all.scattered) all(it);
     rows[r] = it;
     begin[r] = r * stride;
     if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;
-  }
-};
-
-template <class Entry, class Layers> struct observe_all_kernel {
-  static constexpr int max_threads = 128;
-  watched watch;
-  page_table<Entry> pages;
-  row* rows;
-  std::int64_t count;
-  bool scattered;
-  protect keep;
-  Layers layers;
-  budget want;
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (r >= count || watch.stopped(t)) return;
-    planning::observe_all(rows[r], scattered, keep, layers, want.in_layer(pages.layer_of(rows[r].sequence)));
   }
 };
 
@@ -138,8 +142,7 @@ score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_vie
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
              plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows,
                                              begin_of(out), stride_of(out)});
-  ctx.settle();
-  rank_by_position(ctx, cache, out, true);
+  rank_by_position(ctx, cache, out, true, as_planned{});
   return out;
 }
 
@@ -154,16 +157,12 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1,
                   "observe: the rows are scattered; only single steps can be folded in");
   score_rows out = take_rows("observe", scratch, e.cache, want.layer);
-  std::uint32_t const blocks = blocks_for(out.count(), 128);
-  using entry = typename decltype(e.cache)::table_entry;
-  ctx.launch(
-      {blocks}, {128}, 0,
-      observe_rows_kernel<Evidence>{ctx.watch(out.verb), e, want, out.rows, begin_of(out), stride_of(out), most});
-  ctx.settle();
-  rank_by_position(ctx, e.cache, out, false);
-  ctx.launch({blocks}, {128}, 0,
-             observe_all_kernel<entry, Layers>{ctx.watch(), e.cache.pages, out.rows, out.count(),
-                                               out.positions != nullptr, keep, layers, want});
+  take_all<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
+                                                                      layers, want};
+  ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
+             observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb), e, all, want, out.rows, begin_of(out),
+                                                          stride_of(out), most});
+  rank_by_position(ctx, e.cache, out, false, all);
   return out;
 }
 

@@ -14,15 +14,25 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// Lengths against tables, prefixes and each other, CSR offsets; one thread per row.
-template <class Entry> struct check_lengths_kernel {
+struct no_rows {};
+
+/// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how many
+/// rows of evidence each sequence hands in. And zeros where the next kernel notes pages.
+///
+/// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. One thread a row.
+template <class Entry, class Rows> struct check_view_kernel {
   static constexpr int max_threads = 128;
   watched watch;
   layer_view<Entry> v;
+  Rows rows;
+  std::uint32_t* words;
+  std::int64_t count;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
+    if (watch.stopped(t)) return;
     std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (r >= v.rows() || watch.stopped(t)) return;
+    for (std::int64_t i = r; i < count; i += std::int64_t{t.grid_size().x} * t.block_size().x) words[i] = 0;
+    if (r >= v.rows()) return;
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b),
                        room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
@@ -31,27 +41,16 @@ template <class Entry> struct check_lengths_kernel {
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
     if (n < 0 || n > room || !offsets || !alike) watch.refuse(t, fault::length, b, h, n, room);
     if (!prefix) watch.refuse(t, fault::read_only, b, h, fixed, v.pages.page_size);
+    if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(t, b, h, n);
   }
-};
 
-/// How many rows of evidence each sequence hands in; one thread per sequence.
-template <class Entry, class Rows> struct check_rows_kernel {
-  static constexpr int max_threads = 128;
-  watched watch;
-  layer_view<Entry> v;
-  Rows rows;
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (i >= v.sequences() || watch.stopped(t)) return;
-    auto const b = static_cast<std::int32_t>(i);
+ private:
+  KVEVICT_DEVICE void check_rows(thread& t, std::int32_t b, std::int32_t h, std::int64_t n) const {
     std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
-    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, 0, from, to);
-    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, 0, rows.rows(b), rows.most_rows);
+    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, h, from, to);
+    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
-      for (std::int32_t h = 0; h < v.heads(); ++h)
-        if (rows.rows(b) > 0 && v.length(b, h) > rows.slots)
-          watch.refuse(t, fault::query_rows, b, h, rows.slots, v.length(b, h));
+      if (to > from && n > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, n);
   }
 };
 
@@ -122,11 +121,11 @@ template <class Entry> struct check_pages_kernel {
       name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
     else
       name = static_cast<std::int64_t>(page);
-    if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i);
+    if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i, i);
     if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
     for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
-    if (twice) watch.refuse(t, fault::page_twice, b, h, name, i);
+    if (twice) watch.refuse(t, fault::page_twice, b, h, name, i, i);
   }
 
  private:
@@ -146,15 +145,8 @@ template <class Entry> struct check_pages_kernel {
   }
 };
 
-/// The host's checks of layer_view.
-///
-/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches.
-///          Scratch: ids one bit per page of the pool, addresses 8 to 16 bytes per page of the table.
-/// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's
-/// checks alone.
-/// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is
-///          thrown by wait().
-template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
+/// What the host's fields show of a view.
+template <class Entry> void expect_view(layer_view<Entry> const& v) {
   validation::check_shape(v);
   if (v.rows() == 0) return;
   KVEVICT_EXPECTS(
@@ -167,8 +159,13 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
       !v.pages.is_identity() || (!v.pages.holds_pointers && v.pages.row_begin == nullptr),
       "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");
   validation::check_components(v);
-  ctx.launch({blocks_for(v.rows(), 128)}, {128}, 0, check_lengths_kernel<Entry>{ctx.watch(), v});
-  ctx.settle();
+}
+
+/// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose pages
+/// are compared with all that rows write.
+template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows) {
+  if (v.rows() == 0) return;
+  ctx.expect_sequences(v.sequences(), v.pages.layers);
   frame scratch(ctx.scratch());
   check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
@@ -191,19 +188,30 @@ template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }
   k.written.words = scratch.take<std::uint32_t>(words);
-  ctx.zero(k.written.words, static_cast<std::size_t>(words) * 4);
+  ctx.launch({blocks_for(std::max(v.rows(), std::min<std::int64_t>(words, 1 << 17)), 128)}, {128}, 0,
+             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words});
   ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
-  ctx.settle();
   k.prefixes = true;
-  if (v.read_only == nullptr) return;
-  ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
-  ctx.settle();
+  if (v.read_only != nullptr) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+}
+
+/// The host's checks of layer_view.
+///
+/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches.
+///          Scratch: ids one bit per page of the pool, addresses 8 to 16 bytes per page of the table.
+/// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's
+///          checks alone.
+/// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is
+///          thrown by wait().
+template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
+  expect_view(v);
+  check_arrays(ctx, v, no_rows{});
 }
 
 template <class View, class... Facts>
 void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e) {
   using all = evidence<View, Facts...>;
-  validate(ctx, e.cache);
+  expect_view(e.cache);
   validate_shape(e);
   auto const check = [&](auto const& rows, void const* data) {
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr,
@@ -211,13 +219,16 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0, "evidence: most_rows is ", rows.most_rows,
                     "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
-    ctx.launch({blocks_for(e.cache.sequences(), 128)}, {128}, 0,
-               check_rows_kernel<typename View::table_entry, std::decay_t<decltype(rows)>>{ctx.watch(), e.cache, rows});
-    ctx.settle();
+    check_arrays(ctx, e.cache, rows);
   };
-  if constexpr (has<all, facts::queries>) check(e.attention, e.attention.data);
-  if constexpr (has<all, facts::weights>) check(e.attention, e.attention.weights);
-  if constexpr (has<all, facts::features>) check(e.input, e.input.data);
+  if constexpr (has<all, facts::queries>)
+    check(e.attention, e.attention.data);
+  else if constexpr (has<all, facts::weights>)
+    check(e.attention, e.attention.weights);
+  else if constexpr (has<all, facts::features>)
+    check(e.input, e.input.data);
+  else
+    check_arrays(ctx, e.cache, no_rows{});
 }
 
 }  // namespace cuda

@@ -30,7 +30,7 @@ struct gate_output_kernel {
       number = number && x == x;
       best = x > best ? x : best;
     }
-    if (!number) c.watch.refuse(t, fault::gate_not_finite, b, static_cast<std::int32_t>(h), i);
+    if (!number) c.watch.refuse(t, fault::gate_not_finite, b, static_cast<std::int32_t>(h), 0, 0, i);
     c.p[(c.first_row(b) + i) * c.heads + h] = best;
   }
 };
@@ -69,12 +69,10 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
               in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A),
               p};
   ctx.launch({blocks_for(sequences, 128)}, {128}, 0, check_gate_kernel{c});
-  ctx.settle();
   project(ctx, c);
   attend(ctx, scratch, c);
   c.tiles = blocks_for(std::int64_t{in.most_rows} * heads, 128);
   ctx.launch({static_cast<std::uint32_t>(sequences) * c.tiles}, {128}, 0, gate_output_kernel{c});
-  ctx.settle();
 }
 
 /// p of the newest tokens into the scores of the active rows; a thread per token.
@@ -127,7 +125,6 @@ inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& 
                   "gate: the rows are in no order; plan from a whole prompt, or observe its chunks and plan from "
                   "remembered(cache)");
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, expect_prompt_kernel{ctx.watch(), in, out});
-  ctx.settle();
 }
 
 }  // namespace cuda

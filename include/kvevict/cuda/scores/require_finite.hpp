@@ -25,7 +25,7 @@ struct require_finite_kernel {
     std::uint32_t bits;
     memcpy(&bits, &s.values[s.begin[r] + j], sizeof bits);
     if ((bits & 0x7f800000u) == 0x7f800000u)
-      watch.refuse(t, fault::not_finite, s.rows[r].sequence, s.rows[r].head, j, bits);
+      watch.refuse(t, fault::not_finite, s.rows[r].sequence, s.rows[r].head, bits, 0, j);
   }
 };
 
@@ -35,7 +35,6 @@ inline void kernel(kernels::require_finite_tag, device& ctx, score_rows const& s
   std::uint32_t const chunks = blocks_for(s.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0,
              require_finite_kernel{ctx.watch(s.verb), s, chunks});
-  ctx.settle();
 }
 
 }  // namespace cuda

@@ -29,7 +29,7 @@ struct count_above_kernel {
 /// counts[r] = evictable tokens of row r with a score above the threshold; 0 for inactive rows. One read of the scores.
 inline void kernel(kernels::count_above_tag, device& ctx, score_rows const& s, float threshold, std::int32_t* counts) {
   std::uint32_t const chunks = blocks_for(s.most_tokens, 256);
-  ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
+  ctx.zero("counts", counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
   ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0,
              count_above_kernel{ctx.watch(), s, threshold, counts, chunks});
 }

@@ -13,40 +13,43 @@ namespace pooled {
 /// are cleared for the next.
 struct boundary_kernel {
   static constexpr int max_threads = 512;
-  work w;
+  work c;
   int digit;
   bool ranks;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    if (w.watch.stopped(t)) return;
+    if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const b = t.block().x;
-    search f = w.before(b, digit, ranks);
+    search f = c.before(b, digit, ranks);
     if (!f.active || f.tied != ranks) {
-      if (t.rank() == 0 && digit == 0 && !ranks) w.searches[b] = f;
+      if (digit != 0 || ranks) return;
+      if (t.rank() == 0) c.searches[b] = f;
+      for (std::int64_t h = t.rank(); h < c.s.heads; h += t.block_size().x) c.counts[b * c.s.heads + h] = 0;
       return;
     }
-    std::uint32_t* const own = w.histograms + b * w.s.heads * radix::buckets;
+    std::uint32_t* const own = c.histograms + b * c.s.heads * radix::buckets;
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
       std::uint32_t sum = 0;
-      for (std::int64_t h = 0; h < w.s.heads; ++h) sum += own[h * radix::buckets + i];
+      for (std::int64_t h = 0; h < c.s.heads; ++h) sum += own[h * radix::buckets + i];
       totals[i] = sum;
     }
     t.sync_block();
     radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
     (ranks ? f.rank : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
-    for (std::int64_t h = t.warp(); h < w.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
+    for (std::int64_t h = t.warp(); h < c.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
       std::uint32_t sum = 0;
       for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size)
         sum += own[h * radix::buckets + i];
       for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
-      if (t.lane() == 0) w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(sum);
+      std::int32_t& count = c.counts[b * c.s.heads + h];
+      if (t.lane() == 0) count = (digit == 0 && !ranks ? 0 : count) + static_cast<std::int32_t>(sum);
     }
     t.sync_block();
     if (t.rank() == 0) finish(b, f, at.bucket, own);
     t.sync_block();
-    for (std::int64_t i = t.rank(); i < std::int64_t{w.s.heads} * radix::buckets; i += t.block_size().x) own[i] = 0;
+    for (std::int64_t i = t.rank(); i < std::int64_t{c.s.heads} * radix::buckets; i += t.block_size().x) own[i] = 0;
   }
 
  private:
@@ -54,28 +57,27 @@ struct boundary_kernel {
     if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal)
       f.tied = true;  // ranks decide which
     else if (digit == radix::digit_count - 1) {
-      for (std::int64_t h = 0; h < w.s.heads; ++h) {  // what is equal in score and rank: lower heads first
+      for (std::int64_t h = 0; h < c.s.heads; ++h) {  // what is equal in score and rank: lower heads first
         std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
-        w.counts[b * w.s.heads + h] += static_cast<std::int32_t>(in);
+        c.counts[b * c.s.heads + h] += static_cast<std::int32_t>(in);
         f.take -= in;
       }
       f.active = false;
     }
-    w.searches[b] = f;
+    c.searches[b] = f;
   }
 };
 
-template <class Keys> void count(device& ctx, work const& w) {
-  auto const rows = static_cast<std::uint32_t>(w.s.count()), sequences = static_cast<std::uint32_t>(w.s.sequences);
-  std::uint32_t const threads = threads_for(w.s.most_tokens, 4);
-  if (w.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{w});
-  ctx.zero(w.histograms, static_cast<std::size_t>(w.s.count()) * radix::buckets * sizeof *w.histograms);
+template <class Keys> void count(device& ctx, work const& c) {
+  auto const rows = static_cast<std::uint32_t>(c.s.count()), sequences = static_cast<std::uint32_t>(c.s.sequences);
+  std::uint32_t const threads = threads_for(c.s.most_tokens, 4);
+  if (c.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{c});
+  ctx.zero("histograms", c.histograms, static_cast<std::size_t>(c.s.count()) * radix::buckets * sizeof *c.histograms);
   for (bool const ranks : {false, true})
-    for (int digit = ranks && w.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
-      ctx.launch({rows * w.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{w, digit, ranks});
-      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{w, digit, ranks});
+    for (int digit = ranks && c.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
+      ctx.launch({rows * c.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{c, digit, ranks});
+      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{c, digit, ranks});
     }
-  ctx.settle();
 }
 
 }  // namespace pooled
@@ -90,7 +92,6 @@ template <class Keys> void count(device& ctx, work const& w) {
 /// Errors   fault::weighted_score: a weighted score is not finite.   Positions of a row are distinct.
 inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what,
                    std::int32_t* counts) {
-  ctx.zero(counts, static_cast<std::size_t>(s.count()) * sizeof *counts);
   if (s.count() == 0) return;
   frame scratch(ctx.scratch());
   pooled::work const w{ctx.watch(),

@@ -57,52 +57,52 @@ struct work {
 /// One block per row: the cut of its forced tokens.
 template <class Keys> struct force_kernel {
   static constexpr int max_threads = 1024;
-  work w;
+  work c;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    if (w.watch.stopped(t)) return;
+    if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, std::uint32_t, histogram, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const r = t.block().x;
-    row const& it = w.s.rows[r];
-    std::int64_t const wanted = w.forced_of(r / w.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
+    row const& it = c.s.rows[r];
+    std::int64_t const wanted = c.forced_of(r / c.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
     if (!it.active || k == 0) {
-      if (t.rank() == 0) w.forced[r] = {~0u, ~0u};
+      if (t.rank() == 0) c.forced[r] = {~0u, ~0u};
       return;
     }
-    Keys const v = w.template keys<Keys>(r);
+    Keys const v = c.template keys<Keys>(r);
     auto const end = static_cast<std::uint32_t>(it.tokens);
-    radix::cut const c = radix::best(
+    radix::cut const cut = radix::best(
         t, [&](int turn, auto f) { v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); }); },
         static_cast<std::uint32_t>(k), histogram, words);
     std::uint32_t rank = 0;
-    if (c.take < c.equal)
+    if (cut.take < cut.equal)
       rank = radix::best(
                  t,
                  [&](int turn, auto f) {
                    v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) {
-                     if (key == c.key) f(radix::key(of));
+                     if (key == cut.key) f(radix::key(of));
                    });
                  },
-                 c.take, histogram, words)
+                 cut.take, histogram, words)
                  .key;
-    if (t.rank() == 0) w.forced[r] = {c.key, rank};
+    if (t.rank() == 0) c.forced[r] = {cut.key, rank};
   }
 };
 
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
 template <class Keys> struct histogram_kernel {
   static constexpr int max_threads = 256;
-  work w;
+  work c;
   int digit;
   bool ranks;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    if (w.watch.stopped(t)) return;
-    std::int64_t const r = t.block().x / w.chunks;
-    std::uint32_t const first = t.block().x % w.chunks * chunk;
-    row const& it = w.s.rows[r];
-    search const f = w.before(r / w.s.heads, digit, ranks);
+    if (c.watch.stopped(t)) return;
+    std::int64_t const r = t.block().x / c.chunks;
+    std::uint32_t const first = t.block().x % c.chunks * chunk;
+    row const& it = c.s.rows[r];
+    search const f = c.before(r / c.s.heads, digit, ranks);
     if (!f.active || f.tied != ranks || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
     KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
@@ -110,15 +110,15 @@ template <class Keys> struct histogram_kernel {
     count(t, r, first, f, counts);
     t.sync_block();
     for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
-      if (counts[i] != 0) atomic_add(t, &w.histograms[r * radix::buckets + i], counts[i]);
+      if (counts[i] != 0) atomic_add(t, &c.histograms[r * radix::buckets + i], counts[i]);
   }
 
  private:
   KVEVICT_DEVICE void count(thread& t, std::int64_t r, std::uint32_t first, search const& f,
                             std::uint32_t* counts) const {
-    Keys const keys = w.template keys<Keys>(r);
+    Keys const keys = c.template keys<Keys>(r);
     radix::digit const d = radix::nth_digit(digit);
-    forced_cut const best = w.forced == nullptr ? forced_cut{~0u, ~0u} : w.forced[r];
+    forced_cut const best = c.forced == nullptr ? forced_cut{~0u, ~0u} : c.forced[r];
     std::uint64_t const best_of_all = std::uint64_t{best.key} << 32 | best.rank;
     // beyond all
     auto const forced = [&](std::uint32_t key, std::uint32_t rank) {
@@ -143,7 +143,7 @@ template <class Keys> struct histogram_kernel {
         std::uint32_t const x = forced(key, rank);
         if (d.follows(x, f.key)) atomic_add(t, &counts[d.of(x)], 1u);
       });
-    if (!finite) w.watch.refuse(t, fault::weighted_score, w.s.rows[r].sequence, w.s.rows[r].head);
+    if (!finite) c.watch.refuse(t, fault::weighted_score, c.s.rows[r].sequence, c.s.rows[r].head);
   }
 };
 

@@ -25,8 +25,11 @@ template <class T> __device__ __forceinline__ T atomic_add(thread&, T* p, std::t
     return atomicAdd(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
 }
 template <class T> __device__ __forceinline__ T atomic_max(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_max: int32 or uint32");
-  return atomicMax(p, x);
+  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_max: int32, uint32 or uint64");
+  if constexpr (is_word<T>)
+    return atomicMax(p, x);
+  else
+    return atomicMax(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
 }
 template <class T> __device__ __forceinline__ T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_or: int32 or uint32");
@@ -38,6 +41,24 @@ __device__ __forceinline__ T atomic_compare_exchange(thread&, T* p, std::type_id
                                                      std::type_identity_t<T> x) {
   static_assert(is_word<T>, "atomic_compare_exchange: int32 or uint32");
   return atomicCAS(p, expected, x);
+}
+/// What is there now, which others may be changing.
+template <class T> __device__ __forceinline__ T atomic_load(thread&, T const* p) {
+  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_load: int32, uint32 or uint64");
+  return *static_cast<T const volatile*>(p);
+}
+
+/// f() of one thread after the other among those that share `turn`, a word that is 0 before and behind; each sees what
+/// those before it wrote. For what is rare: the others wait busily.
+template <class F> __device__ __forceinline__ void one_by_one(thread&, std::uint32_t* turn, F f) {
+  for (bool done = false; !done;) {
+    if (atomicCAS(turn, 0u, 1u) != 0) continue;
+    __threadfence();
+    f();
+    __threadfence();
+    atomicExch(turn, 0u);
+    done = true;
+  }
 }
 
 }  // namespace cuda

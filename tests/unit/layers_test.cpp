@@ -6,6 +6,8 @@
 #include <iterator>
 #include <map>
 #include <regex>
+#include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -33,6 +35,25 @@ int rank_of(std::string const& layer) {
 
 std::string layer_of(std::string const& path) { return path.substr(0, path.find('/')); }
 
+/// cuda/ has rooms of its own, in an order, too: shim → context → evidence → scores → {attention, gate, select} → apply.
+/// -1: not a room.
+int rank_of_room(std::string const& room) {
+  static std::map<std::string, int> const ranks{{"shim", 0},      {"context", 1}, {"evidence", 2}, {"scores", 3},
+                                                {"attention", 4}, {"gate", 4},    {"select", 4},   {"apply", 5}};
+  auto const found = ranks.find(room);
+  return found == ranks.end() ? -1 : found->second;
+}
+
+/// The room of cuda/room/file.hpp; nothing for a file of no room.
+std::string room_of(std::string const& path) {
+  std::size_t const from = path.find('/') + 1, to = path.find('/', from);
+  return to == std::string::npos ? "" : path.substr(from, to - from);
+}
+
+bool room_may_include(std::string const& from, std::string const& to) {
+  return rank_of_room(to) != -1 && (from == to || rank_of_room(to) < rank_of_room(from));
+}
+
 bool may_include(std::string const& from, std::string const& to) {
   if (to == "cuda") return from == "cuda";  // opt-in: nothing includes it
   int const a = rank_of(from), b = rank_of(to);
@@ -45,10 +66,14 @@ bool is_standard(std::string const& header) {
   return std::regex_match(header, standard) || header == "immintrin.h" || header == "arm_neon.h";
 }
 
-std::string check_include(std::string const& layer, std::string const& header, bool quoted) {
+std::string check_include(std::string const& path, std::string const& header, bool quoted) {
+  std::string const layer = layer_of(path);
   if (header.rfind("kvevict/", 0) == 0) {
     std::string const target = layer_of(header.substr(8));
-    return may_include(layer, target) ? "" : "includes " + header + ", which is not to the left of " + layer;
+    if (!may_include(layer, target)) return "includes " + header + ", which is not to the left of " + layer;
+    if (target == "cuda" && !room_may_include(room_of(path), room_of(header.substr(8))))
+      return "includes " + header + ", which is not to the left of cuda/" + room_of(path);
+    return "";
   }
   if (quoted) return "includes \"" + header + "\"; write <kvevict/...>";
   if (layer != "kernels" && (header.rfind("Eigen/", 0) == 0 || header.rfind("unsupported/Eigen/", 0) == 0))
@@ -58,6 +83,38 @@ std::string check_include(std::string const& layer, std::string const& header, b
   return "";
 }
 
+/// Device kernels (structs named …_kernel that run on a thread) whose comment has no line of Shapes.
+std::vector<std::string> kernels_without_shapes(std::string const& text) {
+  std::vector<std::string> found;
+  std::string comment;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    static std::regex const kernel(".*struct (\\w+_kernel) \\{.*");
+    std::smatch name;
+    if (line.rfind("///", 0) == 0)
+      comment += line + '\n';
+    else if (std::regex_match(line, name, kernel) && comment.find("/// Shapes ") == std::string::npos)
+      found.push_back(name[1]);
+    else if (line.rfind("template", 0) != 0)
+      comment.clear();
+  }
+  return found;
+}
+
+/// Names of structs, classes and functions that a room defines twice: they would hide what is where.
+std::vector<std::string> doubles(std::vector<source> const& files) {
+  std::map<std::string, std::set<std::string>> files_of;  // room and name
+  static std::regex const type("(?:^|\n)(?:template <[^\n]*>\\s)?(?:struct|class|enum class) (\\w+)[^;\n(]*\\{");
+  for (source const& file : files)
+    if (layer_of(file.path) == "cuda")
+      for (std::sregex_iterator i(file.text.begin(), file.text.end(), type), end; i != end; ++i)
+        files_of[room_of(file.path) + ": " + (*i)[1].str()].insert(file.path);
+  std::vector<std::string> found;
+  for (auto const& [name, where] : files_of)
+    if (where.size() > 1) found.push_back(name + " is in " + *where.begin() + " and " + *where.rbegin());
+  return found;
+}
+
 std::vector<std::string> violations(source const& file) {
   std::vector<std::string> found;
   auto const report = [&](std::string const& what) {
@@ -65,6 +122,8 @@ std::vector<std::string> violations(source const& file) {
   };
   std::string const layer = layer_of(file.path);
   if (rank_of(layer) == -1) report("is in no layer of the library");
+  if (layer == "cuda" && rank_of_room(room_of(file.path)) == -1) report("is in no room of cuda/");
+  for (std::string const& kernel : kernels_without_shapes(file.text)) report(kernel + " does not say its Shapes");
   if (file.text.rfind("// SPDX-License-Identifier: Apache-2.0\n", 0) != 0)
     report("does not begin with the licence line");
   static std::regex const comment("\\n[ \t]*//[^\n]*");
@@ -75,7 +134,7 @@ std::vector<std::string> violations(source const& file) {
     report("launches kernels or contains assembly; only cuda/ may");
   static std::regex const include("(?:^|\n)[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]");
   for (std::sregex_iterator i(file.text.begin(), file.text.end(), include), end; i != end; ++i)
-    report(check_include(layer, (*i)[2], (*i)[1] == "\""));
+    report(check_include(file.path, (*i)[2], (*i)[1] == "\""));
   return found;
 }
 
@@ -101,6 +160,7 @@ TEST_CASE("headers include only their own layer and those to its left") {
   REQUIRE_FALSE(files.empty());
   for (auto const& file : files)
     for (auto const& what : violations(file)) FAIL_CHECK(what);
+  for (auto const& what : doubles(files)) FAIL_CHECK(what);
 }
 
 TEST_CASE("the layer check lets right includes pass") {
@@ -109,9 +169,14 @@ TEST_CASE("the layer check lets right includes pass") {
   CHECK(count("core/a.hpp", "#include <cstdint>\n#  include <immintrin.h>\n#include <kvevict/core/b.hpp>") == 0);
   CHECK(count("score/a.hpp", "#include <kvevict/score/b.hpp>\n#include <kvevict/evidence/c.hpp>") == 0);
   CHECK(count("policy.hpp", "#include <kvevict/state/a.hpp>\n#include <kvevict/heads/b.hpp>") == 0);
-  CHECK(count("cuda/a.hpp",
-              "#include <kvevict/cuda/b.hpp>\n#include <kvevict/apply/c.hpp>\n#include <kvevict/policy.hpp>") == 0);
-  CHECK(count("cuda/a.hpp", "asm(\"\"); f<<<1, 2>>>();") == 0);
+  CHECK(count("cuda/gate/a.hpp",
+              "#include <kvevict/cuda/scores/b.hpp>\n#include <kvevict/apply/c.hpp>\n#include <kvevict/policy.hpp>") ==
+        0);
+  CHECK(count("cuda/shim/a.hpp", "asm(\"\"); f<<<1, 2>>>();") == 0);
+  CHECK(count("cuda/apply/a.hpp", "#include <kvevict/cuda/apply/b.hpp>\n#include <kvevict/cuda/select/c.hpp>") == 0);
+  CHECK(count("cuda/gate/a.hpp", "/// Shapes   p (T,H).\ntemplate <class T> struct a_kernel {\n};") == 0);
+  CHECK(count("cuda/gate/a.hpp", "struct a_kernel {\n};") == 1);
+  CHECK(count("cuda/gate/a.hpp", "/// Shapes   p (T,H).\nint x;\nstruct a_kernel {\n};") == 1);
   CHECK(count("kvevict.hpp", "#include <kvevict/version.hpp>\n#include <kvevict/engines/a.hpp>") == 0);
 }
 
@@ -133,7 +198,15 @@ TEST_CASE("the layer check finds wrong includes") {
   CHECK(count("kvevict.hpp", "#include <kvevict/cuda/a.hpp>") == 1);
   CHECK(count("engines/a.hpp", "#include <kvevict/cuda/b.hpp>") == 1);
   CHECK(count("presets/a.hpp", "#include <kvevict/cuda/b.hpp>") == 1);
-  CHECK(count("cuda/a.hpp", "#include <kvevict/presets/b.hpp>") == 1);
+  CHECK(count("cuda/gate/a.hpp", "#include <kvevict/presets/b.hpp>") == 1);
+  CHECK(count("cuda/a.hpp", "") == 1);
+  CHECK(count("cuda/utils/a.hpp", "") == 1);
+  CHECK(count("cuda/shim/a.hpp", "#include <kvevict/cuda/context/b.hpp>") == 1);
+  CHECK(count("cuda/scores/a.hpp", "#include <kvevict/cuda/apply/b.hpp>") == 1);
+  CHECK(count("cuda/gate/a.hpp", "#include <kvevict/cuda/attention/b.hpp>") == 1);
+  CHECK(count("cuda/gate/a.hpp", "#include <kvevict/cuda/b.hpp>") == 1);
+  CHECK(doubles({{"cuda/gate/a.hpp", "struct x {"}, {"cuda/gate/b.hpp", "\nstruct x {"}}).size() == 1);
+  CHECK(doubles({{"cuda/gate/a.hpp", "struct x {"}, {"cuda/select/b.hpp", "struct x {"}}).empty());
   CHECK(count("kernels/a.hpp", "f<<<1, 2>>>();") == 1);
   CHECK(count("kernels/a.hpp", "asm volatile(\"\");") == 1);
   CHECK(count("core/a.hpp", "__asm__(\"\");") == 1);

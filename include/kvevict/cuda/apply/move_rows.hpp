@@ -31,6 +31,8 @@ struct moving {
 ///   destinations lie before the
 ///               sources of the next, and a block's order is all it needs
 ///   fill_holes  sources and destinations are disjoint: a row's batches are shared out to several blocks
+///
+/// Shapes   kept tokens (B·H, stride), counts, moves (B·H) → components (B·H, N, width), lengths (B·H).
 template <class Unit, class Entry> struct move_rows_kernel {
   static constexpr int max_threads = moving::threads, least_blocks = 3;
   watched watch;

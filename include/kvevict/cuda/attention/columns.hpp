@@ -14,6 +14,8 @@ namespace cuda {
 /// time, in order. A lane adds up two rows of every 8, those of 1 024 rows in float and these sums in double; its four
 /// lanes' sums then make a token's. Grid: (128 tokens, row), of which a block that pools them writes those whose
 /// neighbours it has.
+///
+/// Shapes   queries (T,Hq,D), keys (B·H, N, D), lse (B·H, G·most_rows) or (T,Hq) → scores (B·H, N), or heads.
 template <class Entry, class Product> struct column_sums_kernel {
   static constexpr int max_threads = 128;
   static constexpr int tiles = 2;              // of 16 tokens
@@ -177,6 +179,8 @@ template <class Entry, class Product> struct column_sums_kernel {
 
 /// Pools each query head's sums over the evictable tokens, then reduces over the group: in place of the reduction
 /// above.
+///
+/// Shapes   heads (B·H, G, stride) → scores (B·H, N).
 struct pool_heads_kernel {
   static constexpr int max_threads = 256;
   watched watch;

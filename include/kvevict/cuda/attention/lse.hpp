@@ -11,6 +11,8 @@ namespace cuda {
 
 /// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns,
 /// in order. Grid: (row, 128 query rows, split). No barrier.
+///
+/// Shapes   queries (T,Hq,D), keys (B·H, N, D) → peaks, sums (B·H, splits, G·most_rows).
 template <class Entry, class Product> struct lse_part_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;

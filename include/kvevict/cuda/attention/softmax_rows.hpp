@@ -51,6 +51,8 @@ struct weights_call {
 };
 
 /// The rows that are handed in suffice; one thread per row of scores.
+///
+/// Shapes   evidence of B sequences, rows (B·H) → nothing.
 struct check_weights_kernel {
   static constexpr int max_threads = 128;
   weights_call c;
@@ -69,6 +71,8 @@ struct check_weights_kernel {
 };
 
 /// Σ_n a^gain of every window row, in double; a warp per row of weights.
+///
+/// Shapes   weights (T,Hq,N) → norms (B·H, G, W).
 struct norms_kernel {
   static constexpr int max_threads = 128;
   weights_call c;
@@ -92,6 +96,8 @@ struct norms_kernel {
 };
 
 /// One thread per token: its column of weights, head by head, row by row. Reads are coalesced over tokens.
+///
+/// Shapes   weights (T,Hq,N), norms (B·H, G, W) or none → scores (B·H, N).
 struct sum_weights_kernel {
   static constexpr int max_threads = 256;
   weights_call c;

@@ -117,6 +117,8 @@ template <class Entry> struct check_window_kernel {
 
 /// √(2 ln(i/k)), at least min_gain: AhaKV's gain of every window row, in double as on the host. One thread per (row,
 /// window row).
+///
+/// Shapes   positions (T) → gains (B·H, most_rows).
 template <class Entry> struct gains_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;

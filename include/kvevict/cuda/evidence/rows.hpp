@@ -157,8 +157,8 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1,
                   "observe: the rows are scattered; only single steps can be folded in");
   score_rows out = take_rows("observe", scratch, e.cache, want.layer);
-  take_all<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
-                                                                      layers, want};
+  take_all<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep, layers,
+                                                                want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out), most});

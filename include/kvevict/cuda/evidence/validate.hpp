@@ -2,11 +2,10 @@
 // The checks of a view and of evidence whose arrays only the device can read.
 #pragma once
 
-#include <array>
 #include <bit>
 #include <limits>
 
-#include <kvevict/cache/validate.hpp>
+#include <kvevict/cuda/evidence/check_pages.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/evidence/validate.hpp>
 
@@ -51,97 +50,6 @@ template <class Entry, class Rows> struct check_view_kernel {
     if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
       if (to > from && n > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, n);
-  }
-};
-
-/// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
-template <class Entry> struct written_pages {
-  std::uint32_t* words;
-  std::int64_t apart = 0;  // ids: from a layer's bits to the next, where layers are apart
-  // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
-  std::uint32_t slots = 0;
-
-  /// Notes page (b, h, i), or (`Look`) only looks; whether it was there. `at` is its place in a table with rows of
-  /// `columns` pages.
-  template <bool Look>
-  KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
-    Entry const page = entry(v, at, columns);
-    std::int32_t const layer = layer_of(v, at, columns);
-    if constexpr (page_table<Entry>::holds_pointers) {
-      std::uint64_t const mixed =
-          (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(apart != 0 ? layer : 0)) *
-          0x9e3779b97f4a7c15u;
-      for (auto slot = static_cast<std::uint32_t>(mixed >> 32);; ++slot) {
-        std::uint32_t* const word = words + (slot & (slots - 1));
-        std::uint32_t const before =
-            Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
-        if (before == 0) return false;
-        std::int64_t const other = std::int64_t{before} - 1;
-        if (entry(v, other, columns) == page && (apart == 0 || layer_of(v, other, columns) == layer)) return true;
-      }
-    } else {
-      std::int64_t const place = layer * apart + static_cast<std::int64_t>(page);
-      std::uint32_t const bit = 1u << (place % 32);
-      return ((Look ? words[place / 32] : atomic_or(t, &words[place / 32], bit)) & bit) != 0;
-    }
-  }
-
- private:
-  KVEVICT_DEVICE static std::int32_t heads(layer_view<Entry> const& v) { return v.pages.per_head() ? v.heads() : 1; }
-  KVEVICT_DEVICE static Entry entry(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
-    std::int64_t const r = at / columns;
-    return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)),
-                         at % columns);
-  }
-  KVEVICT_DEVICE static std::int32_t layer_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
-    return static_cast<std::int32_t>(v.pages.layer_of(static_cast<std::int32_t>(at / columns / heads(v))));
-  }
-};
-
-/// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's
-/// row.
-template <class Entry> struct check_pages_kernel {
-  static constexpr int max_threads = 256;
-  watched watch;
-  layer_view<Entry> v;
-  std::array<validation::id_rule, layer_view<Entry>::max_components> rules;
-  written_pages<Entry> written;
-  std::int64_t pages;  // most of a row
-  bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), r = at / pages, i = at % pages;
-    if (r >= v.pages.rows() || watch.stopped(t)) return;
-    std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
-    auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
-    if (i >= validation::pages_in_use(v, b, h)) return;
-    Entry const page = v.pages.entry(b, h, i);
-    std::int64_t name;
-    if constexpr (page_table<Entry>::holds_pointers)
-      name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
-    else
-      name = static_cast<std::int64_t>(page);
-    if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i, i);
-    if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
-    bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
-    for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
-    if (twice) watch.refuse(t, fault::page_twice, b, h, name, i, i);
-  }
-
- private:
-  KVEVICT_DEVICE bool sound(std::int64_t name) const {
-    bool all = true;
-    if constexpr (page_table<Entry>::holds_pointers) {
-      auto const address = static_cast<std::uintptr_t>(name);
-      all = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
-      for (component const& c : v)
-        all =
-            all &&
-            (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
-    } else {
-      for (std::int32_t c = 0; c < v.component_count; ++c) all = all && rules[static_cast<std::size_t>(c)].allows(name);
-    }
-    return all;
   }
 };
 

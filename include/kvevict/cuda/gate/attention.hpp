@@ -12,6 +12,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 /// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the
 /// next 16 arrive. Grid: (sequence, head, tokens).
+///
+/// Shapes   queries (B·most_rows, A), memory rows (·, 2·A) → sums in place, or parts.
 template <int Width> struct gate_attention_kernel {
   static constexpr int max_threads = 64;
   static constexpr int rows = 16, each = gate_softmax::each, tile = rows * 2 * Width;
@@ -107,6 +109,8 @@ template <int Width> struct gate_attention_kernel {
 };
 
 /// Heads of any width: query and sums in shared memory, (dg, threads), the memory's rows from where they lie.
+///
+/// Shapes   as gate_attention_kernel.
 struct wide_gate_attention_kernel {
   static constexpr int max_threads = 64, each = gate_softmax::each;
   gate_call c;
@@ -152,6 +156,8 @@ struct wide_gate_attention_kernel {
 };
 
 /// The parts of one (token, gate head) per thread become C.
+///
+/// Shapes   parts (B, splits, most_rows, Hg, dg + 2) → sums (B·most_rows, A).
 struct gate_parts_kernel {
   static constexpr int max_threads = 128;
   gate_call c;

@@ -9,6 +9,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// p of one (token, KV head) per thread: sigmoid of the output weights over C, the largest of the head's flags.
+///
+/// Shapes   sums (B·most_rows, A), weights (flags, A) → p (T,H).
 struct gate_output_kernel {
   static constexpr int max_threads = 128;
   gate_call c;
@@ -76,6 +78,8 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
 }
 
 /// p of the newest tokens into the scores of the active rows; a thread per token.
+///
+/// Shapes   p (T,H) → scores (B·H, N).
 struct put_rows_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -104,6 +108,8 @@ inline void kernel(kernels::put_rows_tag, device& ctx, feature_rows const& in, f
 }
 
 /// The hidden states are those of the whole cache; one thread per row.
+///
+/// Shapes   token counts (B), rows (B·H) → nothing.
 struct expect_prompt_kernel {
   static constexpr int max_threads = 128;
   watched watch;

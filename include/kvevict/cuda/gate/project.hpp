@@ -49,6 +49,8 @@ struct gate_call {
 };
 
 /// The memory has room; one thread per sequence.
+///
+/// Shapes   token counts (B) → nothing.
 struct check_gate_kernel {
   static constexpr int max_threads = 128;
   gate_call c;
@@ -68,6 +70,8 @@ struct check_gate_kernel {
 
 /// 64 tokens by 96 outputs, each a chain of additions over the features. Q' in base 2 and scaled to scratch, K' and V'
 /// to the memory.
+///
+/// Shapes   features (T,E), weights (3·A,E) → queries (B·most_rows, A), memory rows (·, 2·A).
 struct project_kernel {
   static constexpr int max_threads = 256;
   static constexpr std::int32_t tokens = 64, outputs = 96, depth = 32, pitch = depth + 1, down = tokens / 8,

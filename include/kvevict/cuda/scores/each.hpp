@@ -12,6 +12,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
+/// Shapes   scores (B·H, N) → scores (B·H, N).
 template <class F> struct each_token_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -26,6 +27,7 @@ template <class F> struct each_token_kernel {
   }
 };
 
+/// Shapes   rows (B·H) → rows (B·H).
 template <class F> struct each_sequence_kernel {
   static constexpr int max_threads = 32;
   watched watch;

@@ -9,6 +9,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// One block per row: the maximum, then the products.
+///
+/// Shapes   share (B·H, N), scores (B·H, N) → scores (B·H, N).
 struct multiply_by_share_kernel {
   static constexpr int max_threads = 1024;
   watched watch;

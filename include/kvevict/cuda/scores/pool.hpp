@@ -25,6 +25,7 @@ KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std
   return !finite ? nan : maximum ? best : best / static_cast<float>(o.width);
 }
 
+/// Shapes   scores (B·H, N) → scores (B·H, N).
 struct pool_kernel {
   static constexpr int max_threads = 256;
   watched watch;

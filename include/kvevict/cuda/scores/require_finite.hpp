@@ -12,6 +12,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
+/// Shapes   scores (B·H, N) → nothing.
 struct require_finite_kernel {
   static constexpr int max_threads = 256;
   watched watch;

@@ -13,6 +13,7 @@ KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& 
   return reinterpret_cast<float*>(view.row(state, it.sequence, it.head, j));
 }
 
+/// Shapes   state (B·H, N, floats) → scores (B·H, N).
 template <class Entry> struct sum_state_kernel {
   static constexpr int max_threads = 256;
   watched watch;
@@ -32,6 +33,7 @@ template <class Entry> struct sum_state_kernel {
   }
 };
 
+/// Shapes   scores (B·H, N) → state (B·H, N, floats).
 template <class Entry> struct fold_state_kernel {
   static constexpr int max_threads = 256;
   watched watch;

@@ -16,6 +16,8 @@ namespace cuda {
 /// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element
 /// by element; then the lanes are added up pairwise. So the order of additions depends on the row's width alone, not on
 /// where it lies. Grid: (row, tokens).
+///
+/// Shapes   a component (B·H, N, width) → scores (B·H, N).
 template <class T, bool Wide, class Entry> struct squared_norms_kernel {
   // of a thread: as many tokens, and 16 bytes of each, are read at once
   static constexpr int max_threads = 256, tokens = 2, each = 4;

@@ -10,6 +10,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
+/// Shapes   scores (B·H, N) → counts (B·H).
 struct count_above_kernel {
   static constexpr int max_threads = 256;
   watched watch;

@@ -11,6 +11,8 @@ namespace pooled {
 
 /// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms
 /// are cleared for the next.
+///
+/// Shapes   histograms (B·H, buckets), searches (B) → searches (B), counts (B·H).
 struct boundary_kernel {
   static constexpr int max_threads = 512;
   work c;

@@ -55,6 +55,8 @@ struct work {
 };
 
 /// One block per row: the cut of its forced tokens.
+///
+/// Shapes   scores (B·H, N) → cuts (B·H).
 template <class Keys> struct force_kernel {
   static constexpr int max_threads = 1024;
   work c;
@@ -91,6 +93,8 @@ template <class Keys> struct force_kernel {
 };
 
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
+///
+/// Shapes   scores (B·H, N), searches (B) → histograms (B·H, buckets).
 template <class Keys> struct histogram_kernel {
   static constexpr int max_threads = 256;
   work c;

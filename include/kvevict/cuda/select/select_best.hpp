@@ -13,6 +13,8 @@ namespace cuda {
 
 /// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block
 /// of whole warps.
+///
+/// Shapes   scores (B·H, N) → tokens (B·H, stride), counts, lengths (B·H).
 template <class Keys> struct select_best_kernel {
   static constexpr int max_threads = 1024;
   watched watch;

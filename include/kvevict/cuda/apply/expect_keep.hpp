@@ -8,9 +8,7 @@
 #include <kvevict/cuda/apply/kept_row.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A keep set and the view that it is for.
 template <class Entry> struct keep_check {
@@ -69,6 +67,4 @@ keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> cons
   return {ctx.watch(verb), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same, is_page_wise(v)};
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

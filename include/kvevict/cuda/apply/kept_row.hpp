@@ -7,9 +7,7 @@
 #include <kvevict/cache/move_plan.hpp>
 #include <kvevict/cuda/context/device.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// The first i of [0, n) for which yes(i), or n; once true it stays true. By one thread.
 struct by_thread {
@@ -70,6 +68,4 @@ struct kept_row {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -11,9 +11,7 @@
 #include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Bytes of a row move independently of its other bytes, so a row of the cache may be cut into slices, each with blocks
 /// of its own.
@@ -164,6 +162,4 @@ void move_rows(device& ctx, layer_view<Entry> const& v, keep_set const& keep, st
   }
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -10,9 +10,7 @@
 #include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 template <class Entry>
 attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q,
@@ -150,6 +148,4 @@ void kernel(kernels::newest_sums_tag, device& ctx, View const& view, Rows const&
   kernels::window_scores(ctx, view, rows, o, out);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

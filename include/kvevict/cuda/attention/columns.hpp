@@ -6,9 +6,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A warp takes 32 tokens, whose keys it holds, and goes over the query rows that see them: head by head, 16 rows at a
 /// time, in order. A lane adds up two rows of every 8, those of 1 024 rows in float and these sums in double; its four
@@ -207,6 +205,4 @@ struct pool_heads_kernel {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

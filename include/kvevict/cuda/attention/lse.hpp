@@ -5,9 +5,7 @@
 #include <kvevict/cuda/attention/window.hpp>
 #include <kvevict/cuda/shim/divisor.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns,
 /// in order. Grid: (row, 128 query rows, split). No barrier.
@@ -165,6 +163,4 @@ template <class Entry> struct lse_kernel {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -11,9 +11,7 @@
 #include <kvevict/cache/component.hpp>
 #include <kvevict/cuda/context/device.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Rows and columns of one 16-bit type, 16-byte aligned and in one run, D a multiple of 8. Both operands are read 16
 /// bytes a lane, which permutes d alike in both. `Chunks` of 32 elements are held in registers; 0: read again for every
@@ -139,6 +137,4 @@ struct scalar_product {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -9,9 +9,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A call over softmax rows: no keys, no LSE.
 struct weights_call {
@@ -172,6 +170,4 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, att
   sum_weights(ctx, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, how}, out, true);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

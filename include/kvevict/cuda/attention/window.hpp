@@ -8,9 +8,7 @@
 #include <kvevict/core/queries.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// The query rows of one row of scores: `rows` newest ones (without the skipped), of which row w sees tokens [0,
 /// first_sees + w·step).
@@ -139,6 +137,4 @@ template <class Entry> struct gains_kernel {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -6,9 +6,7 @@
 
 #include <kvevict/cuda/shim/shim.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// What the lanes up to this one have.
 KVEVICT_DEVICE inline std::uint32_t sum_to_lane(thread& t, std::uint32_t x) {
@@ -47,6 +45,4 @@ struct block_sum {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

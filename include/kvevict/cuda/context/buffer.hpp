@@ -8,9 +8,7 @@
 
 #include <kvevict/cuda/shim/shim.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Device memory that only grows, and goes on the stream it was last taken from.
 class buffer {
@@ -47,6 +45,4 @@ class buffer {
   std::optional<stream> from_;
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -12,9 +12,7 @@
 #include <kvevict/cuda/context/buffer.hpp>
 #include <kvevict/cuda/context/status.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// What a verb would do on a device: its scratch, and what it puts into the stream, in order.
 struct dry_run {
@@ -162,6 +160,4 @@ class device {
   std::size_t block_shared_bytes_ = most_shared_bytes();
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

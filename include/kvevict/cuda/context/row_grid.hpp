@@ -9,9 +9,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/shim/shim.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 inline std::int64_t stride_of(score_rows const& out) { return out.count() == 0 ? 0 : out.total_floats / out.count(); }
 /// Rows in order are read four scores at a time.
@@ -36,6 +34,4 @@ KVEVICT_DEVICE inline std::int64_t token_of(thread& t, score_rows const& rows, s
   return rows.rows[r].active && j < rows.rows[r].tokens ? j : -1;
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

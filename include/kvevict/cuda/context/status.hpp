@@ -9,9 +9,7 @@
 #include <kvevict/core/contract.hpp>
 #include <kvevict/cuda/shim/shim.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// In the order in which one is named where a head has several.
 enum class fault : std::uint8_t {
@@ -207,6 +205,4 @@ template <class Kernel> watched& watch_of(Kernel& k) {
     return k.c.watch;
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// The largest power of two up to 16 that divides every address and the length of a run of this component.
 template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, component const& c) {
@@ -21,6 +19,4 @@ template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, compo
   return static_cast<std::int32_t>(bits & (~bits + 1));
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

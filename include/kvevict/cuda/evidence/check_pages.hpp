@@ -7,9 +7,7 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/cuda/context/device.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
 template <class Entry> struct written_pages {
@@ -104,6 +102,4 @@ template <class Entry> struct check_pages_kernel {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/evidence/planning.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// positions[r, j] = the position component of token j. Grid: (row, 256 tokens).
 ///
@@ -99,6 +97,4 @@ void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows co
   ctx.launch({rows}, {256}, 0, rank_ends_kernel<Then>{ctx.watch(out.verb), out, active_only, then});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

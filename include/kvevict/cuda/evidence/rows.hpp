@@ -7,9 +7,7 @@
 #include <kvevict/cuda/evidence/position_ranks.hpp>
 #include <kvevict/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 template <class Entry> KVEVICT_DEVICE row whole_row(layer_view<Entry> const& cache, std::int32_t b, std::int32_t h) {
   std::int32_t const n = cache.length(b, h);
@@ -178,6 +176,4 @@ inline std::int64_t kernel(kernels::most_rows_tag, device&, feature_rows const& 
   return std::int64_t{in.most_rows} * sequences;
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -9,9 +9,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/evidence/validate.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 struct no_rows {};
 
@@ -139,6 +137,4 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
     check_arrays(ctx, e.cache, no_rows{});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 
 #include <kvevict/cuda/gate/softmax.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 /// Heads up to Width wide: query and sums in registers, rows of the memory through shared memory, 16 at work while the
 /// next 16 arrive. Grid: (sequence, head, tokens).
 ///
@@ -201,6 +199,4 @@ inline void attend(device& ctx, frame& scratch, gate_call c) {
   if (c.splits > 1) ctx.launch({blocks_for(tokens * c.w.heads, 128)}, {128}, 0, gate_parts_kernel{c});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

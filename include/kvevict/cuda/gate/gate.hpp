@@ -4,9 +4,7 @@
 
 #include <kvevict/cuda/gate/attention.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// p of one (token, KV head) per thread: sigmoid of the output weights over C, the largest of the head's flags.
 ///
@@ -133,6 +131,4 @@ inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& 
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, expect_prompt_kernel{ctx.watch(), in, out});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

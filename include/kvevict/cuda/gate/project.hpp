@@ -7,9 +7,7 @@
 #include <kvevict/core/gate.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 KVEVICT_DEVICE inline float float_at(dtype type, void const* p, std::int64_t i) {
   if (type == dtype::f32) return static_cast<float const*>(p)[i];
@@ -136,6 +134,4 @@ inline void project(device& ctx, gate_call c) {
   ctx.launch({static_cast<std::uint32_t>(c.sequences) * c.tiles * groups}, {256}, 0, project_kernel{c, scale, groups});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -6,9 +6,7 @@
 
 #include <kvevict/cuda/gate/project.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace gate_softmax {
 
 inline constexpr int each = 8, split = 256;
@@ -79,6 +77,4 @@ KVEVICT_DEVICE inline void finish(gate_call const& c, gathered const& all, float
 
 }  // namespace gate_softmax
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -8,9 +8,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Shapes   scores (B·H, N) → scores (B·H, N).
 template <class F> struct each_token_kernel {
@@ -66,6 +64,4 @@ inline void kernel(kernels::read_scores_tag, device& ctx, score_rows const& from
       values.push_back(descriptions[r].active ? all[r * stride + j] : 0.0f);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

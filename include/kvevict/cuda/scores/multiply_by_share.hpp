@@ -4,9 +4,7 @@
 
 #include <kvevict/cuda/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// One block per row: the maximum, then the products.
 ///
@@ -59,6 +57,4 @@ inline void kernel(kernels::multiply_by_share_tag, device& ctx, score_rows const
              multiply_by_share_kernel{ctx.watch(), share, out});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

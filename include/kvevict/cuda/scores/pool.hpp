@@ -6,9 +6,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Pools x[begin, end) at j: what is not finite becomes NaN, so that a maximum never hides it.
 KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t begin, std::int64_t end,
@@ -65,6 +63,4 @@ inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, score_
   kernel(kernels::pool_tag{}, ctx, o, pool_range::evictable, out);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

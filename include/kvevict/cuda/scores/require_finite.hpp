@@ -8,9 +8,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Shapes   scores (B·H, N) → nothing.
 struct require_finite_kernel {
@@ -38,6 +36,4 @@ inline void kernel(kernels::require_finite_tag, device& ctx, score_rows const& s
              require_finite_kernel{ctx.watch(s.verb), s, chunks});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -4,9 +4,7 @@
 
 #include <kvevict/cuda/evidence/rows.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 template <class Entry>
 KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
@@ -77,6 +75,4 @@ void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view,
              fold_state_kernel<Entry>{ctx.watch(), view, state, fold, from, chunks});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -9,9 +9,7 @@
 #include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element
 /// by element; then the lanes are added up pairwise. So the order of additions depends on the row's width alone, not on
@@ -126,6 +124,4 @@ void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& vi
     with(float{});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

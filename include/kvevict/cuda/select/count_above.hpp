@@ -6,9 +6,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Shapes   scores (B·H, N) → counts (B·H).
 struct count_above_kernel {
@@ -35,6 +33,4 @@ inline void kernel(kernels::count_above_tag, device& ctx, score_rows const& s, f
              count_above_kernel{ctx.watch(), s, threshold, counts, chunks});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

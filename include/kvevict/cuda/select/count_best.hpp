@@ -4,9 +4,7 @@
 
 #include <kvevict/cuda/select/pooled_histograms.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace pooled {
 
 /// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms
@@ -109,6 +107,4 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
   pooled::count<ordered_keys<false>>(ctx, w);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -5,9 +5,7 @@
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/select/row_keys.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace pooled {
 
 /// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the rank's.
@@ -152,6 +150,4 @@ template <class Keys> struct histogram_kernel {
 };
 
 }  // namespace pooled
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 
 #include <kvevict/cuda/context/block_sum.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace radix {
 
 /// A float or a rank as an integer of the same order; −0 counts as +0. No float has key 0.
@@ -87,6 +85,4 @@ KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_t k, std::uint32_t* co
 }
 
 }  // namespace radix
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/select/radix.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// The keys of a row in order, four by one load: each row begins at a multiple of 16 bytes and has room for whole
 /// vectors. What such a vector holds besides evictable tokens has key 0, below all scores. Held: they stay in shared
@@ -147,6 +145,4 @@ struct scattered_keys {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 #include <kvevict/cuda/select/row_keys.hpp>
 #include <kvevict/cuda/select/write_best.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block
 /// of whole warps.
@@ -158,6 +156,4 @@ inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, k
     launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, 0});
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -4,9 +4,7 @@
 
 #include <kvevict/cuda/select/row_keys.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// A round is 512 neighbours a warp: four vectors of a lane, each beside the other lanes'. Of keys that equal the
 /// cut's, the first `dropped` go.
@@ -77,6 +75,4 @@ template <bool Held> struct best_writer {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

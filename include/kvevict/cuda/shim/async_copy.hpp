@@ -7,9 +7,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Begins a copy of 16 bytes, both ends aligned to 16; with `valid` < 16 only so many are read and the rest become zero
 /// (0 reads nothing, but the address must still be a valid one). The destination is undefined until this thread has
@@ -28,8 +26,6 @@ template <int Pending = 0> __device__ __forceinline__ void wait_async(thread&) {
   asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

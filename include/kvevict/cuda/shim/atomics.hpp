@@ -9,9 +9,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 template <class T> inline constexpr bool is_word = std::is_same_v<T, std::uint32_t> || std::is_same_v<T, std::int32_t>;
 
@@ -61,8 +59,6 @@ template <class F> __device__ __forceinline__ void one_by_one(thread&, std::uint
   }
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -9,9 +9,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Exact.
 __device__ __forceinline__ float widen(float x) { return x; }
@@ -38,8 +36,6 @@ template <class T> __device__ __forceinline__ T narrow(float x) {
   }
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -6,9 +6,7 @@
 
 #include <kvevict/cuda/shim/platform.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// ⌊n / d⌋ for 0 ≤ n < 2³¹ as ⌊n·m / 2^(31+l)⌋ with m = ⌊2^(31+l) / d⌋ + 1 and the least l that makes 2^l ≥ d: then m·d
 /// exceeds 2^(31+l) by at most 2^l, which suffices (Granlund and Montgomery, Division by invariant integers using
@@ -29,6 +27,4 @@ class divisor {
   std::uint32_t multiplier_ = 0, shift_ = 0;
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -7,9 +7,7 @@
 
 #include <kvevict/core/contract.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// What the device or its runtime refused; `what()` reads "call: what is wrong; what to do".
 struct cuda_error : std::runtime_error {
@@ -25,6 +23,4 @@ struct cuda_error : std::runtime_error {
 #endif
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

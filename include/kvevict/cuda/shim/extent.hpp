@@ -9,9 +9,7 @@
 #include <kvevict/cuda/shim/error.hpp>
 #include <kvevict/cuda/shim/platform.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 inline constexpr std::uint32_t warp_size = 32;
 inline constexpr std::uint32_t full_warp = 0xffffffffu;
@@ -78,6 +76,4 @@ inline void require_launchable(extent grid, extent block, std::size_t shared, st
            std::to_string(limits::dynamic_shared) + ": use smaller tiles");
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -8,9 +8,7 @@
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/cuda/shim/platform.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Place of an element in its matrix.
 struct place {
@@ -50,6 +48,4 @@ struct accumulator {
   }
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

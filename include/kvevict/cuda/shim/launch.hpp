@@ -10,9 +10,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 template <class Kernel>
 __global__ void __launch_bounds__(max_threads_of<Kernel>(), least_blocks_of<Kernel>())
@@ -60,8 +58,6 @@ template <class Kernel> void launch(stream s, extent grid, extent block, std::si
           "much shared memory?");
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

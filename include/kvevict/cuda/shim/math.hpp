@@ -9,9 +9,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// One rounding, whatever the compiler's flags; `add` and `multiply` are never fused.
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -35,8 +33,6 @@ __device__ __forceinline__ float log2(float x) {
   return y;
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -7,9 +7,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// d += a · b by all 32 lanes of a warp together. Products are exact; in which order and with which rounding they are
 /// summed is the device's affair: within a few units of the last place of the largest term.
@@ -32,8 +30,6 @@ __device__ __forceinline__ void multiply_add(thread&, accumulator& d, fragment_a
         "r"(b.registers[1]));
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -8,9 +8,7 @@
 
 #include <cuda_runtime_api.h>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Raises cuda_error unless the runtime said yes; the runtime then forgets it, so that the engine's own next check does
 /// not find it.
@@ -104,8 +102,6 @@ inline void fill_bytes(stream s, void* device, unsigned char value, std::size_t 
     require(cudaMemsetAsync(device, value, bytes, s.handle()), "fill device memory", "check the pointer and the size");
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -11,9 +11,7 @@
 /// Aligned to 16 bytes.
 #define KVEVICT_SHARED(t, type, name, count) __shared__ alignas(16) type name[count]
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// What the layer hands to a kernel. Barriers and `shared` are called by all threads of the block, in the same order.
 class thread {
@@ -47,8 +45,6 @@ class thread {
   std::uint32_t used_ = 0;
 };
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

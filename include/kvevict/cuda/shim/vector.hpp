@@ -7,9 +7,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Shared or global memory, aligned to 16 bytes.
 __device__ __forceinline__ vec128 load_vec128(thread&, void const* p) {
@@ -29,8 +27,6 @@ __device__ __forceinline__ vec128 load_once_vec128(thread&, void const* p) {
   return v;
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -8,9 +8,7 @@
 
 #if defined(__CUDACC__)
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Values of 4 or 8 bytes that travel between the lanes of a warp. Every lane of `mask` makes the call with the same
 /// mask; reading a lane outside it is an error. No shuffle or vote orders memory: that is `sync_warp`.
@@ -39,8 +37,6 @@ __device__ __forceinline__ std::uint32_t ballot(thread&, bool yes, std::uint32_t
   return __ballot_sync(mask, yes);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda
 
 #endif

@@ -72,7 +72,7 @@ struct fill_kernel {
     if (i >= count) return;
     std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761u + seed;
     h ^= h >> 15, h *= 2246822519u, h ^= h >> 13, h *= 3266489917u, h ^= h >> 16;
-    x[i] = cuda::narrow<bf16>((static_cast<float>(h >> 8) * 0x1p-24f - 0.5f) * 2.0f);
+    x[i] = from_float<bf16>((static_cast<float>(h >> 8) * 0x1p-24f - 0.5f) * 2.0f);
   }
 };
 

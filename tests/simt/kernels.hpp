@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <kvevict/core/dtype.hpp>
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace simt_test {
@@ -143,12 +144,25 @@ struct arithmetic {
     cuda::vec128 const four = cuda::load_once_vec128(t, in + t.index().x / 4 * 4);
     float const x = in[t.index().x];
     float* const o = out + t.index().x * 6;
-    o[0] = cuda::widen(cuda::narrow<kvevict::bf16>(x));
-    o[1] = cuda::widen(cuda::narrow<kvevict::f16>(x));
+    o[0] = cuda::widen(kvevict::from_float<kvevict::bf16>(x));
+    o[1] = cuda::widen(kvevict::from_float<kvevict::f16>(x));
     o[2] = cuda::fma(x, x, -1.0f);
     o[3] = cuda::exp2(x);
     o[4] = cuda::log2(cuda::add(x, cuda::multiply(x, 0.0f)));
     o[5] = static_cast<float>(four.words[t.index().x % 4] >> 23);
+  }
+};
+
+/// The bits of the float of every T, and of the T nearest to 65536 floats.
+template <class T> struct conversions {
+  static constexpr int max_threads = 256;
+  std::uint32_t* wide;
+  std::uint16_t* back;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    std::uint32_t const i = t.block().x * t.block_size().x + t.index().x;
+    wide[i] = kvevict::bits::as_uint(kvevict::to_float(T{static_cast<std::uint16_t>(i)}));
+    back[i] = kvevict::from_float<T>(kvevict::bits::as_float(i << 16 | i)).bits;
   }
 };
 

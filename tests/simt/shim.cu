@@ -19,6 +19,8 @@ void launch_all(kvevict::cuda::stream s) {
   cuda::launch(s, {1}, {32}, 0,
                matrix_product<kvevict::bf16>{static_cast<kvevict::bf16*>(p), static_cast<kvevict::bf16*>(p), f});
   cuda::launch(s, {1}, {32}, 0, arithmetic{f, f});
+  cuda::launch(s, {256}, {256}, 0, conversions<kvevict::f16>{u, static_cast<std::uint16_t*>(p)});
+  cuda::launch(s, {256}, {256}, 0, conversions<kvevict::bf16>{u, static_cast<std::uint16_t*>(p)});
   cuda::copy_on_device(s, p, p, 4);
   cuda::copy_to_device(s, p, &s, 4);
   cuda::copy_to_host(s, &s, p, 4);

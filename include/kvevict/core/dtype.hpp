@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element types. Scoring needs a type; moving needs only bytes.
+// Element types, and their numbers as floats. Scoring needs a type; moving needs only bytes.
+//
+// Another storage type (fp8, int8) is one more struct here, with a line in `dtype`, size_of, name_of, dtype_of and
+// with_type, a to_float and a from_float. Every reader of elements follows.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include <kvevict/core/abi.hpp>
+#include <kvevict/core/host_device.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -23,8 +27,12 @@ struct bf16 {
   std::uint16_t bits;
 };
 
-constexpr std::int32_t size_of(dtype t) { return t == dtype::f32 || t == dtype::i32 ? 4 : t == dtype::opaque ? 1 : 2; }
-constexpr bool is_floating(dtype t) { return t == dtype::f32 || t == dtype::f16 || t == dtype::bf16; }
+KVEVICT_HOST_DEVICE constexpr std::int32_t size_of(dtype t) {
+  return t == dtype::f32 || t == dtype::i32 ? 4 : t == dtype::opaque ? 1 : 2;
+}
+KVEVICT_HOST_DEVICE constexpr bool is_floating(dtype t) {
+  return t == dtype::f32 || t == dtype::f16 || t == dtype::bf16;
+}
 
 constexpr char const* name_of(dtype t) {
   switch (t) {
@@ -42,24 +50,25 @@ template <> struct dtype_of<f16> { static constexpr dtype value = dtype::f16; };
 template <> struct dtype_of<bf16> { static constexpr dtype value = dtype::bf16; };
 template <> struct dtype_of<std::int32_t> { static constexpr dtype value = dtype::i32; };
 
+/// f(T{}) with the storage type of a floating dtype.
+template <class F> KVEVICT_HOST_DEVICE constexpr decltype(auto) with_type(dtype type, F&& f) {
+  return type == dtype::f16 ? f(f16{}) : type == dtype::bf16 ? f(bf16{}) : f(float{});
+}
+
 namespace bits {
-inline float as_float(std::uint32_t u) {
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-inline std::uint32_t as_uint(float f) {
-  std::uint32_t u;
-  std::memcpy(&u, &f, 4);
-  return u;
-}
+KVEVICT_HOST_DEVICE constexpr float as_float(std::uint32_t u) { return __builtin_bit_cast(float, u); }
+KVEVICT_HOST_DEVICE constexpr std::uint32_t as_uint(float f) { return __builtin_bit_cast(std::uint32_t, f); }
 }  // namespace bits
 
-inline float to_float(float x) { return x; }
-inline float to_float(bf16 x) { return bits::as_float(static_cast<std::uint32_t>(x.bits) << 16); }
+// Conversions have the same bits on the host, on a device and while compiling.
+
+KVEVICT_HOST_DEVICE constexpr float to_float(float x) { return x; }
+KVEVICT_HOST_DEVICE constexpr float to_float(bf16 x) {
+  return bits::as_float(static_cast<std::uint32_t>(x.bits) << 16);
+}
 
 /// Exact: every half is a float. Branch-free, so that loops over it vectorise: subnormals through a float subtraction.
-inline float to_float(f16 x) {
+KVEVICT_HOST_DEVICE constexpr float to_float(f16 x) {
   std::uint32_t const magnitude = static_cast<std::uint32_t>(x.bits & 0x7fffu) << 13;
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   std::uint32_t const exponent = magnitude & 0x0f800000u;
@@ -69,27 +78,28 @@ inline float to_float(f16 x) {
   return bits::as_float(u | sign);
 }
 
-template <class T> T from_float(float x);
-template <> inline float from_float<float>(float x) { return x; }
-/// Round to nearest even; NaN stays NaN.
-template <> inline bf16 from_float<bf16>(float x) {
-  std::uint32_t const u = bits::as_uint(x);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40u)};
-  return {static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
-}
-/// Round to nearest even, overflow to infinity; NaN stays NaN.
-template <> inline f16 from_float<f16>(float x) {
+/// To nearest even; what a half cannot hold becomes infinity, NaN stays NaN.
+template <class T> KVEVICT_HOST_DEVICE constexpr T from_float(float x) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, f16>,
+                "from_float: a component's elements are float, f16 or bf16");
   std::uint32_t const u = bits::as_uint(x), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
-  std::uint32_t h;
-  if (a > 0x7f800000u)
-    h = 0x7e00u;
-  else if (a >= 0x477ff000u)
-    h = 0x7c00u;
-  else if (a < 0x38800000u)
-    h = bits::as_uint(bits::as_float(a) + 0.5f) - 0x3f000000u;
-  else
-    h = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
-  return {static_cast<std::uint16_t>(h | sign)};
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else if constexpr (std::is_same_v<T, bf16>) {
+    if (a > 0x7f800000u) return {static_cast<std::uint16_t>((u >> 16) | 0x40u)};
+    return {static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
+  } else {
+    std::uint32_t h = 0;
+    if (a > 0x7f800000u)
+      h = 0x7e00u;
+    else if (a >= 0x477ff000u)
+      h = 0x7c00u;
+    else if (a < 0x38800000u)
+      h = bits::as_uint(bits::as_float(a) + 0.5f) - 0x3f000000u;
+    else
+      h = (a - 0x38000000u + 0xfffu + ((a >> 13) & 1u)) >> 13;
+    return {static_cast<std::uint16_t>(h | sign)};
+  }
 }
 
 }  // namespace KVEVICT_ABI

@@ -30,11 +30,6 @@ inline constexpr int tile_tokens = tile_vectors * lanes;
 
 constexpr std::int64_t tile_floats(std::int64_t head_dim) { return padded(head_dim, lanes) * tile_tokens; }
 
-/// f(T{}) with the storage type of a floating dtype.
-template <class F> decltype(auto) with_type(dtype type, F&& f) {
-  return type == dtype::f16 ? f(f16{}) : type == dtype::bf16 ? f(bf16{}) : f(float{});
-}
-
 /// Start of the rows of `count` tokens from `first`; beyond them the last one again, up to `wanted`.
 template <class Entry>
 void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h,

@@ -134,10 +134,7 @@ template <int Pending = 0> void wait_async(thread& t) {
 }
 
 // Arithmetic.
-inline float widen(float x) { return x; }
-inline float widen(bf16 x) { return to_float(x); }
-inline float widen(f16 x) { return to_float(x); }
-template <class T> T narrow(float x) { return from_float<T>(x); }
+template <class T> float widen(T x) { return to_float(x); }
 inline float fma(float a, float b, float c) { return std::fma(a, b, c); }
 inline float add(float a, float b) { return a + b; }
 inline float multiply(float a, float b) { return a * b; }

@@ -18,6 +18,7 @@
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
+#include <kvevict/cuda/scores/row_reductions.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>
 #include <kvevict/cuda/select/count_above.hpp>
@@ -30,6 +31,8 @@
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
+#include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/lagkv.hpp>
 #include <kvevict/presets/oracle.hpp>
 #include <kvevict/presets/pyramidkv.hpp>
 #include <kvevict/presets/random.hpp>

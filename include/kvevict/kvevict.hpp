@@ -17,6 +17,8 @@
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
+#include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/lagkv.hpp>
 #include <kvevict/presets/oracle.hpp>
 #include <kvevict/presets/pyramidkv.hpp>
 #include <kvevict/presets/random.hpp>

@@ -67,8 +67,7 @@ struct small_keys {
   template <class Context, class Evidence>
   void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
     kvevict::kernels::squared_norms(ctx, e.cache, *e.cache.find(kvevict::role::k), out);
-    for (std::int64_t r = 0; r < out.count(); ++r)
-      for (float& x : out.scores(r)) x = -std::sqrt(x);
+    kvevict::kernels::each_token(ctx, out, [](kvevict::row const&, std::int64_t, float& x) { x = -std::sqrt(x); });
   }
 };
 
@@ -130,6 +129,31 @@ TEST_CASE("golden: scores_kvpress, key norms and observed attention") {
   kvevict::policy const means{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see}};
   auto const show = [&](auto const& view) { return kvevict::prompt(view, all.queries()); };
   CHECK(worst(scores_of(in, means, 1, show), golden::rows(file, "observed_attention")) < float_noise);
+}
+
+TEST_CASE("golden: scores_kvpress, KeyDiff") {
+  auto const file = golden::load("scores_kvpress");
+  auto const in = golden::inputs().layer;
+  auto const contents = [](auto const& view) { return kvevict::contents(view); };
+  CHECK(worst(scores_of(in, kvevict::presets::keydiff(), 1, contents), golden::rows(file, "keydiff")) < float_noise);
+}
+
+TEST_CASE("golden: scores_kvpress, LagKV") {
+  auto const file = golden::load("scores_kvpress");
+  auto const in = golden::inputs().layer;
+  auto const contents = [](auto const& view) { return kvevict::contents(view); };
+  int found = 0;
+  std::regex const name("lagkv_(cross_)?sink(\\d+)_lag(\\d+)");
+  for (auto const& item : file.items()) {
+    std::smatch part;
+    if (!std::regex_match(item.key(), part, name)) continue;
+    ++found;
+    CAPTURE(item.key());
+    auto const by = part[1].matched ? kvevict::score::partition_score::share : kvevict::score::partition_score::rank;
+    kvevict::score::relative_spread const score{std::stoi(part[2]), std::stoi(part[3]), by};
+    CHECK(worst(scores_of(in, kvevict::policy{score}, 1, contents), golden::rows(file, item.key())) < float_noise);
+  }
+  CHECK(found == 2);
 }
 
 TEST_CASE("golden: scores_kvpress, streaming") {

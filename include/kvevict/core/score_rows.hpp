@@ -41,17 +41,20 @@ constexpr std::int64_t pooled_quota(slice<row> of) {
 struct score_rows {
   row* rows = nullptr;  // (B·H)
   std::int32_t sequences = 0, heads = 0;
-  // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens`)
+  // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens` at least)
   std::int64_t const* begin = nullptr;
   float* values = nullptr;
   std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the rank
   std::int32_t layer = 0;
-  std::int64_t most_tokens = 0;   // no row is longer; what a device sizes its grids by
+  std::int64_t most_tokens = 0;   // no row is longer
   std::int64_t total_floats = 0;  // in `values`
   char const* verb = "plan";      // whose rows they are: what their errors begin with
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }
+  constexpr std::int64_t index_of(row const& in) const { return std::int64_t{in.sequence} * heads + in.head; }
+  /// The score of a token of that row.
+  constexpr float& score(row const& in, std::int64_t token) const { return values[begin[index_of(in)] + token]; }
   constexpr std::int32_t rank(std::int64_t r, std::int64_t token) const {
     return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
   }

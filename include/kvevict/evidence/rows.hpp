@@ -23,14 +23,16 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
   auto* begin = scratch.take<std::int64_t>(n + 1);
   auto* rows = scratch.take<row>(n);
   begin[0] = 0;
+  std::int64_t longest = 0;
   for (std::int64_t r = 0; r < n; ++r) {
     auto const b = static_cast<std::int32_t>(r / cache.heads()), h = static_cast<std::int32_t>(r % cache.heads());
     std::int32_t const tokens = cache.length(b, h);
     rows[r] = {b, h, tokens, 0, tokens, tokens, tokens, false};
     begin[r + 1] = begin[r] + tokens;
+    longest = std::max<std::int64_t>(longest, tokens);
   }
   score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.take<float>(begin[n]), nullptr, layer};
-  out.total_floats = begin[n], out.verb = verb;
+  out.most_tokens = longest, out.total_floats = begin[n], out.verb = verb;
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.take<std::int32_t>(begin[n]);

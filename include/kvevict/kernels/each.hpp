@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include <kvevict/core/score_rows.hpp>
@@ -21,6 +22,16 @@ template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out,
         for (std::int64_t j = 0; in.active && j < in.tokens; ++j) f(in, j, x[j]);
       },
       4 * out.total_floats);
+}
+
+/// f(row, r) for the active rows, r = sequence·heads + head. No scratch.
+template <class F> void kernel(each_row_tag, host& ctx, score_rows const& of, F const& f) {
+  ctx.for_each(
+      of.count(),
+      [&](std::int64_t r, std::int32_t) {
+        if (of.rows[r].active) f(std::as_const(of.rows[r]), r);
+      },
+      64 * of.count());
 }
 
 /// f(rows of the heads, sequence) for every sequence, one after the other. No scratch.

@@ -138,6 +138,10 @@ KVEVICT_KERNEL(select_best);      // (score_rows, keep_set&): protected tokens a
 KVEVICT_KERNEL(count_best);       // (score_rows, sequence, best_of, std::int32_t* counts (H))
 KVEVICT_KERNEL(count_pooled);     // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
 KVEVICT_KERNEL(each_token);       // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
+KVEVICT_KERNEL(each_row);         // (score_rows, f): f(row, r) for active rows, for what is left of a reduction
+KVEVICT_KERNEL(row_sums);         // (score_rows, token_groups, width, f, float* out (B·H,G,width)): Σ f over tokens
+KVEVICT_KERNEL(row_max);          // the same: the largest
+KVEVICT_KERNEL(row_min);          // the same: the smallest
 KVEVICT_KERNEL(each_sequence);    // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
 KVEVICT_KERNEL(sum_state);        // (view, component, score_rows): Σ of the floats that each slot's state holds
 KVEVICT_KERNEL(fold_state);       // (view, component, fold_options, score_rows): weights into each slot's state

@@ -25,6 +25,19 @@ template <class F> struct each_token_kernel {
   }
 };
 
+/// Shapes   rows (B·H) → nothing of its own.
+template <class F> struct each_row_kernel {
+  static constexpr int max_threads = 32;
+  watched watch;
+  score_rows of;
+  F f;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    if (r < of.count() && !watch.stopped(t) && of.rows[r].active) f(static_cast<row const&>(of.rows[r]), r);
+  }
+};
+
 /// Shapes   rows (B·H) → rows (B·H).
 template <class F> struct each_sequence_kernel {
   static constexpr int max_threads = 32;
@@ -43,6 +56,11 @@ template <class F> void kernel(kernels::each_token_tag, device& ctx, score_rows 
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
              each_token_kernel<F>{ctx.watch(), out, f, chunks});
+}
+
+/// f(row, r) for the active rows, a thread each: for what is left of a reduction. One launch.
+template <class F> void kernel(kernels::each_row_tag, device& ctx, score_rows const& of, F const& f) {
+  ctx.launch({blocks_for(of.count(), 32)}, {32}, 0, each_row_kernel<F>{ctx.watch(), of, f});
 }
 
 /// f(rows of the heads, sequence) for every sequence, a thread each. One launch.

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row of a component as floats, in host code and in kernels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/host_device.hpp>
+#include <kvevict/core/score_rows.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+
+/// Elements of a row that are read at once.
+inline constexpr std::int32_t row_chunk = 8;
+
+/// The tokens of one (sequence, head) in one component, element by element as floats. What does not depend on the token
+/// is worked out by the constructor; the view's memory is read by the calls alone, so make and call it where that
+/// memory can be read: inside the functions that each_token and the reductions take.
+///
+///   row_reader const k(cache, component, row);      k(token, d);  k.read(token, first, x);  k.dot(token, vector)
+///
+/// Shapes   component (H,N,D) in f32, f16 or bf16, any layout; D = width().
+/// Cost     one division for the page of a token; a chunk of one run is read without another.
+template <class Entry> class row_reader {
+ public:
+  KVEVICT_HOST_DEVICE constexpr row_reader(layer_view<Entry> const& view, component const& c, std::int32_t b,
+                                           std::int32_t h)
+      : rows_(view.rows_of(c, b, h)),
+        run_stride_(c.rows.run_stride),
+        width_(static_cast<std::int32_t>(c.width())),
+        a_run_(c.rows.run_bytes / size_of(c.type)),
+        type_(c.type) {}
+  KVEVICT_HOST_DEVICE constexpr row_reader(layer_view<Entry> const& view, component const& c, row const& of)
+      : row_reader(view, c, of.sequence, of.head) {}
+
+  KVEVICT_HOST_DEVICE constexpr std::int32_t width() const { return width_; }
+
+  KVEVICT_HOST_DEVICE float operator()(std::int64_t token, std::int32_t d) const {
+    std::byte const* const start = rows_(token);
+    std::int32_t const run = d / a_run_, at = d - run * a_run_;
+    return with_type(type_, [&](auto type) { return load<decltype(type)>(start + run * run_stride_, at); });
+  }
+
+  /// Elements [first, first + row_chunk) of a token's row, zeros behind its last.
+  KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+    std::byte const* const start = rows_(token);
+    with_type(type_, [&](auto type) { read_as<decltype(type)>(start, first, x); });
+  }
+
+  /// Σ_d row[d]·vector[d], in the order of d modulo row_chunk, whatever the layout.
+  KVEVICT_HOST_DEVICE float dot(std::int64_t token, float const* vector) const {
+    float sum[row_chunk] = {};
+    for (std::int32_t d = 0; d < width_; d += row_chunk) {
+      float x[row_chunk];
+      read(token, d, x);
+      for (std::int32_t i = 0; i < row_chunk && d + i < width_; ++i) sum[i] += x[i] * vector[d + i];
+    }
+    for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
+      for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
+    return sum[0];
+  }
+
+ private:
+  template <class T> KVEVICT_HOST_DEVICE static float load(std::byte const* run, std::int32_t at) {
+    std::byte const* const p = run + at * static_cast<std::int32_t>(sizeof(T));
+#if defined(__CUDA_ARCH__)
+    return to_float(*reinterpret_cast<T const*>(p));  // one load: rows are aligned to their elements
+#else
+    T x;
+    std::memcpy(&x, p, sizeof x);
+    return to_float(x);
+#endif
+  }
+  template <class T>
+  KVEVICT_HOST_DEVICE void read_as(std::byte const* start, std::int32_t first, float (&x)[row_chunk]) const {
+    if (a_run_ == width_ && first + row_chunk <= width_) {
+      for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = load<T>(start, first + i);
+      return;
+    }
+    std::int32_t run = first / a_run_, at = first - run * a_run_;
+    for (std::int32_t i = 0; i < row_chunk; ++i) {
+      x[i] = first + i < width_ ? load<T>(start + run * run_stride_, at) : 0.0f;
+      if (++at == a_run_) at = 0, ++run;
+    }
+  }
+
+  token_rows<Entry> rows_;
+  std::int64_t run_stride_;
+  std::int32_t width_, a_run_;
+  dtype type_;
+};
+
+/// The elements themselves, for a reduction: kernels::row_sums(ctx, rows, {}, D, row_elements{cache, component}, out)
+/// adds up every channel.
+template <class Entry> struct row_elements {
+  layer_view<Entry> cache;
+  component of;
+
+  KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t token, std::int32_t first,
+                                      float (&x)[row_chunk]) const {
+    row_reader<Entry>(cache, of, in).read(token, first, x);
+  }
+};
+template <class Entry> row_elements(layer_view<Entry>, component) -> row_elements<Entry>;
+
+/// The component of that role, whose elements `who` is about to read.
+/// Errors   contract_violation if the cache has none, or its elements are not floats.
+template <class Entry> component const& readable(char const* who, layer_view<Entry> const& cache, role what) {
+  component const* const found = cache.find(what);
+  KVEVICT_EXPECTS(found != nullptr, who, ": the cache has no component ", name_of(what), "; add it to the view");
+  KVEVICT_EXPECTS(is_floating(found->type), who, ": component ", name_of(what), " has type ", name_of(found->type),
+                  "; f32, f16 and bf16 can be read");
+  return *found;
+}
+
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

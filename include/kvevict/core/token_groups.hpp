@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which tokens of a row a reduction goes over.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/core/score_rows.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+
+/// Tokens that a reduction reads: all of a row, or those that may be evicted.
+enum class token_range : std::uint8_t { all, evictable };
+
+/// The tokens of every row from `first` on, in groups of `size`, of which the last may be shorter; size 0: one group.
+///
+///   group g   tokens [first + g·size, first + (g+1)·size) that the row has
+struct token_groups {
+  std::int32_t first = 0, size = 0;
+  token_range range = token_range::all;
+
+  constexpr std::int64_t count(std::int64_t tokens) const {
+    return size == 0 ? 1 : tokens <= first ? 0 : (tokens - first + size - 1) / size;
+  }
+  constexpr std::int64_t begin(std::int64_t g) const { return first + g * size; }
+  constexpr std::int64_t end(std::int64_t g, std::int64_t tokens) const {
+    return size == 0 || tokens < begin(g + 1) ? tokens : begin(g + 1);
+  }
+  /// Of a token at `first` or behind it.
+  constexpr std::int64_t group_of(std::int64_t token) const { return size == 0 ? 0 : (token - first) / size; }
+  constexpr bool reads(score_rows const& rows, std::int64_t r, std::int64_t token) const {
+    return range == token_range::all || rows.evictable(r, token);
+  }
+};
+
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

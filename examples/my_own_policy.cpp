@@ -1,24 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy of your own: one score, the rest from the shelf. Here: keep the tokens with the smallest keys, 4 sinks and
-// 64 recent ones.
+// A policy of your own: one score (small_keys.hpp), the rest from the shelf. Here: keep the tokens with the smallest
+// keys, 4 sinks and 64 recent ones.
 #include <cstdio>
 #include <random>
 #include <vector>
 
 #include <kvevict/kvevict.hpp>
 
-/// Fills out.scores(r)[token] for every active row r = sequence · heads + head; the highest scores stay.
-struct small_keys {
-  template <class Context, class Evidence>
-  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
-    kvevict::kernels::squared_norms(ctx, e.cache, *e.cache.find(kvevict::role::k), out);
-    for (std::int64_t r = 0; r < out.count(); ++r)
-      for (float& score : out.scores(r)) score = -score;
-  }
-};
+#include "small_keys.hpp"
 
 int main() {
-  constexpr int B = 1, H = 4, N = 1000, D = 64;
+  constexpr std::int64_t B = 1, H = 4, N = 1000, D = 64;  // 64 bits: strides of large pools pass 2^31
   // (B,H,N,D): a contiguous cache, as Hugging Face has it
   std::vector<float> k(std::size_t{B * H * N * D}), v(k.size());
   std::mt19937 bits(1);
@@ -45,7 +37,7 @@ int main() {
   kvevict::host ctx;
   auto const keep = kvevict::plan(ctx, mine, kvevict::contents(cache), {.tokens_per_head = 200});
   auto const done = kvevict::compact(ctx, cache, keep);
-  std::printf("%d of %d tokens stay in every head; head 0 keeps", done.lengths()[0], N);
+  std::printf("%d of %d tokens stay in every head; head 0 keeps", done.lengths()[0], lengths[0]);
   for (std::int64_t i = 0; i < 8; ++i) std::printf(" %d", keep(0, 0)[i]);
   std::printf(" ...\n");
   return done.lengths()[0] == 200 ? 0 : 1;

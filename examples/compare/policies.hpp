@@ -44,6 +44,8 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("full", full());
   f("random", random({.seed = seed, .sinks = s.sinks, .recent = s.recent}));
   f("streaming_llm", streaming_llm());
+  f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
+  f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));

@@ -227,6 +227,11 @@ TEST_CASE("laws: scattered rows are refused by what needs a tail or neighbours")
         CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::ahakv({.recent = 4}),
                                         kvevict::prompt(cache.view, rows.prompt.queries()), {.tokens_per_head = 10}),
                           Catch::Contains("scattered"));
+        CHECK_THROWS_WITH(kvevict::plan(ctx, kvevict::presets::lagkv({.lag = 4}), kvevict::contents(cache.view),
+                                        {.tokens_per_head = 10}),
+                          Catch::Contains("rows are scattered") && Catch::Contains("use stable compaction"));
+        CHECK(kvevict::plan(ctx, kvevict::presets::keydiff(), kvevict::contents(cache.view), {.tokens_per_head = 10})
+                  .kept() == 10 * cache.view.rows());
         CHECK(cache.snapshot() == before);
       });
 }

@@ -8,6 +8,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/any_preset.hpp"
+#include "support/reference_keys.hpp"
 
 namespace support {
 
@@ -93,6 +94,22 @@ template <class F> void for_each_preset(F&& f) {
         return answer{{}, {q.N, {2, q.budget - 2, 0}}, reference::keep_streaming(q.all.H(), q.N, q.budget, 2)};
       },
       sinks, 0, 0);
+  add(
+      nothing, "keydiff", p::keydiff({.sinks = sinks, .recent = recent}),
+      [](question const& q) {
+        rows const scores = reference::key_diversity(q.prompt());
+        reference::protection const both{2, 5, 0};
+        return expect::made(q, both, reference::keep_by(scores, q.N, q.budget, both), [&] { return scores; });
+      },
+      sinks, recent, 0);
+  add(
+      nothing, "lagkv", p::lagkv({.lag = recent, .sinks = sinks}),
+      [](question const& q) {
+        rows const scores = reference::relative_spread(q.prompt(), 2, 5);
+        reference::protection const both{2, 5, 0};
+        return expect::made(q, both, reference::keep_by(scores, q.N, q.budget, both), [&] { return scores; });
+      },
+      sinks, recent, 0);
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {

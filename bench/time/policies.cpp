@@ -124,6 +124,8 @@ template <class F> void for_each_policy(F&& f) {
   using namespace kvevict::presets;
   f("random", kvevict::presets::random());
   f("streaming_llm", streaming_llm());
+  f("keydiff", keydiff());
+  f("lagkv", lagkv());
   f("snapkv", snapkv());
   f("pyramidkv", pyramidkv());
   f("ada_snapkv", ada_snapkv());

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reductions over rows on a device, against double and against themselves in other layouts.
+#include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/row_reductions.hpp>
+#include <kvevict/layers/layers.hpp>
 
 #include "simt/device_rows.hpp"
 #include "support/row_case.hpp"
@@ -98,19 +100,18 @@ TEST_CASE("reductions of one number a token, and of more channels than a block h
 }
 
 TEST_CASE("the rows of a plan on a device end where begin says, and each_row calls once for every active row") {
-  layouts::with_layout(layouts::layout::nhd, shape_of(8, 4), [&](auto& cache) {
-    device_cache<std::int32_t> there(cache);
-    cuda::device ctx(default_stream());
-    frame scratch(ctx.scratch());
-    score_rows const rows = kernels::plan_rows(ctx, scratch, there.view, protect{}, layers::uniform{},
-                                               budget{.tokens_per_head = 20}, sharing::none);
-    std::vector<std::int64_t> begin(static_cast<std::size_t>(rows.count() + 1));
-    cuda::copy_to_host(ctx.queue(), begin.data(), rows.begin, begin.size() * sizeof begin[0]);
-    on_device<std::int64_t> calls(std::vector<std::int64_t>(static_cast<std::size_t>(rows.count()), 0));
-    auto* const to = calls.data();
-    kernels::each_row(ctx, rows, [to](row const& it, std::int64_t r) { to[r] += 1 + it.tokens; });
-    ctx.wait();
-    for (std::size_t r = 0; r < begin.size(); ++r) CHECK(begin[r] == static_cast<std::int64_t>(r) * 600);
-    CHECK(calls.read() == std::vector<std::int64_t>{601, 601, 0, 0, 0, 0, 257, 257});
-  });
+  layouts::cache<std::int32_t> cache(layouts::layout::nhd, shape_of(8, 4));
+  device_cache<std::int32_t> there(cache);
+  cuda::device ctx(default_stream());
+  frame scratch(ctx.scratch());
+  score_rows const rows = kernels::plan_rows(ctx, scratch, there.view, protect{}, layers::uniform{},
+                                             budget{.tokens_per_head = 20}, sharing::none);
+  std::vector<std::int64_t> begin(static_cast<std::size_t>(rows.count() + 1));
+  cuda::copy_to_host(ctx.queue(), begin.data(), rows.begin, begin.size() * sizeof begin[0]);
+  on_device<std::int64_t> calls(std::vector<std::int64_t>(static_cast<std::size_t>(rows.count()), 0));
+  auto* const to = calls.data();
+  kernels::each_row(ctx, rows, [to](row const& it, std::int64_t r) { to[r] += 1 + it.tokens; });
+  ctx.wait();
+  for (std::size_t r = 0; r < begin.size(); ++r) CHECK(begin[r] == static_cast<std::int64_t>(r) * 600);
+  CHECK(calls.read() == std::vector<std::int64_t>{601, 601, 0, 0, 0, 0, 257, 257});
 }

@@ -106,6 +106,13 @@ template <class Entry> struct row_elements {
 };
 template <class Entry> row_elements(layer_view<Entry>, component) -> row_elements<Entry>;
 
+/// The scores themselves, for a reduction of one number a token.
+struct row_scores {
+  score_rows of;
+
+  constexpr float operator()(row const& in, std::int64_t token) const { return of.score(in, token); }
+};
+
 /// The component of that role, whose elements `who` is about to read.
 /// Errors   contract_violation if the cache has none, or its elements are not floats.
 template <class Entry> component const& readable(char const* who, layer_view<Entry> const& cache, role what) {

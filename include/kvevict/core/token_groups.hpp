@@ -28,6 +28,11 @@ struct token_groups {
   }
   /// Of a token at `first` or behind it.
   constexpr std::int64_t group_of(std::int64_t token) const { return size == 0 ? 0 : (token - first) / size; }
+  /// Of that group, or one `behind` it, among the groups of all rows, (B·H, G).
+  constexpr std::int64_t place(score_rows const& rows, row const& in, std::int64_t token,
+                               std::int64_t behind = 0) const {
+    return rows.index_of(in) * count(rows.most_tokens) + group_of(token) + behind;
+  }
   constexpr bool reads(score_rows const& rows, std::int64_t r, std::int64_t token) const {
     return range == token_range::all || rows.evictable(r, token);
   }

@@ -42,11 +42,11 @@ template <class Two, class F> struct reduce_tiles_kernel {
     std::int64_t const first = groups.begin(g) + std::int64_t{t.block().x % tiles} * reduction_tile,
                        end = std::min(groups.end(g, it.tokens), first + reduction_tile);
     auto const rank = static_cast<std::int32_t>(t.rank());
-    std::int32_t const chunks = (width + n - 1) / n;
-    for (std::int32_t begin = 0; begin < chunks; begin += max_threads) {
-      std::int32_t const abreast = std::min<std::int32_t>(chunks - begin, max_threads);
+    std::int32_t const chunks = (width + n - 1) / n, threads = max_threads;
+    for (std::int32_t begin = 0; begin < chunks; begin += threads) {
+      std::int32_t const abreast = std::min(chunks - begin, threads);
       std::int32_t lanes = 1;
-      while (2 * lanes * abreast <= max_threads) lanes *= 2;
+      while (2 * lanes * abreast <= threads) lanes *= 2;
       std::int32_t const lane = rank / abreast, c = (begin + rank % abreast) * n;
       float sum[n], x[n];
       for (float& s : sum) s = Two::none;

@@ -110,18 +110,12 @@ void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& vi
   KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: component ", name_of(c.what), " of type ", name_of(c.type),
                   "; f32, f16 and bf16 have norms");
   bool const wide = unit_bytes(view, c) == 16;
-  auto const with = [&](auto type) {
+  with_type(c.type, [&](auto type) {
     if (wide)
       launch_norms<decltype(type), true>(ctx, view, c, out);
     else
       launch_norms<decltype(type), false>(ctx, view, c, out);
-  };
-  if (c.type == dtype::f16)
-    with(f16{});
-  else if (c.type == dtype::bf16)
-    with(bf16{});
-  else
-    with(float{});
+  });
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -6,9 +6,7 @@
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/kernels/row_reductions.hpp>
 
-namespace kvevict {
-inline namespace KVEVICT_ABI {
-namespace cuda {
+namespace kvevict::inline KVEVICT_ABI::cuda {
 
 inline constexpr std::uint32_t reduction_tile = 256;  // tokens of a block
 
@@ -126,6 +124,4 @@ void kernel(kernels::row_min_tag, device& ctx, score_rows const& in, token_group
   reduce<kernels::smaller_of_two>(ctx, in, groups, width, f, out);
 }
 
-}  // namespace cuda
-}  // namespace KVEVICT_ABI
-}  // namespace kvevict
+}  // namespace kvevict::inline KVEVICT_ABI::cuda

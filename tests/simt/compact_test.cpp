@@ -85,6 +85,13 @@ template <class Entry> std::string refused(layouts::cache<Entry>& cache, kvevict
   });
   CHECK(there.snapshot() == cache.snapshot());
   CHECK_FALSE(out.ok());
+  for (std::int32_t b = 0; b < cache.view.sequences() && out.lengths_on_device() != nullptr; ++b)
+    for (std::int32_t h = 0; h < cache.view.heads(); ++h) {
+      std::int32_t after = -1;
+      cuda::copy_to_host(ctx.queue(), &after, out.lengths_on_device() + b * cache.view.heads() + h, sizeof after);
+      cuda::synchronize(ctx.queue());
+      CHECK(after == cache.view.length(b, h));
+    }
   CHECK(support::refusal([&] { ctx.wait(); }).empty());  // said once
   return text;
 }

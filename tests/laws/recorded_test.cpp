@@ -89,8 +89,10 @@ template <class Policy> std::uint64_t decoded(Policy policy, std::uint64_t seed,
 
 std::map<std::string, std::uint64_t> today() {
   std::map<std::string, std::uint64_t> out;
-  for (any_preset const& p : presets())
+  for (any_preset const& p : presets()) {
+    if (p.name == "keydiff" || p.name == "lagkv") continue;  // younger than the record
     for (std::uint64_t seed = 1; seed <= 12; ++seed) out[p.name + " prompt " + std::to_string(seed)] = planned(p, seed);
+  }
   for (std::uint64_t seed = 1; seed <= 4; ++seed)
     for (auto const& [name, how] : {std::pair{"stable", applying::stable},
                                     {"fill_holes", applying::fill_holes},

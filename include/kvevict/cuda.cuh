@@ -25,16 +25,4 @@
 #include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/forced_floor.hpp>
-#include <kvevict/presets/ada_pyramidkv.hpp>
-#include <kvevict/presets/ada_snapkv.hpp>
-#include <kvevict/presets/ahakv.hpp>
-#include <kvevict/presets/attention_gate.hpp>
-#include <kvevict/presets/full.hpp>
-#include <kvevict/presets/h2o.hpp>
-#include <kvevict/presets/keydiff.hpp>
-#include <kvevict/presets/lagkv.hpp>
-#include <kvevict/presets/oracle.hpp>
-#include <kvevict/presets/pyramidkv.hpp>
-#include <kvevict/presets/random.hpp>
-#include <kvevict/presets/snapkv.hpp>
-#include <kvevict/presets/streaming_llm.hpp>
+#include <kvevict/presets/all.hpp>

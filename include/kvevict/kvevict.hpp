@@ -11,16 +11,4 @@
 #include <kvevict/cache/move_plan_bytes.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/policy.hpp>
-#include <kvevict/presets/ada_pyramidkv.hpp>
-#include <kvevict/presets/ada_snapkv.hpp>
-#include <kvevict/presets/ahakv.hpp>
-#include <kvevict/presets/attention_gate.hpp>
-#include <kvevict/presets/full.hpp>
-#include <kvevict/presets/h2o.hpp>
-#include <kvevict/presets/keydiff.hpp>
-#include <kvevict/presets/lagkv.hpp>
-#include <kvevict/presets/oracle.hpp>
-#include <kvevict/presets/pyramidkv.hpp>
-#include <kvevict/presets/random.hpp>
-#include <kvevict/presets/snapkv.hpp>
-#include <kvevict/presets/streaming_llm.hpp>
+#include <kvevict/presets/all.hpp>

@@ -9,6 +9,7 @@
 #include <kvevict/evidence/validate.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
+#include <kvevict/score/score.hpp>
 #include <kvevict/select/best.hpp>
 
 namespace kvevict {
@@ -17,6 +18,18 @@ inline namespace KVEVICT_ABI {
 /// layers → protect → score → heads → select. An immutable value; `with(stage)` replaces the stage of that kind.
 template <class Score, class Layers = layers::uniform, class Heads = heads::uniform, class Select = select::best>
 struct policy {
+  static_assert(score::stage<Score>,
+                "policy: the score is no score; give a class with operator()(ctx, evidence, score_rows&) const, and no "
+                "`stage` of another kind");
+  static_assert(layers::stage<Layers>,
+                "policy: the layers stage is none; it needs `using stage = stages::layers` and a constexpr "
+                "operator()(layer_query const&) const that returns a budget, std::int32_t");
+  static_assert(heads::stage<Heads>,
+                "policy: the heads stage is none; it needs `using stage = stages::heads` and `static constexpr bool "
+                "equal_counts`: whether all heads of a sequence keep equally many tokens; `capped`, if any, is such a "
+                "bool, too");
+  static_assert(select::stage<Select>, "policy: the select stage is none; it needs `using stage = stages::select`");
+
   Score score;
   kvevict::protect protect{};
   Layers layers{};
@@ -26,6 +39,13 @@ struct policy {
   /// The same policy with one stage replaced: `snapkv.with(heads::adaptive{})` is Ada-SnapKV.
   template <class Stage> constexpr auto with(Stage stage) const {
     using kind = stage_of<Stage>;
+    static_assert(!std::is_same_v<kind, stages::score> || stages::callable<Stage>,
+                  "with: this type is no stage; a score has operator()(ctx, evidence, score_rows&) const, any other "
+                  "stage says of which kind it is: `using stage = stages::layers` (protect, heads, select)");
+    static_assert(!std::is_same_v<kind, stages::protect> || std::is_same_v<Stage, kvevict::protect>,
+                  "with: protect is not replaced by a type of your own; fill in a kvevict::protect");
+    static_assert(stages::known<kind>,
+                  "with: the type's `stage` is no kind of stage; give stages::layers, protect, score, heads or select");
     if constexpr (std::is_same_v<kind, stages::layers>)
       return policy<Score, Stage, Heads, Select>{score, protect, stage, heads, select};
     else if constexpr (std::is_same_v<kind, stages::protect>)
@@ -41,8 +61,11 @@ struct policy {
   /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will
   /// do.
   static constexpr bool equal_counts = Heads::equal_counts;
-  static constexpr sharing budgets = requires { Heads::capped; }
-  ? sharing::cap : equal_counts ? sharing::none : sharing::heads;
+  static constexpr sharing budgets = [] {
+    if constexpr (requires { Heads::capped; })
+      if (Heads::capped) return sharing::cap;
+    return equal_counts ? sharing::none : sharing::heads;
+  }();
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
@@ -64,6 +87,32 @@ component const& state_of(char const* verb, layer_view<Entry> const& cache, std:
                   ": the heads have one state component in common, into which each would write its own; give it a "
                   "row per head (head_stride)");
   return *state;
+}
+
+/// What a verb is given is what it says.
+template <class Context, class Policy, class Evidence> constexpr void expect_types() {
+  static_assert(
+      requires(Context & ctx) { frame(ctx.scratch()); },
+      "the first argument is no context; give a kvevict::host or a kvevict::cuda::device");
+  static_assert(
+      requires { Policy::budgets; },
+      "the second argument is no policy; give a preset, or policy{score, protect} of your own");
+  static_assert(evidence_of_cache<Evidence>,
+                "the third argument is no evidence; give contents(cache), prompt(cache, queries), step(cache, queries) "
+                "or remembered(cache)");
+}
+
+/// The policy's stages can be called as plan() does.
+template <class Context, class Policy, class Evidence> constexpr void expect_stages() {
+  static_assert(
+      score::stage_for<decltype(Policy::score), Context, Evidence>,
+      "plan: the score does not take (Context&, Evidence const&, score_rows&) in a const call operator; is it "
+      "a stage of another kind, and lacks `using stage = stages::heads`?");
+  static_assert(heads::stage_for<decltype(Policy::heads), Context>,
+                "plan: the heads stage does not take (Context&, score_rows&) in a const call operator");
+  static_assert(select::stage_for<decltype(Policy::select), Context, keep_set_of<Context>>,
+                "plan: the select stage does not take (Context&, score_rows const&, keep_set_of<Context>&) in a const "
+                "call operator");
 }
 
 /// Everything that can be checked before the rows are made.
@@ -90,6 +139,8 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
 ///          finite.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
+  contract::expect_types<Context, Policy, Evidence>();
+  contract::expect_stages<Context, Policy, Evidence>();
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -111,6 +162,8 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 /// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
+  contract::expect_types<Context, Policy, Evidence>();
+  contract::expect_stages<Context, Policy, Evidence>();
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -134,6 +187,7 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   static_assert(
       requires { p.score.state_floats(); },
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
+  contract::expect_types<Context, Policy, Evidence>();
   contract::validate("observe", ctx, p, e, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());

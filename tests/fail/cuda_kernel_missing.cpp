@@ -1,4 +1,4 @@
-// expect: kernels::count_above has no overload for this context; include the header of the context's kernels
+// expect: count_above: no kernel for this context; include kernels/count_above.hpp (host) or cuda/select/count_above.hpp (CUDA)
 // SPDX-License-Identifier: Apache-2.0
 #define KVEVICT_SIMT_EMULATION <support/simt/shim.hpp>
 #include <kvevict/cuda/context/device.hpp>

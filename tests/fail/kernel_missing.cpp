@@ -1,4 +1,4 @@
-// expect: kernels::pool has no overload for this context; include the header of the context's kernels
+// expect: pool: no kernel for this context; include kernels/pool.hpp (host) or cuda/scores/pool.hpp (CUDA)
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/kernel.hpp>
 

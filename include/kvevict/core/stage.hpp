@@ -19,6 +19,13 @@ template <class Stage> struct kind<Stage, decltype(void(typename Stage::stage{})
   using type = typename Stage::stage;
 };
 
+template <class Kind> inline constexpr bool known = false;
+template <> inline constexpr bool known<layers> = true;
+template <> inline constexpr bool known<protect> = true;
+template <> inline constexpr bool known<score> = true;
+template <> inline constexpr bool known<heads> = true;
+template <> inline constexpr bool known<select> = true;
+
 }  // namespace stages
 
 template <class Stage> using stage_of = typename stages::kind<Stage>::type;

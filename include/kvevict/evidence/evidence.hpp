@@ -3,6 +3,7 @@
 // the evidence lacks does not compile.
 #pragma once
 
+#include <concepts>
 #include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
@@ -65,6 +66,21 @@ template <class View, class... Facts> struct evidence : Facts... {
 template <class Evidence, class Fact> inline constexpr bool has = std::is_base_of_v<Fact, Evidence>;
 template <class Evidence>
 inline constexpr bool has_attention = has<Evidence, facts::queries> || has<Evidence, facts::weights>;
+
+/// What the verbs read of a cache: pages, lengths and components.
+template <class View>
+concept cache_view = requires(View const& view) {
+  typename View::table_entry;
+  { view.find(role::k) } -> std::same_as<component const*>;
+  view.pages;
+  view.lengths;
+};
+
+/// A cache with facts about it.
+template <class Evidence>
+concept evidence_of_cache = requires(Evidence const& e) {
+  requires cache_view<std::remove_cvref_t<decltype(e.cache)>>;
+};
 
 /// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the
 /// last W, accumulated attention all of them.

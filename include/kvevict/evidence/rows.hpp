@@ -118,6 +118,11 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
 }  // namespace planning
 
 namespace kernels {
+
+void has_kernel(plan_rows_tag, host&);
+void has_kernel(observe_rows_tag, host&);
+void has_kernel(new_rows_tag, host&);
+
 /// Rows with their budgets for plan(). Checks the budget against the protected tokens.
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,

@@ -116,6 +116,9 @@ template <class View, class... Facts> void validate(evidence<View, Facts...> con
 }
 
 namespace kernels {
+
+void has_kernel(validate_tag, host&);
+
 template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) {
   KVEVICT_ABI::validate(e, ctx.scratch());
 }

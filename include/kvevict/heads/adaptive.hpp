@@ -35,7 +35,7 @@ struct adaptive {
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_head * 8) +
-           kernels::count_best.bytes(ctx, s);
+           kernels::count_pooled.bytes(ctx, s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {

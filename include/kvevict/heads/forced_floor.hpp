@@ -21,7 +21,7 @@ struct forced_floor {
   std::int32_t floor_permille = 200;
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.rows() * 4) + kernels::count_best.bytes(ctx, s);
+    return scratch_step(s.rows() * 4) + kernels::count_pooled.bytes(ctx, s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {

@@ -2,12 +2,33 @@
 // The heads stage: how a layer's budget is divided among the KV heads of a sequence.
 #pragma once
 
+#include <type_traits>
+
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/stage.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace heads {
+
+template <class Stage> constexpr bool well_capped() {
+  if constexpr (requires { Stage::capped; })
+    return std::is_same_v<decltype(Stage::capped), bool const>;
+  else
+    return true;
+}
+
+/// Says in `equal_counts` whether it leaves the heads' budgets equal, and may say in `capped` that the budget is a cap.
+template <class Stage>
+concept stage = std::is_same_v<stage_of<Stage>, stages::heads> && well_capped<Stage>() && requires {
+  requires std::is_same_v<decltype(Stage::equal_counts), bool const>;
+};
+
+/// It divides the rows' budgets in that context.
+template <class Stage, class Context>
+concept stage_for = requires(Stage const& heads, Context& ctx, score_rows& rows) {
+  heads(ctx, rows);
+};
 
 /// Every head keeps the same number of tokens.
 struct uniform {

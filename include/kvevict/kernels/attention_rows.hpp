@@ -18,6 +18,10 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(window_scores_tag, host&);
+void has_kernel(column_sums_tag, host&);
+
 /// One softmax row, sharpened or flattened to a^g / Σ a^g over the tokens it sees, added to `sums` (N).
 inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) {
   if (gain == 1.0f) {

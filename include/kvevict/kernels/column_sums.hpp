@@ -9,6 +9,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(column_sums_tag, host&);
+
 inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of query rows after the other
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 

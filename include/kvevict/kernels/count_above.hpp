@@ -9,6 +9,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(count_above_tag, host&);
+
 /// counts[r] = evictable tokens of row r with a score above the threshold; 0 for inactive rows. O(N), no scratch.
 inline void kernel(count_above_tag, host& ctx, score_rows const& s, float threshold, std::int32_t* counts) {
   ctx.for_each(

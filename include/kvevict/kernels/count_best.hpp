@@ -15,7 +15,18 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(count_pooled_tag, host&);
+
 namespace select {
+
+/// Of the `count` best evictable tokens of a sequence, how many lie in each head? The `forced` best of every head come
+/// first; `weights` (one per head, or null) multiply the scores.
+struct best_of {
+  std::int64_t count = 0;
+  std::int32_t forced = 0;
+  float const* weights = nullptr;
+};
 
 /// The candidates of one head while the cut is sought. Tokens that cannot win or lose any more leave `live`.
 struct contender {
@@ -143,14 +154,6 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
   return out;
 }
 
-}  // namespace select
-
-/// Scratch that `count_best` takes: heads, evictable tokens of all heads together.
-constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candidates) {
-  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) +
-         candidates * 12 + radix::buckets * 4 + 64;
-}
-
 /// How many of the `count` best candidates of one sequence lie in each head; inactive rows take no part and count 0.
 ///
 ///   order   score·weight descending (−0 = +0), position descending, head ascending; the `forced` best of every head
@@ -159,19 +162,18 @@ constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candida
 /// Shapes   scores (H, N) ragged, finite where evictable → counts (H), Σ counts = count.
 /// Cost     O(Σ N): one histogram of all heads, then the boundary bucket alone; one worker per head.
 /// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
-inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what,
-                   std::int32_t* counts) {
+inline void count_best(host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what,
+                       std::int32_t* counts) {
   KVEVICT_EXPECTS(sequence >= 0 && sequence < s.sequences && what.forced >= 0, "count_best: there is no sequence ",
                   sequence, " among ", s.sequences, ", or ", what.forced,
                   " forced tokens are below 0; correct the question");
   frame scratch(ctx.scratch());
-  select::contenders all = select::gather_heads(scratch, s, sequence, what);
+  contenders all = gather_heads(scratch, s, sequence, what);
   ctx.for_each(
       s.heads,
       [&](std::int64_t h, std::int32_t) {
-        select::fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h,
-                     what.weights == nullptr ? 1.0f : what.weights[h]);
-        select::force(all.heads[h]);
+        fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h, what.weights == nullptr ? 1.0f : what.weights[h]);
+        force(all.heads[h]);
       },
       all.work);
   for (std::int32_t h = 0; h < s.heads; ++h) {
@@ -194,15 +196,23 @@ inline void kernel(count_best_tag, host& ctx, score_rows const& s, std::int32_t 
   }
 }
 
-/// count_best of every sequence that is cut, for what its heads may keep together; the counts of the others are 0.
+}  // namespace select
+
+/// Scratch that `count_pooled` takes: heads, evictable tokens of all heads together.
+constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candidates) {
+  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) +
+         candidates * 12 + radix::buckets * 4 + 64;
+}
+
+/// The counts of every sequence that is cut, for what its heads may keep together; the counts of the others are 0.
 inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
   std::fill_n(counts, s.count(), 0);
   for (std::int32_t b = 0; b < s.sequences && s.heads > 0; ++b) {
     slice<row> const of{s.rows + std::int64_t{b} * s.heads, s.heads};
     if (!of[0].active) continue;
     std::int64_t const pooled = pooled_quota(of), forced = what.forced_permille * (pooled / of.size) / 1000;
-    kernel(count_best_tag{}, ctx, s, b, best_of{pooled, static_cast<std::int32_t>(forced), what.weights},
-           counts + std::int64_t{b} * s.heads);
+    select::count_best(ctx, s, b, {pooled, static_cast<std::int32_t>(forced), what.weights},
+                       counts + std::int64_t{b} * s.heads);
   }
 }
 

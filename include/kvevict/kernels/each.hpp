@@ -12,6 +12,12 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(each_row_tag, host&);
+void has_kernel(each_token_tag, host&);
+void has_kernel(each_sequence_tag, host&);
+void has_kernel(read_scores_tag, host&);
+
 /// f(row, token, score&) for all tokens of the active rows. No scratch.
 template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out, F const& f) {
   ctx.for_each(

@@ -8,6 +8,12 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(gate_tag, host&);
+void has_kernel(expect_prompt_tag, host&);
+void has_kernel(most_rows_tag, host&);
+void has_kernel(put_rows_tag, host&);
+
 /// Keep probabilities of the new tokens of every sequence.
 ///
 ///   Q', K', V' = X Wqᵀ, X Wkᵀ, X Wvᵀ;   C = concat_h softmax_{n ≤ t}( Q'_h K'_hᵀ / √dg ) V'_h;   p = sigmoid(C Woᵀ +

@@ -8,33 +8,38 @@
 
 #include <kvevict/core/host.hpp>
 
-/// Declares kernels::name; ctx's own namespace (or this one, for the host) supplies kernel(name_tag, ctx, …), and, for
-/// kernels that take scratch, workspace(name_tag, ctx, shape, …), which name.bytes(…) calls.
-#define KVEVICT_KERNEL(name)                                                                         \
-  struct name##_tag {};                                                                              \
-  struct name##_function {                                                                           \
-    template <class Context, class... Arguments>                                                     \
-    constexpr decltype(auto) operator()(Context& ctx, Arguments&&... arguments) const {              \
-      if constexpr (requires { kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...); })  \
-        return kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...);                     \
-      else                                                                                           \
-        static_assert(missing_kernel<name##_tag, Context>,                                           \
-                      "kernels::" #name                                                              \
-                      " has no overload for this context; "                                          \
-                      "include the header of the context's kernels or write kernel(" #name           \
-                      "_tag, ctx, ...) beside it");                                                  \
-    }                                                                                                \
-    template <class Context, class... Arguments>                                                     \
-    std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                    \
-      if constexpr (requires { workspace(name##_tag{}, ctx, arguments...); })                        \
-        return workspace(name##_tag{}, ctx, arguments...);                                           \
-      else                                                                                           \
-        static_assert(missing_kernel<name##_tag, Context>,                                           \
-                      "kernels::" #name                                                              \
-                      " does not tell its scratch for this "                                         \
-                      "context; on a device use cuda::device::try_out(stream, call).scratch_bytes"); \
-    }                                                                                                \
-  };                                                                                                 \
+/// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or the
+/// one where this stands, supplies
+///   kernel(name_tag, ctx, …)              what name(ctx, …) calls
+///   has_kernel(name_tag, ctx)             declared only: the context has such a kernel, whatever the arguments are
+///   workspace(name_tag, ctx, shape, …)    its scratch, for kernels that take any: what name.bytes(ctx, …) calls
+/// The strings say which headers define it for the host and for CUDA.
+#define KVEVICT_KERNEL(name, host_header, cuda_header)                                                               \
+  struct name##_tag {};                                                                                              \
+  struct name##_function {                                                                                           \
+    template <class Context, class... Arguments>                                                                     \
+    constexpr decltype(auto) operator()(Context& ctx, Arguments&&... arguments) const {                              \
+      if constexpr (requires { kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...); })                  \
+        return kernel(name##_tag{}, ctx, std::forward<Arguments>(arguments)...);                                     \
+      else if constexpr (requires { has_kernel(name##_tag{}, ctx); })                                                \
+        static_assert(::kvevict::kernels::never<name##_tag, Context>,                                                \
+                      #name ": the arguments do not match; compare them with kernel(" #name                          \
+                            "_tag, ctx, ...) in " host_header " (host) or " cuda_header " (CUDA)");                  \
+      else                                                                                                           \
+        static_assert(::kvevict::kernels::never<name##_tag, Context>,                                                \
+                      #name ": no kernel for this context; include " host_header " (host) or " cuda_header           \
+                            " (CUDA), or write kernel(" #name "_tag, ctx, ...) and has_kernel(" #name "_tag, ctx)"); \
+    }                                                                                                                \
+    template <class Context, class... Arguments>                                                                     \
+    std::int64_t bytes(Context const& ctx, Arguments const&... arguments) const {                                    \
+      if constexpr (requires { workspace(name##_tag{}, ctx, arguments...); })                                        \
+        return workspace(name##_tag{}, ctx, arguments...);                                                           \
+      else                                                                                                           \
+        static_assert(::kvevict::kernels::never<name##_tag, Context>, #name                                          \
+                      " does not tell its scratch for this context; on a device use "                                \
+                      "cuda::device::try_out(stream, call).scratch_bytes");                                          \
+    }                                                                                                                \
+  };                                                                                                                 \
   inline constexpr name##_function name {}
 
 namespace kvevict {
@@ -71,17 +76,9 @@ struct window_options {
   pool_options pool{};               // of the scores, over the evictable tokens
 };
 
-/// A question to `count_best`: of the `count` best evictable tokens of a sequence (score descending, position
-/// descending, head ascending), how many lie in each head? The `forced` best of every head come first; `weights` (one
-/// per head, or null) multiply the scores.
-struct best_of {
-  std::int64_t count = 0;
-  std::int32_t forced = 0;
-  float const* weights = nullptr;
-};
-
-/// The same for all sequences at once: each asks for the quotas of its heads together, and ⌊forced_permille/1000 of
-/// their mean⌋ tokens of every head come first.
+/// A question to `count_pooled`: of the best evictable tokens of a sequence (score descending, position descending, head
+/// ascending), as many as the quotas of its heads together, how many lie in each head? ⌊forced_permille/1000 of the mean
+/// quota⌋ best tokens of every head come first; `weights` (one per head, or null) multiply the scores.
 struct pooled_best {
   std::int32_t forced_permille = 0;
   float const* weights = nullptr;
@@ -118,39 +115,66 @@ struct fold_options {
 
 namespace kernels {
 
-template <class Tag, class Context> inline constexpr bool missing_kernel = false;
+template <class Tag, class Context> inline constexpr bool never = false;
 
 // Of each the arguments behind the context, what it returns, what it does.
 // clang-format off
-KVEVICT_KERNEL(validate);         // (evidence): raises unless the cache is sound and the rows fit it
-KVEVICT_KERNEL(plan_rows);        // (frame&, view, protect, layers, budget, sharing) → score_rows of plan()
-KVEVICT_KERNEL(observe_rows);     // (frame&, evidence, protect, layers, budget) → score_rows of observe()
-KVEVICT_KERNEL(new_rows);         // (evidence) → rows of attention that every sequence hands in
-KVEVICT_KERNEL(read_scores);      // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
-KVEVICT_KERNEL(window_scores);    // (view, query_rows, window_options, score_rows): attention to each token
-KVEVICT_KERNEL(column_sums);      // (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
-KVEVICT_KERNEL(newest_sums);      // (view, query_rows, window_options, score_rows): window_scores, or column_sums
-KVEVICT_KERNEL(squared_norms);    // (view, component, score_rows): ‖row‖² of every token
-KVEVICT_KERNEL(multiply_by_share);// (score_rows share, score_rows): each row times share ÷ its maximum
-KVEVICT_KERNEL(pool);             // (pool_options, [pool_range,] score_rows): in place
-KVEVICT_KERNEL(require_finite);   // (score_rows): raises when an evictable token of an active row is not finite
-KVEVICT_KERNEL(select_best);      // (score_rows, keep_set&): protected tokens and the quota() best of each row
-KVEVICT_KERNEL(count_best);       // (score_rows, sequence, best_of, std::int32_t* counts (H))
-KVEVICT_KERNEL(count_pooled);     // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
-KVEVICT_KERNEL(each_token);       // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
-KVEVICT_KERNEL(each_row);         // (score_rows, f): f(row, r) for active rows, for what is left of a reduction
-KVEVICT_KERNEL(row_sums);         // (score_rows, token_groups, width, f, float* out (B·H,G,width)): Σ f over tokens
-KVEVICT_KERNEL(row_max);          // the same: the largest
-KVEVICT_KERNEL(row_min);          // the same: the smallest
-KVEVICT_KERNEL(each_sequence);    // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
-KVEVICT_KERNEL(sum_state);        // (view, component, score_rows): Σ of the floats that each slot's state holds
-KVEVICT_KERNEL(fold_state);       // (view, component, fold_options, score_rows): weights into each slot's state
-KVEVICT_KERNEL(gate);             // (gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H))
-KVEVICT_KERNEL(expect_prompt);    // (feature_rows, score_rows): raises unless the rows are the whole cache's, in order
-KVEVICT_KERNEL(most_rows);        // (feature_rows, sequences) → at least as many as all sequences hand in together
-KVEVICT_KERNEL(put_rows);         // (feature_rows, float const* p (T,H), score_rows): p into the newest tokens' scores
-KVEVICT_KERNEL(count_above);      // (score_rows, float threshold, std::int32_t* counts (B·H))
-KVEVICT_KERNEL(move_rows);        // (view, move_plan): the moves of every row, in every component
+// (evidence): raises unless the cache is sound and the rows fit it
+KVEVICT_KERNEL(validate, "evidence/validate.hpp", "cuda/evidence/validate.hpp");
+// (frame&, view, protect, layers, budget, sharing) → score_rows of plan()
+KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+// (frame&, evidence, protect, layers, budget) → score_rows of observe()
+KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+// (evidence) → rows of attention that every sequence hands in
+KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+// (score_rows, std::vector<float>&): to the host, inactive rows as zeros
+KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
+// (view, query_rows, window_options, score_rows): attention to each token
+KVEVICT_KERNEL(window_scores, "kernels/window_scores.hpp", "cuda/attention/attention.hpp");
+// (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
+KVEVICT_KERNEL(column_sums, "kernels/column_sums.hpp", "cuda/attention/attention.hpp");
+// (view, query_rows, window_options, score_rows): window_scores, or column_sums
+KVEVICT_KERNEL(newest_sums, "kernels/newest_sums.hpp", "cuda/attention/attention.hpp");
+// (view, component, score_rows): ‖row‖² of every token
+KVEVICT_KERNEL(squared_norms, "kernels/squared_norms.hpp", "cuda/scores/squared_norms.hpp");
+// (score_rows share, score_rows): each row times share ÷ its maximum
+KVEVICT_KERNEL(multiply_by_share, "kernels/multiply_by_share.hpp", "cuda/scores/multiply_by_share.hpp");
+// (pool_options, [pool_range,] score_rows): in place
+KVEVICT_KERNEL(pool, "kernels/pool.hpp", "cuda/scores/pool.hpp");
+// (score_rows): raises when an evictable token of an active row is not finite
+KVEVICT_KERNEL(require_finite, "kernels/require_finite.hpp", "cuda/scores/require_finite.hpp");
+// (score_rows, keep_set&): protected tokens and the quota() best of each row
+KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.hpp");
+// (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
+KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
+// (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
+KVEVICT_KERNEL(each_token, "kernels/each.hpp", "cuda/scores/each.hpp");
+// (score_rows, f): f(row, r) for active rows, for what is left of a reduction
+KVEVICT_KERNEL(each_row, "kernels/each.hpp", "cuda/scores/each.hpp");
+// (score_rows, token_groups, width, f, float* out (B·H,G,width)): Σ f over tokens
+KVEVICT_KERNEL(row_sums, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
+// the same: the largest
+KVEVICT_KERNEL(row_max, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
+// the same: the smallest
+KVEVICT_KERNEL(row_min, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
+// (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
+KVEVICT_KERNEL(each_sequence, "kernels/each.hpp", "cuda/scores/each.hpp");
+// (view, component, score_rows): Σ of the floats that each slot's state holds
+KVEVICT_KERNEL(sum_state, "kernels/slot_state.hpp", "cuda/scores/slot_state.hpp");
+// (view, component, fold_options, score_rows): weights into each slot's state
+KVEVICT_KERNEL(fold_state, "kernels/slot_state.hpp", "cuda/scores/slot_state.hpp");
+// (gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H))
+KVEVICT_KERNEL(gate, "kernels/gate.hpp", "cuda/gate/gate.hpp");
+// (feature_rows, score_rows): raises unless the rows are the whole cache's, in order
+KVEVICT_KERNEL(expect_prompt, "kernels/gate.hpp", "cuda/gate/gate.hpp");
+// (feature_rows, sequences) → at least as many as all sequences hand in together
+KVEVICT_KERNEL(most_rows, "kernels/gate.hpp", "cuda/evidence/rows.hpp");
+// (feature_rows, float const* p (T,H), score_rows): p into the newest tokens' scores
+KVEVICT_KERNEL(put_rows, "kernels/gate.hpp", "cuda/gate/gate.hpp");
+// (score_rows, float threshold, std::int32_t* counts (B·H))
+KVEVICT_KERNEL(count_above, "kernels/count_above.hpp", "cuda/select/count_above.hpp");
+// (view, move_plan): the moves of every row, in every component
+KVEVICT_KERNEL(move_rows, "kernels/move_rows.hpp", "cuda/apply/move_rows.hpp");
 // clang-format on
 
 }  // namespace kernels

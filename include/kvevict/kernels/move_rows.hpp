@@ -15,8 +15,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-/// Scratch that `move_rows` takes: none, the addresses of a few moves at a time live on the stack.
-constexpr std::int64_t move_rows_bytes() { return 0; }
+
+void has_kernel(move_rows_tag, host&);
 
 namespace moving {
 

@@ -8,6 +8,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(multiply_by_share_tag, host&);
+
 /// scores[j] *= share[j] / max share over all tokens of the row; a maximum of 0 leaves the scores alone. Shares are not
 /// negative; a NaN share makes NaN scores. No scratch.
 inline void kernel(multiply_by_share_tag, host& ctx, score_rows const& share, score_rows const& out) {

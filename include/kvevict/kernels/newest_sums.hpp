@@ -8,6 +8,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(newest_sums_tag, host&);
+
 /// window_scores; when the rows are those of all tokens, column_sums, which gives the same sums and holds less.
 template <class View, class Rows>
 void kernel(newest_sums_tag, host& ctx, View const& view, Rows const& q, window_options const& o,

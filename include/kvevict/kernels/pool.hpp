@@ -12,6 +12,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(pool_tag, host&);
+
 /// Floats that pool_row needs beside a row of n.
 constexpr std::int64_t pool_row_floats(std::int64_t n, std::int32_t width) { return padded(n, lanes) + width; }
 

@@ -14,6 +14,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(require_finite_tag, host&);
+
 /// Scratch that `require_finite` takes for that many rows.
 constexpr std::int64_t require_finite_bytes(std::int64_t rows) { return (rows * 4 + 63) / 64 * 64; }
 

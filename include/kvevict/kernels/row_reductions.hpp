@@ -15,6 +15,10 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
+void has_kernel(row_sums_tag, host&);
+void has_kernel(row_max_tag, host&);
+void has_kernel(row_min_tag, host&);
+
 // How two numbers become one, and what no number is. NaN stays NaN.
 struct sum_of_two {
   static constexpr float none = 0;

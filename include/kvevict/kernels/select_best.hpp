@@ -17,6 +17,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(select_best_tag, host&);
+
 /// Scratch that `select_best` takes: rows, the most candidates of a row, the context's concurrency.
 constexpr std::int64_t select_best_bytes(std::int64_t rows, std::int64_t candidates, std::int32_t concurrency) {
   std::int64_t const workers = std::min<std::int64_t>(rows, concurrency);

@@ -12,6 +12,10 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(sum_state_tag, host&);
+void has_kernel(fold_state_tag, host&);
+
 /// values[j] = Σ_c state(j, c), in order of c. No scratch.
 template <class Entry>
 void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, score_rows const& out) {

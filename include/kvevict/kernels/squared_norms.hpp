@@ -9,6 +9,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(squared_norms_tag, host&);
+
 /// Σ x² of one row: `lanes` partial sums over d, then their sum, whatever the layout.
 template <class T> float squared_norm(std::byte const* row, row_map const& m, std::int32_t width) {
   vec sum = {};

@@ -10,6 +10,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
+
+void has_kernel(window_scores_tag, host&);
+
 template <class Entry> class window_pass {
  public:
   window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,

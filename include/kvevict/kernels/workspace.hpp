@@ -37,7 +37,7 @@ inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape cons
 inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) {
   return require_finite_bytes(s.rows());
 }
-inline std::int64_t workspace(count_best_tag, host const&, cache_shape const& s) {
+inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& s) {
   return count_best_bytes(s.kv_heads, s.kv_heads * s.tokens);
 }
 inline std::int64_t workspace(gate_tag, host const& ctx, cache_shape const& s, gate_weights const& w) {

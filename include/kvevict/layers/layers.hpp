@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 
 #include <kvevict/evidence/budget.hpp>
@@ -11,6 +12,12 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 namespace layers {
+
+/// Answers a query with a budget: tokens that every head of the layer keeps.
+template <class Stage>
+concept stage = std::is_same_v<stage_of<Stage>, stages::layers> && requires(Stage const& layers, layer_query const& q) {
+  { layers(q) } -> std::convertible_to<std::int32_t>;
+};
 
 // A layer stage is called in every context, so it is constexpr and raises nothing; what it has to refuse, it refuses in
 // `validate()`.

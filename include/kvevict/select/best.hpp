@@ -2,6 +2,8 @@
 // The select stage: which tokens of a row stay once its budget is known.
 #pragma once
 
+#include <type_traits>
+
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
@@ -11,6 +13,15 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace select {
+
+template <class Stage>
+concept stage = std::is_same_v<stage_of<Stage>, stages::select>;
+
+/// It writes the rows' tokens to that context's keep set.
+template <class Stage, class Context, class KeepSet>
+concept stage_for = requires(Stage const& select, Context& ctx, score_rows const& rows, KeepSet& out) {
+  select(ctx, rows, out);
+};
 
 /// The best scores of each row: score descending, position descending. Exact and linear in N.
 struct best {

@@ -14,7 +14,7 @@ namespace {
 struct question {
   reference::selection_input in;
   std::int32_t sequence;
-  best_of what;
+  kernels::select::best_of what;
   std::vector<float> weights;
 };
 
@@ -50,7 +50,7 @@ TEST_CASE("count_best: equals a sort over all heads") {
     auto const s = q.in.view();
     std::vector<std::int32_t> counts(static_cast<std::size_t>(s.heads), -1);
     CAPTURE(seed, q.what.count, q.what.forced);
-    kernels::count_best(ctx, s, q.sequence, q.what, counts.data());
+    kernels::select::count_best(ctx, s, q.sequence, q.what, counts.data());
     REQUIRE(counts == reference::best_of_heads(s, q.sequence, q.what.count, q.what.forced, q.what.weights));
     CHECK(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}) == q.what.count);
   }
@@ -64,11 +64,11 @@ TEST_CASE("count_best: ties go to the later position, then to the lower head") {
   host ctx;
   std::vector<std::int32_t> counts(3);
   // position 3 of three heads, then position 2 of heads 0 and 1
-  kernels::count_best(ctx, s, 0, best_of{5}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{5}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{2, 2, 1});
-  kernels::count_best(ctx, s, 0, best_of{10}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{10}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{4, 3, 3});
-  kernels::count_best(ctx, s, 0, best_of{0}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{0}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{0, 0, 0});
 }
 
@@ -79,15 +79,15 @@ TEST_CASE("count_best: forced tokens come first, weights decide the rest") {
   score_rows const s{rows, 1, 2, begin, scores.data()};
   host ctx;
   std::vector<std::int32_t> counts(2);
-  kernels::count_best(ctx, s, 0, best_of{4}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{4}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{4, 0});
-  kernels::count_best(ctx, s, 0, best_of{4, 1}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{4, 1}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{3, 1});
   float const weights[] = {1, 100};
-  kernels::count_best(ctx, s, 0, best_of{4, 0, weights}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{4, 0, weights}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{0, 4});
   rows[0].active = false;
-  kernels::count_best(ctx, s, 0, best_of{2}, counts.data());
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{2}, counts.data());
   CHECK(counts == std::vector<std::int32_t>{0, 2});
 }
 
@@ -98,16 +98,17 @@ TEST_CASE("count_best: impossible questions are refused, scratch is within its b
   score_rows const s{rows, 1, 2, begin, scores.data()};
   host ctx;
   std::int32_t counts[2];
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{9}, counts), contract_violation);
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{-1}, counts), contract_violation);
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{3, 2}, counts), contract_violation);
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 1, best_of{1}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{9}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{-1}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{3, 2}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 1, kernels::select::best_of{1}, counts), contract_violation);
   float const weights[] = {1, 3e38f};
   scores[5] = 2;
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{1, 0, weights}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{1, 0, weights}, counts),
+                  contract_violation);
   rows[1].candidates = 3;
-  CHECK_THROWS_AS(kernels::count_best(ctx, s, 0, best_of{1}, counts), contract_violation);
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{1}, counts), contract_violation);
   rows[1].candidates = 4;
-  kernels::count_best(ctx, s, 0, best_of{3, 1}, counts);
+  kernels::select::count_best(ctx, s, 0, kernels::select::best_of{3, 1}, counts);
   CHECK(ctx.scratch().high_water() <= static_cast<std::size_t>(kernels::count_best_bytes(2, 8)));
 }

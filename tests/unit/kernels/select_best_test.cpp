@@ -164,8 +164,8 @@ TEST_CASE("selection: the same on every number of threads, and no call after the
       auto const before = allocations();
       kernels::require_finite(serial, s), kernels::require_finite(threaded, s);
       kernels::select_best(serial, s, one), kernels::select_best(threaded, s, many);
-      kernels::count_best(serial, s, 1, best_of{3000, 10}, counts.data());
-      kernels::count_best(threaded, s, 1, best_of{3000, 10}, threaded_counts.data());
+      kernels::select::count_best(serial, s, 1, kernels::select::best_of{3000, 10}, counts.data());
+      kernels::select::count_best(threaded, s, 1, kernels::select::best_of{3000, 10}, threaded_counts.data());
       if (round > 1) CHECK(allocations() == before);
     }
     CHECK(one.tokens == many.tokens);

@@ -12,6 +12,10 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::window_scores_tag, device&);
+void has_kernel(kernels::column_sums_tag, device&);
+void has_kernel(kernels::newest_sums_tag, device&);
+
 template <class Entry>
 attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q,
                                 window_options const& o, score_rows const& out) {

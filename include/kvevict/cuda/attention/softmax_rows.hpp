@@ -11,6 +11,9 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::window_scores_tag, device&);
+void has_kernel(kernels::column_sums_tag, device&);
+
 /// A call over softmax rows: no keys, no LSE.
 struct weights_call {
   watched watch;

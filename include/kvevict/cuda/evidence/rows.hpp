@@ -9,6 +9,11 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::plan_rows_tag, device&);
+void has_kernel(kernels::observe_rows_tag, device&);
+void has_kernel(kernels::new_rows_tag, device&);
+void has_kernel(kernels::most_rows_tag, device&);
+
 template <class Entry> KVEVICT_DEVICE row whole_row(layer_view<Entry> const& cache, std::int32_t b, std::int32_t h) {
   std::int32_t const n = cache.length(b, h);
   return {b, h, n, 0, n, n, n, false};

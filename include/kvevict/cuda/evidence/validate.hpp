@@ -11,6 +11,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::validate_tag, device&);
+
 struct no_rows {};
 
 /// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how many

@@ -6,6 +6,10 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::gate_tag, device&);
+void has_kernel(kernels::put_rows_tag, device&);
+void has_kernel(kernels::expect_prompt_tag, device&);
+
 /// p of one (token, KV head) per thread: sigmoid of the output weights over C, the largest of the head's flags.
 ///
 /// Shapes   sums (B·most_rows, A), weights (flags, A) → p (T,H).

@@ -10,6 +10,11 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::each_token_tag, device&);
+void has_kernel(kernels::each_row_tag, device&);
+void has_kernel(kernels::each_sequence_tag, device&);
+void has_kernel(kernels::read_scores_tag, device&);
+
 /// Shapes   scores (B·H, N) → scores (B·H, N).
 template <class F> struct each_token_kernel {
   static constexpr int max_threads = 256;

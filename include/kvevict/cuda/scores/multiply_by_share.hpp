@@ -6,6 +6,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::multiply_by_share_tag, device&);
+
 /// One block per row: the maximum, then the products.
 ///
 /// Shapes   share (B·H, N), scores (B·H, N) → scores (B·H, N).

@@ -8,6 +8,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::pool_tag, device&);
+
 /// Pools x[begin, end) at j: what is not finite becomes NaN, so that a maximum never hides it.
 KVEVICT_DEVICE inline float pooled_at(pool_options const& o, float const* x, std::int64_t begin, std::int64_t end,
                                       std::int64_t j) {

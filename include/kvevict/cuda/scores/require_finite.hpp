@@ -10,6 +10,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::require_finite_tag, device&);
+
 /// Shapes   scores (B·H, N) → nothing.
 struct require_finite_kernel {
   static constexpr int max_threads = 256;

@@ -8,6 +8,10 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::row_sums_tag, device&);
+void has_kernel(kernels::row_max_tag, device&);
+void has_kernel(kernels::row_min_tag, device&);
+
 inline constexpr std::uint32_t reduction_tile = 256;  // tokens of a block
 
 /// Two numbers become one; a product is rounded before it is added.

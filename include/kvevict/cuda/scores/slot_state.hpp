@@ -6,6 +6,9 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::sum_state_tag, device&);
+void has_kernel(kernels::fold_state_tag, device&);
+
 template <class Entry>
 KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
   return reinterpret_cast<float*>(view.row(state, it.sequence, it.head, j));

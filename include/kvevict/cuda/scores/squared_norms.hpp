@@ -11,6 +11,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::squared_norms_tag, device&);
+
 /// A token is served by 2^`lanes` neighbouring lanes, each of which adds every 2^lanes-th 16 bytes of its row, element
 /// by element; then the lanes are added up pairwise. So the order of additions depends on the row's width alone, not on
 /// where it lies. Grid: (row, tokens).

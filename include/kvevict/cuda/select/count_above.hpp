@@ -8,6 +8,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::count_above_tag, device&);
+
 /// Shapes   scores (B·H, N) → counts (B·H).
 struct count_above_kernel {
   static constexpr int max_threads = 256;

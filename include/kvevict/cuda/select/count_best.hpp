@@ -5,6 +5,9 @@
 #include <kvevict/cuda/select/pooled_histograms.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
+
+void has_kernel(kernels::count_pooled_tag, device&);
+
 namespace pooled {
 
 /// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms

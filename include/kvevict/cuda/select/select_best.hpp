@@ -9,6 +9,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+void has_kernel(kernels::select_best_tag, device&);
+
 /// One block per row: three histogram passes over its scores, then one that writes the kept tokens in order. Any block
 /// of whole warps.
 ///

@@ -36,9 +36,13 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.take<std::int32_t>(begin[n]);
-  for (std::int64_t r = 0; r < n; ++r)
-    for (std::int32_t j = 0; j < rows[r].tokens; ++j)
-      positions[begin[r] + j] = element<std::int32_t const>(cache, *position, rows[r].sequence, rows[r].head, j);
+  for (std::int64_t r = 0; r < n; ++r) {
+    auto const at = cache.rows_of(*position, rows[r].sequence, rows[r].head);
+    each_run(at, 0, rows[r].tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
+      for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
+        positions[begin[r] + first + i] = *reinterpret_cast<std::int32_t const*>(p);
+    });
+  }
   out.positions = positions;
   return out;
 }

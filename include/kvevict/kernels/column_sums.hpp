@@ -146,7 +146,7 @@ template <class Entry> class column_pass {
     for (int i = 0; i < q.rows; i += row_block) {
       vec z[row_block][tile_vectors];
       logits(q, i, tokens, first, z);
-      add_weights(z, q, i, columns, largest);
+      add_weights(z, q, i, q.window, columns, largest);
     }
   }
 

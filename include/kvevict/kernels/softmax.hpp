@@ -46,13 +46,13 @@ inline void store_lse(float* lse, vec peak, vec sum) {
   for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + std::log2(sum[r]);
 }
 
-/// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G,
+/// Adds 2^(z − lse) of a block's rows to their sums, of `per_sum` rows each, and keeps the largest weight.  sums (…,
 /// tile_tokens)
-inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, float* columns,
-                        vec& largest) {
+inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,
+                        float* sums, vec& largest) {
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
-    float* const column = columns + (row + r) / q.window * tile_tokens;
+    float* const column = sums + (row + r) / per_sum * tile_tokens;
     for (int v = 0; v < tile_vectors; ++v) {
       vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
       largest = max(w, largest);

@@ -197,12 +197,14 @@ struct watched {
     });
   }
 };
-/// Where a kernel keeps it: as its own, or in what it calls `c`, which all kernels of a call share.
+/// Where a kernel keeps it: as its own, or in what it calls `c`, which all kernels of a call share, maybe by a `tile`.
 template <class Kernel> watched& watch_of(Kernel& k) {
   if constexpr (requires { k.watch; })
     return k.watch;
-  else
+  else if constexpr (requires { k.c; })
     return k.c.watch;
+  else
+    return k.tile.c.watch;
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

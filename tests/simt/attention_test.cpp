@@ -282,7 +282,6 @@ TEST_CASE("attention on a device refuses what the host refuses") {
           kvevict::weighting::softmax,
           0,
           kvevict::visibility::causal,
-          0,
           {2}},
          false, "odd width");
     q.lse = wrong.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1;

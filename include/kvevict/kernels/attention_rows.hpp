@@ -9,6 +9,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/step_gain.hpp>
 #include <kvevict/kernels/expect_window.hpp>
@@ -95,9 +96,7 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
         sound.store(false, std::memory_order_relaxed);
   };
   ctx.for_each(out.count(), reduce, out.begin[out.count()] * G);
-  KVEVICT_EXPECTS(
-      sound.load(),
-      "evidence: a softmax weight is above 1 or below 0; hand in normalised attention weights, not logits or sums");
+  if (!sound) messages::softmax_weight("evidence");
 }
 
 template <class Entry>

@@ -59,7 +59,7 @@ template <class Entry> class column_pass {
       each(shape_.block_tokens(), &column_pass::normalise);
     }
     each(strip_tokens, &column_pass::sum_strip);
-    if (too_large_) refuse_weights("column_sums");
+    if (too_large_) messages::weight_above_one("column_sums");
   }
 
  private:

@@ -16,7 +16,7 @@ inline void expect_pooling(pool_options const& o) {
 }
 
 inline void expect_window_rows(window_options const& o) {
-  KVEVICT_EXPECTS(o.rows >= 1, "window_scores: the window has ", o.rows, " rows; give at least one");
+  KVEVICT_EXPECTS(o.rows >= 1, "window_scores: the window has ", o.rows, " rows; give at least one row");
 }
 
 /// Weights of single rows are not pooled.

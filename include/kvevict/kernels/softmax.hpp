@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include <kvevict/core/contract.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/tile.hpp>
@@ -76,13 +76,6 @@ inline void reduce_heads(group_reduce how, std::int32_t group, std::int64_t stri
 
 /// A weight above this means that the LSE belongs to other logits.
 inline constexpr float largest_sound_weight = 1.001f;
-
-[[noreturn]] inline void refuse_weights(char const* verb) {
-  contract::violate(
-      verb,
-      ": an attention weight exp(z − lse) is above 1; the scale, the softcap or the log_base of the LSE is not the "
-      "one that the engine's softmax used (FlashInfer gives log_base::two)");
-}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

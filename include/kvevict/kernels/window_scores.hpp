@@ -63,7 +63,7 @@ template <class Entry> class window_pass {
           count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
     }
     each_item(&window_pass::sum_columns);
-    if (too_large_) refuse_weights("window_scores");
+    if (too_large_) messages::weight_above_one("window_scores");
     if (shape_.pool_width > 1)
       ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
   }

@@ -86,6 +86,37 @@ TEST_CASE("laws: with workspace_bytes reserved, not even the first plan takes me
         });
 }
 
+TEST_CASE("laws: with workspace_bytes reserved, not even the first observe of a prompt takes memory for scratch") {
+  batch const in = random_batch(54, {.Hq = 6, .H = 2, .D = 16, .N = {200, 200}});
+  attention const rows = all_rows(in);
+  auto const check = [&](auto const& policy) {
+    auto shape = cache_shape_of(in);
+    shape.state_floats = kvevict::state_floats(policy);
+    with_cache(layouts::layout::head_pages, shape, in, [&](auto& cache) {
+      auto const& v = cache.view;
+      for (form const as : {form::queries, form::lse, form::weights}) {
+        kvevict::host ctx;
+        std::int64_t const promised = kvevict::workspace_bytes(
+            ctx, policy,
+            {2, 6, 2, 16, 200, v.pages.rows() * std::max(v.pages.columns, 256), v.components[0].rows.page_count});
+        ctx.reserve(static_cast<std::size_t>(promised));
+        kvevict::budget const ask{.tokens_per_head = 40};
+        if (as == form::weights)
+          kvevict::observe(ctx, policy, kvevict::prompt(v, rows.rows()), ask);
+        else if (as == form::queries)
+          kvevict::observe(ctx, policy, kvevict::prompt(v, rows.queries()), ask);
+        else
+          kvevict::observe(ctx, policy,
+                           kvevict::prompt(v, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1), ask);
+        CAPTURE(static_cast<int>(as), promised, ctx.scratch().high_water());
+        CHECK(ctx.scratch().capacity() == static_cast<std::size_t>(promised));
+      }
+    });
+  };
+  check(kvevict::presets::h2o());
+  check(kvevict::presets::ahakv({.recent = 32}));
+}
+
 TEST_CASE("laws: decoding allocates nothing after the first steps") {
   batch const in = random_batch(52, {.Hq = 4, .H = 2, .D = 16, .N = {48, 48}, .future = 1});
   for_each_context([&](char const* executor, kvevict::host& ctx) {

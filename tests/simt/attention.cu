@@ -7,9 +7,11 @@ template <class Entry>
 void use(cuda::device& ctx, layer_view<Entry> const& v, query_rows const& q, attention_rows const& a,
          window_options const& o, score_rows const& s) {
   kernels::window_scores(ctx, v, q, o, s);
+  kernels::window_weights(ctx, v, q, o, s);
   kernels::column_sums(ctx, v, q, o.group, s);
   kernels::newest_sums(ctx, v, q, o, s);
   kernels::window_scores(ctx, v, a, o, s);
+  kernels::window_weights(ctx, v, a, o, s);
   kernels::column_sums(ctx, v, a, o.group, s);
   kernels::newest_sums(ctx, v, a, o, s);
 }

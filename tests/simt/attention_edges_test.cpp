@@ -7,6 +7,7 @@
 
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
+#include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/host.hpp>
 
@@ -103,6 +104,24 @@ auto window(window_options const& o) {
     kernels::window_scores(ctx, view, rows, o, out);
   };
 }
+/// Plane k of the weights of single rows.
+struct copy_plane {
+  float const* from;
+  std::int64_t const* begin;
+  std::int32_t heads;
+  constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+    x = from[begin[in.sequence * heads + in.head] + j];
+  }
+};
+auto single_row(window_options const& o, std::int32_t k) {
+  return [o, k](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
+    kvevict::frame scratch(ctx.scratch());
+    score_rows each = out;
+    each.values = scratch.template take<float>(out.total_floats * o.rows);
+    kernels::window_weights(ctx, view, rows, o, each);
+    kernels::each_token(ctx, out, copy_plane{each.plane(k).values, out.begin, out.heads});
+  };
+}
 auto columns(group_reduce how) {
   return [how](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
     kernels::column_sums(ctx, view, rows, how, out);
@@ -154,12 +173,12 @@ std::vector<window_options> all_options() {
   return {{8},
           {1},
           {5, rr::sum, gr::max},
-          {3, rr::sum, gr::sum, soft, 0, causal, 2},
+          {3, rr::sum, gr::sum, soft},
           {7, rr::mean, gr::mean, gain},
-          {4, rr::sum, gr::max, gain, 0.6f, causal, 3},
-          {6, rr::mean, gr::mean, soft, 0, causal, 0, {5, pooling::max}},
-          {2, rr::mean, gr::max, soft, 0, causal, 1, {3, pooling::average}},
-          {8, rr::mean, gr::sum, gain, 0, causal, 0, {7, pooling::max}}};
+          {4, rr::sum, gr::max, gain, 0.6f},
+          {6, rr::mean, gr::mean, soft, 0, causal, {5, pooling::max}},
+          {2, rr::mean, gr::max, soft, 0, causal, {3, pooling::average}},
+          {8, rr::mean, gr::sum, gain, 0, causal, {7, pooling::max}}};
 }
 
 /// Softmax rows of all queries of a case, a few floats between them.
@@ -229,9 +248,8 @@ TEST_CASE("edges: rows that come after the cache see all of it") {
                        group_reduce::mean,
                        weighting::softmax,
                        0,
-                       visibility::all,
-                       static_cast<std::int32_t>(i % 2)};
-      for (row& r : a.rows) r.active = r.active && a.query_tokens(r.sequence) >= std::min(o.rows + o.skip, r.tokens);
+                       visibility::all};
+      for (row& r : a.rows) r.active = r.active && a.query_tokens(r.sequence) >= std::min(o.rows, r.tokens);
       same(cache, a.out(), a.queries_with_lse(log_base::two, false, 1.5), tolerance(s.cache.type), window(o));
     });
   }
@@ -261,7 +279,7 @@ TEST_CASE("edges: newest_sums has the bits of window_scores") {
   });
 }
 
-TEST_CASE("edges: softmax rows, sharpened, skipped, with gaps between them") {
+TEST_CASE("edges: softmax rows, sharpened, with gaps between them") {
   for (std::size_t i = 0; i < 36; ++i) {
     attention_shape s = shape_at(i);
     s.cache.head_dim = 8, s.cache.type = s.query_type = dtype::f32;
@@ -275,9 +293,7 @@ TEST_CASE("edges: softmax rows, sharpened, skipped, with gaps between them") {
       auto const positions = shifted_positions(a);
       if (i % 4 == 1) w.rows.positions = positions.data();
       window_options o = all_options()[i % 6];
-      // without a row of its own a window has no mean: see "a window that skips all rows"
-      for (row& r : a.rows) r.active = r.active && r.tokens > o.skip;
-      CAPTURE(o.rows, o.skip, all);
+      CAPTURE(o.rows, all);
       if (all)
         same(cache, a.out(), w.rows, 2e-5, columns(static_cast<group_reduce>(i / 6 % 3)));
       else
@@ -450,20 +466,53 @@ TEST_CASE("edges: a key that is not a number is not hidden") {
   }
 }
 
-TEST_CASE("edges: a window that skips all rows of a short sequence scores zero") {
+TEST_CASE("edges: weights of single rows, from queries and from softmax rows") {
+  for (std::size_t i = 0; i < 30; ++i) {
+    attention_shape s = shape_at(i);
+    bool const weights = i % 3 == 2;
+    if (weights) s.cache.head_dim = 8, s.cache.type = s.query_type = dtype::f32;
+    if (i % 4 == 1) s.softcap = 1.5f;
+    over(i, s, [&](auto& cache, attention_case& a) {
+      window_options o{std::vector<std::int32_t>{1, 5, 17, 20}[i % 4], row_reduce::sum,
+                       static_cast<group_reduce>(i % 3)};
+      if (i % 2 == 1) o.weights = weighting::step_gain, o.min_gain = 0.6f;
+      for (row& r : a.rows) r.active = r.active && std::min(r.tokens, a.query_tokens(r.sequence)) >= o.rows;
+      CAPTURE(i, o.rows);
+      softmax_rows const w(a);
+      for (std::int32_t const k : {0, o.rows / 2, o.rows - 1}) {
+        if (weights)
+          same(cache, a.out(), w.rows, 2e-5, single_row(o, k));
+        else
+          same(cache, a.out(), i % 5 == 0 ? a.queries_with_lse(log_base::e) : a.queries(), tolerance(s.cache.type),
+               single_row(o, k));
+      }
+    });
+  }
+}
+
+TEST_CASE("edges: weights of single rows are refused where a window's are, and where one is not finite") {
   attention_shape s;
-  s.cache.lengths = {3, 40}, s.cache.heads = 1, s.cache.head_dim = 8;
+  s.cache.lengths = {40, 6}, s.cache.heads = 2, s.cache.head_dim = 16, s.query_tokens = {40, 6};
   attention_case a(s);
   layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
   a.fill(cache);
-  softmax_rows const w(a);
-  for (std::int32_t const skip : {3, 10}) {
-    window_options const o{2, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, skip};
-    for (auto const& got : {there(cache, a.out(), a.queries(), window(o)), there(cache, a.out(), w.rows, window(o))}) {
-      CAPTURE(skip);
-      CHECK(std::vector<float>(got.begin(), got.begin() + 3) == std::vector<float>(3, 0.0f));
-    }
-  }
+  auto const says = [&](auto const& rows, window_options const& o, std::string const& part) {
+    std::string text = "accepted";
+    there(cache, a.out(), rows, single_row(o, 0), -1, &text);
+    INFO(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  softmax_rows w(a);
+  says(a.queries(), window_options{8}, "6 rows are handed in, but 8 are needed");
+  says(w.rows, window_options{8}, "6 rows are handed in, but 8 are needed");
+  says(a.queries_with_lse(log_base::e, true, 0.01), window_options{4}, "above 1");
+  float* const newest = w.weights.data() + 45 * w.rows.token_stride;
+  newest[3] = 2;
+  says(w.rows, window_options{4}, "above 1");
+  newest[3] = std::numeric_limits<float>::quiet_NaN();
+  says(w.rows, window_options{4}, "the score of token 3 of sequence 1, head 0 is NaN");
+  cache.set(*cache.view.find(role::k), 1, 1, 2, 3, std::numeric_limits<float>::quiet_NaN());
+  says(a.queries(), window_options{4}, "of sequence 1, head 1 is NaN");
 }
 
 TEST_CASE("edges: what is wrong with rows is refused, and nothing is written behind it") {
@@ -487,10 +536,8 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   short_q.row_begin = few, moved_q.row_begin = many;
   auto short_w = w.rows;
   short_w.row_begin = few;
-  says(short_q, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}),
-       "5 rows are handed in, but 7 are needed");
-  says(short_w, window({4, row_reduce::mean, group_reduce::mean, weighting::softmax, 0, visibility::causal, 3}),
-       "5 rows are handed in, but 7 are needed");
+  says(short_q, window({7}), "5 rows are handed in, but 7 are needed");
+  says(short_w, window({7}), "5 rows are handed in, but 7 are needed");
   says(short_q, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
   says(short_w, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
   says(moved_q, columns(group_reduce::mean), "30 rows are handed in, but 40 are needed");

@@ -121,7 +121,7 @@ TEST_CASE("window scores on a device: every option, without and with LSE") {
         case 1: v.softcap = 2.0f; break;
         case 2: v.base_two = true; break;
         case 3: v.o.reduce = kvevict::row_reduce::sum, v.o.group = kvevict::group_reduce::max; break;
-        case 4: v.o.group = kvevict::group_reduce::sum, v.o.skip = 3; break;
+        case 4: v.o.group = kvevict::group_reduce::sum; break;
         case 5: v.o.weights = kvevict::weighting::step_gain; break;
         case 6: v.o.weights = kvevict::weighting::step_gain, v.o.min_gain = 0.7f, v.softcap = 3.0f; break;
         case 7: v.o.pool_before_group = {5, kvevict::pooling::max}; break;
@@ -231,7 +231,7 @@ TEST_CASE("softmax rows on a device") {
     variant v;
     v.schedule = static_cast<std::uint64_t>(option);
     if (option == 1) v.o.group = kvevict::group_reduce::max, v.o.reduce = kvevict::row_reduce::sum;
-    if (option == 2) v.o.skip = 2;
+    if (option == 2) v.o.rows = 1;
     if (option == 3) v.o.weights = kvevict::weighting::step_gain;
     if (option == 4) v.all_rows = true;
     if (option == 5) v.o.weights = kvevict::weighting::step_gain, v.o.min_gain = 0.8f;
@@ -282,7 +282,6 @@ TEST_CASE("attention on a device refuses what the host refuses") {
           kvevict::weighting::softmax,
           0,
           kvevict::visibility::causal,
-          0,
           {2}},
          false, "odd width");
     q.lse = wrong.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1;

@@ -448,5 +448,5 @@ TEST_CASE("replacement on a device refuses more than one victim") {
   replace(ctx, there.view, keep, slots.data());
   CHECK(support::refusal([&] {
           ctx.wait();
-        }).find("replace: sequence 0, head 0: the cache has 37 tokens, but the keep set was planned for 36") == 0);
+        }).find("replace: sequence 0, head 0 has 37 tokens, but the keep set was planned for 36") == 0);
 }

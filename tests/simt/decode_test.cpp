@@ -170,3 +170,27 @@ TEST_CASE("observe on a device does not write a prefix that sequences share") {
   check(kvevict::presets::h2o());
   check(kvevict::presets::ahakv({.recent = 8}));
 }
+
+TEST_CASE("a prompt is observed in at most ten launches, however many rows the ring has") {
+  batch const in = random_batch(96, {.Hq = 4, .H = 2, .D = 16, .N = {60, 60}});
+  for (std::int32_t const recent : {8, 32}) {
+    auto const policy = kvevict::presets::ahakv({.recent = recent});
+    auto shape = cache_shape_of(in);
+    shape.state_floats = kvevict::state_floats(policy);
+    with_cache(layouts::layout::head_pages, shape, in, [&](auto& cache) {
+      using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+      device_cache<entry> there(cache);
+      device_memory memory;
+      auto const rows = all_rows(in);
+      auto const launches = [&](auto const& given) {
+        auto const e = kvevict::prompt(there.view, on_device_rows(memory, given, 2));
+        return cuda::device::try_out(
+                   default_stream(),
+                   [&](cuda::device& ctx) { kvevict::observe(ctx, policy, e, {.tokens_per_head = 24}); })
+            .count(cuda::dry_run::kind::launch);
+      };
+      CHECK(launches(rows.queries()) <= 10);
+      CHECK(launches(rows.rows()) <= 10);
+    });
+  }
+}

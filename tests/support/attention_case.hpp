@@ -76,7 +76,11 @@ class attention_case {
     cache.fill(k, [](int b, int h, int t, int d) { return static_cast<float>(b + h + t % 7 - d % 3) * 0.25f; });
   }
 
-  kvevict::score_rows out() { return {rows.data(), sequences(), heads(), begin.data(), values.data(), nullptr, 0}; }
+  kvevict::score_rows out() {
+    kvevict::score_rows s{rows.data(), sequences(), heads(), begin.data(), values.data(), nullptr, 0};
+    s.total_floats = begin.back();
+    return s;
+  }
 
   kvevict::query_rows queries() const {
     kvevict::query_rows q;

@@ -11,6 +11,7 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -31,17 +32,11 @@ template <class Entry> fault fault_of(layer_view<Entry> const& v, keep_set const
 
 template <class Entry>
 void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep, std::int64_t r, fault f) {
-  std::int64_t const b = r / v.heads(), h = r % v.heads();
-  std::int32_t const n = v.length(static_cast<std::int32_t>(b), static_cast<std::int32_t>(h));
-  if (f == other_length)
-    contract::violate(verb, ": sequence ", b, ", head ", h, " has ", n, " tokens, but the keep set was planned for ",
-                      keep.lengths[static_cast<std::size_t>(r)], "; plan again after the cache has changed");
-  if (f == out_of_order)
-    contract::violate(verb, ": the kept tokens of sequence ", b, ", head ", h,
-                      " are not strictly ascending within [0, ", n, "); sort them and drop doubles");
-  contract::violate(verb, ": the keep set drops a token of the read-only prefix of sequence ", b, ", head ", h, " (",
-                    v.read_only_tokens(static_cast<std::int32_t>(b)),
-                    " tokens); protect the prefix in the policy, or copy it first");
+  auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+  std::int32_t const n = v.length(b, h);
+  if (f == other_length) messages::keep_set_of_other_length(verb, b, h, n, keep.lengths[static_cast<std::size_t>(r)]);
+  if (f == out_of_order) messages::keep_set_out_of_order(verb, b, h, n);
+  messages::keep_set_without_prefix(verb, b, h, v.read_only_tokens(b));
 }
 
 /// The keep set belongs to this view, and keeps its read-only prefixes.

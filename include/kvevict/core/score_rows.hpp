@@ -47,7 +47,7 @@ struct score_rows {
   std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the rank
   std::int32_t layer = 0;
   std::int64_t most_tokens = 0;   // no row is longer
-  std::int64_t total_floats = 0;  // in `values`
+  std::int64_t total_floats = 0;  // of a plane of `values`
   char const* verb = "plan";      // whose rows they are: what their errors begin with
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
@@ -55,6 +55,12 @@ struct score_rows {
   constexpr std::int64_t index_of(row const& in) const { return std::int64_t{in.sequence} * heads + in.head; }
   /// The score of a token of that row.
   constexpr float& score(row const& in, std::int64_t token) const { return values[begin[index_of(in)] + token]; }
+  /// Where several floats belong to a token, those with number i.
+  constexpr score_rows plane(std::int64_t i) const {
+    score_rows out = *this;
+    out.values += i * total_floats;
+    return out;
+  }
   constexpr std::int32_t rank(std::int64_t r, std::int64_t token) const {
     return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
   }

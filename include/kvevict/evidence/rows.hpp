@@ -7,6 +7,7 @@
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/evidence/planning.hpp>
@@ -36,9 +37,13 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.take<std::int32_t>(begin[n]);
-  for (std::int64_t r = 0; r < n; ++r)
-    for (std::int32_t j = 0; j < rows[r].tokens; ++j)
-      positions[begin[r] + j] = element<std::int32_t const>(cache, *position, rows[r].sequence, rows[r].head, j);
+  for (std::int64_t r = 0; r < n; ++r) {
+    auto const at = cache.rows_of(*position, rows[r].sequence, rows[r].head);
+    each_run(at, 0, rows[r].tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
+      for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
+        positions[begin[r] + first + i] = *reinterpret_cast<std::int32_t const*>(p);
+    });
+  }
   out.positions = positions;
   return out;
 }
@@ -63,17 +68,14 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   if (rows.positions == nullptr || it.candidates == 0) return;
   std::int64_t found = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
-  KVEVICT_EXPECTS(
-      found == it.candidates, rows.verb, ": the positions of sequence ", it.sequence, ", head ", it.head,
-      " are not distinct numbers below 2147483647; write each token's own into the role::position component");
+  if (found != it.candidates) messages::equal_positions(rows.verb, it.sequence, it.head);
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
-  KVEVICT_EXPECTS(p.wrong != sequence_plan::fault::negative_budget, "plan: a budget of ", p.asked,
-                  " tokens for sequence ", b, "; give a count, not a negative number");
-  KVEVICT_EXPECTS(p.wrong == sequence_plan::fault::none, "plan: a budget of ", p.asked, " tokens is below the ", p.ends,
-                  " protected tokens of sequence ", b, " (", p.front, " at the front, ", p.back,
-                  " recent); raise tokens_per_head or protect fewer");
+  if (p.wrong == sequence_plan::fault::negative_budget) messages::negative_budget("plan", p.asked, b);
+  if (p.wrong != sequence_plan::fault::none)
+    messages::budget_below_protected(
+        p.asked, p.ends, b, " (" + std::to_string(p.front) + " at the front, " + std::to_string(p.back) + " recent)");
 }
 
 }  // namespace planning
@@ -106,8 +108,7 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
     KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens,
                     " tokens; append the new tokens to the cache first, one row each");
     for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
-      KVEVICT_EXPECTS(e.attention.positions[t] >= 0, "observe: a position of sequence ", b, " is ",
-                      e.attention.positions[t], "; give each row its token's logical position");
+      if (e.attention.positions[t] < 0) messages::negative_position(b, e.attention.positions[t]);
   }
   KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens,
                   " tokens; append the new tokens to the cache first, one row each");
@@ -154,8 +155,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);
-    KVEVICT_EXPECTS(want.of(it.sequence) >= 0, "observe: a budget of ", want.of(it.sequence), " tokens for sequence ",
-                    it.sequence, "; give a count, not a negative number");
+    if (want.of(it.sequence) < 0) messages::negative_budget("observe", want.of(it.sequence), it.sequence);
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct(out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers,

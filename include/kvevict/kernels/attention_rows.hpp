@@ -9,17 +9,20 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/step_gain.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/pool.hpp>
-#include <kvevict/kernels/step_gain.hpp>
+#include <kvevict/kernels/require_finite.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
 void has_kernel(window_scores_tag, host&);
+void has_kernel(window_weights_tag, host&);
 void has_kernel(column_sums_tag, host&);
 
 /// One softmax row, sharpened or flattened to a^g / Σ a^g over the tokens it sees, added to `sums` (N).
@@ -33,28 +36,41 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
   for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(std::pow(a[j], gain) / whole);
 }
 
-/// One query head's weights, summed over the window, into `sums` (N); false when a weight is not within [0, 1].
-inline bool sum_window(attention_rows const& a, window_options const& o, row const& in, bool scattered, std::int32_t hq,
-                       float* sums) {
-  std::int32_t const have = a.rows(in.sequence), end = have - o.skip, W = std::min({o.rows, end, in.tokens});
+/// One query head's weights of window rows [first, last), added up in `sums` (N); false when one is not within [0, 1].
+inline bool sum_rows(attention_rows const& a, window_options const& o, row const& in, window_rows const& window,
+                     std::int32_t first, std::int32_t last, std::int32_t hq, float* sums) {
   std::fill_n(sums, in.tokens, 0.0f);
   bool sound = true;
-  for (std::int32_t i = end - W; i < end; ++i) {
-    std::int64_t const t = a.row_begin[in.sequence] + i;
-    float const* weights = a.weights + t * a.token_stride + hq * a.head_stride;
-    std::int64_t const at = in.tokens - have + i, seen = scattered ? in.tokens : at + 1;
+  for (std::int32_t w = first; w < last; ++w) {
+    float const* weights = a.weights + (window.first + w) * a.token_stride + hq * a.head_stride;
+    std::int64_t const seen = window.sees(w);
     for (std::int64_t j = 0; j < seen; ++j) sound &= !((weights[j] > 1.001f) | (weights[j] < 0.0f));
-    std::int64_t const position = a.positions == nullptr ? at : a.positions[t];
-    add_row(weights, seen, o.weights == weighting::softmax ? 1.0f : step_gain(position + 1, in.budget, o.min_gain),
-            sums);
+    bool const gained = o.weights == weighting::step_gain;
+    add_row(weights, seen, gained ? step_gain(window.position(a.positions, w) + 1, in.budget, o.min_gain) : 1.0f, sums);
   }
   return sound;
 }
 
-/// Scratch: N floats a worker.
-template <class Entry>
-void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attention_rows const& a,
-            window_options const& o, score_rows const& out) {
+/// Those rows' weights, reduced over the rows and the G heads of the group, to `scores` (N).
+inline bool reduce_rows(attention_rows const& a, window_options const& o, row const& in, window_rows const& window,
+                        std::int32_t first, std::int32_t last, std::int32_t G, float* sums, float* scores) {
+  bool sound = true;
+  float const share = (o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(last - first) : 1.0f) *
+                      (o.group == group_reduce::mean ? 1.0f / static_cast<float>(G) : 1.0f);
+  for (std::int32_t g = 0; g < G; ++g) {
+    sound &= sum_rows(a, o, in, window, first, last, in.head * G + g, sums);
+    for (std::int32_t j = 0; j < in.tokens; ++j)
+      scores[j] = g == 0                         ? sums[j]
+                  : o.group == group_reduce::max ? larger_or_nan(sums[j], scores[j])
+                                                 : scores[j] + sums[j];
+  }
+  for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
+  return sound;
+}
+
+/// Window scores, or the weights of every window row in a plane of its own. Scratch: N floats a worker.
+inline void reduce_weights(host& ctx, attention_rows const& a, window_options const& o, score_rows const& out,
+                           bool apart) {
   expect_window_rows(o);
   std::int32_t const G = out.count() == 0 ? 1 : a.heads / out.heads;
   std::int64_t longest = 0;
@@ -62,9 +78,9 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
     row const& in = out.rows[r];
     longest = std::max<std::int64_t>(longest, in.tokens);
     KVEVICT_EXPECTS(!in.active || o.rows == std::numeric_limits<std::int32_t>::max() ||
-                        a.rows(in.sequence) >= std::min(o.rows + o.skip, in.tokens),
+                        a.rows(in.sequence) >= rows_needed(o.rows, in.tokens),
                     "evidence: sequence ", in.sequence, " hands in ", a.rows(in.sequence),
-                    " softmax rows and the score reads ", std::min(o.rows + o.skip, in.tokens),
+                    " softmax rows and the score reads ", rows_needed(o.rows, in.tokens),
                     "; hand in the rows of its newest tokens");
   }
   KVEVICT_EXPECTS(o.pool_before_group.width == 1,
@@ -74,31 +90,34 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, attenti
   frame scratch(ctx.scratch());
   float* parts = scratch.take<float>(longest * ctx.concurrency());
   std::atomic<bool> sound{true};
-  ctx.for_each(
-      out.count(),
-      [&](std::int64_t r, std::int32_t slot) {
-        row const& in = out.rows[r];
-        if (!in.active || in.tokens == 0) return;
-        float *sums = parts + slot * longest, *scores = out.scores(r).data;
-        std::int32_t const W = std::min({o.rows, a.rows(in.sequence) - o.skip, in.tokens});
-        float const share = (o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(W) : 1.0f) *
-                            (o.group == group_reduce::mean ? 1.0f / static_cast<float>(G) : 1.0f);
-        for (std::int32_t g = 0; g < G; ++g) {
-          if (!sum_window(a, o, in, out.positions != nullptr, in.head * G + g, sums))
-            sound.store(false, std::memory_order_relaxed);
-          for (std::int32_t j = 0; j < in.tokens; ++j)
-            scores[j] = g == 0                         ? sums[j]
-                        : o.group == group_reduce::max ? larger_or_nan(sums[j], scores[j])
-                                                       : scores[j] + sums[j];
-        }
-        for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
-      },
-      out.begin[out.count()] * G);
-  KVEVICT_EXPECTS(
-      sound.load(),
-      "evidence: a softmax weight is above 1 or below 0; hand in normalised attention weights, not logits or sums");
+  auto const reduce = [&](std::int64_t r, std::int32_t slot) {
+    row const& in = out.rows[r];
+    if (!in.active || in.tokens == 0) return;
+    window_rows const w =
+        newest_rows(a.row_begin, in.sequence, in.tokens, o.rows, visibility::causal, out.positions != nullptr);
+    std::int32_t const step = apart ? 1 : w.count, planes = apart ? w.count : 1;
+    for (std::int32_t i = 0; i < planes; ++i)
+      if (!reduce_rows(a, o, in, w, i * step, (i + 1) * step, G, parts + slot * longest, out.plane(i).scores(r).data))
+        sound.store(false, std::memory_order_relaxed);
+  };
+  ctx.for_each(out.count(), reduce, out.begin[out.count()] * G);
+  if (!sound) messages::softmax_weight("evidence");
+}
+
+template <class Entry>
+void kernel(window_scores_tag, host& ctx, layer_view<Entry> const&, attention_rows const& a, window_options const& o,
+            score_rows const& out) {
+  reduce_weights(ctx, a, o, out, false);
   pool(ctx, o.pool, out);
-  static_cast<void>(view);
+}
+
+template <class Entry>
+void kernel(window_weights_tag, host& ctx, layer_view<Entry> const&, attention_rows const& a, window_options o,
+            score_rows const& out) {
+  o.reduce = row_reduce::sum;
+  expect_single_rows(o, out);
+  reduce_weights(ctx, a, o, out, true);
+  for (std::int32_t w = 0; w < o.rows; ++w) require_finite(ctx, out.plane(w));
 }
 
 template <class Entry>

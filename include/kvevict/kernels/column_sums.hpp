@@ -62,7 +62,7 @@ template <class Entry> class column_pass {
       each(shape_.block_tokens(), &column_pass::normalise);
     }
     each(strip_tokens, &column_pass::sum_strip);
-    if (too_large_) refuse_weights("column_sums");
+    if (too_large_) messages::weight_above_one("column_sums");
   }
 
  private:
@@ -149,7 +149,7 @@ template <class Entry> class column_pass {
     for (int i = 0; i < q.rows; i += row_block) {
       vec z[row_block][tile_vectors];
       logits(q, i, tokens, first, z);
-      add_weights(z, q, i, columns, largest);
+      add_weights(z, q, i, q.window, columns, largest);
     }
   }
 

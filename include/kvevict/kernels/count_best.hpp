@@ -44,7 +44,7 @@ struct contender {
   void collect_ties(std::uint32_t key) {
     live_size = 0;
     for (std::int64_t i = 0; i < size; ++i) {
-      live[live_size] = radix::key(rank(i));
+      live[live_size] = order_key(rank(i));
       live_size += keys[i] == key;
     }
   }
@@ -100,7 +100,7 @@ inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight
   auto const put = [&](std::int64_t i, std::int32_t j) {
     float const y = x[j] * weight;
     worst = std::max(worst, bits::as_uint(y) & 0x7fffffffu);
-    keys[i] = radix::key(y);
+    keys[i] = order_key(y);
   };
   if (s.positions == nullptr) {
     std::int32_t const first = it.first, last = it.last;
@@ -122,7 +122,7 @@ inline void force(contender& c) {
   radix::cut const tie = radix::best(c.live, c.live_size, cut.take, c.counts);
   std::int64_t dropped = tie.equal - tie.take;
   for (std::int64_t i = 0; i < c.size; ++i) {
-    std::uint32_t const rank = radix::key(c.rank(i));
+    std::uint32_t const rank = order_key(c.rank(i));
     if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (rank > tie.key || (rank == tie.key && dropped-- <= 0))))
       c.keys[i] = ~0u;
   }

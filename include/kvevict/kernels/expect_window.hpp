@@ -16,8 +16,21 @@ inline void expect_pooling(pool_options const& o) {
 }
 
 inline void expect_window_rows(window_options const& o) {
-  KVEVICT_EXPECTS(o.rows >= 1 && o.skip >= 0, "window_scores: the window has ", o.rows, " rows and skips ", o.skip,
-                  "; give at least one row and skip none or more");
+  KVEVICT_EXPECTS(o.rows >= 1, "window_scores: the window has ", o.rows, " rows; give at least one row");
+}
+
+/// Weights of single rows are not pooled.
+inline void expect_single_rows(window_options const& o) {
+  KVEVICT_EXPECTS(o.pool.width == 1 && o.pool_before_group.width == 1,
+                  "window_weights: the weights of single rows are not pooled; set both widths to 1");
+}
+/// Every sequence has as many tokens as rows are asked for. Only the host can look.
+inline void expect_single_rows(window_options const& o, score_rows const& out) {
+  expect_single_rows(o);
+  for (std::int64_t r = 0; r < out.count(); ++r)
+    KVEVICT_EXPECTS(!out.rows[r].active || out.rows[r].tokens >= o.rows, "window_weights: ", o.rows,
+                    " rows are asked for and sequence ", out.rows[r].sequence, " has ", out.rows[r].tokens,
+                    " tokens; ask for no more rows than every sequence has");
 }
 
 inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/window.hpp>
 
 /// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or the
 /// one where this stands, supplies
@@ -60,10 +61,6 @@ struct pool_options {
 /// position + 1, k = the row's budget; a row with i ≤ k·exp(min_gain²/2) takes min_gain.
 enum class weighting : std::uint8_t { softmax, step_gain };
 
-/// Which tokens a query row sees: causal, the rows being the last tokens of the cache; or all, the rows coming after
-/// it.
-enum class visibility : std::uint8_t { causal, all };
-
 struct window_options {
   std::int32_t rows = 32;  // W: the last W query rows of each sequence are read
   row_reduce reduce = row_reduce::mean;
@@ -71,7 +68,6 @@ struct window_options {
   weighting weights = weighting::softmax;
   float min_gain = 0;
   visibility sees = visibility::causal;
-  std::int32_t skip = 0;  // newest query rows left out: the W rows before them are read, and see as much as they saw
   pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
   pool_options pool{};               // of the scores, over the evictable tokens
 };
@@ -97,20 +93,21 @@ enum class fresh : std::uint8_t { kept, zeroed };
 struct ring {
   std::int32_t const* positions = nullptr;  // (T)
   std::int32_t const* row_begin = nullptr;  // (B + 1)
-  std::int32_t skip = 0;                    // rows that are newer
   std::int32_t width = 1;
 
-  constexpr std::int32_t column(std::int32_t b) const {
-    return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - skip] % width;
+  /// Of sequence b's row that `newer` rows follow.
+  constexpr std::int32_t column(std::int32_t b, std::int32_t newer) const {
+    return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - newer] % width;
   }
 };
 
-/// How a row of weights enters the per-slot state: added to or assigned to one column, after the state of tokens that
-/// have just arrived is zeroed (a page's memory may be an evicted token's).
+/// How rows of weights enter the per-slot state: each added to or assigned to its column, oldest first, after the state
+/// of tokens that have just arrived is zeroed (a page's memory may be an evicted token's).
 struct fold_options {
   folding how = folding::add;
   fresh forget = fresh::zeroed;
   ring columns{};
+  std::int32_t rows = 1;  // score_rows::plane 0, 1, …
 };
 
 namespace kernels {
@@ -131,6 +128,8 @@ KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, query_rows, window_options, score_rows): attention to each token
 KVEVICT_KERNEL(window_scores, "kernels/window_scores.hpp", "cuda/attention/attention.hpp");
+// (view, query_rows, window_options, score_rows): of each window row, a plane each
+KVEVICT_KERNEL(window_weights, "kernels/window_scores.hpp", "cuda/attention/attention.hpp");
 // (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
 KVEVICT_KERNEL(column_sums, "kernels/column_sums.hpp", "cuda/attention/attention.hpp");
 // (view, query_rows, window_options, score_rows): window_scores, or column_sums

@@ -7,22 +7,12 @@
 #include <cstdint>
 #include <cstring>
 
-#include <kvevict/core/abi.hpp>
-#include <kvevict/core/dtype.hpp>
+#include <kvevict/core/order_key.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 namespace radix {
-
-/// A float as an integer of the same order; −0 counts as +0. Total also over non-finite values, so that nothing depends
-/// on their absence.
-inline std::uint32_t key(float x) {
-  std::uint32_t u = bits::as_uint(x);
-  u = u == 0x80000000u ? 0u : u;
-  return u ^ (static_cast<std::uint32_t>(-static_cast<std::int32_t>(u >> 31)) | 0x80000000u);
-}
-inline std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
 
 /// Bits [shift, shift + width) of a key. Three of them make a key, the leading one first.
 struct digit {

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -45,14 +45,8 @@ inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
       s.begin[s.count()] / 8);
   for (std::int64_t r = 0; r < s.count(); ++r) {
     if (bad[r] < 0) continue;
-    float const x = s.values[s.begin[r] + bad[r]];
-    contract::violate(
-        s.verb, ": the score of token ", bad[r], " of sequence ", s.rows[r].sequence, ", head ", s.rows[r].head,
-        " in layer ", s.layer, " is ",
-        x != x  ? "NaN"
-        : x > 0 ? "+inf"
-                : "-inf",
-        "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+    messages::not_finite(s.verb, bad[r], s.rows[r].sequence, s.rows[r].head, " in layer " + std::to_string(s.layer),
+                         s.values[s.begin[r] + bad[r]]);
   }
 }
 

@@ -54,13 +54,13 @@ struct writer {
 /// Slots in order of position: ties go to the larger token index.
 inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
   std::int32_t const first = it.first, last = it.last;
-  for (std::int32_t j = first; j < last; ++j) keys[j - first] = radix::key(x[j]);
+  for (std::int32_t j = first; j < last; ++j) keys[j - first] = order_key(x[j]);
   radix::cut const c = radix::best(keys, last - first, it.quota(), counts);
   std::uint32_t const worst = c.key;
   std::int32_t ties_from = first;  // the ties before it are the oldest ones, and go
-  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= radix::key(x[ties_from]) == worst;
-  out.those(first, ties_from, [=](std::int32_t j) { return radix::key(x[j]) > worst; });
-  out.those(ties_from, last, [=](std::int32_t j) { return radix::key(x[j]) >= worst; });
+  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= order_key(x[ties_from]) == worst;
+  out.those(first, ties_from, [=](std::int32_t j) { return order_key(x[j]) > worst; });
+  out.those(ties_from, last, [=](std::int32_t j) { return order_key(x[j]) >= worst; });
 }
 
 /// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.
@@ -69,16 +69,16 @@ inline void scattered(row const& it, float const* x, std::int32_t const* positio
   auto const evictable = [&](std::int32_t j) { return positions[j] >= it.first && positions[j] < it.last; };
   std::int64_t n = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j)
-    if (evictable(j)) keys[n++] = radix::key(x[j]);
+    if (evictable(j)) keys[n++] = order_key(x[j]);
   radix::cut const c = radix::best(keys, n, it.quota(), counts);
   n = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j)
-    if (evictable(j) && radix::key(x[j]) == c.key) keys[n++] = radix::key(positions[j]);
+    if (evictable(j) && order_key(x[j]) == c.key) keys[n++] = order_key(positions[j]);
   radix::cut const p = radix::best(keys, n, c.take, counts);
   std::int64_t dropped = p.equal - p.take;
   out.those(0, it.tokens, [&](std::int32_t j) {
     if (!evictable(j)) return true;
-    std::uint32_t const score = radix::key(x[j]), position = radix::key(positions[j]);
+    std::uint32_t const score = order_key(x[j]), position = order_key(positions[j]);
     if (score != c.key) return score > c.key;
     if (position != p.key) return position > p.key;
     return dropped-- <= 0;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host kernels of a policy's per-slot state: read its sum, fold a step into it.
+// Host kernels of a policy's per-slot state: read its sum, fold rows of weights into it.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -15,6 +17,34 @@ namespace kernels {
 
 void has_kernel(sum_state_tag, host&);
 void has_kernel(fold_state_tag, host&);
+
+/// Σ_c of N rows of floats, in order of c: no sum waits for its neighbour's.
+template <int N> void sum_rows_of_floats(std::byte const* p, std::int64_t stride, std::int64_t width, float* to) {
+  float sums[N] = {};
+  for (std::int64_t c = 0; c < width; ++c)
+    unroll<N>([&](auto k) { sums[k] += reinterpret_cast<float const*>(p + k * stride)[c]; });
+  unroll<N>([&](auto k) { to[k] = sums[k]; });
+}
+
+/// The same of `count` rows.
+inline void sum_floats(std::byte const* p, std::int64_t stride, std::int64_t width, std::int64_t count, float* to) {
+  std::int64_t i = 0;
+  if (stride == 4)
+    for (; i + lanes <= count; i += lanes) store(to + i, load(p + i * 4) + vec{});
+  for (; i + 8 <= count; i += 8) sum_rows_of_floats<8>(p + i * stride, stride, width, to + i);
+  for (; i < count; ++i) sum_rows_of_floats<1>(p + i * stride, stride, width, to + i);
+}
+
+/// Adds x[i] to the float at p + i·stride, or puts it there; i < count.
+inline void fold_floats(folding how, float const* x, std::int64_t count, std::byte* p, std::int64_t stride) {
+  bool const adds = how == folding::add;
+  for (; stride == 4 && count >= lanes; p += lanes * 4, x += lanes, count -= lanes)
+    store(reinterpret_cast<float*>(p), adds ? load(p) + load(x) : load(x));
+  for (; count > 0; p += stride, ++x, --count) {
+    auto& to = *reinterpret_cast<float*>(p);
+    to = adds ? to + *x : *x;
+  }
+}
 
 /// values[j] = Σ_c state(j, c), in order of c. No scratch.
 template <class Entry>
@@ -25,36 +55,50 @@ void kernel(sum_state_tag, host& ctx, layer_view<Entry> const& view, component c
       [&](std::int64_t r, std::int32_t) {
         row const& in = out.rows[r];
         if (!in.active) return;
-        for (std::int32_t j = 0; j < in.tokens; ++j) {
-          float const* s = &element<float const>(view, state, in.sequence, in.head, j);
-          float sum = 0;
-          for (std::int64_t c = 0; c < width; ++c) sum += s[c];
-          out.scores(r)[j] = sum;
-        }
+        token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
+        each_run(at, 0, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
+          sum_floats(p, at.slot_stride, width, count, out.values + out.begin[r] + first);
+        });
       },
       out.begin[out.count()] * width);
 }
 
-/// Folds the row's values into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. The
+/// All columns of the tokens that have just arrived: zero.
+template <class Entry>
+void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows const& from, std::int64_t r,
+                  std::int64_t first) {
+  row const& in = from.rows[r];
+  bool const ascending = from.positions == nullptr;
+  if (ascending) first = std::max<std::int64_t>(first, in.fresh);
+  each_run(at, first, in.tokens, [&](std::int64_t j, std::int64_t count, std::byte* p) {
+    for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
+      if (ascending || from.rank(r, j + i) >= in.fresh) std::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
+  });
+}
+
+/// Folds rows of weights into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. The
 /// read-only prefix is not written. No scratch.
 template <class Entry>
 void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
             score_rows const& from) {
-  std::int64_t const width = state.width();
+  constexpr std::int64_t at_once = 16;  // tokens, a cache line of every plane
   ctx.for_each(
       from.count(),
       [&](std::int64_t r, std::int32_t) {
         row const& in = from.rows[r];
         if (!in.active) return;
-        std::int64_t const column = fold.columns.column(in.sequence);
-        for (std::int32_t j = view.read_only_tokens(in.sequence); j < in.tokens; ++j) {
-          float* s = &element<float>(view, state, in.sequence, in.head, j);
-          if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) std::fill_n(s, width, 0.0f);
-          float const x = from.scores(r)[j];
-          s[column] = fold.how == folding::add ? s[column] + x : x;
-        }
+        token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
+        std::int64_t const begin = view.read_only_tokens(in.sequence);
+        if (fold.forget == fresh::zeroed) forget_fresh(at, state.width(), from, r, begin);
+        each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
+          for (std::int64_t i = 0; i < count; i += at_once)
+            for (std::int32_t w = 0; w < fold.rows; ++w)
+              fold_floats(fold.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
+                          p + i * at.slot_stride + fold.columns.column(in.sequence, fold.rows - 1 - w) * 4,
+                          at.slot_stride);
+        });
       },
-      from.begin[from.count()] * 4);
+      from.begin[from.count()] * 4 * fold.rows);
 }
 
 }  // namespace kernels

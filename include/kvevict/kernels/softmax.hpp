@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include <kvevict/core/contract.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/tile.hpp>
@@ -46,13 +46,13 @@ inline void store_lse(float* lse, vec peak, vec sum) {
   for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + std::log2(sum[r]);
 }
 
-/// Adds 2^(z − lse) of a block's rows to the sums of their query heads, and keeps the largest weight.  columns (G,
+/// Adds 2^(z − lse) of a block's rows to their sums, of `per_sum` rows each, and keeps the largest weight.  sums (…,
 /// tile_tokens)
-inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, float* columns,
-                        vec& largest) {
+inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,
+                        float* sums, vec& largest) {
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
-    float* const column = columns + (row + r) / q.window * tile_tokens;
+    float* const column = sums + (row + r) / per_sum * tile_tokens;
     for (int v = 0; v < tile_vectors; ++v) {
       vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
       largest = max(w, largest);
@@ -76,13 +76,6 @@ inline void reduce_heads(group_reduce how, std::int32_t group, std::int64_t stri
 
 /// A weight above this means that the LSE belongs to other logits.
 inline constexpr float largest_sound_weight = 1.001f;
-
-[[noreturn]] inline void refuse_weights(char const* verb) {
-  contract::violate(
-      verb,
-      ": an attention weight exp(z − lse) is above 1; the scale, the softcap or the log_base of the LSE is not the "
-      "one that the engine's softmax used (FlashInfer gives log_base::two)");
-}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a call of window_scores works on: which query rows each KV head reads, and the scratch that takes.
+// What a call of window_scores or window_weights works on: the rows of each KV head, and the scratch that takes.
 #pragma once
 
+#include <kvevict/core/step_gain.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/softmax.hpp>
-#include <kvevict/kernels/step_gain.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -20,20 +20,22 @@ struct window_shape {
   std::int32_t group, window, head_dim, pool_width;
   std::int64_t tokens;
   bool normalised;  // the engine's LSE is used
+  bool apart;       // window rows are not summed
 
   constexpr std::int64_t tiles() const { return padded(tokens, tile_tokens) / tile_tokens; }
   constexpr std::int64_t query_floats() const {
     return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16);
   }
   constexpr std::int64_t share_floats() const {
-    std::int64_t const scores = query_floats() + tile_floats(head_dim) + std::int64_t{group} * tile_tokens;
+    std::int64_t const sums = std::int64_t{group} * (apart ? window : 1) * tile_tokens;
+    std::int64_t const scores = query_floats() + tile_floats(head_dim) + sums;
     return padded(std::max(scores, pool_width > 1 ? pool_row_floats(tokens, pool_width) : 0), 16);
   }
 };
 
-inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out) {
-  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,         0, q.head_dim, o.pool_before_group.width, 0,
-                 q.lse != nullptr && o.weights == weighting::softmax};
+inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out, bool apart) {
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,          0,    q.head_dim, o.pool_before_group.width, 0,
+                 q.lse != nullptr && o.weights == weighting::softmax, apart};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;
     s.tokens = std::max<std::int64_t>(s.tokens, out.rows[r].tokens);
@@ -44,29 +46,30 @@ inline window_shape window_shape_of(query_rows const& q, window_options const& o
 
 /// One active row.
 struct window_row {
-  std::int64_t index, first_query, tiles;
-  std::int32_t b, h, tokens, window, first_token;  // first_token: where the first window row is in the cache
-  std::int32_t rows;                               // G·window padded to whole row blocks
-  float* gains = nullptr;                          // (window), step gain only
+  std::int64_t index, tiles;
+  std::int32_t b, h, tokens;
+  window_rows in;
+  std::int32_t rows;       // G·W padded to whole row blocks
+  std::int32_t sums;       // of a query head: 1, or W
+  float* gains = nullptr;  // (W), step gain only
   // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)
   float *lse = nullptr, *peak = nullptr, *sum = nullptr;
   float* weights = nullptr;  // (tiles, rows, tile_tokens): 2^(z − peak), or null
   float* heads = nullptr;    // (G, tiles·tile_tokens) when query heads are pooled one by one
 
+  std::int32_t per_sum() const { return sums == 1 ? in.count : 1; }
   std::int64_t weight_bytes() const { return tiles * rows * tile_tokens * 4; }
 };
 
-inline window_row describe_window(query_rows const& q, window_options const& o, score_rows const& out, std::int64_t r) {
+inline window_row describe_window(query_rows const& q, window_options const& o, score_rows const& out, std::int64_t r,
+                                  bool apart) {
   row const& row = out.rows[r];
-  std::int32_t const given = q.rows(row.sequence) - o.skip;
-  std::int32_t const end = o.sees == visibility::all ? given : std::min(given, row.tokens - o.skip);
-  std::int32_t const window = std::max(0, std::min(o.rows, end)), G = q.heads / out.heads;
   window_row w{};
-  w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens, w.window = window;
+  w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens;
+  w.in = newest_rows(q.row_begin, row.sequence, row.tokens, o.rows, o.sees, out.positions != nullptr);
   w.tiles = padded(row.tokens, tile_tokens) / tile_tokens;
-  w.rows = static_cast<std::int32_t>(padded(std::int64_t{window} * G, row_block));
-  w.first_query = q.row_begin[row.sequence + 1] - o.skip - window;
-  w.first_token = row.tokens - o.skip - window;
+  w.rows = static_cast<std::int32_t>(padded(std::int64_t{w.in.count} * (q.heads / out.heads), row_block));
+  w.sums = apart ? w.in.count : 1;
   return w;
 }
 
@@ -78,11 +81,9 @@ inline window_row take_window(frame& f, window_row w, window_shape const& s, que
   w.lse = f.take<float>(w.rows), w.peak = f.take<float>(w.tiles * w.rows), w.sum = f.take<float>(w.tiles * w.rows);
   if (w.weight_bytes() <= kept_weights_bytes) w.weights = f.take<float>(w.weight_bytes() / 4);
   if (o.weights == weighting::softmax) return w;
-  w.gains = f.take<float>(w.window);
-  for (std::int32_t i = 0; i < w.window; ++i) {
-    std::int64_t const position = q.positions == nullptr ? w.first_token + i : q.positions[w.first_query + i];
-    w.gains[i] = step_gain(position + 1, out.rows[w.index].budget, o.min_gain);
-  }
+  w.gains = f.take<float>(w.in.count);
+  for (std::int32_t i = 0; i < w.in.count; ++i)
+    w.gains[i] = step_gain(w.in.position(q.positions, i) + 1, out.rows[w.index].budget, o.min_gain);
   return w;
 }
 
@@ -104,7 +105,7 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   expect_window_options(q, o, out);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
-    std::int64_t const needed = std::min<std::int64_t>(std::int64_t{o.rows} + o.skip, row.tokens);
+    std::int32_t const needed = rows_needed(o.rows, row.tokens);
     KVEVICT_EXPECTS(!row.active || q.rows(row.sequence) >= needed, "window_scores: sequence ", row.sequence,
                     " hands in ", q.rows(row.sequence), " query rows and the window needs ", needed,
                     "; hand in the queries of its newest tokens");

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include <kvevict/kernels/pool.hpp>
+#include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/window_rows.hpp>
 
 namespace kvevict {
@@ -12,18 +13,19 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 
 void has_kernel(window_scores_tag, host&);
+void has_kernel(window_weights_tag, host&);
 
 template <class Entry> class window_pass {
  public:
   window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
-              score_rows const& out)
+              score_rows const& out, bool apart)
       : ctx_(ctx),
         view_(view),
         keys_(*view.find(role::k)),
         q_(q),
         o_(o),
         out_(out),
-        shape_(window_shape_of(q, o, out)) {}
+        shape_(window_shape_of(q, o, out, apart)) {}
 
   /// Scores as many rows from `first` on as scratch allows; the next row to do.
   std::int64_t run(std::int64_t first) {
@@ -32,7 +34,7 @@ template <class Entry> class window_pass {
     std::int64_t count = 0, next = first, room = kept_weights_bytes * ctx_.concurrency();
     for (; next < out_.count(); ++next) {
       if (!out_.rows[next].active || out_.rows[next].tokens == 0) continue;
-      window_row const w = describe_window(q_, o_, out_, next);
+      window_row const w = describe_window(q_, o_, out_, next, shape_.apart);
       room -= shape_.normalised ? 0 : std::min(w.weight_bytes(), kept_weights_bytes);
       if (count > 0 && room < 0) break;
       rows[count++] = take_window(f, w, shape_, q_, o_, out_);
@@ -65,20 +67,18 @@ template <class Entry> class window_pass {
           count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
     }
     each_item(&window_pass::sum_columns);
-    if (too_large_) refuse_weights("window_scores");
+    if (too_large_) messages::weight_above_one("window_scores");
     if (shape_.pool_width > 1)
       ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
   }
 
   query_block pack(window_row const& w, float* memory) const {
-    query_block q = make_query_block(memory, w.window * shape_.group, q_.head_dim);
-    bool const causal = o_.sees == visibility::causal && out_.positions == nullptr;
-    pack_queries(q, q_, w.first_query, w.window, w.h, shape_.group, causal ? w.first_token + 1 : w.tokens,
-                 causal ? 1 : 0, w.gains);
+    query_block q = make_query_block(memory, w.in.count * shape_.group, q_.head_dim);
+    pack_queries(q, q_, w.in.first, w.in.count, w.h, shape_.group, w.in.first_sees, w.in.step, w.gains);
     if (w.lse != nullptr)
       q.lse = w.lse;
     else if (shape_.normalised)
-      fill_lse(q, q_, w.first_query, w.h, shape_.group);
+      fill_lse(q, q_, w.in.first, w.h, shape_.group);
     return q;
   }
 
@@ -118,29 +118,29 @@ template <class Entry> class window_pass {
   void sum_columns(window_row const& w, std::int64_t first, std::int64_t last, float* memory) {
     query_block const q = w.weights == nullptr ? pack(w, memory) : query_block{};
     float* const tokens = memory + shape_.query_floats();
-    float* const columns = tokens + tile_floats(q_.head_dim);  // (G, tile_tokens)
+    float* const sums = tokens + tile_floats(q_.head_dim);  // (G, w.sums, tile_tokens)
     vec largest = {};
     for (std::int64_t t = first; t < last; ++t) {
-      std::fill(columns, columns + shape_.group * tile_tokens, 0.0f);
+      std::fill(sums, sums + shape_.group * w.sums * tile_tokens, 0.0f);
       if (w.weights != nullptr)
-        add_kept(w, t, columns);
+        add_kept(w, t, sums);
       else {
         pack_tile(w, t, tokens);
         for (int r = 0; r < w.rows; r += row_block) {
           vec z[row_block][tile_vectors];
           logits(q, r, tokens, t * tile_tokens, z);
-          add_weights(z, q, r, columns, largest);
+          add_weights(z, q, r, w.per_sum(), sums, largest);
         }
       }
-      put(w, t * tile_tokens, columns);
+      put(w, t * tile_tokens, sums);
     }
     if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.store(true, std::memory_order_relaxed);
   }
 
-  void add_kept(window_row const& w, std::int64_t t, float* columns) const {
-    for (std::int32_t r = 0; r < w.window * shape_.group; ++r) {
+  void add_kept(window_row const& w, std::int64_t t, float* sums) const {
+    for (std::int32_t r = 0; r < w.in.count * shape_.group; ++r) {
       vec const share = splat(w.peak[t * w.rows + r]);
-      float* const column = columns + r / w.window * tile_tokens;
+      float* const column = sums + r / w.per_sum() * tile_tokens;
       float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
       for (int j = 0; j < tile_tokens; j += lanes)
         store(column + j, multiply_add(load(weights + j), share, load(column + j)));
@@ -148,16 +148,19 @@ template <class Entry> class window_pass {
   }
 
   /// A tile's sums, reduced, to the scores; or as they are to the heads that are pooled one by one.
-  void put(window_row const& w, std::int64_t first, float* columns) const {
-    float const share = o_.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(w.window, 1)) : 1.0f;
-    for (std::int64_t j = 0; j < shape_.group * tile_tokens; j += lanes) store(columns + j, load(columns + j) * share);
-    if (w.heads != nullptr)
+  void put(window_row const& w, std::int64_t first, float* sums) const {
+    std::int64_t const wide = std::int64_t{w.sums} * tile_tokens;
+    float const share = o_.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(w.per_sum(), 1)) : 1.0f;
+    for (std::int64_t j = 0; j < shape_.group * wide; j += lanes) store(sums + j, load(sums + j) * share);
+    if (w.heads != nullptr) {
       for (std::int32_t g = 0; g < shape_.group; ++g)
-        std::copy_n(columns + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
-    else {
-      reduce_heads(o_.group, shape_.group, tile_tokens, tile_tokens, columns);
-      std::copy_n(columns, std::min<std::int64_t>(tile_tokens, w.tokens - first), out_.scores(w.index).data + first);
+        std::copy_n(sums + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
+      return;
     }
+    reduce_heads(o_.group, shape_.group, wide, wide, sums);
+    for (std::int32_t i = 0; i < w.sums; ++i)
+      std::copy_n(sums + i * tile_tokens, std::min<std::int64_t>(tile_tokens, w.tokens - first),
+                  out_.plane(i).scores(w.index).data + first);
   }
 
   void pool_heads(window_row const& w, float* memory) const {
@@ -197,9 +200,26 @@ template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
             score_rows const& out) {
   expect_window(q, o, out);
-  window_pass<Entry> pass(ctx, view, q, o, out);
+  window_pass<Entry> pass(ctx, view, q, o, out, false);
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
   pool(ctx, o.pool, out);
+}
+
+/// The weights of each of the last W query rows, reduced over the group and not over the rows: row w, oldest first, to
+/// out.plane(w). Each has the bits of a window of its own.
+///
+/// Shapes   as window_scores → (W, B·H rows, N) float.
+/// Cost     as window_scores, and W·N floats written a row; G·W·tile_tokens more floats of scratch a worker.
+/// Errors   as window_scores; a pool; fewer than W tokens or rows; a weight of an evictable token that is not finite.
+template <class Entry>
+void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options o,
+            score_rows const& out) {
+  o.reduce = row_reduce::sum;
+  expect_window(q, o, out);
+  expect_single_rows(o, out);
+  window_pass<Entry> pass(ctx, view, q, o, out, true);
+  for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
+  for (std::int32_t w = 0; w < o.rows; ++w) require_finite(ctx, out.plane(w));
 }
 
 }  // namespace kernels

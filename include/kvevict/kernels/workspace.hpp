@@ -23,11 +23,18 @@ namespace kernels {
 inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
   return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
 }
-inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {
+inline window_shape largest_window(cache_shape const& s, window_options const& o, bool apart) {
   auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(o.rows, s.tokens));
-  window_shape const shape{s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false};
+  return {s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false, apart};
+}
+inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {
+  window_shape const shape = largest_window(s, o, false);
   return std::max({window_scores_bytes(s.rows(), shape, ctx.concurrency()),
                    scratch_step(ctx.concurrency() * s.tokens * 4), workspace(pool_tag{}, ctx, s, o.pool)});
+}
+inline std::int64_t workspace(window_weights_tag, host const& ctx, cache_shape const& s, window_options const& o) {
+  return std::max({window_scores_bytes(s.rows(), largest_window(s, o, true), ctx.concurrency()),
+                   scratch_step(ctx.concurrency() * s.tokens * 4), require_finite_bytes(s.rows())});
 }
 inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape const& s) {
   column_shape const shape{s.q_heads / s.kv_heads, s.head_dim, s.tokens, false};

@@ -2,6 +2,8 @@
 // Attention of the newest rows, each scaled to the entropy that the budget can hold.
 #pragma once
 
+#include <algorithm>
+
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
@@ -22,7 +24,9 @@ namespace score {
 ///          cached count. `weighting::softmax` is the ablation without step gain.
 /// Shapes   as window_attention → (H,N) float, Σ_j S = r. While decoding `observe` keeps a ring of the last r rows in
 ///          the cache's role::state component, r floats a slot, column = position mod r.
-/// Cost     as window_attention without LSE; a step: one row; reading the ring back: r·N adds.
+/// Cost     as window_attention without LSE; observe() the same for all its rows together, with scratch for min(r, new
+///          rows) floats a token, at most as much as the state of the layer; a step: one row; reading the ring back:
+///          r·N adds.
 /// Errors   contract_violation if a sequence hands in fewer than min(r,N) rows; if rows are scattered and r rows are
 ///          asked of a prompt.
 struct recent_attention {
@@ -44,7 +48,9 @@ struct recent_attention {
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return kernels::window_scores.bytes(ctx, s, window(rows));
+    std::int64_t const planes = scratch_step(s.rows() * s.tokens * std::min<std::int64_t>(rows, s.tokens) * 4);
+    return std::max(kernels::window_scores.bytes(ctx, s, window(rows)),
+                    planes + kernels::window_weights.bytes(ctx, s, window(rows)));
   }
 
   /// Writes the newest rows, at most r of them, into the ring; the tokens of all new rows start from zero.
@@ -52,18 +58,13 @@ struct recent_attention {
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
     static_assert(has_attention<Evidence>,
                   "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
-    std::int32_t const last = new_rows < rows ? new_rows : rows;
-    // raises here, before the first row is written
-    kernels::window_scores(ctx, e.cache, e.attention, window(last), work);
-    kernels::require_finite(ctx, work);
-    for (std::int32_t i = last - 1; i >= 0; --i) {  // i newest rows are left out
-      window_options one = window(1);
-      one.skip = i;
-      if (last > 1) kernels::window_scores(ctx, e.cache, e.attention, one, work);
-      ring const column{e.attention.positions, e.attention.row_begin, i, rows};
-      kernels::fold_state(ctx, e.cache, state,
-                          fold_options{folding::assign, i == last - 1 ? fresh::zeroed : fresh::kept, column}, work);
-    }
+    std::int32_t const last = std::min(new_rows, rows);
+    frame scratch(ctx.scratch());
+    score_rows each = work;  // the same rows, a plane for every row of attention
+    each.values = scratch.template take<float>(work.total_floats * last);
+    kernels::window_weights(ctx, e.cache, e.attention, window(last), each);  // raises here, before anything is written
+    ring const columns{e.attention.positions, e.attention.row_begin, rows};
+    kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, fresh::zeroed, columns, last}, each);
   }
 
  private:

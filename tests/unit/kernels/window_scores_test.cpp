@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/window_scores.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 #include <kvevict/kernels/threads.hpp>
@@ -21,8 +22,8 @@ namespace {
 std::vector<double> expected(attention_case const& a, std::size_t r, window_options const& o, double more = 1) {
   row const& in = a.rows[r];
   bool const causal = o.sees == visibility::causal;
-  std::int32_t const end = a.query_tokens(in.sequence) - o.skip;
-  std::int32_t const W = std::max(0, std::min({o.rows, end, causal ? in.tokens - o.skip : end}));
+  std::int32_t const end = a.query_tokens(in.sequence);
+  std::int32_t const W = std::max(0, std::min({o.rows, end, causal ? in.tokens : end}));
   std::vector<double> gains;
   for (std::int32_t i = end - W; i < end && o.weights == weighting::step_gain; ++i) {
     double const position = in.tokens - a.query_tokens(in.sequence) + i + 1;
@@ -163,17 +164,64 @@ TEST_CASE("positions decide the gain when they are given") {
   CHECK(a.values[29] == Approx(1.0 / 30));
 }
 
-TEST_CASE("skipped rows are left out, and rows see what they saw") {
-  host ctx;
-  attention_case a(shape_of({60, 5, 2}, 2, 2, 16));
-  for (std::int32_t const skip : {1, 3}) {
-    window_options o = window(4);
-    o.skip = skip;
-    scores(a, layout::csr, ctx, a.queries(), o);
-    check(a, o);
-    scores(a, layout::csr, ctx, a.queries_with_lse(log_base::e), o);
-    check(a, o);
+TEST_CASE("weights of single rows have the bits of windows of one row") {
+  for (std::int32_t const threads : {1, 3}) {
+    kvevict::threads pool(threads);
+    host ctx(pool.as_executor(0));
+    for (std::int32_t const group : {1, 3, 4})
+      for (int option = 0; option < 4; ++option) {
+        attention_case a(shape_of({2 * kernels::tile_tokens + 5}, 2, group, 24, 9));
+        for (row& r : a.rows) r.budget = 20;
+        window_options o = window(7);
+        o.reduce = row_reduce::sum;
+        if (option == 1) o.weights = weighting::step_gain, o.min_gain = 0.3f;
+        if (option == 2) o.group = group_reduce::max;
+        query_rows const q = option == 3 ? a.queries_with_lse(log_base::two) : a.queries();
+        std::int32_t const N = a.rows[0].tokens;
+        score_rows out = a.out();
+        out.total_floats = out.begin[out.count()];
+        std::vector<float> planes(static_cast<std::size_t>(out.total_floats * o.rows));
+        out.values = planes.data();
+        with_cache(a, layout::csr, [&](auto const& view) { kernels::window_weights(ctx, view, q, o, out); });
+        for (std::int32_t w = 0; w < o.rows; ++w) {  // the cache as it was when that row was the newest
+          std::int32_t const newer = o.rows - 1 - w, begin[] = {0, N - newer};
+          query_rows one = q;
+          one.row_begin = begin;
+          for (row& r : a.rows) r.tokens = N - newer;
+          window_options last = o;
+          last.rows = 1;
+          scores(a, layout::csr, ctx, one, last);
+          for (std::size_t r = 0; r < a.rows.size(); ++r) {
+            float const *want = a.values.data() + a.begin[r], *got = out.plane(w).values + out.begin[r];
+            CAPTURE(group, option, w, r);
+            CHECK(std::equal(want, want + N - newer, got));
+            CHECK(std::all_of(got + N - newer, got + N, [](float x) { return x == 0; }));
+          }
+          for (row& r : a.rows) r.tokens = N;
+        }
+      }
   }
+}
+
+TEST_CASE("weights of single rows are refused before they are folded") {
+  host ctx;
+  attention_case a(shape_of({40, 6}, 1, 2, 8));
+  std::vector<float> planes(8 * 46);
+  score_rows out = a.out();
+  out.values = planes.data(), out.total_floats = 46;
+  auto const says = [&](query_rows const& q, window_options const& o, char const* part) {
+    with_cache(a, layout::hnd, [&](auto const& view) {
+      CHECK_THROWS_WITH(kernels::window_weights(ctx, view, q, o, out), Catch::Contains(part));
+    });
+  };
+  says(a.queries(), window(8), "sequence 1 has 6 tokens");
+  window_options pooled = window(4);
+  pooled.pool.width = 3;
+  says(a.queries(), pooled, "not pooled");
+  says(a.queries_with_lse(log_base::e, true, 0.1), window(4), "above 1");
+  a.numbers_of_queries()[static_cast<std::size_t>((40 + 4) * 2 * 8 + 3)] = std::nanf("");  // the second newest row's
+  a.store_queries();
+  says(a.queries(), window(4), "sequence 1, head 0 in layer 0 is NaN");
 }
 
 TEST_CASE("rows after the cache see all of it") {
@@ -239,7 +287,7 @@ TEST_CASE("a head too large to keep is computed twice") {
   s.query_tokens = {256, 40};
   attention_case a(s);
   window_options const o = window(256);
-  auto const shape = kernels::window_shape_of(a.queries(), o, a.out());
+  auto const shape = kernels::window_shape_of(a.queries(), o, a.out(), false);
   REQUIRE(shape.tiles() * kernels::tile_tokens * 256 * 8 * 4 > kernels::kept_weights_bytes);
   scores(a, layout::bnsh, ctx, a.queries(), o);
   for (std::size_t r = 0; r < 2; ++r) {
@@ -323,7 +371,7 @@ TEST_CASE("window scores allocate once and stay within their scratch bound") {
         auto const before = allocations();
         for (int i = 0; i < 20; ++i) kernels::window_scores(ctx, view, q, o, a.out());
         CHECK(allocations() == before);
-        auto const bound = kernels::window_scores_bytes(6, kernels::window_shape_of(q, o, a.out()), 2);
+        auto const bound = kernels::window_scores_bytes(6, kernels::window_shape_of(q, o, a.out(), false), 2);
         CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= bound);
       });
     }

@@ -13,11 +13,12 @@
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
 void has_kernel(kernels::window_scores_tag, device&);
+void has_kernel(kernels::window_weights_tag, device&);
 void has_kernel(kernels::column_sums_tag, device&);
 void has_kernel(kernels::newest_sums_tag, device&);
 
 template <class Entry>
-attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, query_rows const& q,
+attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> const& view, query_rows const& q,
                                 window_options const& o, score_rows const& out) {
   constexpr float log2_e = 1.44269504088896341f;
   constexpr std::int64_t farthest = std::int64_t{1} << 29;  // of 4 bytes
@@ -26,17 +27,18 @@ attention_call<Entry> make_call(device& ctx, layer_view<Entry> const& view, quer
                   "apart or more; a device steps from row to row with 32 bits, hand in copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
-  return {ctx.watch(),
+  std::int32_t const most_rows = std::min(o.rows, q.most_rows);
+  return {ctx.watch(out.verb),
           view,
           *view.find(role::k),
           q,
           o,
           out,
           group,
-          std::min(o.rows, q.most_rows),
+          most_rows,
           q.softcap == 0 ? scale * log2_e : scale / q.softcap,
           q.softcap * log2_e,
-          nullptr,
+          o.weights == weighting::step_gain ? scratch.take<float>(out.count() * most_rows) : nullptr,
           nullptr};
 }
 
@@ -68,16 +70,14 @@ void with_product(layer_view<Entry> const& view, component const& keys, query_ro
   }
 }
 
-/// The check of the rows, and both passes.
-template <class Entry> void sum_attention(device& ctx, frame& scratch, attention_call<Entry> c, bool all_tokens) {
+/// f(weight_tile) with everything that weights need: rows that are checked, and the LSE of every query row where the
+/// engine's is not used.
+template <class Entry, class F>
+void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading what, F&& f) {
   auto const rows = static_cast<std::uint32_t>(c.out.count());
   std::int64_t const wide = std::int64_t{c.group} * c.most_rows, tokens = c.out.most_tokens;
   bool const own_lse = c.q.lse == nullptr || c.o.weights == weighting::step_gain;
-  if (!own_lse) ctx.launch({blocks_for(c.out.count(), 128)}, {128}, 0, check_window_kernel<Entry>{c, all_tokens});
-  if (c.o.weights == weighting::step_gain) {
-    c.gains = scratch.take<float>(c.out.count() * c.most_rows);
-    ctx.launch({blocks_for(c.out.count() * c.most_rows, 128)}, {128}, 0, gains_kernel<Entry>{c});
-  }
+  if (!own_lse || c.gains != nullptr) check_window(ctx, c, what);  // else lse_kernel does
   with_product(c.view, c.keys, c.q, [&](auto product) {
     using P = decltype(product);
     if (own_lse) {  // few rows: columns in splits of a fixed width, so that no bit depends on how long a row may be
@@ -90,16 +90,24 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
                  lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
                                            split});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0,
-                 lse_kernel<Entry>{c, all_tokens, peaks, sums, splits, split});
+                 lse_kernel<Entry>{c, what, peaks, sums, splits, split});
     }
-    std::int64_t const stride = (tokens + 3) / 4 * 4;
+    using transposed = decltype(product.transposed());
+    f(weight_tile<Entry, transposed>{c, product.transposed(), own_lse});
+  });
+}
+
+template <class Entry> void sum_attention(device& ctx, frame& scratch, attention_call<Entry> const& c, reading what) {
+  with_weights(ctx, scratch, c, what, [&]<class Product>(weight_tile<Entry, Product> const& tile) {
+    auto const rows = static_cast<std::uint32_t>(c.out.count());
+    std::int64_t const tokens = c.out.most_tokens, stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
     float* const heads = one_by_one ? scratch.take<float>(c.out.count() * c.group * stride) : nullptr;
-    using columns = column_sums_kernel<Entry, decltype(product.transposed())>;
+    using columns = column_sums_kernel<Entry, Product>;
     bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
     std::uint32_t const chunks = blocks_for(tokens, columns::written(pooled)), small = blocks_for(tokens, 256);
-    ctx.launch({rows * chunks}, {128}, 0, columns{c, product.transposed(), heads, own_lse, pooled});
+    ctx.launch({rows * chunks}, {128}, 0, columns{tile, heads, pooled});
     if (one_by_one)
       ctx.launch(
           {rows * small}, {256}, 0,
@@ -112,8 +120,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 /// (kernels/window_scores.hpp).
 ///
 /// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and
-///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without, one more with
-///          step gain; pooling up to 33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 %
+///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to 33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 %
 ///          of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per
 ///          split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
 /// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
@@ -124,8 +131,26 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
-  attention_call<Entry> const c = make_call(ctx, view, q, o, out);
-  sum_attention(ctx, scratch, c, false);
+  attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
+  sum_attention(ctx, scratch, c, reading::window);
+}
+
+/// The weights of each of the last W query rows, reduced over the group (kernels/window_scores.hpp).
+///
+/// Cost     as window_scores, and W floats written a token; four launches without LSE, two with it.
+/// Errors   as window_scores; fault::query_rows for fewer than W tokens, fault::not_finite.
+template <class Entry>
+void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
+            window_options const& o, score_rows const& out) {
+  expect_window_options(q, o, out), expect_single_rows(o);
+  if (out.count() == 0) return;
+  expect_most_rows(q.most_rows);
+  frame scratch(ctx.scratch());
+  attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
+  with_weights(ctx, scratch, c, reading::single_rows, [&]<class Product>(weight_tile<Entry, Product> const& tile) {
+    ctx.launch({static_cast<std::uint32_t>(out.count()) * blocks_for(out.most_tokens, 128)}, {128}, 0,
+               window_weights_kernel<Entry, Product>{tile});
+  });
 }
 
 /// Attention that each token has received from all N rows of its sequence (kernels/column_sums.hpp), by the same two
@@ -141,8 +166,9 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
-  attention_call<Entry> const c = make_call(ctx, view, q, window_options{q.most_rows, row_reduce::sum, how}, out);
-  sum_attention(ctx, scratch, c, true);
+  window_options const o{q.most_rows, row_reduce::sum, how};
+  attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
+  sum_attention(ctx, scratch, c, reading::all_tokens);
 }
 
 /// The same kernel serves few rows and all of them.

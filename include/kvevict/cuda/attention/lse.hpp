@@ -26,12 +26,12 @@ template <class Entry, class Product> struct lse_part_kernel {
     std::int64_t const r = at / splits / row_tiles;
     row const& it = c.out.rows[r];
     if (!it.active) return;
-    window const in = c.window_of(it);
-    std::int32_t const total = in.rows * c.group,
+    window_rows const in = c.window_of(it);
+    std::int32_t const total = in.count * c.group,
                        first = static_cast<std::int32_t>((at / splits % row_tiles * 4 + t.warp()) * 32);
     if (first >= total) return;
     std::int32_t const last = std::min(first + 31, total - 1);
-    std::int32_t const newest = first / in.rows == last / in.rows ? last % in.rows : in.rows - 1;  // sees most
+    std::int32_t const newest = first / in.count == last / in.count ? last % in.count : in.count - 1;  // sees most
     std::int64_t const begin = s * split,
                        end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), in.sees(newest));
     part p[4] = {{-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}};
@@ -58,7 +58,7 @@ template <class Entry, class Product> struct lse_part_kernel {
  private:
   static constexpr int tiles = 2;  // of 8 columns, taken at a time
 
-  KVEVICT_DEVICE void scan(thread& t, row const& it, window const& in, std::int64_t r, std::int32_t first,
+  KVEVICT_DEVICE void scan(thread& t, row const& it, window_rows const& in, std::int64_t r, std::int32_t first,
                            std::int32_t total, std::int32_t begin, std::int32_t end, part (&p)[4]) const {
     typename Product::rows rows[2];
     float slope[4];
@@ -67,8 +67,8 @@ template <class Entry, class Product> struct lse_part_kernel {
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {
       std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1),
-                         w = i % in.rows;
-      head_rows const q = c.head_of(in, it, r, i / in.rows);
+                         w = i % in.count;
+      head_rows const q = c.head_of(in, it, r, i / in.count);
       query[k] = q.query(w), slope[k] = q.slope_of(w), sees[k] = in.sees(w);
       least = std::min(least, sees[k]);
     }
@@ -122,15 +122,15 @@ template <class Entry, class Product> struct lse_part_kernel {
   }
 };
 
-/// lse = peak + log2(sum) over the splits, in order; one thread per query row. And what check_window_kernel checks: the
-/// kernels behind it are those that need it.
+/// lse = peak + log2(sum) over the splits, in order; one thread per query row. And, where check_window_kernel does not
+/// run, what it checks: the kernels behind it are those that need it.
 ///
 /// Shapes   peaks, sums (B·H, splits, G·most_rows) → lse (B·H, G·most_rows).
 template <class Entry> struct lse_kernel {
   static constexpr int max_threads = 256;
   static constexpr int at_once = 8;  // loads, which would wait for each other one by one
   attention_call<Entry> c;
-  bool all_tokens;
+  reading what;
   float const *peaks, *sums;
   std::uint32_t splits;
   std::int64_t split;
@@ -139,9 +139,9 @@ template <class Entry> struct lse_kernel {
     std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(),
                        wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
-    if (i == 0) c.expect_rows(t, c.out.rows[r], all_tokens);
-    window const in = c.window_of(c.out.rows[r]);
-    if (i >= in.rows * c.group) return;
+    if (i == 0 && c.gains == nullptr) expect_rows(t, c, c.out.rows[r], what);
+    window_rows const in = c.window_of(c.out.rows[r]);
+    if (i >= in.count * c.group) return;
     std::int64_t const used = std::min<std::int64_t>(splits, (c.out.rows[r].tokens + split - 1) / split);
     float peak = -1e30f, sum = 0;
     for (std::int64_t s = 0; s < used; s += at_once) {

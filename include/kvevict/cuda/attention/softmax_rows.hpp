@@ -5,13 +5,14 @@
 #include <limits>
 
 #include <kvevict/core/attention_rows.hpp>
-#include <kvevict/cuda/attention/window.hpp>
+#include <kvevict/cuda/attention/weights.hpp>
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
 void has_kernel(kernels::window_scores_tag, device&);
+void has_kernel(kernels::window_weights_tag, device&);
 void has_kernel(kernels::column_sums_tag, device&);
 
 /// A call over softmax rows: no keys, no LSE.
@@ -20,60 +21,23 @@ struct weights_call {
   attention_rows a;
   window_options o;
   score_rows out;
-  std::int32_t group;
-  double* norms;  // (B·H, G, W) Σ a^gain of every row, or null without step gain
-  std::int32_t most_rows;
+  std::int32_t group, most_rows;  // G, and the most window rows of a sequence
+  float* gains;                   // (B·H, most_rows), or null
+  double* norms;                  // (B·H, G, most_rows) Σ a^gain of every row, or null without step gain
 
-  struct row_view {
-    std::int32_t rows, first;  // window rows, and the first of those that are handed in
-    std::int64_t first_token;
-  };
-  KVEVICT_DEVICE row_view window_of(row const& it) const {
-    std::int32_t const have = a.rows(it.sequence), end = have - o.skip;
-    std::int32_t const rows = std::max(0, std::min(std::min(o.rows, end), it.tokens));
-    return {rows, end - rows, std::int64_t{it.tokens} - have + end - rows};
+  KVEVICT_DEVICE attention_rows const& handed() const { return a; }
+  KVEVICT_DEVICE window_rows window_of(row const& it) const {
+    return newest_rows(a.row_begin, it.sequence, it.tokens, most_rows, visibility::causal, out.positions != nullptr);
   }
-  /// Window row w of query head g sees `seen` weights, sharpened by `gain`.
-  KVEVICT_DEVICE float const* weights(row const& it, row_view const& v, std::int32_t g, std::int32_t w) const {
-    std::int64_t const t = a.row_begin[it.sequence] + v.first + w;
-    return a.weights + t * a.token_stride + (it.head * group + g) * a.head_stride;
-  }
-  KVEVICT_DEVICE std::int64_t seen(row const& it, row_view const& v, std::int32_t w) const {
-    return out.positions != nullptr ? it.tokens : v.first_token + w + 1;
-  }
-  KVEVICT_DEVICE float gain(row const& it, row_view const& v, std::int32_t w) const {
-    if (o.weights == weighting::softmax) return 1.0f;
-    std::int64_t const i =
-        (a.positions == nullptr ? v.first_token + w : a.positions[a.row_begin[it.sequence] + v.first + w]) + 1;
-    if (i <= it.budget || it.budget <= 0) return o.min_gain;
-    return fmaxf(o.min_gain,
-                 static_cast<float>(::sqrt(2.0 * ::log(static_cast<double>(i) / static_cast<double>(it.budget)))));
-  }
-};
-
-/// The rows that are handed in suffice; one thread per row of scores.
-///
-/// Shapes   evidence of B sequences, rows (B·H) → nothing.
-struct check_weights_kernel {
-  static constexpr int max_threads = 128;
-  weights_call c;
-  bool all_tokens;
-
-  KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
-    if (r >= c.out.count() || c.watch.stopped(t)) return;
-    row const& it = c.out.rows[r];
-    std::int64_t const given = c.a.rows(it.sequence),
-                       needed = all_tokens ? it.tokens
-                                           : std::min<std::int64_t>(std::int64_t{c.o.rows} + c.o.skip, it.tokens);
-    if (it.active && (given < needed || (all_tokens && given != needed) || given > c.a.most_rows))
-      c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
+  /// Of window row w of query head g.
+  KVEVICT_DEVICE float const* weights(row const& it, window_rows const& in, std::int32_t g, std::int32_t w) const {
+    return a.weights + (in.first + w) * a.token_stride + (it.head * group + g) * a.head_stride;
   }
 };
 
 /// Σ_n a^gain of every window row, in double; a warp per row of weights.
 ///
-/// Shapes   weights (T,Hq,N) → norms (B·H, G, W).
+/// Shapes   grid (4 rows of weights) → norms (B·H, G, most_rows).
 struct norms_kernel {
   static constexpr int max_threads = 128;
   weights_call c;
@@ -83,25 +47,26 @@ struct norms_kernel {
                        i = at % (c.group * c.most_rows);
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     row const& it = c.out.rows[r];
-    auto const v = c.window_of(it);
+    window_rows const in = c.window_of(it);
     auto const g = static_cast<std::int32_t>(i / c.most_rows), w = static_cast<std::int32_t>(i % c.most_rows);
-    if (w >= v.rows) return;
-    float const* const x = c.weights(it, v, g, w);
-    float const gain = c.gain(it, v, w);
+    if (w >= in.count) return;
+    float const* const x = c.weights(it, in, g, w);
+    float const gain = c.gains[r * c.most_rows + w];
     double sum = 0;
-    for (std::int64_t j = t.lane(); j < c.seen(it, v, w); j += warp_size)
-      sum += static_cast<double>(::powf(x[j], gain));
+    for (std::int64_t j = t.lane(); j < in.sees(w); j += warp_size) sum += static_cast<double>(::powf(x[j], gain));
     for (std::uint32_t d = 1; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
     if (t.lane() == 0) c.norms[at] = sum;
   }
 };
 
-/// One thread per token: its column of weights, head by head, row by row. Reads are coalesced over tokens.
+/// One thread per token: its column of weights, head by head, row by row; added up, or each in the row's plane. Reads
+/// are coalesced over tokens.
 ///
-/// Shapes   weights (T,Hq,N), norms (B·H, G, W) or none → scores (B·H, N).
+/// Shapes   grid (row, 256 tokens) → out (B·H, N), or (W, B·H, N).
 struct sum_weights_kernel {
   static constexpr int max_threads = 256;
   weights_call c;
+  bool apart;
   std::uint32_t chunks;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
@@ -109,37 +74,49 @@ struct sum_weights_kernel {
     std::int64_t r, j = token_of(t, c.out, chunks, r);
     if (j < 0) return;
     row const& it = c.out.rows[r];
-    auto const v = c.window_of(it);
-    float result = 0, largest = 0, smallest = 0;
-    for (std::int32_t g = 0; g < c.group; ++g) {
-      float const x = column(it, v, r, g, j, largest, smallest);
-      result = g == 0 ? x : c.o.group == group_reduce::max ? (x > result || x != x ? x : result) : result + x;
+    window_rows const in = c.window_of(it);
+    for (std::int32_t w = 0; apart && w < in.count; ++w) {
+      float const x = multiply(reduced(t, it, in, r, j, w, w + 1), share(1));
+      put_weight(t, c.watch, c.out, r, w, j, x);
     }
-    if (largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, 0, 0, j);
-    if (smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, 0, 0, j);
-    float const share = (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(v.rows, 1)) : 1.0f) *
-                        (c.o.group == group_reduce::mean ? 1.0f / static_cast<float>(c.group) : 1.0f);
-    c.out.values[c.out.begin[r] + j] = result * share;
+    if (!apart) c.out.values[c.out.begin[r] + j] = reduced(t, it, in, r, j, 0, in.count) * share(in.count);
   }
 
  private:
-  KVEVICT_DEVICE float column(row const& it, weights_call::row_view const& v, std::int64_t r, std::int32_t g,
-                              std::int64_t j, float& largest, float& smallest) const {
+  KVEVICT_DEVICE float share(std::int32_t rows) const {
+    return (c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(rows, 1)) : 1.0f) *
+           over_heads(c.o.group, c.group);
+  }
+  struct bounds {
+    float smallest, largest;
+  };
+  /// Window rows [first, last), added up and reduced over the group.
+  KVEVICT_DEVICE float reduced(thread& t, row const& it, window_rows const& in, std::int64_t r, std::int64_t j,
+                               std::int32_t first, std::int32_t last) const {
+    float result = 0;
+    bounds seen{0, 0};
+    for (std::int32_t g = 0; g < c.group; ++g)
+      result = with_head(c.o.group, g, result, column(it, in, r, g, j, first, last, seen));
+    if (seen.largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, 0, 0, j);
+    if (seen.smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, 0, 0, j);
+    return result;
+  }
+  KVEVICT_DEVICE float column(row const& it, window_rows const& in, std::int64_t r, std::int32_t g, std::int64_t j,
+                              std::int32_t first, std::int32_t last, bounds& seen) const {
     double sum = 0;
-    for (std::int32_t w = 0; w < v.rows; ++w) {
-      if (j >= c.seen(it, v, w)) continue;
-      float const x = c.weights(it, v, g, w)[j], gain = c.norms == nullptr ? 1.0f : c.gain(it, v, w);
-      largest = fmaxf(largest, x), smallest = fminf(smallest, x);
-      sum += c.norms == nullptr || gain == 1.0f
-                 ? static_cast<double>(x)
-                 : static_cast<double>(::powf(x, gain)) / c.norms[(r * c.group + g) * c.most_rows + w];
+    for (std::int32_t w = first; w < last; ++w) {
+      if (j >= in.sees(w)) continue;
+      float const x = c.weights(it, in, g, w)[j], gain = c.gains == nullptr ? 1.0f : c.gains[r * c.most_rows + w];
+      seen = {fminf(seen.smallest, x), fmaxf(seen.largest, x)};
+      sum += gain == 1.0f ? static_cast<double>(x)
+                          : static_cast<double>(::powf(x, gain)) / c.norms[(r * c.group + g) * c.most_rows + w];
     }
     return static_cast<float>(sum);
   }
 };
 
 inline void sum_weights(device& ctx, attention_rows const& a, window_options const& o, score_rows const& out,
-                        bool all_tokens) {
+                        reading what) {
   expect_window_rows(o);
   KVEVICT_EXPECTS(o.pool_before_group.width == 1,
                   "window_scores: pool_before_group needs queries; softmax rows are reduced first");
@@ -148,29 +125,37 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (out.count() == 0) return;
   expect_most_rows(a.most_rows);
   frame scratch(ctx.scratch());
-  weights_call c{ctx.watch(), a, o, out, a.heads / out.heads, nullptr, std::min(o.rows, a.most_rows)};
-  ctx.launch({blocks_for(out.count(), 128)}, {128}, 0, check_weights_kernel{c, all_tokens});
-  if (o.weights == weighting::step_gain) {
-    std::int64_t const rows = out.count() * c.group * c.most_rows;
-    c.norms = scratch.take<double>(rows);
-    ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
-  }
+  weights_call c{ctx.watch(out.verb), a, o, out, a.heads / out.heads, std::min(o.rows, a.most_rows), nullptr, nullptr};
+  bool const gained = o.weights == weighting::step_gain;
+  std::int64_t const rows = out.count() * c.group * c.most_rows;
+  if (gained) c.gains = scratch.take<float>(out.count() * c.most_rows), c.norms = scratch.take<double>(rows);
+  check_window(ctx, c, what);
+  if (gained) ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_weights_kernel{c, chunks});
-  kernels::pool(ctx, o.pool, out);
+  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+             sum_weights_kernel{c, what == reading::single_rows, chunks});
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors
-/// fault::query_rows, fault::weight_above_one.
+/// fault::query_rows, fault::weight_above_one, fault::weight_below_zero; of single rows fault::not_finite.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a,
             window_options const& o, score_rows const& out) {
-  sum_weights(ctx, a, o, out, false);
+  sum_weights(ctx, a, o, out, reading::window);
+  kernels::pool(ctx, o.pool, out);
+}
+template <class Entry>
+void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a,
+            window_options o, score_rows const& out) {
+  o.reduce = row_reduce::sum;
+  expect_single_rows(o);
+  sum_weights(ctx, a, o, out, reading::single_rows);
 }
 template <class Entry>
 void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, group_reduce how,
             score_rows const& out) {
-  sum_weights(ctx, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, how}, out, true);
+  sum_weights(ctx, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, how}, out,
+              reading::all_tokens);
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include <kvevict/core/contract.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -79,12 +79,8 @@ struct fault_record {
       contract::violate(at("validate"), "page ", b, " has id ", a,
                         ", which this or another row also writes; copy it, or declare "
                         "the shared front with read_only");
-    case fault::negative_budget:
-      contract::violate(s.verb, ": a budget of ", a, " tokens for sequence ", s.sequence,
-                        "; give a count, not a negative number");
-    case fault::budget_below_protected:
-      contract::violate("plan: a budget of ", a, " tokens is below the ", b, " protected tokens of sequence ",
-                        s.sequence, "; raise tokens_per_head or protect fewer");
+    case fault::negative_budget: messages::negative_budget(s.verb, s.what, s.sequence);
+    case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, s.sequence, "");
     case fault::query_rows:
       contract::violate(at("evidence"), a, " rows are handed in, but ", b,
                         " are needed; hand in the rows of the newest tokens, and no "
@@ -97,32 +93,15 @@ struct fault_record {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.what);
       std::memcpy(&x, &bits, sizeof x);
-      contract::violate(
-          s.verb, ": the score of token ", s.token(), " of sequence ", s.sequence, ", head ", s.head(), " is ",
-          x != x  ? "NaN"
-          : x > 0 ? "+inf"
-                  : "-inf",
-          "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+      messages::not_finite(s.verb, s.token(), s.sequence, s.head(), "", x);
     }
-    case fault::weight_above_one:
-      contract::violate(at("evidence"),
-                        "an attention weight is above 1; the scale, the softcap or the log_base of the LSE is "
-                        "not the one that the engine's softmax used (FlashInfer gives log_base::two), or the rows are "
-                        "not normalised");
-    case fault::weight_below_zero:
-      contract::violate(at("evidence"),
-                        "a softmax weight is below 0; hand in normalised attention weights, not logits or sums");
+    case fault::weight_above_one: messages::weight_above_one("evidence: " + messages::row(s.sequence, s.head()));
+    case fault::weight_below_zero: messages::softmax_weight("evidence: " + messages::row(s.sequence, s.head()));
     case fault::weighted_score:
       contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
-    case fault::keep_set:
-      contract::violate(at(s.verb), "the cache has ", a, " tokens, but the keep set was planned for ", b,
-                        "; plan again after the cache has changed");
-    case fault::keep_unordered:
-      contract::violate(at(s.verb), "the kept tokens are not strictly ascending within [0, ", a,
-                        "); sort them and drop doubles");
-    case fault::keep_prefix:
-      contract::violate(at(s.verb), "the keep set drops a token of the read-only prefix (", a,
-                        " tokens); protect the prefix in the policy, or copy it first");
+    case fault::keep_set: messages::keep_set_of_other_length(s.verb, s.sequence, s.head(), s.what, s.other);
+    case fault::keep_unordered: messages::keep_set_out_of_order(s.verb, s.sequence, s.head(), s.what);
+    case fault::keep_prefix: messages::keep_set_without_prefix(s.verb, s.sequence, s.head(), s.what);
     case fault::unequal_counts:
       contract::violate(at(s.verb), "heads keep ", a, " and ", b,
                         " tokens but share a page table; use a policy with equal counts per "
@@ -136,9 +115,7 @@ struct fault_record {
       contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b,
                         " tokens; append the new tokens to the cache first, "
                         "one row each, equally many in every sequence and as many as most_rows says");
-    case fault::position:
-      contract::violate("observe: a position of sequence ", s.sequence, " is ", a,
-                        "; give each row its token's logical position");
+    case fault::position: messages::negative_position(s.sequence, s.what);
     case fault::gate_memory:
       contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b,
                         "; make gate_memory larger, "
@@ -154,10 +131,7 @@ struct fault_record {
     case fault::victims:
       contract::violate(at("replace"), a,
                         " tokens are evicted, but one token comes next; evict one per step, or compact");
-    case fault::equal_positions:
-      contract::violate(s.verb, ": the positions of sequence ", s.sequence, ", head ", s.head(),
-                        " are not distinct numbers below "
-                        "2147483647; write each token's own into the role::position component");
+    case fault::equal_positions: messages::equal_positions(s.verb, s.sequence, s.head());
     case fault::none: break;
   }
   contract::violate("cuda: unknown status ", static_cast<int>(s.kind()), "; this is a defect of the library");
@@ -197,12 +171,14 @@ struct watched {
     });
   }
 };
-/// Where a kernel keeps it: as its own, or in what it calls `c`, which all kernels of a call share.
+/// Where a kernel keeps it: as its own, or in what it calls `c`, which all kernels of a call share, maybe by a `tile`.
 template <class Kernel> watched& watch_of(Kernel& k) {
   if constexpr (requires { k.watch; })
     return k.watch;
-  else
+  else if constexpr (requires { k.c; })
     return k.c.watch;
+  else
+    return k.tile.c.watch;
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

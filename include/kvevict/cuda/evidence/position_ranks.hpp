@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/order_key.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/evidence/planning.hpp>
@@ -41,8 +42,6 @@ template <class Then> struct rank_ends_kernel {
   bool active_only;
   Then then;
 
-  static constexpr std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
-
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
     std::int64_t const r = t.block().x;
@@ -61,15 +60,14 @@ template <class Then> struct rank_ends_kernel {
       t.sync_block();
       std::uint32_t mine[2] = {0, 0};
       for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
-        for (int e = 0; e < 2; ++e) mine[e] += key(positions[j]) < (found[e] | bit);
+        for (int e = 0; e < 2; ++e) mine[e] += order_key(positions[j]) < (found[e] | bit);
       for (int e = 0; e < 2; ++e) atomic_add(t, &below[e], mine[e]);
       t.sync_block();
       for (int e = 0; e < 2; ++e)
         if (below[e] <= wanted[e]) found[e] |= bit;
       t.sync_block();
     }
-    auto const first = static_cast<std::int32_t>(found[0] ^ 0x80000000u),
-               last = planning::behind(static_cast<std::int32_t>(found[1] ^ 0x80000000u));
+    std::int32_t const first = integer_of_key(found[0]), last = planning::behind(integer_of_key(found[1]));
     if (t.rank() == 0) below[0] = 0;
     t.sync_block();
     std::uint32_t mine = 0;

@@ -53,9 +53,11 @@ template <class Entry> struct fold_state_kernel {
     float* const s = state_row(view, state, it, j);
     if (fold.forget == fresh::zeroed && from.rank(r, j) >= it.fresh)
       for (std::int64_t c = 0; c < state.width(); ++c) s[c] = 0;
-    float const x = from.values[from.begin[r] + j];
-    float& to = s[fold.columns.column(it.sequence)];
-    to = fold.how == folding::add ? add(to, x) : x;
+    for (std::int32_t w = 0; w < fold.rows; ++w) {
+      float const x = from.values[w * from.total_floats + from.begin[r] + j];
+      float& to = s[fold.columns.column(it.sequence, fold.rows - 1 - w)];
+      to = fold.how == folding::add ? add(to, x) : x;
+    }
   }
 };
 
@@ -68,7 +70,7 @@ void kernel(kernels::sum_state_tag, device& ctx, layer_view<Entry> const& view, 
              sum_state_kernel<Entry>{ctx.watch(), view, state, out, chunks});
 }
 
-/// Folds the rows' values into the state; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix
+/// Folds rows of weights into the state, oldest first; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix
 /// is not written. One launch.
 template <class Entry>
 void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view, component const& state,

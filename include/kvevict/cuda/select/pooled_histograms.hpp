@@ -38,7 +38,7 @@ struct work {
   KVEVICT_DEVICE search before(std::int64_t b, int digit, bool ranks) const {
     if (ranks || digit > 0) return searches[b];
     auto const quota = static_cast<std::uint32_t>(pooled_quota(heads_of(b)));
-    return {0, short_ranks() ? radix::key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
+    return {0, short_ranks() ? order_key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
   }
   /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
   constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
@@ -81,7 +81,7 @@ template <class Keys> struct force_kernel {
                  t,
                  [&](int turn, auto f) {
                    v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) {
-                     if (key == cut.key) f(radix::key(of));
+                     if (key == cut.key) f(order_key(of));
                    });
                  },
                  cut.take, histogram, words)
@@ -128,7 +128,7 @@ template <class Keys> struct histogram_kernel {
     };
     auto const each = [&](auto use) {
       keys.for_each(t, first, first + chunk, 0,
-                    [&](std::uint32_t key, std::int32_t rank) { use(key, radix::key(rank)); });
+                    [&](std::uint32_t key, std::int32_t rank) { use(key, order_key(rank)); });
     };
     bool finite = true;
     if (ranks)
@@ -137,7 +137,7 @@ template <class Keys> struct histogram_kernel {
       });
     else if (digit == 0)
       each([&](std::uint32_t key, std::uint32_t rank) {
-        finite = finite && radix::is_finite(key);
+        finite = finite && is_key_of_finite(key);
         atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, rank))], 1u);
       });
     else

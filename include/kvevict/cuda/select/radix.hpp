@@ -3,25 +3,12 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
+#include <kvevict/core/order_key.hpp>
 #include <kvevict/cuda/context/block_sum.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace radix {
-
-/// A float or a rank as an integer of the same order; −0 counts as +0. No float has key 0.
-KVEVICT_DEVICE inline std::uint32_t key(float x) {
-  std::uint32_t u;
-  static_assert(sizeof u == sizeof x, "a float has 32 bits");
-  memcpy(&u, &x, sizeof u);
-  std::uint32_t const sign = 0u - (u >> 31);  // all bits of it
-  return (u ^ (sign | 0x80000000u)) - sign;
-}
-KVEVICT_DEVICE inline std::uint32_t key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
-
-/// The key of a finite float, or 0.
-KVEVICT_DEVICE inline bool is_finite(std::uint32_t key) { return key < 0xff800000u && key - 1u >= 0x00800000u; }
 
 struct digit {
   std::uint32_t shift, width;

@@ -49,7 +49,7 @@ template <bool Held> struct ordered_keys {
       float score;
       memcpy(&score, &word, sizeof score);
       if constexpr (!Held) score = multiply(score, weight);
-      word = radix::key(score);
+      word = order_key(score);
     }
     if (j >= first && j + 4 <= last) return;
     KVEVICT_UNROLL
@@ -120,7 +120,7 @@ struct scattered_keys {
       for (std::uint32_t i = 0; i < N; ++i) key[i] = held[at[i]];
     } else {
       KVEVICT_UNROLL
-      for (std::uint32_t i = 0; i < N; ++i) key[i] = radix::key(multiply(x[at[i]], weight));
+      for (std::uint32_t i = 0; i < N; ++i) key[i] = order_key(multiply(x[at[i]], weight));
     }
     KVEVICT_UNROLL
     for (std::uint32_t i = 0; i < N; ++i) rank[i] = positions[at[i]];

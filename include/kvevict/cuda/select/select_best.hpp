@@ -89,7 +89,7 @@ template <class Keys> struct select_best_kernel {
         t,
         [&](int turn, auto f) {
           v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t rank) {
-            if (key == c.key) f(radix::key(rank));
+            if (key == c.key) f(order_key(rank));
           });
         },
         c.take, histogram, words);
@@ -107,7 +107,7 @@ template <class Keys> struct select_best_kernel {
       KVEVICT_UNROLL
       for (std::uint32_t i = 0; i < run; ++i) {
         bool const here = from + i < v.tokens, competes = here && v.evictable(rank[i]);
-        std::uint32_t const age = o.rank == 0 ? 0 : radix::key(rank[i]);
+        std::uint32_t const age = o.rank == 0 ? 0 : order_key(rank[i]);
         stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank)))
                 << i;
         tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading and writing what decoding keeps per slot: H2O's one float, AhaKV's ring of 32, the positions of scattered
+// rows; and AhaKV's observe of a prompt beside its plan of the same rows.
+#include <cstring>
+
+#include <kvevict/kernels/host.hpp>
+#include <kvevict/presets/ahakv.hpp>
+
+#include "support/input.hpp"
+
+namespace {
+
+using namespace bench;
+
+/// The input's cache with values, positions and `floats` of state a slot, all in pages of 16.
+class remembering {
+ public:
+  remembering(shape s, std::int32_t floats, std::int32_t query_tokens = 1) : s_(s), in_(s, query_tokens) {
+    view_ = in_.view();
+    add(kvevict::role::v, kvevict::dtype::f32, s.D);
+    add(kvevict::role::position, kvevict::dtype::i32, 1);
+    add(kvevict::role::state, kvevict::dtype::f32, floats);
+    for (std::int32_t h = 0; h < s.H; ++h)
+      for (std::int32_t t = 0; t < s.N; ++t) {
+        kvevict::element<std::int32_t>(view_, *view_.find(kvevict::role::position), 0, h, t) = (t * 5 + h) % s.N;
+        for (std::int32_t c = 0; c < floats; ++c) (&state(h, t))[c] = static_cast<float>((t + c + h) % 977);
+      }
+  }
+  kvevict::layer_view<> const& view() const { return view_; }
+  input& in() { return in_; }
+  kvevict::score_rows rows() {
+    kvevict::score_rows out = in_.out();
+    out.total_floats = std::int64_t{s_.H} * s_.N;
+    return out;
+  }
+  float& state(std::int32_t h, std::int32_t t) {
+    return kvevict::element<float>(view_, *view_.find(kvevict::role::state), 0, h, t);
+  }
+
+ private:
+  void add(kvevict::role what, kvevict::dtype type, std::int32_t width) {
+    std::int64_t const row = width * 4, P = view_.pages.page_size, pages = s_.N / P;
+    memory_.emplace_back(static_cast<std::size_t>(pages * P * s_.H * row));
+    kvevict::component c;
+    c.what = what, c.type = type;
+    c.rows = {memory_.back().data(), 0, pages, P * s_.H * row, P * row, row, 0, static_cast<std::int32_t>(row), 1};
+    view_ = view_.with(c);
+  }
+
+  shape s_;
+  input in_;
+  kvevict::layer_view<> view_;
+  std::vector<std::vector<std::byte>> memory_;
+};
+
+void sum_state(benchmark::State& state, shape s, std::int32_t floats) {
+  context& c = on(1);
+  remembering r(s, floats);
+  auto const run = [&] { kernels::sum_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), r.rows()); };
+  run();
+  for (std::int32_t h = 0; h < s.H; ++h)
+    for (std::int32_t t = 0; t < s.N; ++t) {
+      float want = 0;
+      for (std::int32_t i = 0; i < floats; ++i) want += (&r.state(h, t))[i];
+      if (r.in().scores(h)[t] != want) return state.SkipWithError("wrong sums");
+    }
+  for (auto _ : state) run();
+  count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4 * (floats + 1), bound::cache);
+}
+
+void fold_state(benchmark::State& state, shape s, std::int32_t floats) {
+  context& c = on(1);
+  remembering r(s, floats);
+  kvevict::score_rows const from = r.rows();
+  for (std::int64_t r_ = 0; r_ < from.count(); ++r_) from.rows[r_].fresh = s.N - 1;
+  std::fill_n(from.values, from.total_floats, 0.5f);
+  float const before = r.state(0, 3);
+  auto const run = [&] {
+    kernels::fold_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), kvevict::fold_options{}, from);
+  };
+  run();
+  if (r.state(0, 3) != before + 0.5f || r.state(0, s.N - 1) != 0.5f) return state.SkipWithError("wrong state");
+  for (auto _ : state) run();
+  count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 12, bound::cache);
+}
+
+void positions(benchmark::State& state, shape s) {
+  context& c = on(1);
+  remembering r(s, 1);
+  auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+  for (auto _ : state) {
+    kvevict::frame scratch(c.ctx.scratch());
+    auto const rows = kvevict::planning::make_rows("plan", scratch, scattered, 0);
+    benchmark::DoNotOptimize(rows.positions);
+    if (rows.positions[s.N + 7] != 36) return state.SkipWithError("wrong positions");
+  }
+  count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 8, bound::cache);
+}
+
+/// A prompt's last 32 rows: the plan of them, or the ring filled with them.
+void prompt(benchmark::State& state, shape s, bool observed) {
+  context& c = on(1);
+  auto const policy = kvevict::presets::ahakv({.recent = s.W});
+  remembering r(s, s.W, s.W);
+  std::vector<std::int32_t> where;
+  for (std::int32_t i = s.N - s.W; i < s.N; ++i) where.push_back(i);
+  auto q = r.in().queries();
+  q.positions = where.data();
+  kvevict::budget const ask{.tokens_per_head = 1024};
+  kvevict::keep_set keep;
+  auto const run = [&] {
+    if (observed)
+      kvevict::observe(c.ctx, policy, kvevict::prompt(r.view(), q), ask);
+    else
+      kvevict::plan(c.ctx, policy, kvevict::prompt(r.view(), q), ask, keep);
+  };
+  run();
+  if (observed) {  // a row of attention sums to 1
+    double sum = 0;
+    for (std::int32_t t = 0; t < s.N; ++t) sum += double{(&r.state(0, t))[5]};
+    if (std::abs(sum - 1) > 1e-3) return state.SkipWithError("wrong ring");
+  } else if (keep.tokens.size() != std::size_t(s.H) * 1024)
+    return state.SkipWithError("wrong keep set");
+  for (auto _ : state) run();
+  count(state, c, s.N, 0, s.key_bytes(), bound::cache);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  shape const s{32, 8, 8192, 128, 32};
+  for (std::int32_t const floats : {1, 32}) {
+    std::string const name = "/host/H:8/N:8192/floats:" + std::to_string(floats);
+    add("sum_state" + name, 1, [=](benchmark::State& state) { sum_state(state, s, floats); });
+    add("fold_state" + name, 1, [=](benchmark::State& state) { fold_state(state, s, floats); });
+  }
+  add("positions/host/H:8/N:8192", 1, [=](benchmark::State& state) { positions(state, s); });
+  add("observe/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, true); });
+  add("plan/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, false); });
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is said of faults that a host finds at once and a device writes down as numbers: each text stands here, once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <kvevict/core/contract.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace messages {
+
+/// Where a fault lies: "sequence 2, head 1".
+inline std::string row(std::int64_t sequence, std::int64_t head) {
+  return "sequence " + std::to_string(sequence) + ", head " + std::to_string(head);
+}
+
+[[noreturn]] inline void negative_budget(char const* verb, std::int64_t asked, std::int32_t sequence) {
+  contract::violate(verb, ": a budget of ", asked, " tokens for sequence ", sequence,
+                    "; give a count, not a negative number");
+}
+/// `ends`: how many of them lie where, or nothing.
+[[noreturn]] inline void budget_below_protected(std::int64_t asked, std::int64_t tokens, std::int32_t sequence,
+                                                std::string const& ends) {
+  contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of sequence ",
+                    sequence, ends, "; raise tokens_per_head or protect fewer");
+}
+[[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
+  contract::violate("observe: a position of sequence ", sequence, " is ", position,
+                    "; give each row its token's logical position");
+}
+[[noreturn]] inline void equal_positions(char const* verb, std::int32_t sequence, std::int32_t head) {
+  contract::violate(verb, ": the positions of ", row(sequence, head), " are not distinct numbers below 2147483647; ",
+                    "write each token's own into the role::position component");
+}
+/// `layer`: " in layer 3", or nothing.
+[[noreturn]] inline void not_finite(char const* verb, std::int64_t token, std::int32_t sequence, std::int32_t head,
+                                    std::string const& layer, float score) {
+  contract::violate(
+      verb, ": the score of token ", token, " of ", row(sequence, head), layer, " is ",
+      score != score ? "NaN"
+      : score > 0    ? "+inf"
+                     : "-inf",
+      "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+}
+[[noreturn]] inline void weight_above_one(std::string const& where) {
+  contract::violate(where,
+                    ": an attention weight is above 1; the scale, the softcap or the log_base of the LSE is not the "
+                    "one that the engine's softmax used (FlashInfer gives log_base::two), or softmax rows are not "
+                    "normalised");
+}
+[[noreturn]] inline void softmax_weight(std::string const& where) {
+  contract::violate(where,
+                    ": a softmax weight is above 1 or below 0; hand in normalised attention weights, not logits or "
+                    "sums");
+}
+[[noreturn]] inline void keep_set_of_other_length(char const* verb, std::int32_t sequence, std::int32_t head,
+                                                  std::int64_t tokens, std::int64_t planned) {
+  contract::violate(verb, ": ", row(sequence, head), " has ", tokens, " tokens, but the keep set was planned for ",
+                    planned, "; plan again after the cache has changed");
+}
+[[noreturn]] inline void keep_set_out_of_order(char const* verb, std::int32_t sequence, std::int32_t head,
+                                               std::int64_t tokens) {
+  contract::violate(verb, ": the kept tokens of ", row(sequence, head), " are not strictly ascending within [0, ",
+                    tokens, "); sort them and drop doubles");
+}
+[[noreturn]] inline void keep_set_without_prefix(char const* verb, std::int32_t sequence, std::int32_t head,
+                                                 std::int64_t prefix) {
+  contract::violate(verb, ": the keep set drops a token of the read-only prefix of ", row(sequence, head), " (", prefix,
+                    " tokens); protect the prefix in the policy, or copy it first");
+}
+
+}  // namespace messages
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -1,48 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
 // After prefill: two sequences of different lengths in vLLM-like pages, one page table per KV head, Ada-SnapKV, real
-// moves.
+// moves. The README shows what lies between the marks.
 #include <cstdio>
 #include <numeric>
 #include <random>
 #include <vector>
 
+// [README]
 #include <kvevict/kvevict.hpp>
+
+constexpr auto policy = kvevict::presets::ada_snapkv({.window = 32, .pool = 7, .floor_permille = 200});
+
+/// A layer's cache as an engine has it: pages of one KV head, K before V; a page table per sequence and KV head.
+struct engine_cache {
+  std::byte* pool;                      // (pages, 2, P, D) floats
+  std::int32_t const *table, *lengths;  // (B, H, columns) page ids; (B, H) tokens
+  std::int32_t pages, sequences, heads, columns, page_size, head_dim;
+};
+
+/// Where the row of a token lies: a base address and strides, in bytes and in 64 bits.
+kvevict::component rows_of(engine_cache const& c, kvevict::role what) {
+  std::int64_t const row = c.head_dim * std::int64_t{sizeof(float)}, half = c.page_size * row;
+  kvevict::component out;
+  out.what = what;                 // k, v, position, state, …: scores look for some, moves take all
+  out.type = kvevict::dtype::f32;  // or f16, bf16
+  out.rows = {.base = c.pool,
+              .offset = what == kvevict::role::v ? half : 0,
+              .page_count = c.pages,                         // every page id of the table is below it
+              .page_stride = 2 * half,                       // from a page to the next
+              .slot_stride = row,                            // from a token to the next
+              .run_bytes = static_cast<std::int32_t>(row)};  // head_stride stays 0: a page is of one head
+  return out;
+}
+
+kvevict::compacted<std::int32_t> evict(kvevict::host& ctx, engine_cache const& c, kvevict::query_rows const& newest) {
+  kvevict::layer_view<> cache;
+  cache.pages = {.entries = c.table, .seq_stride = std::int64_t{c.heads} * c.columns, .head_stride = c.columns};
+  cache.pages.sequences = c.sequences, cache.pages.heads = c.heads;
+  cache.pages.columns = c.columns, cache.pages.page_size = c.page_size;
+  cache.lengths = {c.lengths, c.heads, 1};
+  cache = cache.with(rows_of(c, kvevict::role::k)).with(rows_of(c, kvevict::role::v));
+  auto const keep = kvevict::plan(ctx, policy, kvevict::prompt(cache, newest), {.tokens_per_head = 256});
+  return kvevict::compact(ctx, cache, keep);  // in place: now free its freed_pages(), take its lengths()
+}
+// [/README]
 
 namespace {
 
 constexpr int B = 2, Hq = 8, H = 2, D = 64, P = 16, W = 32, columns = 64;
-
-/// What an engine owns: pages of one KV head each, K and V side by side, and who uses them.
-struct engine_cache {
-  std::vector<float> pages;           // (pages, 2, P, D)
-  std::vector<std::int32_t> table;    // (B, H, columns)
-  std::vector<std::int32_t> lengths;  // (B, H)
-  std::vector<std::int32_t> free;
-
-  kvevict::layer_view<> view() {
-    auto const component = [&](kvevict::role what, std::int64_t offset) {
-      kvevict::component c;
-      c.what = what;
-      c.rows = {.base = reinterpret_cast<std::byte*>(pages.data()),
-                .offset = offset,
-                .page_count = B * H * columns,
-                .page_stride = 2 * P * D * 4,
-                .slot_stride = D * 4,
-                .run_bytes = D * 4};
-      return c;
-    };
-    kvevict::layer_view<> v;
-    v.pages = {.entries = table.data(),
-               .seq_stride = H * columns,
-               .head_stride = columns,
-               .sequences = B,
-               .heads = H,
-               .columns = columns,
-               .page_size = P};
-    v.lengths = {lengths.data(), H, 1};
-    return v.with(component(kvevict::role::k, 0)).with(component(kvevict::role::v, P * D * 4));
-  }
-};
 
 std::vector<float> normals(std::size_t n, unsigned seed) {
   std::mt19937 bits(seed);
@@ -55,39 +60,33 @@ std::vector<float> normals(std::size_t n, unsigned seed) {
 }  // namespace
 
 int main() {
-  engine_cache cache{normals(std::size_t{B * H * columns * 2 * P * D}, 1),
-                     std::vector<std::int32_t>(B * H * columns),
-                     {900, 900, 500, 500},
-                     {}};
-  std::iota(cache.table.begin(), cache.table.end(), 0);
+  auto pool = normals(std::size_t{B * H * columns * 2 * P * D}, 1);
+  std::vector<std::int32_t> table(B * H * columns), lengths{900, 900, 500, 500}, free_pages;
+  std::iota(table.begin(), table.end(), 0);
+  engine_cache const cache{
+      reinterpret_cast<std::byte*>(pool.data()), table.data(), lengths.data(), B * H * columns, B, H, columns, P, D};
+
   // (B·W, Hq, D): the last W tokens of each prompt, rotated
   auto const queries = normals(std::size_t{B * W * Hq * D}, 2);
   std::int32_t const row_begin[B + 1] = {0, W, 2 * W};
+  kvevict::query_rows const newest{.data = queries.data(),
+                                   .token_stride = Hq * D,
+                                   .head_stride = D,
+                                   .heads = Hq,
+                                   .head_dim = D,
+                                   .row_begin = row_begin};
 
-  constexpr auto policy = kvevict::presets::ada_snapkv({.window = W, .pool = 7, .floor_permille = 200});
-  kvevict::threads pool(2);
-  kvevict::host ctx(pool.as_executor());
+  kvevict::threads two(2);
+  kvevict::host ctx(two.as_executor());
+  auto const done = evict(ctx, cache, newest);
 
-  auto const view = cache.view();
-  auto const evidence = kvevict::prompt(view, {.data = queries.data(),
-                                               .token_stride = Hq * D,
-                                               .head_stride = D,
-                                               .heads = Hq,
-                                               .head_dim = D,
-                                               .row_begin = row_begin});
-  auto const keep = kvevict::plan(ctx, policy, evidence, {.tokens_per_head = 256});
-  auto const done = kvevict::compact(ctx, view, keep);
-
-  for (auto page : done.freed_pages()) cache.free.push_back(page);
-  std::copy(done.lengths().begin(), done.lengths().end(), cache.lengths.begin());
+  free_pages.assign(done.freed_pages().begin(), done.freed_pages().end());
+  lengths.assign(done.lengths().begin(), done.lengths().end());  // physical; logical positions are untouched
   for (int b = 0; b < B; ++b) {
-    std::printf("sequence %d keeps", b);
-    int sum = 0;
-    for (int h = 0; h < H; ++h)
-      std::printf(" %d", cache.lengths[std::size_t(b * H + h)]), sum += cache.lengths[std::size_t(b * H + h)];
-    std::printf(" tokens, %d in all\n", sum);
+    int const *kept = &lengths[std::size_t(b * H)], sum = kept[0] + kept[1];
+    std::printf("sequence %d keeps %d %d tokens, %d in all\n", b, kept[0], kept[1], sum);
     if (sum != H * 256) return 1;
   }
-  std::printf("%zu pages are free again, %lld rows were moved\n", cache.free.size(),
+  std::printf("%zu pages are free again, %lld rows were moved\n", free_pages.size(),
               static_cast<long long>(done.moves().moves()));
 }

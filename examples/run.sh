@@ -6,12 +6,13 @@ usage() {
   cat <<'EOF'
 examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--gates FILE.safetensors]... [--seed N] [--page-size P]
     Compares the eviction policies on a real language model with a real paged cache: installs what is missing, builds,
-    prepares the model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF), runs every preset at 10, 20 and
-    40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes results.csv and
-    report.html to DIR (default: build/report). Gates for SmolLM2 are in examples/attention_gate/weights; for another model
-    train.sh beside them trains some, and --gates names their file. Once the model is prepared, --quick takes about 3 minutes on two cores and the
-    full run about 20 (added up from its parts).
-examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf] [--gates FILE.safetensors]
+    prepares the model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF), runs every preset at 10,
+    20 and 40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes results.csv
+    and report.html to DIR (default: build/report). Gates for SmolLM2: examples/attention_gate/weights; for another
+    model train.sh beside them trains some, and --gates names their file. Once everything is installed and prepared,
+    --quick takes about 5.4 minutes on two cores; the full run takes longer.
+examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
+                [--gates FILE.safetensors]
     Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).
 examples/run.sh check
     Compares the engine's logits with an independent implementation's, and eviction on the real model with masking.

@@ -4,21 +4,24 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]] [--mutants] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
+             [--mutants] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
-Release, runs again, and ends with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) also
-runs with the thread sanitizer, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
+Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
+a host emulation) runs with the address and the thread sanitizer, and the device code is compiled with nvcc where there
+is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
-  --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; to be copied to a machine that has a GPU but no packages
-  --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve unless LIST names some; those of
-                 x86 where this machine has them, those of AArch64 under qemu
-  --mutants      put every bug of tests/mutants into a copy of the headers instead, and see that a test goes red (many minutes)
+  --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
+  --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
+                 unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
+  --mutants      put every bug of tests/mutants into a copy of the headers instead; a test must go red (many minutes)
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
-  --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time); with --only, besides the group
+  --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
+                 with --only, besides the group
   --help         this text
 
 KVEVICT_GOLDEN_DIR=DIR   takes the golden fixtures from DIR instead of tests/golden/data

@@ -9,6 +9,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -25,15 +26,15 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
     return;
   }
   double whole = 0;
-  for (std::int64_t j = 0; j < seen; ++j) whole += std::pow(a[j], gain);
-  for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(std::pow(a[j], gain) / whole);
+  for (std::int64_t j = 0; j < seen; ++j) whole += __builtin_powf(a[j], gain);
+  for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(__builtin_powf(a[j], gain) / whole);
 }
 
 /// One query head's weights, summed over the window, into `sums` (N); false when a weight is not within [0, 1].
 inline bool sum_window(attention_rows const& a, window_options const& o, row const& in, bool scattered, std::int32_t hq,
                        float* sums) {
   std::int32_t const have = a.rows(in.sequence), end = have - o.skip, W = std::min({o.rows, end, in.tokens});
-  std::fill_n(sums, in.tokens, 0.0f);
+  kvevict::fill_n(sums, in.tokens, 0.0f);
   bool sound = true;
   for (std::int32_t i = end - W; i < end; ++i) {
     std::int64_t const t = a.row_begin[in.sequence] + i;

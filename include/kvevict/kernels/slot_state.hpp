@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -45,7 +46,7 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
         std::int64_t const column = fold.columns.column(in.sequence);
         for (std::int32_t j = view.read_only_tokens(in.sequence); j < in.tokens; ++j) {
           float* s = &element<float>(view, state, in.sequence, in.head, j);
-          if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) std::fill_n(s, width, 0.0f);
+          if (fold.forget == fresh::zeroed && from.rank(r, j) >= in.fresh) kvevict::fill_n(s, width, 0.0f);
           float const x = from.scores(r)[j];
           s[column] = fold.how == folding::add ? s[column] + x : x;
         }

@@ -2,7 +2,6 @@
 // How much a row's logits are scaled, so that its expected entropy is that of the budget.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -15,8 +14,8 @@ namespace kernels {
 /// k.
 inline float step_gain(std::int64_t i, std::int64_t k, float least) {
   if (i <= k || k <= 0) return least;
-  return std::max(least,
-                  static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k)))));
+  auto const gain = static_cast<float>(std::sqrt(2.0 * std::log(static_cast<double>(i) / static_cast<double>(k))));
+  return gain > least ? gain : least;
 }
 
 }  // namespace kernels

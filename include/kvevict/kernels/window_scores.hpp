@@ -118,7 +118,7 @@ template <class Entry> class window_pass {
     float* const columns = tokens + tile_floats(q_.head_dim);  // (G, tile_tokens)
     vec largest = {};
     for (std::int64_t t = first; t < last; ++t) {
-      std::fill(columns, columns + shape_.group * tile_tokens, 0.0f);
+      kvevict::fill(columns, columns + shape_.group * tile_tokens, 0.0f);
       if (w.weights != nullptr)
         add_kept(w, t, columns);
       else {
@@ -150,10 +150,11 @@ template <class Entry> class window_pass {
     for (std::int64_t j = 0; j < shape_.group * tile_tokens; j += lanes) store(columns + j, load(columns + j) * share);
     if (w.heads != nullptr)
       for (std::int32_t g = 0; g < shape_.group; ++g)
-        std::copy_n(columns + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
+        kvevict::copy_n(columns + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
     else {
       reduce_heads(o_.group, shape_.group, tile_tokens, tile_tokens, columns);
-      std::copy_n(columns, std::min<std::int64_t>(tile_tokens, w.tokens - first), out_.scores(w.index).data + first);
+      kvevict::copy_n(columns, std::min<std::int64_t>(tile_tokens, w.tokens - first),
+                      out_.scores(w.index).data + first);
     }
   }
 
@@ -162,7 +163,7 @@ template <class Entry> class window_pass {
     for (std::int32_t g = 0; g < shape_.group; ++g)
       pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
     reduce_heads(o_.group, shape_.group, stride, stride, w.heads);
-    std::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
+    kvevict::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
   }
 
   host& ctx_;

@@ -9,6 +9,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/cache/validate_components.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 
 namespace kvevict {
@@ -117,7 +118,7 @@ template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& 
 struct bitmap {
   std::uint64_t* words;
   bitmap(frame& scratch, std::int64_t bits) : words(scratch.take<std::uint64_t>((bits + 63) / 64)) {
-    std::fill_n(words, (bits + 63) / 64, 0u);
+    kvevict::fill_n(words, (bits + 63) / 64, 0u);
   }
   static std::uint64_t bit(std::int64_t i) { return std::uint64_t{1} << (i % 64); }
   bool has(std::int64_t i) const { return (words[i / 64] & bit(i)) != 0; }

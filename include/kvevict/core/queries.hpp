@@ -2,7 +2,6 @@
 // Queries that an engine hands in, with what its own softmax used.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include <kvevict/core/dtype.hpp>
@@ -33,7 +32,7 @@ struct query_rows {
   std::int32_t most_rows = 0;  // of a sequence; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
-  float logit_scale() const { return scale != 0 ? scale : 1.0f / std::sqrt(static_cast<float>(head_dim)); }
+  float logit_scale() const { return scale != 0 ? scale : 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)); }
 };
 
 }  // namespace KVEVICT_ABI

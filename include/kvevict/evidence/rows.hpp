@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/shape.hpp>
@@ -54,7 +55,7 @@ inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, 
   protect_ends(it, front, back);
   if (rows.positions == nullptr || it.candidates == 0) return;
   auto* sorted = scratch.take<std::int32_t>(it.tokens);
-  std::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
+  kvevict::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
   std::int32_t const first = it.first, newest = it.last - 1;
   std::nth_element(sorted, sorted + first, sorted + it.tokens);
   it.first = sorted[first];

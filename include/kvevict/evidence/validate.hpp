@@ -6,6 +6,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/require_finite.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -28,7 +29,7 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
                   "; f32, f16 and bf16 can be read");
   KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
                   k->width(), "; both must be D");
-  KVEVICT_EXPECTS(std::isfinite(q.scale) && q.scale >= 0 && std::isfinite(q.softcap) && q.softcap >= 0,
+  KVEVICT_EXPECTS(kernels::is_finite(q.scale) && q.scale >= 0 && kernels::is_finite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) {

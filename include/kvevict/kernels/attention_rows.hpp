@@ -9,6 +9,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/step_gain.hpp>
@@ -32,14 +33,14 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
     return;
   }
   double whole = 0;
-  for (std::int64_t j = 0; j < seen; ++j) whole += std::pow(a[j], gain);
-  for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(std::pow(a[j], gain) / whole);
+  for (std::int64_t j = 0; j < seen; ++j) whole += __builtin_powf(a[j], gain);
+  for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(__builtin_powf(a[j], gain) / whole);
 }
 
 /// One query head's weights of window rows [first, last), added up in `sums` (N); false when one is not within [0, 1].
 inline bool sum_rows(attention_rows const& a, window_options const& o, row const& in, window_rows const& window,
                      std::int32_t first, std::int32_t last, std::int32_t hq, float* sums) {
-  std::fill_n(sums, in.tokens, 0.0f);
+  kvevict::fill_n(sums, in.tokens, 0.0f);
   bool sound = true;
   for (std::int32_t w = first; w < last; ++w) {
     float const* weights = a.weights + (window.first + w) * a.token_stride + hq * a.head_stride;

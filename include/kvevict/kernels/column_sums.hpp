@@ -103,7 +103,7 @@ template <class Entry> class column_pass {
     float* const tokens = memory + shape_.query_floats();
     float* const peaks = tokens + shape_.strip_floats();
     float* const sums = peaks + padded(q.rows, row_block);
-    std::fill(peaks, sums, below_all_logits), std::fill(sums, sums + padded(q.rows, row_block), 0.0f);
+    kvevict::fill(peaks, sums, below_all_logits), kvevict::fill(sums, sums + padded(q.rows, row_block), 0.0f);
     for (std::int64_t t = 0; t < first + q.window; t += tile_tokens) {
       pack_tile(r, t, tokens);
       for (int i = 0; i < q.rows; i += row_block) {
@@ -115,7 +115,7 @@ template <class Entry> class column_pass {
         store_some(peaks + i, peak, row_block), store_some(sums + i, sum, row_block);
       }
     }
-    for (int i = 0; i < q.rows; ++i) q.lse[i] = peaks[i] + std::log2(sums[i]);
+    for (int i = 0; i < q.rows; ++i) q.lse[i] = peaks[i] + __builtin_log2f(sums[i]);
   }
 
   void sum_strip(std::int64_t r, std::int64_t first, float* memory) {
@@ -127,12 +127,12 @@ template <class Entry> class column_pass {
     std::int64_t const last = std::min<std::int64_t>(first + strip_tokens, in.tokens), size = shape_.column_floats();
     for (std::int64_t t = first; t < last; t += tile_tokens)
       pack_tile(r, t, tokens + (t - first) / tile_tokens * tile_floats(q_.head_dim));
-    std::fill(sums, sums + size, 0.0);
+    kvevict::fill(sums, sums + size, 0.0);
     vec largest = {};
     for (std::int64_t i = first / shape_.block_tokens() * shape_.block_tokens(); i < in.tokens;
          i += shape_.block_tokens()) {
       query_block const q = pack(r, i, memory);
-      std::fill(block_sums, block_sums + size, 0.0f);
+      kvevict::fill(block_sums, block_sums + size, 0.0f);
       for (std::int64_t t = first; t < std::min(last, i + q.window); t += tile_tokens) {
         std::int64_t const tile = (t - first) / tile_tokens;
         sum_tile(q, tokens + tile * tile_floats(q_.head_dim), t, block_sums + tile * shape_.group * tile_tokens,
@@ -156,7 +156,7 @@ template <class Entry> class column_pass {
   void put(std::int64_t r, std::int64_t first, std::int64_t last, float* sums) const {
     for (std::int64_t t = first; t < last; t += tile_tokens, sums += shape_.group * tile_tokens) {
       reduce_heads(how_, shape_.group, tile_tokens, tile_tokens, sums);
-      std::copy_n(sums, std::min<std::int64_t>(tile_tokens, last - t), out_.scores(r).data + t);
+      kvevict::copy_n(sums, std::min<std::int64_t>(tile_tokens, last - t), out_.scores(r).data + t);
     }
   }
 

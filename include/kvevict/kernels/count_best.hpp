@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/candidates.hpp>
@@ -69,7 +70,7 @@ struct contenders {
             radix::count(fresh ? c.keys : c.live, fresh ? c.size : c.live_size, d, c.counts);
           },
           work);
-      std::copy_n(heads[0].counts, radix::buckets, totals);
+      kvevict::copy_n(heads[0].counts, radix::buckets, totals);
       for (std::int32_t h = 1; h < count; ++h)
         for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += heads[h].counts[b];
       radix::bucket const b = radix::boundary(totals, k);
@@ -116,7 +117,7 @@ inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight
 /// Gives the `forced` best tokens of a head a key above every finite score.
 inline void force(contender& c) {
   if (c.forced == 0) return;
-  std::copy_n(c.keys, c.size, c.live);
+  kvevict::copy_n(c.keys, c.size, c.live);
   radix::cut const cut = radix::best(c.live, c.size, c.forced, c.counts);
   c.collect_ties(cut.key);
   radix::cut const tie = radix::best(c.live, c.live_size, cut.take, c.counts);
@@ -180,7 +181,7 @@ inline void count_best(host& ctx, score_rows const& s, std::int32_t sequence, be
     KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of sequence ", sequence, ", head ", h,
                     " is not finite after its weight; check the scores first and keep weights moderate");
   }
-  std::fill_n(counts, s.heads, 0);
+  kvevict::fill_n(counts, s.heads, 0);
   if (what.count == 0) return;
   radix::cut const c = all.best(ctx, what.count, true);
   std::int64_t take = c.take;
@@ -206,7 +207,7 @@ constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candida
 
 /// The counts of every sequence that is cut, for what its heads may keep together; the counts of the others are 0.
 inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
-  std::fill_n(counts, s.count(), 0);
+  kvevict::fill_n(counts, s.count(), 0);
   for (std::int32_t b = 0; b < s.sequences && s.heads > 0; ++b) {
     slice<row> const of{s.rows + std::int64_t{b} * s.heads, s.heads};
     if (!of[0].active) continue;

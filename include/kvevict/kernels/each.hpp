@@ -3,9 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <utility>
 #include <vector>
 
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -46,10 +49,29 @@ template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows,
     f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
 }
 
+/// Scores one by one, as a type of this unit: so std::vector's own functions for floats are not made here.
+struct score_reader {
+  struct value_type {
+    float x;
+    constexpr operator float() const { return x; }
+  };
+  using iterator_category = std::forward_iterator_tag;
+  using difference_type = std::ptrdiff_t;
+  using pointer = value_type const*;
+  using reference = value_type;
+  float const* at;
+
+  value_type operator*() const { return {*at}; }
+  score_reader& operator++() { return ++at, *this; }
+  score_reader operator++(int) { return {at++}; }
+  friend bool operator==(score_reader a, score_reader b) { return a.at == b.at; }
+  friend bool operator!=(score_reader a, score_reader b) { return a.at != b.at; }
+};
+
 inline void kernel(read_scores_tag, host&, score_rows const& from, std::vector<float>& values) {
-  values.assign(from.values, from.values + from.begin[from.count()]);
+  values.assign(score_reader{from.values}, score_reader{from.values + from.begin[from.count()]});
   for (std::int64_t r = 0; r < from.count(); ++r)
-    if (!from.rows[r].active) std::fill(values.begin() + from.begin[r], values.begin() + from.begin[r + 1], 0.0f);
+    if (!from.rows[r].active) fill(values.data() + from.begin[r], values.data() + from.begin[r + 1], 0.0f);
 }
 
 }  // namespace kernels

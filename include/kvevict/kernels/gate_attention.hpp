@@ -47,7 +47,7 @@ inline void gate_attention(float const* queries, float const* memory, std::int64
                            std::int64_t now, std::int64_t seen, float* values) {
   vec peak[tile_vectors], sum[tile_vectors] = {};
   for (vec& x : peak) x = splat(-1e30f);
-  std::fill_n(values, dg * tile_tokens, 0.0f);
+  kvevict::fill_n(values, dg * tile_tokens, 0.0f);
   for (std::int64_t j = 0; j < seen; j += row_block) {
     float const* rows[row_block];  // K', and A floats on V'; behind the last token the last one again, with weight 0
     for (int r = 0; r < row_block; ++r) rows[r] = memory + std::min(j + r, seen - 1) * 2 * A;

@@ -72,7 +72,7 @@ class gate_pass {
   /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv, rows padded with zeros to whole row blocks, then
   /// Wo and b.
   void read_weights() {
-    float const scale = 1.442695040888963f / std::sqrt(static_cast<float>(w_.head_dim));
+    float const scale = 1.442695040888963f / __builtin_sqrtf(static_cast<float>(w_.head_dim));
     std::int64_t const matrix = std::int64_t{w_.width()} * w_.features;
     with_type(w_.type, [&](auto type) {
       using T = decltype(type);
@@ -84,7 +84,7 @@ class gate_pass {
       };
       copy(w_.q, matrix, scale), copy(w_.k, matrix, 1.0f), copy(w_.v, matrix, 1.0f);
       float* const end = weights_ + padded(3 * w_.width(), row_block) * w_.features;
-      std::fill(to, end, 0.0f);
+      kvevict::fill(to, end, 0.0f);
       output_ = to = end;
       copy(w_.o, std::int64_t{w_.flags} * w_.width(), 1.0f), copy(w_.bias, w_.flags, 1.0f);
     });

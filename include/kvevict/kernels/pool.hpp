@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
@@ -24,9 +26,9 @@ inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* cop
   std::int64_t const half = o.width / 2;
   bool const maximum = o.kind == pooling::max;
   float const outside = maximum ? -__builtin_inff() : 0.0f;
-  std::fill(copy, copy + half, outside);
-  for (std::int64_t j = 0; j < n; ++j) copy[half + j] = x[j] + (x[j] - x[j]);
-  std::fill(copy + half + n, copy + pool_row_floats(n, o.width), outside);
+  kvevict::fill(copy, copy + half, outside);
+  for (std::int64_t j = 0; j < n; ++j) copy[half + j] = is_finite(x[j]) ? x[j] : __builtin_nanf("");
+  kvevict::fill(copy + half + n, copy + pool_row_floats(n, o.width), outside);
   for (std::int64_t j = 0; j < n; j += lanes) {
     vec v = load(copy + j);
     if (maximum)

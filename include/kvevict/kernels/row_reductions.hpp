@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
@@ -66,12 +67,12 @@ void reduce_group(score_rows const& in, std::int64_t r, token_groups const& grou
                   F const& f, float* out) {
   constexpr std::int32_t n = numbers_of<F>;
   row const& it = in.rows[r];
-  std::fill_n(out, width, Two::none);
+  kvevict::fill_n(out, width, Two::none);
   std::int64_t const end = groups.end(g, it.tokens);
   for (std::int64_t first = groups.begin(g); first < end; first += reduction_tile)
     for (std::int32_t c = 0; c < width; c += n) {
       float tile[n], x[n];
-      std::fill_n(tile, n, Two::none);
+      kvevict::fill_n(tile, n, Two::none);
       for (std::int64_t j = first; j < std::min(end, first + reduction_tile); ++j) {
         if (!groups.reads(in, r, j)) continue;
         numbers_at(f, it, j, c, x);

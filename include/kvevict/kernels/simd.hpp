@@ -11,7 +11,7 @@
 #include <kvevict/core/abi.hpp>
 #include <kvevict/core/dtype.hpp>
 
-#if defined(__F16C__) || defined(__FMA__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
@@ -20,7 +20,7 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)  // as isa.hpp
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define KVEVICT_WIDE_LANES
 inline constexpr int lanes = 16;
 #elif defined(__AVX__)
@@ -115,22 +115,33 @@ template <> inline vec load_as_float<f16>(std::byte const* p) {
 #endif
 }
 
-/// x rounded to an integer n with |n| ≤ 126, and p · 2^n.
+/// The integer n nearest to x, |n| ≤ 126 (ties to even), n as floats, and p · 2^n. It is a conversion that rounds: what
+/// adds 1.5·2^23 and takes it off again is folded to x under -ffast-math.
 #if defined(KVEVICT_WIDE_LANES)
 inline vec to_integer(vec x) { return _mm512_maskz_roundscale_ps(0xffff, x, _MM_FROUND_TO_NEAREST_INT); }
+inline vec as_floats(vec n) { return n; }
 inline vec times_power(vec p, vec n) { return _mm512_maskz_scalef_ps(0xffff, p, n); }
 #else
-inline constexpr float rounder = 12582912.0f;  // 1.5·2^23: adding it leaves the integer in the low bits
-inline vec to_integer(vec x) { return (x + rounder) - rounder; }
-inline vec times_power(vec p, vec n) {
-  return p * float_of((bits_of(n + rounder) - bits_of(splat(rounder)) + 127) << 23);
+inline ivec to_integer(vec x) {
+#if defined(__AVX__)
+  return (ivec)_mm256_cvtps_epi32(x);
+#elif defined(__SSE2__)
+  return (ivec)_mm_cvtps_epi32(x);
+#elif defined(__aarch64__)
+  return (ivec)vcvtnq_s32_f32((float32x4_t)x);
+#else
+  return __builtin_convertvector(x + (x < 0.0f ? splat(-0.5f) : splat(0.5f)), ivec);  // ties away from zero
+#endif
 }
+inline vec as_floats(ivec n) { return __builtin_convertvector(n, vec); }
+inline vec times_power(vec p, ivec n) { return p * float_of((n + 127) << 23); }
 #endif
 
 /// 2^x within 2 ulp; 0 below −126 (also for −∞), capped at 2^126, NaN for NaN.
 inline vec exp2(vec x) {
   vec const y = min(splat(126.0f), max(splat(-126.0f), x));
-  vec const n = to_integer(y), f = y - n;  // f exact, in [−1/2, 1/2]
+  auto const n = to_integer(y);
+  vec const f = y - as_floats(n);  // exact, in [−1/2, 1/2]
   vec p = splat(1.54531629e-4f);
   p = p * f + 1.33908634e-3f;
   p = p * f + 9.61808256e-3f;

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/simd.hpp>
@@ -72,7 +73,7 @@ void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows co
   if (ascending) first = std::max<std::int64_t>(first, in.fresh);
   each_run(at, first, in.tokens, [&](std::int64_t j, std::int64_t count, std::byte* p) {
     for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
-      if (ascending || from.rank(r, j + i) >= in.fresh) std::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
+      if (ascending || from.rank(r, j + i) >= in.fresh) kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
   });
 }
 

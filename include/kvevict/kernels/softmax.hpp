@@ -43,7 +43,7 @@ inline void merge(vec peak, vec sum, vec& all_peak, vec& all_sum) {
 
 /// log2 of Σ 2^z from a block's (peak, sum).
 inline void store_lse(float* lse, vec peak, vec sum) {
-  for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + std::log2(sum[r]);
+  for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + __builtin_log2f(sum[r]);
 }
 
 /// Adds 2^(z − lse) of a block's rows to their sums, of `per_sum` rows each, and keeps the largest weight.  sums (…,

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/fill.hpp>
 #include <kvevict/core/queries.hpp>
 #include <kvevict/kernels/simd.hpp>
 

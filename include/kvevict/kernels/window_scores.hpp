@@ -121,7 +121,7 @@ template <class Entry> class window_pass {
     float* const sums = tokens + tile_floats(q_.head_dim);  // (G, w.sums, tile_tokens)
     vec largest = {};
     for (std::int64_t t = first; t < last; ++t) {
-      std::fill(sums, sums + shape_.group * w.sums * tile_tokens, 0.0f);
+      kvevict::fill(sums, sums + shape_.group * w.sums * tile_tokens, 0.0f);
       if (w.weights != nullptr)
         add_kept(w, t, sums);
       else {
@@ -154,13 +154,13 @@ template <class Entry> class window_pass {
     for (std::int64_t j = 0; j < shape_.group * wide; j += lanes) store(sums + j, load(sums + j) * share);
     if (w.heads != nullptr) {
       for (std::int32_t g = 0; g < shape_.group; ++g)
-        std::copy_n(sums + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
+        kvevict::copy_n(sums + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
       return;
     }
     reduce_heads(o_.group, shape_.group, wide, wide, sums);
     for (std::int32_t i = 0; i < w.sums; ++i)
-      std::copy_n(sums + i * tile_tokens, std::min<std::int64_t>(tile_tokens, w.tokens - first),
-                  out_.plane(i).scores(w.index).data + first);
+      kvevict::copy_n(sums + i * tile_tokens, std::min<std::int64_t>(tile_tokens, w.tokens - first),
+                      out_.plane(i).scores(w.index).data + first);
   }
 
   void pool_heads(window_row const& w, float* memory) const {
@@ -168,7 +168,7 @@ template <class Entry> class window_pass {
     for (std::int32_t g = 0; g < shape_.group; ++g)
       pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
     reduce_heads(o_.group, shape_.group, stride, stride, w.heads);
-    std::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
+    kvevict::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
   }
 
   host& ctx_;

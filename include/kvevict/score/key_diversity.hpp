@@ -40,7 +40,7 @@ struct key_diversity {
   }
 
   /// 1/√x; 0 for 0, NaN where x is not finite.
-  KVEVICT_HOST_DEVICE static float inverse_root(float x) { return x == 0 ? 0.0f : x - x + 1 / std::sqrt(x); }
+  KVEVICT_HOST_DEVICE static float inverse_root(float x) { return x == 0 ? 0.0f : x - x + 1 / ::sqrtf(x); }
 
   /// k_j/‖k_j‖, where the scores hold ‖k_j‖².
   template <class Keys> struct directions {

@@ -90,7 +90,7 @@ struct relative_spread {
       }
       auto const n = static_cast<float>(width);
       float const variance = (squares - sum * sum / n) / (n > 1 ? n - 1 : 1.0f);
-      x = std::sqrt(variance < 0 ? 0.0f : variance);
+      x = ::sqrtf(variance < 0 ? 0.0f : variance);
     }
   };
   struct add_half {

@@ -20,7 +20,7 @@ struct exponential {
   score_rows rows;
   float const* peaks;  // (B·H, G)
   KVEVICT_HOST_DEVICE float operator()(row const& in, std::int64_t j) const {
-    return std::exp(rows.score(in, j) - peaks[groups.place(rows, in, j)]);
+    return ::expf(rows.score(in, j) - peaks[groups.place(rows, in, j)]);
   }
 };
 struct share {

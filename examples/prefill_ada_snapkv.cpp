@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <kvevict/kvevict.hpp>
+#include <kvevict/threads.hpp>
 
 namespace {
 

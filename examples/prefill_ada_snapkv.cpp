@@ -8,6 +8,7 @@
 
 // [README]
 #include <kvevict/kvevict.hpp>
+#include <kvevict/threads.hpp>
 
 constexpr auto policy = kvevict::presets::ada_snapkv({.window = 32, .pool = 7, .floor_permille = 200});
 

@@ -16,7 +16,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/score_rows.hpp>
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/roof.hpp"
 

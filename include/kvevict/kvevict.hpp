@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that runs on the host.
+// Everything that runs on the host, but for the thread pool (threads.hpp).
 #pragma once
 
 #include <kvevict/version.hpp>

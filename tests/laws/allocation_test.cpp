@@ -2,9 +2,9 @@
 // Nothing is allocated after the first call of a size: every allocation of the program is counted.
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/kernels/host.hpp>
-#include <kvevict/kernels/threads.hpp>
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/h2o.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/any_preset.hpp"

@@ -4,7 +4,7 @@
 #include <map>
 #include <thread>
 
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"

@@ -17,6 +17,5 @@
 #include <kvevict/kernels/select_best.hpp>
 #include <kvevict/kernels/slot_state.hpp>
 #include <kvevict/kernels/squared_norms.hpp>
-#include <kvevict/kernels/threads.hpp>
 #include <kvevict/kernels/window_scores.hpp>
 #include <kvevict/kernels/workspace.hpp>

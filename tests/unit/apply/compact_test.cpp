@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/apply/compact.hpp>
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"

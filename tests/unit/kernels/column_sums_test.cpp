@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/column_sums.hpp>
 
-#include <kvevict/kernels/threads.hpp>
 #include <kvevict/kernels/window_scores.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/attention_case.hpp"

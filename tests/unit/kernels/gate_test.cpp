@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/host.hpp>
+#include <kvevict/threads.hpp>
 
 #include <cmath>
 #include <string>

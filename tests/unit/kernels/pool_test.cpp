@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/pool.hpp>
+#include <kvevict/threads.hpp>
 
 #include <cmath>
 #include <limits>
 #include <vector>
-
-#include <kvevict/kernels/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"

@@ -2,7 +2,7 @@
 #include <kvevict/kernels/count_best.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/select_best.hpp>
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include <limits>
 

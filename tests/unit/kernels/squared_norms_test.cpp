@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/squared_norms.hpp>
-
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/attention_case.hpp"

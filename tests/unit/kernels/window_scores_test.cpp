@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/window_scores.hpp>
+#include <kvevict/threads.hpp>
 
 #include <algorithm>
 #include <cmath>
-
-#include <kvevict/kernels/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/attention_case.hpp"

@@ -3,9 +3,9 @@
 #include <set>
 
 #include <kvevict/apply/compact.hpp>
-#include <kvevict/kernels/threads.hpp>
 #include <kvevict/kvevict.hpp>
 #include <kvevict/layers/pyramid.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/batch_cache.hpp"

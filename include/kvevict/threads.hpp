@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// A thread pool for contexts whose engine lends none.
+// A thread pool for contexts whose engine lends none. Opt-in: kvevict.hpp does not include it, and only it needs Eigen.
 #pragma once
 
-#include <functional>
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <thread>
-#include <utility>
 
 #include <unsupported/Eigen/CXX11/ThreadPool>
 
@@ -17,6 +17,7 @@ inline namespace KVEVICT_ABI {
 /// takes one per core. Outlives the contexts made from it. A call does not allocate; calls from inside a task are not
 /// allowed.
 ///
+///   #include <kvevict/threads.hpp>
 ///   kvevict::threads pool(8);
 ///   kvevict::host ctx(pool.as_executor());
 class threads {

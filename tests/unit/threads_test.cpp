@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include <atomic>
 #include <numeric>

@@ -75,7 +75,7 @@ bool may_include(std::string const& from, std::string const& to) {
 /// What core/ may include besides the library: standard headers, and the compiler's own intrinsics.
 bool is_standard(std::string const& header) {
   static std::regex const standard("[a-z_0-9]+");
-  return std::regex_match(header, standard) || header == "immintrin.h" || header == "arm_neon.h";
+  return std::regex_match(header, standard) || header == "immintrin.h" || header == "emmintrin.h" || header == "arm_neon.h";
 }
 
 std::string check_include(std::string const& path, std::string const& header, bool quoted) {

@@ -11,8 +11,10 @@
 #include <kvevict/core/abi.hpp>
 #include <kvevict/core/dtype.hpp>
 
-#if defined(__SSE2__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <new>
 #include <type_traits>
 #include <vector>
@@ -55,7 +54,7 @@ class arena {
     bytes = (bytes + alignment - 1) / alignment * alignment;
     while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) ++block_, used_ = 0;
     if (block_ == blocks_.size()) add_block(bytes);
-    std::byte* p = blocks_[block_].memory.get() + used_;
+    std::byte* p = blocks_[block_].memory + used_;
     used_ += bytes;
     live_ += bytes;
     high_water_ = std::max(high_water_, live_);
@@ -81,19 +80,21 @@ class arena {
 
  private:
   friend class frame;
-  struct give_back {
+  struct block {  // no unique_ptr: <memory> is a fifth of all that the library would include
+    block(memory_source source, std::size_t bytes)
+        : from(source), size(bytes), memory(static_cast<std::byte*>(source.allocate(source.self, bytes))) {}
+    block(block&& other) noexcept : from(other.from), size(other.size), memory(other.memory) { other.memory = nullptr; }
+    ~block() {
+      if (memory != nullptr) from.release(from.self, memory);
+    }
+
     memory_source from;
-    void operator()(std::byte* p) const { from.release(from.self, p); }
-  };
-  struct block {
-    std::unique_ptr<std::byte[], give_back> memory;
     std::size_t size;
+    std::byte* memory;
   };
 
   void add_block(std::size_t bytes) {
-    blocks_.push_back(
-        {std::unique_ptr<std::byte[], give_back>(static_cast<std::byte*>(from_.allocate(from_.self, bytes)), {from_}),
-         bytes});
+    blocks_.emplace_back(from_, bytes);
     used_ = 0;
   }
   void settle() noexcept {  // several blocks were needed: next time one is enough

@@ -76,7 +76,9 @@ install_missing() {
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
   [[ -z $isa ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
-  [[ -z $isa ]] || command -v qemu-aarch64 >/dev/null || missing+=(qemu-user)
+  if [[ -n $isa || $(uname -m) == x86_64 ]]; then  # an old x86-64, for tests/flags
+    command -v qemu-aarch64 >/dev/null && command -v qemu-x86_64 >/dev/null || missing+=(qemu-user)
+  fi
   if command -v dpkg-query >/dev/null; then
     for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

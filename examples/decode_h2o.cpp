@@ -64,7 +64,7 @@ int main() {
         (&kvevict::element<float>(cache, *cache.find(kvevict::role::k), 0, h, slot))[d] = normal(bits);
     }
 
-    // the policy: fold the step in, and evict when the slack is used up
+    // the policy: observe the step, and evict when the slack is used up
     std::int32_t const row_begin[] = {0, 1};
     kvevict::query_rows const q{.data = query.data(),
                                 .token_stride = H * D,

@@ -28,7 +28,7 @@ struct gather_kernel {
   std::int64_t rows;
   std::int32_t width;  // 16-byte units
   KVEVICT_DEVICE void operator()(cuda::thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * 256 + t.rank(), i = at / width;
+    std::int64_t const at = std::int64_t{t.block().x} * 256 + t.linear_index(), i = at / width;
     if (i < rows) to[at] = from[(index == nullptr ? i : index[i]) * width + at % width];
   }
 };

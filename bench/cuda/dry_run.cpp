@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prints, as JSON, what every verb would put into a device's stream, and its scratch, the bytes and flops that its shape
-// demands.
+// Prints, as JSON, what every verb would put into a device's stream, and its scratch, the bytes and flops that its
+// shape demands.
 #include <cstdio>
 #include <regex>
 #include <string>

@@ -28,7 +28,7 @@ struct product_kernel {
   int rounds = 4096;
   KVEVICT_DEVICE void operator()(cuda::thread& t) const {
     cuda::accumulator sums[8] = {};
-    cuda::fragment_a<bf16> const a{{t.rank(), t.rank() + 1, 0, 0}};
+    cuda::fragment_a<bf16> const a{{t.linear_index(), t.linear_index() + 1, 0, 0}};
     cuda::fragment_b<bf16> const b{{t.lane(), 0}};
     for (int i = 0; i < rounds; ++i) {
       KVEVICT_UNROLL
@@ -68,7 +68,7 @@ struct fill_kernel {
   std::int64_t count;
   std::uint32_t seed;
   KVEVICT_DEVICE void operator()(cuda::thread& t) const {
-    std::int64_t const i = std::int64_t{t.block().x} * 256 + t.rank();
+    std::int64_t const i = std::int64_t{t.block().x} * 256 + t.linear_index();
     if (i >= count) return;
     std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761u + seed;
     h ^= h >> 15, h *= 2246822519u, h ^= h >> 13, h *= 3266489917u, h ^= h >> 16;
@@ -79,7 +79,7 @@ struct fill_kernel {
 struct memory {
   std::vector<void*> held;
   cuda::stream s;
-  template <class T> T* take(std::int64_t count) {
+  template <class T> T* allocate(std::int64_t count) {
     held.push_back(cuda::allocate(s, static_cast<std::size_t>(count) * sizeof(T)));
     return static_cast<T*>(held.back());
   }
@@ -140,10 +140,10 @@ void time_selection(cuda::stream s, cuda::device& ctx, memory& m, layer const& l
     index[i] = static_cast<std::int32_t>(i % static_cast<std::size_t>(z.tokens)),
     values[i] = static_cast<float>(i * 7919 % n) + 1;
   for (std::int32_t h = 0; h <= z.heads; ++h) begin.push_back(h * z.tokens);
-  auto *scores = m.put(values), *sorted = m.take<float>(static_cast<std::int64_t>(n));
-  auto *in = m.put(index), *order = m.take<std::int32_t>(static_cast<std::int64_t>(n)), *offsets = m.put(begin);
+  auto *scores = m.put(values), *sorted = m.allocate<float>(static_cast<std::int64_t>(n));
+  auto *in = m.put(index), *order = m.allocate<std::int32_t>(static_cast<std::int64_t>(n)), *offsets = m.put(begin);
   std::size_t const bytes = cub_sort(s, nullptr, 0, scores, sorted, in, order, z.tokens, z.heads, offsets);
-  auto* const scratch = m.take<std::byte>(static_cast<std::int64_t>(bytes));
+  auto* const scratch = m.allocate<std::byte>(static_cast<std::int64_t>(bytes));
   double const sort =
       median_us(s, [&](int) { cub_sort(s, scratch, bytes, scores, sorted, in, order, z.tokens, z.heads, offsets); });
   cuda::keep_set keep;
@@ -183,7 +183,7 @@ void time_stack(cuda::stream s, cuda::device& ctx, memory& m, shape const& z, do
   kvevict::plan(ctx, kvevict::presets::random(), kvevict::contents(view),
                 {.tokens_per_head = z.budget, .layer_count = layers}, keep);
   std::int64_t const flat_bytes = std::int64_t{z.heads} * z.budget * row_bytes;
-  auto *gathered = m.take<std::byte>(flat_bytes), *flat = m.take<std::byte>(flat_bytes * 2 * layers);
+  auto *gathered = m.allocate<std::byte>(flat_bytes), *flat = m.allocate<std::byte>(flat_bytes * 2 * layers);
   double const flatten = median_us(s, [&](int) {
     for (std::int64_t i = 0; i < layers; ++i)
       for (int of : {0, 1})
@@ -206,12 +206,12 @@ void run() {
   cudaGetDeviceProperties(&device, 0);
   memory m{{}, s};
   std::int64_t const gib = std::int64_t{1} << 30;
-  auto *from = m.take<std::byte>(gib), *to = m.take<std::byte>(gib);
+  auto *from = m.allocate<std::byte>(gib), *to = m.allocate<std::byte>(gib);
   // bytes a µs
   double const copy = 2.0 * static_cast<double>(gib) /
                       median_us(s, [&](int) { cuda::copy_on_device(s, to, from, static_cast<std::size_t>(gib)); });
   auto const blocks = static_cast<std::uint32_t>(device.multiProcessorCount * 4);
-  auto* const sink = m.take<float>(1);
+  auto* const sink = m.allocate<float>(1);
   double const flops = 8.0 * 4096 * product_kernel{}.rounds * blocks * 8 /
                        median_us(s, [&](int) { cuda::launch(s, {blocks}, {256}, 0, product_kernel{sink}); });
   std::printf(

@@ -68,15 +68,15 @@ void sum_state(benchmark::State& state, shape s, std::int32_t floats) {
   count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4 * (floats + 1), bound::cache);
 }
 
-void fold_state(benchmark::State& state, shape s, std::int32_t floats) {
+void update_state(benchmark::State& state, shape s, std::int32_t floats) {
   context& c = on(1);
   remembering r(s, floats);
   kvevict::score_rows const from = r.rows();
-  for (std::int64_t r_ = 0; r_ < from.count(); ++r_) from.rows[r_].fresh = s.N - 1;
+  for (std::int64_t r_ = 0; r_ < from.count(); ++r_) from.rows[r_].new_from = s.N - 1;
   std::fill_n(from.values, from.total_floats, 0.5f);
   float const before = r.state(0, 3);
   auto const run = [&] {
-    kernels::fold_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), kvevict::fold_options{}, from);
+    kernels::update_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), kvevict::update_options{}, from);
   };
   run();
   if (r.state(0, 3) != before + 0.5f || r.state(0, s.N - 1) != 0.5f) return state.SkipWithError("wrong state");
@@ -132,7 +132,7 @@ int main(int argc, char** argv) {
   for (std::int32_t const floats : {1, 32}) {
     std::string const name = "/host/H:8/N:8192/floats:" + std::to_string(floats);
     add("sum_state" + name, 1, [=](benchmark::State& state) { sum_state(state, s, floats); });
-    add("fold_state" + name, 1, [=](benchmark::State& state) { fold_state(state, s, floats); });
+    add("update_state" + name, 1, [=](benchmark::State& state) { update_state(state, s, floats); });
   }
   add("positions/host/H:8/N:8192", 1, [=](benchmark::State& state) { positions(state, s); });
   add("observe/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, true); });

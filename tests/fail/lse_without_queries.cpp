@@ -1,4 +1,4 @@
-// expect: with_lse: an LSE belongs to queries; hand them in with prompt(cache, queries)
+// expect: with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kvevict.hpp>
 

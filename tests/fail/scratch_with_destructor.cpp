@@ -3,4 +3,4 @@
 #include <kvevict/core/host.hpp>
 #include <string>
 
-std::string* words(kvevict::frame& scratch) { return scratch.take<std::string>(3); }
+std::string* words(kvevict::frame& scratch) { return scratch.allocate<std::string>(3); }

@@ -71,8 +71,8 @@ std::uint64_t planned(any_preset const& p, std::uint64_t seed) {
   return out.value();
 }
 
-/// What a policy with state keeps at every step of decoding; the slots of a row stay in order, or tokens go where others
-/// have left.
+/// What a policy with state keeps at every step of decoding; the slots of a row stay in order, or tokens go where
+/// others have left.
 template <class Policy> std::uint64_t decoded(Policy policy, std::uint64_t seed, applying how) {
   batch const in = random_batch(seed, {.Hq = 4, .H = 2, .D = 8, .N = {24, 24}, .future = 20});
   std::int32_t const slack = how == applying::in_place ? 0 : 3;

@@ -77,7 +77,7 @@ TEST_CASE("a weight that is no number does not hide behind its group's larger on
   });
 }
 
-TEST_CASE("a window of no rows is refused whatever attention is handed in as") {
+TEST_CASE("a window of no rows is refused whatever attention is provided as") {
   with_cache(input(), [&](auto& cache) {
     auto const rows = all_rows(input());
     alike(cache, kvevict::presets::snapkv({.window = 0}), rows.rows(), "at least one row");

@@ -55,7 +55,7 @@ struct rows_there {
   }
 };
 
-/// call(ctx, view, rows, out) on a device; `most_rows` < 0: what the sequences hand in.
+/// call(ctx, view, rows, out) on a device; `most_rows` < 0: what the sequences provide.
 template <class Cache, class Rows, class Call>
 std::vector<float> there(Cache& cache, score_rows const& s, Rows const& rows, Call call, std::int32_t most_rows = -1,
                          std::string* refusal = nullptr) {
@@ -117,7 +117,7 @@ auto single_row(window_options const& o, std::int32_t k) {
   return [o, k](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
     kvevict::frame scratch(ctx.scratch());
     score_rows each = out;
-    each.values = scratch.template take<float>(out.total_floats * o.rows);
+    each.values = scratch.template allocate<float>(out.total_floats * o.rows);
     kernels::window_weights(ctx, view, rows, o, each);
     kernels::each_token(ctx, out, copy_plane{each.plane(k).values, out.begin, out.heads});
   };
@@ -503,8 +503,8 @@ TEST_CASE("edges: weights of single rows are refused where a window's are, and w
     CHECK(text.find(part) != std::string::npos);
   };
   softmax_rows w(a);
-  says(a.queries(), window_options{8}, "6 rows are handed in, but 8 are needed");
-  says(w.rows, window_options{8}, "6 rows are handed in, but 8 are needed");
+  says(a.queries(), window_options{8}, "6 rows are provided, but 8 are needed");
+  says(w.rows, window_options{8}, "6 rows are provided, but 8 are needed");
   says(a.queries_with_lse(log_base::e, true, 0.01), window_options{4}, "above 1");
   float* const newest = w.weights.data() + 45 * w.rows.token_stride;
   newest[3] = 2;
@@ -536,14 +536,14 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   short_q.row_begin = few, moved_q.row_begin = many;
   auto short_w = w.rows;
   short_w.row_begin = few;
-  says(short_q, window({7}), "5 rows are handed in, but 7 are needed");
-  says(short_w, window({7}), "5 rows are handed in, but 7 are needed");
-  says(short_q, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
-  says(short_w, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are handed in, but 25 are needed");
-  says(moved_q, columns(group_reduce::mean), "30 rows are handed in, but 40 are needed");
-  says(q, window({4}), "40 rows are handed in", 39);
-  says(w.rows, window({4}), "40 rows are handed in", 39);
-  says(w.rows, window({30, row_reduce::mean, group_reduce::mean, weighting::step_gain}), "40 rows are handed in", 8);
+  says(short_q, window({7}), "5 rows are provided, but 7 are needed");
+  says(short_w, window({7}), "5 rows are provided, but 7 are needed");
+  says(short_q, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are provided, but 25 are needed");
+  says(short_w, columns(group_reduce::mean), "sequence 1, head 0: 5 rows are provided, but 25 are needed");
+  says(moved_q, columns(group_reduce::mean), "30 rows are provided, but 40 are needed");
+  says(q, window({4}), "40 rows are provided", 39);
+  says(w.rows, window({4}), "40 rows are provided", 39);
+  says(w.rows, window({30, row_reduce::mean, group_reduce::mean, weighting::step_gain}), "40 rows are provided", 8);
   says(q, window({4}), "most_rows", 0);
   says(q, columns(group_reduce::mean), "most_rows", 0);
   says(w.rows, window({4}), "most_rows", 0);

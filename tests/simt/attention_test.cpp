@@ -268,13 +268,13 @@ TEST_CASE("attention on a device refuses what the host refuses") {
     std::int32_t const few[] = {0, 5};
     auto short_rows = q;
     short_rows.row_begin = few;
-    says(short_rows, {8}, false, "5 rows are handed in, but 8 are needed");
-    says(short_rows, {8}, true, "5 rows are handed in, but 40 are needed");
+    says(short_rows, {8}, false, "5 rows are provided, but 8 are needed");
+    says(short_rows, {8}, true, "5 rows are provided, but 40 are needed");
     says(q, {0}, false, "give at least one row");
     says(q,
          {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0,
           kvevict::visibility::all},
-         false, "hand in their LSE");
+         false, "provide their LSE");
     says(q,
          {8,
           kvevict::row_reduce::mean,

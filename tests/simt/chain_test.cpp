@@ -72,7 +72,7 @@ TEST_CASE("a chain that meets a wrong score, page or budget moves nothing and sa
     auto short_rows = rows.queries();
     std::int32_t const begin[] = {0, 60, 63};
     short_rows.row_begin = begin;
-    says(short_rows, ask, "3 rows are handed in, but 8 are needed");
+    says(short_rows, ask, "3 rows are provided, but 8 are needed");
     if constexpr (!std::decay_t<decltype(cache)>::of_pointers) {
       auto& entry = cache.entries()[0];
       auto const id = entry;

@@ -168,7 +168,7 @@ TEST_CASE("the next compaction reads its lengths from the last one's result, int
     elsewhere.view.lengths.data = done.lengths_on_device();
     CHECK(support::refusal([&] {
             compact(ctx, elsewhere.view, keep, compaction::stable, done);
-          }).find("hand in another one") != std::string::npos);
+          }).find("provide another one") != std::string::npos);
   }
 }
 

@@ -91,7 +91,7 @@ template <class Policy> void decode(Policy policy, decode_setting const& s, std:
 
 }  // namespace
 
-TEST_CASE("observe on a device folds what the host folds") {
+TEST_CASE("observe on a device observes what the host observes") {
   std::vector<decode_setting> const settings{
       {budget_tokens, 0, form::queries, applying::stable},
       {budget_tokens, 3, form::lse, applying::stable, layouts::layout::pointers},

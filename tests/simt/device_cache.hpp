@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A cache of layouts.hpp and what an engine hands in beside it, copied to device memory.
+// A cache of layouts.hpp and what an engine provides beside it, copied to device memory.
 #pragma once
 
 #include <algorithm>

@@ -34,7 +34,7 @@ struct device_rows {
       begin[r] = static_cast<std::int64_t>(r * stride);
       for (std::size_t j = 0; j < static_cast<std::size_t>(tokens[r]); ++j) {
         values[r * stride + j] = s.values[static_cast<std::size_t>(s.begin[r]) + j];
-        positions[r * stride + j] = s.rank(static_cast<std::int64_t>(r), static_cast<std::int64_t>(j));
+        positions[r * stride + j] = s.order(static_cast<std::int64_t>(r), static_cast<std::int64_t>(j));
       }
     }
     view = s;

@@ -358,8 +358,8 @@ TEST_CASE("a device expects hidden states of the whole cache") {
       {{4, 9, 15}, {}, true, ""},
       {{4, 9, 14}, {}, false, ""},  // nobody reads the scores of a row that keeps all
       {{4, 9, 15}, {0, 0}, true, ""},
-      {{4, 9, 14}, {}, true, "sequence 1, head 0: 5 rows are handed in, but 6 are needed"},
-      {{4, 9, 16}, {}, true, "7 rows are handed in, but 6"},
+      {{4, 9, 14}, {}, true, "sequence 1, head 0: 5 rows are provided, but 6 are needed"},
+      {{4, 9, 16}, {}, true, "7 rows are provided, but 6"},
       {{4, 9, 15}, {0, 3}, true, "gate: sequence 1 has 3 tokens in the gate's memory"},
       {{4, 9, 15}, {0, 3}, false, "gate: sequence 1 has 3 tokens in the gate's memory"},
   };
@@ -463,9 +463,9 @@ TEST_CASE("bad input: what only the device sees stops a gate before it writes") 
   refuses([](auto&, auto& m) { m.tokens[1] = std::numeric_limits<std::int32_t>::max(); },
           "gate: sequence 1 has 2147483653 tokens");
   refuses([](auto&, auto& m) { m.tokens[1] = 1; }, "gate: sequence 1 has", gate_mask::bidirectional);
-  refuses([](auto& in, auto&) { in.most_rows = 19; }, "sequence 0, head 0: 20 rows are handed in, but 19");
+  refuses([](auto& in, auto&) { in.most_rows = 19; }, "sequence 0, head 0: 20 rows are provided, but 19");
   std::int32_t const descending[] = {0, 20, 15};
-  refuses([&](auto& in, auto&) { in.row_begin = descending; }, "sequence 1, head 0: -5 rows are handed in");
+  refuses([&](auto& in, auto&) { in.row_begin = descending; }, "sequence 1, head 0: -5 rows are provided");
 }
 
 TEST_CASE("bad input: a gate on a device whose probability is not a number says so") {
@@ -512,7 +512,7 @@ TEST_CASE("a kernel that has refused stops a gate, and no tokens are no work") {
   out.rows = there.put(rows);
   kernels::put_rows(ctx, in, p.data(), out);
   kernels::gate(ctx, w, in, gate_mask::causal, 2, 1, p.data());
-  CHECK_THAT(refusal([&] { ctx.wait(); }), Contains("5 rows are handed in, but 6"));
+  CHECK_THAT(refusal([&] { ctx.wait(); }), Contains("5 rows are provided, but 6"));
   CHECK(p.read() == std::vector<float>(11, -3.0f));
   CHECK(values.read() == std::vector<float>(11, -4.0f));
   CHECK(memory.read() == std::vector<float>(2 * 6 * 16, -3.0f));

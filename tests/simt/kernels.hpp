@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that use each feature of the device layer once; compiled by g++ under the emulation and by nvcc (shim.cu).
+// Kernels that use each feature of the device shim once; compiled by g++ under the emulation and by nvcc (shim.cu).
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,7 @@ struct warp_scan {
   double* below;
 
   KVEVICT_DEVICE void operator()(cuda::thread& t) const {
-    std::uint32_t const i = t.block().x * static_cast<std::uint32_t>(cuda::volume(t.block_size())) + t.rank();
+    std::uint32_t const i = t.block().x * static_cast<std::uint32_t>(cuda::volume(t.block_size())) + t.linear_index();
     std::uint32_t x = in[i];
     pairs[i] = x + cuda::shuffle_xor(t, x, 1);
     below[i] = cuda::shuffle(t, 0.5 * x, (t.lane() + 31) % 32);

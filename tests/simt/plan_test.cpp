@@ -42,7 +42,7 @@ struct typed_queries {
   }
 };
 
-/// What an engine hands in, in host memory.
+/// What an engine provides, in host memory.
 struct shown {
   hand_in in;
   typed_queries prompt, future;

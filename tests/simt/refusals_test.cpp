@@ -51,7 +51,7 @@ TEST_CASE("a barrier that not all threads reach is refused, in every schedule") 
     scheduled const s(schedule);
     has(complaint({64},
                   [](cuda::thread& t) {
-                    if (t.rank() < 48) t.sync_block();
+                    if (t.linear_index() < 48) t.sync_block();
                   }),
         "the block barrier is reached by 48 of 64 threads: thread 48 has returned");
     has(complaint({32},
@@ -109,7 +109,7 @@ TEST_CASE("shared memory is what the launch gave") {
   CHECK(complaint({32}, takes, 48) == "none");
   has(complaint({32}, takes, 40), "48 bytes are taken, the launch gave 40");
   has(complaint(
-          {32}, [](cuda::thread& t) { t.shared<float>(t.rank() + 1); }, 4096),
+          {32}, [](cuda::thread& t) { t.shared<float>(t.linear_index() + 1); }, 4096),
       "arrays of different sizes");
   has(complaint({32},
                 [](cuda::thread& t) {

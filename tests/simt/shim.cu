@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device layer as nvcc reads it: compiled by tests/run.sh for every architecture, never run yet.
+// The device shim as nvcc reads it: compiled by tests/run.sh for every architecture, never run yet.
 #include "kernels.hpp"
 
 void launch_all(kvevict::cuda::stream s) {

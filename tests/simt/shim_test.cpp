@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each feature of the device layer computes, under the emulation, what CUDA says, in every schedule.
+// Each feature of the device shim computes, under the emulation, what CUDA says, in every schedule.
 #include <cmath>
 #include <cstring>
 #include <numeric>

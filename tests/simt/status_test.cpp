@@ -27,7 +27,7 @@ struct finder {
   KVEVICT_DEVICE void operator()(cuda::thread& t) const {
     if (watch.stopped(t)) return;
     cuda::atomic_add(t, ran, 1u);
-    std::int32_t const i = static_cast<std::int32_t>(t.block().x * t.block_size().x + t.rank());
+    std::int32_t const i = static_cast<std::int32_t>(t.block().x * t.block_size().x + t.linear_index());
     if (!wrong) return;
     // sequences 2 … 5, heads 1 and 2, tokens 3 … 10, two kinds
     bool const second = i % 2 != 0;

@@ -20,7 +20,7 @@ namespace reference {
 struct attention_shape {
   layouts::cache_shape cache;
   std::int32_t group = 2;
-  std::vector<std::int32_t> query_tokens;  // (B) rows that each sequence hands in; empty: one for every token
+  std::vector<std::int32_t> query_tokens;  // (B) rows that each sequence provides; empty: one for every token
   kvevict::dtype query_type = kvevict::dtype::f32;
   float scale = 0, softcap = 0, spread = 1;  // spread: standard deviation of q and k
   std::uint64_t seed = 1;

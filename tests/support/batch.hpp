@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A batch of random layers, and the rows of attention that an engine would hand in for them.
+// A batch of random layers, and the rows of attention that an engine would provide for them.
 #pragma once
 
 #include <cstdint>

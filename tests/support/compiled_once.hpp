@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What most tests call for both kinds of page table, compiled once (compiled_once.cpp) instead of in every file. Part of
-// the precompiled headers alone: a test that is compiled without them makes its own.
+// What most tests call for both kinds of page table, compiled once (compiled_once.cpp) instead of in every file. Part
+// of the precompiled headers alone: a test that is compiled without them makes its own.
 #pragma once
 
 #include <kvevict/kvevict.hpp>
@@ -20,7 +20,7 @@
   form void kernel(column_sums_tag, host&, layer_view<Entry> const&, attention_rows const&, group_reduce,            \
                    score_rows const&);                                                                               \
   form void kernel(squared_norms_tag, host&, layer_view<Entry> const&, component const&, score_rows const&);         \
-  form void kernel(fold_state_tag, host&, layer_view<Entry> const&, component const&, fold_options const&,           \
+  form void kernel(update_state_tag, host&, layer_view<Entry> const&, component const&, update_options const&,       \
                    score_rows const&);                                                                               \
   form void kernel(move_rows_tag, host&, layer_view<Entry> const&, move_plan const&);                                \
   }                                                                                                                  \

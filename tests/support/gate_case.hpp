@@ -50,7 +50,7 @@ struct gate_rows {
   [[nodiscard]] kvevict::gate_memory view() { return {rows.data(), stride, capacity, tokens.data()}; }
 };
 
-/// Hidden states that an engine hands in.
+/// Hidden states that an engine provides.
 struct hidden {
   std::vector<std::byte> bytes;
   std::vector<std::int32_t> begin{0};

@@ -89,7 +89,7 @@ inline bool better(candidate const& a, candidate const& b) {
 inline std::vector<candidate> ranked_candidates(kvevict::score_rows const& s, std::int64_t r, float weight = 1) {
   std::vector<candidate> out;
   for (std::int32_t j = 0; j < s.rows[r].tokens; ++j)
-    if (s.evictable(r, j)) out.push_back({s.values[s.begin[r] + j] * weight, s.rank(r, j), s.rows[r].head, j});
+    if (s.evictable(r, j)) out.push_back({s.values[s.begin[r] + j] * weight, s.order(r, j), s.rows[r].head, j});
   std::sort(out.begin(), out.end(), better);
   return out;
 }

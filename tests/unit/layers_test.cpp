@@ -47,7 +47,8 @@ int rank_of(std::string const& layer) {
 
 std::string layer_of(std::string const& path) { return path.substr(0, path.find('/')); }
 
-/// cuda/ has rooms of its own, in an order, too: shim → context → evidence → scores → {attention, gate, select} → apply.
+/// cuda/ has rooms of its own, in an order, too: shim → context → evidence → scores → {attention, gate, select} →
+/// apply.
 /// -1: not a room.
 int rank_of_room(std::string const& room) {
   static std::map<std::string, int> const ranks{{"shim", 0},      {"context", 1}, {"evidence", 2}, {"scores", 3},
@@ -75,7 +76,8 @@ bool may_include(std::string const& from, std::string const& to) {
 /// What core/ may include besides the library: standard headers, and the compiler's own intrinsics.
 bool is_standard(std::string const& header) {
   static std::regex const standard("[a-z_0-9]+");
-  return std::regex_match(header, standard) || header == "immintrin.h" || header == "emmintrin.h" || header == "arm_neon.h";
+  return std::regex_match(header, standard) || header == "immintrin.h" || header == "emmintrin.h" ||
+         header == "arm_neon.h";
 }
 
 std::string check_include(std::string const& path, std::string const& header, bool quoted) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A preset is in every place that lists presets, or this fails and names the place. The list is presets/: a header each.
+// A preset is in every place that lists presets, or this fails and names the place. The list is presets/: a header
+// each.
 #include <filesystem>
 #include <fstream>
 #include <iterator>

@@ -47,7 +47,7 @@ void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, kee
                   v.heads(), "; use the view that was planned on");
   contract::expect_rows(verb, keep);
   frame scratch(ctx.scratch());
-  auto* const faults = scratch.template take<fault>(v.rows());
+  auto* const faults = scratch.template allocate<fault>(v.rows());
   ctx.for_each(
       v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
   for (std::int64_t r = 0; r < v.rows(); ++r)

@@ -21,7 +21,7 @@ class replaced {
   std::int32_t slot(std::int32_t b, std::int32_t h) const {
     std::int64_t const r = std::int64_t{b} * heads_ + h;
     KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && r < slots().size, "replaced: there is no sequence ", b, ", head ",
-                    h, "; ask for one of the view that was handed in");
+                    h, "; ask for one of the view that was provided");
     return slots()[r];
   }
   row_order order() const { return order_; }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A move plan as bytes: for a file, another process, or another rank. Both ends must have the same byte order.
+// A move plan as bytes: for a file, another process, or another node. Both ends must have the same byte order.
 #pragma once
 
 #include <algorithm>
@@ -24,11 +24,11 @@ struct header {
 };
 static_assert(sizeof(header) == 32, "the format has no padding");
 
-template <class T> std::byte* put(std::byte* out, std::vector<T> const& values) {
+template <class T> std::byte* write_array(std::byte* out, std::vector<T> const& values) {
   if (!values.empty()) std::memcpy(out, values.data(), values.size() * sizeof(T));
   return out + values.size() * sizeof(T);
 }
-template <class T> std::byte const* take(std::byte const* in, std::vector<T>& values, std::int64_t count) {
+template <class T> std::byte const* read_array(std::byte const* in, std::vector<T>& values, std::int64_t count) {
   values.resize(static_cast<std::size_t>(count));
   if (count != 0) std::memcpy(values.data(), in, values.size() * sizeof(T));
   return in + values.size() * sizeof(T);
@@ -57,11 +57,11 @@ inline void write(move_plan const& plan, std::vector<std::byte>& out) {
   out.resize(old + sizeof h + static_cast<std::size_t>(plan_bytes::array_bytes(h)));
   std::memcpy(out.data() + old, &h, sizeof h);
   std::byte* p = out.data() + old + sizeof h;
-  p = plan_bytes::put(p, plan.row_begin);
-  p = plan_bytes::put(p, plan.lengths_before);
-  p = plan_bytes::put(p, plan.lengths);
-  p = plan_bytes::put(p, plan.sources);
-  plan_bytes::put(p, plan.destinations);
+  p = plan_bytes::write_array(p, plan.row_begin);
+  p = plan_bytes::write_array(p, plan.lengths_before);
+  p = plan_bytes::write_array(p, plan.lengths);
+  p = plan_bytes::write_array(p, plan.sources);
+  plan_bytes::write_array(p, plan.destinations);
 }
 
 /// The plan at the front of `in`, and to `used` the bytes that it took. `apply` checks it against a cache before
@@ -72,22 +72,22 @@ inline move_plan read_move_plan(slice<std::byte const> in, std::int64_t* used = 
   plan_bytes::header h;
   std::uint64_t const magic = h.magic;
   KVEVICT_EXPECTS(in.size >= static_cast<std::int64_t>(sizeof h), "read_move_plan: ", in.size,
-                  " bytes are no plan; hand in what write() gave");
+                  " bytes are no plan; provide what write() gave");
   std::memcpy(&h, in.data, sizeof h);
   std::int64_t const arrays = plan_bytes::array_bytes(h);
   KVEVICT_EXPECTS(h.magic == magic && arrays >= 0 && (h.order == 0 || h.order == 1),
-                  "read_move_plan: these bytes are no plan of this version and byte order; hand in what write() gave");
+                  "read_move_plan: these bytes are no plan of this version and byte order; provide what write() gave");
   KVEVICT_EXPECTS(in.size - static_cast<std::int64_t>(sizeof h) >= arrays, "read_move_plan: ", in.size,
                   " bytes are cut short, the plan has ", arrays + static_cast<std::int64_t>(sizeof h),
                   "; read them all");
   move_plan out;
   out.sequences = h.sequences, out.heads = h.heads, out.order = static_cast<row_order>(h.order);
   std::byte const* p = in.data + sizeof h;
-  p = plan_bytes::take(p, out.row_begin, out.rows() + 1);
-  p = plan_bytes::take(p, out.lengths_before, out.rows());
-  p = plan_bytes::take(p, out.lengths, out.rows());
-  p = plan_bytes::take(p, out.sources, h.moves);
-  p = plan_bytes::take(p, out.destinations, h.moves);
+  p = plan_bytes::read_array(p, out.row_begin, out.rows() + 1);
+  p = plan_bytes::read_array(p, out.lengths_before, out.rows());
+  p = plan_bytes::read_array(p, out.lengths, out.rows());
+  p = plan_bytes::read_array(p, out.sources, h.moves);
+  p = plan_bytes::read_array(p, out.destinations, h.moves);
   KVEVICT_EXPECTS(out.row_begin.front() == 0 && out.row_begin.back() == h.moves &&
                       std::is_sorted(out.row_begin.begin(), out.row_begin.end()),
                   "read_move_plan: the offsets of the rows do not ascend to the number of moves; the bytes are "

@@ -57,7 +57,7 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
                       "; lengths are token counts");
       KVEVICT_EXPECTS(n <= t.capacity(b, h), "validate: sequence ", b, ", head ", h, " has ", n,
                       " tokens, but its table addresses ", t.capacity(b, h),
-                      "; hand in the whole table, or correct the length");
+                      "; provide the whole table, or correct the length");
       KVEVICT_EXPECTS(t.per_head() || n == v.length(b, 0), "validate: heads 0 and ", h, " of sequence ", b, " have ",
                       v.length(b, 0), " and ", n,
                       " tokens but share a page table; give every head its own (pages.head_stride)");

@@ -56,7 +56,7 @@ template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& m
   std::int64_t total = 0, n = 0;
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) { total += pages_in_use(v, b, h); });
   frame scratch(memory);
-  auto* const all = scratch.take<page_address>(total);
+  auto* const all = scratch.allocate<page_address>(total);
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     std::int64_t const fixed = read_only_pages(v, b, h), pages = pages_in_use(v, b, h);
     for (std::int32_t i = 0; i < pages; ++i) {

@@ -117,7 +117,7 @@ template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& 
 
 struct bitmap {
   std::uint64_t* words;
-  bitmap(frame& scratch, std::int64_t bits) : words(scratch.take<std::uint64_t>((bits + 63) / 64)) {
+  bitmap(frame& scratch, std::int64_t bits) : words(scratch.allocate<std::uint64_t>((bits + 63) / 64)) {
     kvevict::fill_n(words, (bits + 63) / 64, 0u);
   }
   static std::uint64_t bit(std::int64_t i) { return std::uint64_t{1} << (i % 64); }

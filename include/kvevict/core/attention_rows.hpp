@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Softmax rows that an engine with eager attention hands in.
+// Softmax rows that an engine with eager attention provides.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filling and copying of numbers. std's templates have one name in all units, and the linker may take the copy of a unit
-// with a larger instruction set; these are this unit's own. So are __builtin_sqrtf and its like, which std::sqrt calls.
+// Filling and copying of numbers. std's templates have one name in all units, and the linker may take the copy of a
+// unit with a larger instruction set; these are this unit's own. So are __builtin_sqrtf and its like, which std::sqrt
+// calls.
 #pragma once
 
 #include <cstdint>

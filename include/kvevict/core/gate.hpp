@@ -67,9 +67,9 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int3
                   " KV heads; a gate has one per KV head, or one per query head");
   KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width,
                   " elements of type ", name_of(in.type), " for weights of ", w.features,
-                  "; hand in the input of this layer's q/k/v projections");
+                  "; provide the input of this layer's q/k/v projections");
   KVEVICT_EXPECTS(in.row_begin != nullptr,
-                  "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+                  "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;
   KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(),
                   "gate: a seq_stride of ", m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(),

@@ -50,20 +50,20 @@ class arena {
   arena() = default;
   explicit arena(memory_source from) : from_(from) {}
 
-  void* take(std::size_t bytes) {
+  void* allocate(std::size_t bytes) {
     bytes = (bytes + alignment - 1) / alignment * alignment;
     while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) ++block_, used_ = 0;
     if (block_ == blocks_.size()) add_block(bytes);
     std::byte* p = blocks_[block_].memory + used_;
     used_ += bytes;
-    live_ += bytes;
-    high_water_ = std::max(high_water_, live_);
+    in_use_ += bytes;
+    high_water_ = std::max(high_water_, in_use_);
     return p;
   }
 
   /// Makes one block of at least `bytes`, so that calls whose `workspace_bytes` is not larger never allocate.
   void reserve(std::size_t bytes) {
-    KVEVICT_EXPECTS(live_ == 0, "reserve: scratch is in use; call it between verbs, not inside one");
+    KVEVICT_EXPECTS(in_use_ == 0, "reserve: scratch is in use; call it between verbs, not inside one");
     if (blocks_.size() == 1 && blocks_[0].size >= bytes) return;
     blocks_.clear();
     if (bytes != 0) add_block(bytes);
@@ -97,7 +97,7 @@ class arena {
     blocks_.emplace_back(from_, bytes);
     used_ = 0;
   }
-  void settle() noexcept {  // several blocks were needed: next time one is enough
+  void merge_blocks() noexcept {  // several blocks were needed: next time one is enough
     if (blocks_.size() <= 1) return;
 #if KVEVICT_EXCEPTIONS
     try {
@@ -112,29 +112,29 @@ class arena {
 
   memory_source from_;
   std::vector<block> blocks_;
-  std::size_t block_ = 0, used_ = 0, live_ = 0, high_water_ = 0;
+  std::size_t block_ = 0, used_ = 0, in_use_ = 0, high_water_ = 0;
 };
 
 /// A stretch of scratch use: what it took is given back, without freeing, when it goes out of scope.
 class frame {
  public:
-  explicit frame(arena& a) : arena_(a), block_(a.block_), used_(a.used_), live_(a.live_) {}
+  explicit frame(arena& a) : arena_(a), block_(a.block_), used_(a.used_), in_use_(a.in_use_) {}
   frame(frame const&) = delete;
   frame& operator=(frame const&) = delete;
   ~frame() {
-    arena_.block_ = block_, arena_.used_ = used_, arena_.live_ = live_;
-    if (live_ == 0) arena_.settle();
+    arena_.block_ = block_, arena_.used_ = used_, arena_.in_use_ = in_use_;
+    if (in_use_ == 0) arena_.merge_blocks();
   }
 
   /// `count` elements, aligned to 64 bytes, not initialised.
-  template <class T> T* take(std::int64_t count) {
+  template <class T> T* allocate(std::int64_t count) {
     static_assert(std::is_trivially_destructible_v<T>, "scratch is given back without destructors");
-    return static_cast<T*>(arena_.take(static_cast<std::size_t>(count) * sizeof(T)));
+    return static_cast<T*>(arena_.allocate(static_cast<std::size_t>(count) * sizeof(T)));
   }
 
  private:
   arena& arena_;
-  std::size_t block_, used_, live_;
+  std::size_t block_, used_, in_use_;
 };
 
 /// First argument of every verb on the CPU. Serves one thread at a time; policies and views may be shared.

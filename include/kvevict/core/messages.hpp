@@ -52,7 +52,7 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 }
 [[noreturn]] inline void softmax_weight(std::string const& where) {
   contract::violate(where,
-                    ": a softmax weight is above 1 or below 0; hand in normalised attention weights, not logits or "
+                    ": a softmax weight is above 1 or below 0; provide normalised attention weights, not logits or "
                     "sums");
 }
 [[noreturn]] inline void keep_set_of_other_length(char const* verb, std::int32_t sequence, std::int32_t head,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Queries that an engine hands in, with what its own softmax used.
+// Queries that an engine provides, with what its own softmax used.
 #pragma once
 
 #include <cstdint>

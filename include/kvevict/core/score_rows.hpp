@@ -9,17 +9,17 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// One row of a plan. Token j may be evicted when first ≤ rank(j) < last, where rank(j) is j itself in ascending rows
+/// One row of a plan. Token j may be evicted when first ≤ order(j) < last, where order(j) is j itself in ascending rows
 /// and the token's position in scattered ones; everything else is protected and has no score. `budget` counts all
 /// tokens to keep, protected ones too.
 struct row {
   std::int32_t sequence, head;
-  std::int32_t tokens;       // N, physical length
-  std::int32_t first, last;  // evictable interval of ranks
-  std::int32_t candidates;   // M, evictable tokens
-  std::int32_t budget;       // ≤ tokens; the heads stage may move it between the heads of a sequence
-  bool active;               // false: everything is kept, nothing is scored
-  std::int32_t fresh = 0;    // observe(): tokens of this rank or later have just arrived
+  std::int32_t tokens;        // N, physical length
+  std::int32_t first, last;   // evictable interval of orders
+  std::int32_t candidates;    // M, evictable tokens
+  std::int32_t budget;        // ≤ tokens; the heads stage may move it between the heads of a sequence
+  bool active;                // false: everything is kept, nothing is scored
+  std::int32_t new_from = 0;  // observe(): tokens of this order or later have just arrived
 
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
   /// Evictable tokens that stay.
@@ -44,7 +44,7 @@ struct score_rows {
   // (B·H + 1) start of each row in `values`: N floats a row (on a device `most_tokens` at least)
   std::int64_t const* begin = nullptr;
   float* values = nullptr;
-  std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the rank
+  std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the order
   std::int32_t layer = 0;
   std::int64_t most_tokens = 0;   // no row is longer
   std::int64_t total_floats = 0;  // of a plane of `values`
@@ -61,11 +61,11 @@ struct score_rows {
     out.values += i * total_floats;
     return out;
   }
-  constexpr std::int32_t rank(std::int64_t r, std::int64_t token) const {
+  constexpr std::int32_t order(std::int64_t r, std::int64_t token) const {
     return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
   }
   constexpr bool evictable(std::int64_t r, std::int64_t token) const {
-    std::int32_t const p = rank(r, token);
+    std::int32_t const p = order(r, token);
     return p >= rows[r].first && p < rows[r].last;
   }
 };

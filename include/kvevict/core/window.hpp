@@ -14,7 +14,7 @@ inline namespace KVEVICT_ABI {
 /// it.
 enum class visibility : std::uint8_t { causal, all };
 
-/// The newest rows that a sequence hands in, as many as a window reads: row w is token first_token + w and sees tokens
+/// The newest rows that a sequence provides, as many as a window reads: row w is token first_token + w and sees tokens
 /// [0, first_sees + w·step).
 struct window_rows {
   std::int32_t count;  // W
@@ -29,7 +29,7 @@ struct window_rows {
   }
 };
 
-/// Rows that a sequence of N tokens must hand in for a window of W.
+/// Rows that a sequence of N tokens must provide for a window of W.
 constexpr std::int32_t rows_needed(std::int32_t wanted, std::int32_t tokens) { return std::min(wanted, tokens); }
 
 /// Of sequence b with N tokens the last `wanted` rows, or as many as there are: never more than `tokens` where they are

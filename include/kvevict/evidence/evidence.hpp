@@ -41,7 +41,7 @@ template <class View, class... Facts> struct evidence : Facts... {
   auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride,
                 log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
-                  "with_lse: an LSE belongs to queries; hand them in with prompt(cache, queries)");
+                  "with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)");
     evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache};
     out.attention.lse = values;
     out.attention.lse_token_stride = token_stride;
@@ -96,7 +96,7 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows 
   return evidence<layer_view<Entry>, facts::features>{{rows}, cache};
 }
 /// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe`
-/// checks that all sequences hand in equally many rows, at least one, that each row has a position and its token a
+/// checks that all sequences provide equally many rows, at least one, that each row has a position and its token a
 /// place in the cache; not that it is one row.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) {
   return prompt(cache, rows);
@@ -105,7 +105,7 @@ template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Row
 /// K, V and positions alone: for policies that need no attention.
 template <class Entry> auto contents(layer_view<Entry> const& cache) { return evidence<layer_view<Entry>>{cache}; }
 
-/// What `observe` has folded into the cache's role::state component.
+/// What `observe` has written into the cache's role::state component.
 template <class Entry> auto remembered(layer_view<Entry> const& cache) {
   return evidence<layer_view<Entry>, facts::state>{{}, cache};
 }

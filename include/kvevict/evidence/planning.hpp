@@ -24,7 +24,7 @@ namespace planning {
 struct sequence_plan {
   enum class fault : std::uint8_t { none, negative_budget, budget_below_protected };
 
-  std::int32_t asked, front, back, ends, budget;
+  std::int32_t asked, front, back, protected_tokens, budget;
   std::int64_t total;  // tokens of all heads
   bool cut;
   fault wrong;
@@ -44,17 +44,18 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
       share == sharing::cap || (share == sharing::heads ? total > std::int64_t{p.asked} * heads : longest > p.asked);
   if (!p.cut) return p;
   p.front = keep.front(read_only), p.back = keep.back(want.of(b), read_only);
-  p.ends = static_cast<std::int32_t>(std::min<std::int64_t>(longest, std::int64_t{p.front} + p.back));
-  if (p.asked < p.ends)
+  p.protected_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(longest, std::int64_t{p.front} + p.back));
+  if (p.asked < p.protected_tokens)
     p.wrong = sequence_plan::fault::budget_below_protected;
   else
-    p.budget =
-        longest > p.asked ? layers(layer_query{p.asked, p.ends, longest, want.layer, want.layer_count}) : p.asked;
+    p.budget = longest > p.asked
+                   ? layers(layer_query{p.asked, p.protected_tokens, longest, want.layer, want.layer_count})
+                   : p.asked;
   return p;
 }
 
 /// The evictable interval of one row in order: all but the `front` first and `back` newest tokens.
-constexpr void protect_ends(row& it, std::int32_t front, std::int32_t back) {
+constexpr void protect_interval(row& it, std::int32_t front, std::int32_t back) {
   it.first = std::min(front, it.tokens);
   it.last = std::max(it.first, it.tokens - back);
   it.candidates = it.last - it.first;
@@ -66,19 +67,19 @@ constexpr std::int32_t behind(std::int32_t position) {
 }
 
 /// Whether a row whose interval is known is scored, and its budget.
-constexpr void take_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
+constexpr void assign_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
   it.active = share == sharing::cap     ? it.candidates > 0
               : share == sharing::heads ? p.total > std::int64_t{p.budget} * heads
                                         : it.tokens > p.budget;
   it.budget = !it.active ? it.tokens : share == sharing::cap ? std::min(p.budget, it.tokens) : p.budget;
 }
 
-/// Turns a row whose interval excludes the new tokens into one that observe() folds: all tokens, the new ones known by
+/// Turns a row whose interval excludes the new tokens into one that observe() reads: all tokens, the new ones known by
 /// `fresh`.
 template <class Layers>
 constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers const& layers, budget const& want) {
   std::int64_t const ends = std::int64_t{keep.front(0)} + keep.back(want.of(it.sequence), 0);
-  it.fresh = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
+  it.new_from = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
   it.first = scattered ? std::numeric_limits<std::int32_t>::min() : 0;
   it.last = scattered ? std::numeric_limits<std::int32_t>::max() : it.tokens;
   it.budget = want.of(it.sequence);

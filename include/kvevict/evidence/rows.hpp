@@ -22,8 +22,8 @@ template <class Entry>
 score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   expect_positions(verb, cache);
   std::int64_t const n = cache.rows();
-  auto* begin = scratch.take<std::int64_t>(n + 1);
-  auto* rows = scratch.take<row>(n);
+  auto* begin = scratch.allocate<std::int64_t>(n + 1);
+  auto* rows = scratch.allocate<row>(n);
   begin[0] = 0;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < n; ++r) {
@@ -33,11 +33,11 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
     begin[r + 1] = begin[r] + tokens;
     longest = std::max<std::int64_t>(longest, tokens);
   }
-  score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.take<float>(begin[n]), nullptr, layer};
+  score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.allocate<float>(begin[n]), nullptr, layer};
   out.most_tokens = longest, out.total_floats = begin[n], out.verb = verb;
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
-  auto* positions = scratch.take<std::int32_t>(begin[n]);
+  auto* positions = scratch.allocate<std::int32_t>(begin[n]);
   for (std::int64_t r = 0; r < n; ++r) {
     auto const at = cache.rows_of(*position, rows[r].sequence, rows[r].head);
     each_run(at, 0, rows[r].tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
@@ -52,9 +52,9 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
 /// The evictable interval of one row, as ranks.
 inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
   row& it = rows.rows[r];
-  protect_ends(it, front, back);
+  protect_interval(it, front, back);
   if (rows.positions == nullptr || it.candidates == 0) return;
-  auto* sorted = scratch.take<std::int32_t>(it.tokens);
+  auto* sorted = scratch.allocate<std::int32_t>(it.tokens);
   kvevict::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
   std::int32_t const first = it.first, newest = it.last - 1;
   std::nth_element(sorted, sorted + first, sorted + it.tokens);
@@ -76,7 +76,8 @@ inline void expect_budget(sequence_plan const& p, std::int32_t b) {
   if (p.wrong == sequence_plan::fault::negative_budget) messages::negative_budget("plan", p.asked, b);
   if (p.wrong != sequence_plan::fault::none)
     messages::budget_below_protected(
-        p.asked, p.ends, b, " (" + std::to_string(p.front) + " at the front, " + std::to_string(p.back) + " recent)");
+        p.asked, p.protected_tokens, b,
+        " (" + std::to_string(p.front) + " at the front, " + std::to_string(p.back) + " recent)");
 }
 
 }  // namespace planning
@@ -87,7 +88,7 @@ constexpr std::int64_t rows_bytes(cache_shape const& s) {
   return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
 }
 
-/// How many new rows sequence b hands in, of attention or of hidden states.
+/// How many new rows sequence b provides, of attention or of hidden states.
 template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
   if constexpr (has<Evidence, facts::features>)
     return e.input.rows(b);
@@ -97,14 +98,15 @@ template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std:
 
 namespace planning {
 
-/// Rows of attention are folded one step at a time, all sequences together; hidden states may be as many as there are.
+/// Rows of attention are observed one step at a time, all sequences together; hidden states may be as many as there
+/// are.
 template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
   std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
     KVEVICT_EXPECTS(
         rows == 0 || e.attention.positions != nullptr,
         "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " hands in ", rows, " rows and sequence 0 ",
+    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " provides ", rows, " rows and sequence 0 ",
                     rows_of(e, 0), "; observe prompts and steps in separate calls");
     KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens,
                     " tokens; append the new tokens to the cache first, one row each");
@@ -114,7 +116,7 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
   KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens,
                   " tokens; append the new tokens to the cache first, one row each");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1,
-                  "observe: the rows are scattered; only single steps can be folded in");
+                  "observe: the rows are scattered; only single steps can be observed");
 }
 
 }  // namespace planning
@@ -141,7 +143,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     planning::expect_budget(p, b);
     for (std::int32_t h = 0; p.cut && h < H; ++h) {
       planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
-      planning::take_budget(of[h], p, share, H);
+      planning::assign_budget(of[h], p, share, H);
       if (of[h].active) planning::expect_distinct(out, std::int64_t{b} * H + h);
     }
   }
@@ -165,7 +167,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
   return out;
 }
 
-/// The rows of attention that every sequence hands in; 0 for an empty batch.
+/// The rows of attention that every sequence provides; 0 for an empty batch.
 template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) {
   return e.cache.sequences() == 0 ? 0 : rows_of(e, 0);
 }

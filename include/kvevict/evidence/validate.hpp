@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of what an engine hands in, against the cache it belongs to. O(B).
+// Checks of what an engine provides, against the cache it belongs to. O(B).
 #pragma once
 
 #include <kvevict/cache/validate.hpp>
@@ -12,12 +12,12 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace contract {
 
-/// What needs no look at the data, and every context checks. Not of an empty batch, which hands in no rows.
+/// What needs no look at the data, and every context checks. Not of an empty batch, which provides no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
   KVEVICT_EXPECTS(r.row_begin != nullptr,
-                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+                  "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
-                  " query heads are not a multiple of ", cache.heads(), " KV heads; hand in Hq = G·H heads");
+                  " query heads are not a multiple of ", cache.heads(), " KV heads; provide Hq = G·H heads");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, query_rows const& q) {
   if (cache.sequences() == 0) return;
@@ -37,7 +37,7 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, attentio
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
   KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr,
-                  "evidence: hidden states without row_begin; hand in (T,E) rows with their "
+                  "evidence: hidden states without row_begin; provide (T,E) rows with their "
                   "(B+1) offsets");
 }
 
@@ -50,7 +50,7 @@ inline void check_strides(char const* what, std::int64_t tokens, std::int32_t he
                   " from head to head; give strides in elements, "
                   "at least a row each");
 }
-/// `tokens`: as many as all sequences hand in together, or more. The gate looks at its own.
+/// `tokens`: as many as all sequences provide together, or more. The gate looks at its own.
 inline void check_strides(query_rows const& q, std::int64_t tokens) {
   check_strides("queries", tokens, q.heads, q.token_stride, q.head_stride, q.head_dim);
   if (q.lse != nullptr) check_strides("LSEs", tokens, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
@@ -75,7 +75,7 @@ template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cach
   check_offsets(r.row_begin, B);
   check_strides(r, std::int64_t{r.row_begin[B]} - r.row_begin[0]);
   KVEVICT_EXPECTS(data != nullptr || r.row_begin[0] == r.row_begin[B],
-                  "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+                  "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
 }
 
 template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q, q.data); }
@@ -86,7 +86,7 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
     for (std::int32_t h = 0; h < cache.heads(); ++h)
       KVEVICT_EXPECTS(a.rows(b) == 0 || cache.length(b, h) <= a.slots, "evidence: a softmax row has ", a.slots,
                       " floats and sequence ", b, ", head ", h, " ", cache.length(b, h),
-                      " tokens; hand in one weight per slot and say how many in attention_rows::slots");
+                      " tokens; provide one weight per slot and say how many in attention_rows::slots");
 }
 
 /// The kernel checks the rest, against the gate.

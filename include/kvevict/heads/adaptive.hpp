@@ -42,8 +42,8 @@ struct adaptive {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "adaptive: floor_permille is ", floor_permille,
                     "; it is α in thousandths, 0 to 1000");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template take<std::int32_t>(rows.count());                      // (B·H)
-    auto* integers = scratch.template take<std::int64_t>(rows.count() * integers_a_head);  // (B, 3, H)
+    auto* counts = scratch.template allocate<std::int32_t>(rows.count());                      // (B·H)
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_head);  // (B, 3, H)
     kernels::count_pooled(ctx, rows, pooled_best{0, head_weights}, counts);
     kernels::each_sequence(ctx, rows, division{floor_permille, round, counts, integers});
   }

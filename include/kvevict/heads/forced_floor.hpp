@@ -28,7 +28,7 @@ struct forced_floor {
     KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "forced_floor: floor_permille is ", floor_permille,
                     "; it is α in thousandths, 0 to 1000");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template take<std::int32_t>(rows.count());  // (B·H)
+    auto* counts = scratch.template allocate<std::int32_t>(rows.count());  // (B·H)
     kernels::count_pooled(ctx, rows, pooled_best{floor_permille, nullptr}, counts);
     kernels::each_sequence(ctx, rows, division{counts});
   }

@@ -38,7 +38,7 @@ struct threshold {
                     "; scores are probabilities, give a number in [0,1)");
     KVEVICT_EXPECTS(floor >= 0, "threshold: a floor of ", floor, " tokens; give a count, not a negative number");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template take<std::int32_t>(rows.count());  // (B·H)
+    auto* counts = scratch.template allocate<std::int32_t>(rows.count());  // (B·H)
     kernels::count_above(ctx, rows, value, counts);
     kernels::each_sequence(ctx, rows, division{value == 0, floor, counts});
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host kernels: window scores and column sums from softmax rows that the engine hands in.
+// Host kernels: window scores and column sums from softmax rows that the engine provides.
 #pragma once
 
 #include <algorithm>
@@ -80,16 +80,16 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
     longest = std::max<std::int64_t>(longest, in.tokens);
     KVEVICT_EXPECTS(!in.active || o.rows == std::numeric_limits<std::int32_t>::max() ||
                         a.rows(in.sequence) >= rows_needed(o.rows, in.tokens),
-                    "evidence: sequence ", in.sequence, " hands in ", a.rows(in.sequence),
+                    "evidence: sequence ", in.sequence, " provides ", a.rows(in.sequence),
                     " softmax rows and the score reads ", rows_needed(o.rows, in.tokens),
-                    "; hand in the rows of its newest tokens");
+                    "; provide the rows of its newest tokens");
   }
   KVEVICT_EXPECTS(o.pool_before_group.width == 1,
                   "window_scores: pool_before_group needs queries; softmax rows are reduced first");
   KVEVICT_EXPECTS(out.positions == nullptr || o.rows == 1,
                   "window_scores: the rows are scattered; only one newest row can be read");
   frame scratch(ctx.scratch());
-  float* parts = scratch.take<float>(longest * ctx.concurrency());
+  float* parts = scratch.allocate<float>(longest * ctx.concurrency());
   std::atomic<bool> sound{true};
   auto const reduce = [&](std::int64_t r, std::int32_t slot) {
     row const& in = out.rows[r];
@@ -126,7 +126,7 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, attention
             score_rows const& out) {
   for (std::int64_t r = 0; r < out.count(); ++r)
     KVEVICT_EXPECTS(!out.rows[r].active || a.rows(out.rows[r].sequence) == out.rows[r].tokens, "evidence: sequence ",
-                    out.rows[r].sequence, " hands in ", a.rows(out.rows[r].sequence), " softmax rows for ",
+                    out.rows[r].sequence, " provides ", a.rows(out.rows[r].sequence), " softmax rows for ",
                     out.rows[r].tokens,
                     " tokens; accumulated attention needs a row of every token, or a state that observe has filled");
   window_scores(ctx, view, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, group}, out);

@@ -56,9 +56,9 @@ template <class Entry> class column_pass {
 
   void run() {
     frame f(ctx_.scratch());
-    memory_ = f.take<float>(shape_.share_floats() * ctx_.concurrency());
+    memory_ = f.allocate<float>(shape_.share_floats() * ctx_.concurrency());
     if (!shape_.normalised) {
-      lse_ = f.take<float>(out_.begin[out_.count()] * shape_.group);
+      lse_ = f.allocate<float>(out_.begin[out_.count()] * shape_.group);
       each(shape_.block_tokens(), &column_pass::normalise);
     }
     each(strip_tokens, &column_pass::sum_strip);
@@ -178,7 +178,7 @@ template <class Entry> class column_pass {
 /// Shapes   queries (ΣN,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
 /// Cost     Hq·N²·D flop with LSE, twice that without, which also takes one float a query row. Sums of a block of rows
 ///          in float, of blocks in double, always in order of i. Scratch: column_sums_bytes.
-/// Errors   contract_violation if an active sequence does not hand in a row of every token, a weight is above 1 + 1e-3,
+/// Errors   contract_violation if an active sequence does not provide a row of every token, a weight is above 1 + 1e-3,
 ///          or rows are scattered.
 template <class Entry>
 void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how,
@@ -188,7 +188,7 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_row
                   "running sum in the cache's state instead, or compact stably");
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
-    KVEVICT_EXPECTS(!in.active || q.rows(in.sequence) == in.tokens, "column_sums: sequence ", in.sequence, " hands in ",
+    KVEVICT_EXPECTS(!in.active || q.rows(in.sequence) == in.tokens, "column_sums: sequence ", in.sequence, " provides ",
                     q.rows(in.sequence), " query rows for ", in.tokens,
                     " tokens; accumulated attention needs a row of every token, or a "
                     "state that observe has filled");

@@ -33,19 +33,21 @@ struct best_of {
 struct contender {
   std::uint32_t* keys;    // (M) of the scores, in order of the tokens
   std::uint32_t* live;    // (M) those in the boundary bucket
-  std::uint32_t* counts;  // (lanes, buckets)
-  std::int32_t* ranks;    // (M) positions; null: token index `first` + i
+  std::uint32_t* counts;  // (copies, buckets)
+  std::int32_t* orders;   // (M) positions; null: token index `first` + i
   std::int64_t size, live_size;
   std::int64_t above, equal;  // keys beyond the cut, keys that equal it
   std::int32_t first, forced;
   bool finite;
 
-  std::int32_t rank(std::int64_t i) const { return ranks == nullptr ? first + static_cast<std::int32_t>(i) : ranks[i]; }
+  std::int32_t order(std::int64_t i) const {
+    return orders == nullptr ? first + static_cast<std::int32_t>(i) : orders[i];
+  }
   /// Ranks of the keys that equal `key`, to `live`.
   void collect_ties(std::uint32_t key) {
     live_size = 0;
     for (std::int64_t i = 0; i < size; ++i) {
-      live[live_size] = order_key(rank(i));
+      live[live_size] = order_key(order(i));
       live_size += keys[i] == key;
     }
   }
@@ -109,7 +111,7 @@ inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight
   } else {
     std::int64_t n = 0;
     for (std::int32_t j = 0; j < it.tokens; ++j)
-      if (s.evictable(r, j)) put(n, j), c.ranks[n++] = s.rank(r, j);
+      if (s.evictable(r, j)) put(n, j), c.orders[n++] = s.order(r, j);
   }
   c.finite = worst < 0x7f800000u;
 }
@@ -123,14 +125,14 @@ inline void force(contender& c) {
   radix::cut const tie = radix::best(c.live, c.live_size, cut.take, c.counts);
   std::int64_t dropped = tie.equal - tie.take;
   for (std::int64_t i = 0; i < c.size; ++i) {
-    std::uint32_t const rank = order_key(c.rank(i));
-    if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (rank > tie.key || (rank == tie.key && dropped-- <= 0))))
+    std::uint32_t const order = order_key(c.order(i));
+    if (c.keys[i] > cut.key || (c.keys[i] == cut.key && (order > tie.key || (order == tie.key && dropped-- <= 0))))
       c.keys[i] = ~0u;
   }
 }
 
 inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t sequence, best_of const& what) {
-  contenders out{scratch.take<contender>(s.heads), s.heads, scratch.take<std::uint32_t>(radix::buckets), 0};
+  contenders out{scratch.allocate<contender>(s.heads), s.heads, scratch.allocate<std::uint32_t>(radix::buckets), 0};
   std::int64_t total = 0, forced = 0;
   for (std::int32_t h = 0; h < s.heads; ++h) {
     std::int64_t const r = std::int64_t{sequence} * s.heads + h;
@@ -141,10 +143,10 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
     c.first = it.first;
     c.size = size;
     c.forced = static_cast<std::int32_t>(std::min<std::int64_t>(what.forced, size));
-    c.keys = scratch.take<std::uint32_t>(size);
-    c.live = scratch.take<std::uint32_t>(size);
-    c.counts = scratch.take<std::uint32_t>(radix::table_size);
-    c.ranks = s.positions == nullptr ? nullptr : scratch.take<std::int32_t>(size);
+    c.keys = scratch.allocate<std::uint32_t>(size);
+    c.live = scratch.allocate<std::uint32_t>(size);
+    c.counts = scratch.allocate<std::uint32_t>(radix::table_size);
+    c.orders = s.positions == nullptr ? nullptr : scratch.allocate<std::int32_t>(size);
     total += size;
     forced += c.forced;
   }

@@ -36,13 +36,13 @@ inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows 
   for (std::int64_t r = 0; r < out.count(); ++r)
     KVEVICT_EXPECTS(
         !out.rows[r].active || (out.positions == nullptr && in.rows(out.rows[r].sequence) == out.rows[r].tokens),
-        "gate: sequence ", out.rows[r].sequence, " hands in ", in.rows(out.rows[r].sequence), " hidden states for ",
+        "gate: sequence ", out.rows[r].sequence, " provides ", in.rows(out.rows[r].sequence), " hidden states for ",
         out.rows[r].tokens,
         " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
   for (std::int32_t b = 0; b < out.sequences && in.memory.rows != nullptr && in.memory.tokens != nullptr; ++b)
     KVEVICT_EXPECTS(in.memory.tokens[b] == 0, "gate: the memory already holds ", in.memory.tokens[b],
                     " tokens of sequence ", b,
-                    ", so that its hidden states would follow them; plan from remembered(cache), or hand in a prompt "
+                    ", so that its hidden states would follow them; plan from remembered(cache), or provide a prompt "
                     "without the memory");
 }
 inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
@@ -63,7 +63,7 @@ inline void kernel(put_rows_tag, host& ctx, feature_rows const& in, float const*
           for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
         else
           for (std::int32_t j = 0; j < it.tokens; ++j)
-            if (n == 1 && out.rank(r, j) >= it.fresh) to[j] = at(0);
+            if (n == 1 && out.order(r, j) >= it.new_from) to[j] = at(0);
       },
       out.begin[out.count()]);
 }

@@ -22,11 +22,11 @@ class gate_pass {
   void run() {
     gate_shape const shape = shape_of();
     frame f(ctx_.scratch());
-    weights_ = f.take<float>(shape.weight_floats());
-    queries_ = f.take<float>(shape.query_floats());
-    own_ = f.take<float>(shape.memory_floats());
+    weights_ = f.allocate<float>(shape.weight_floats());
+    queries_ = f.allocate<float>(shape.query_floats());
+    own_ = f.allocate<float>(shape.memory_floats());
     std::int64_t const share = shape.share_floats(), work = shape.tokens * w_.features * w_.width() / 8;
-    auto* const shares = f.take<float>(ctx_.concurrency() * share);
+    auto* const shares = f.allocate<float>(ctx_.concurrency() * share);
     read_weights();
     ctx_.for_each(
         shape.tiles, [&](std::int64_t i, std::int32_t slot) { project(i, shares + slot * share); }, work);

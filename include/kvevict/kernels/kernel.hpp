@@ -9,8 +9,8 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/window.hpp>
 
-/// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or the
-/// one where this stands, supplies
+/// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or
+/// the one where this stands, supplies
 ///   kernel(name_tag, ctx, …)              what name(ctx, …) calls
 ///   has_kernel(name_tag, ctx)             declared only: the context has such a kernel, whatever the arguments are
 ///   workspace(name_tag, ctx, shape, …)    its scratch, for kernels that take any: what name.bytes(ctx, …) calls
@@ -72,9 +72,9 @@ struct window_options {
   pool_options pool{};               // of the scores, over the evictable tokens
 };
 
-/// A question to `count_pooled`: of the best evictable tokens of a sequence (score descending, position descending, head
-/// ascending), as many as the quotas of its heads together, how many lie in each head? ⌊forced_permille/1000 of the mean
-/// quota⌋ best tokens of every head come first; `weights` (one per head, or null) multiply the scores.
+/// A question to `count_pooled`: of the best evictable tokens of a sequence (score descending, position descending,
+/// head ascending), as many as the quotas of its heads together, how many lie in each head? ⌊forced_permille/1000 of
+/// the mean quota⌋ best tokens of every head come first; `weights` (one per head, or null) multiply the scores.
 struct pooled_best {
   std::int32_t forced_permille = 0;
   float const* weights = nullptr;
@@ -86,8 +86,8 @@ enum class pool_range : std::uint8_t { evictable, all };
 /// What a token of a gate reads: earlier tokens and itself, or the complete prompt.
 enum class gate_mask : std::uint8_t { causal, bidirectional };
 
-enum class folding : std::uint8_t { add, assign };
-enum class fresh : std::uint8_t { kept, zeroed };
+enum class state_update : std::uint8_t { add, assign };
+enum class new_token_state : std::uint8_t { kept, zeroed };
 
 /// Which column of a ring a row of attention belongs to: its position modulo the width. Without positions: column 0.
 struct ring {
@@ -103,9 +103,9 @@ struct ring {
 
 /// How rows of weights enter the per-slot state: each added to or assigned to its column, oldest first, after the state
 /// of tokens that have just arrived is zeroed (a page's memory may be an evicted token's).
-struct fold_options {
-  folding how = folding::add;
-  fresh forget = fresh::zeroed;
+struct update_options {
+  state_update how = state_update::add;
+  new_token_state new_tokens = new_token_state::zeroed;
   ring columns{};
   std::int32_t rows = 1;  // score_rows::plane 0, 1, …
 };
@@ -122,7 +122,7 @@ KVEVICT_KERNEL(validate, "evidence/validate.hpp", "cuda/evidence/validate.hpp");
 KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (frame&, evidence, protect, layers, budget) → score_rows of observe()
 KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
-// (evidence) → rows of attention that every sequence hands in
+// (evidence) → rows of attention that every sequence provides
 KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
 KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
@@ -160,13 +160,13 @@ KVEVICT_KERNEL(row_min, "kernels/row_reductions.hpp", "cuda/scores/row_reduction
 KVEVICT_KERNEL(each_sequence, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, component, score_rows): Σ of the floats that each slot's state holds
 KVEVICT_KERNEL(sum_state, "kernels/slot_state.hpp", "cuda/scores/slot_state.hpp");
-// (view, component, fold_options, score_rows): weights into each slot's state
-KVEVICT_KERNEL(fold_state, "kernels/slot_state.hpp", "cuda/scores/slot_state.hpp");
+// (view, component, update_options, score_rows): weights into each slot's state
+KVEVICT_KERNEL(update_state, "kernels/slot_state.hpp", "cuda/scores/slot_state.hpp");
 // (gate_weights, feature_rows, gate_mask, sequences, heads, float* p (T,H))
 KVEVICT_KERNEL(gate, "kernels/gate.hpp", "cuda/gate/gate.hpp");
 // (feature_rows, score_rows): raises unless the rows are the whole cache's, in order
 KVEVICT_KERNEL(expect_prompt, "kernels/gate.hpp", "cuda/gate/gate.hpp");
-// (feature_rows, sequences) → at least as many as all sequences hand in together
+// (feature_rows, sequences) → at least as many as all sequences provide together
 KVEVICT_KERNEL(most_rows, "kernels/gate.hpp", "cuda/evidence/rows.hpp");
 // (feature_rows, float const* p (T,H), score_rows): p into the newest tokens' scores
 KVEVICT_KERNEL(put_rows, "kernels/gate.hpp", "cuda/gate/gate.hpp");

@@ -65,7 +65,7 @@ inline void kernel(pool_tag, host& ctx, pool_options const& o, pool_range range,
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, size(r));
   kvevict::frame f(ctx.scratch());
   std::int64_t const share = padded(pool_row_floats(longest, o.width), 16);
-  float* const copies = f.take<float>(share * ctx.concurrency());
+  float* const copies = f.allocate<float>(share * ctx.concurrency());
   ctx.for_each(
       out.count(),
       [&](std::int64_t r, std::int32_t slot) {

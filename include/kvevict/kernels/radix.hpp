@@ -22,8 +22,8 @@ struct digit {
 inline constexpr digit digits[] = {{21, 11}, {10, 11}, {0, 10}};
 
 inline constexpr std::int64_t buckets = 2048;
-inline constexpr std::int64_t lanes = 4;  // equal neighbours in one table would wait for each other's store
-inline constexpr std::int64_t table_size = buckets * lanes;
+inline constexpr std::int64_t copies = 4;  // equal neighbours in one table would wait for each other's store
+inline constexpr std::int64_t table_size = buckets * copies;
 
 /// Bit i is f(i), 0 ≤ i < 64, in order; what f computes can be vectorised.
 template <class F> std::uint64_t mask(F f) {
@@ -43,14 +43,14 @@ template <class F> std::uint64_t mask(F f) {
 
 /// counts[b] = keys whose digit is b; `counts` has table_size elements, of which the first `buckets` are the result.
 inline void count(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t* counts) {
-  std::int64_t const wide = n >= 2 * table_size ? n / lanes : 0;
+  std::int64_t const wide = n >= 2 * table_size ? n / copies : 0;
   std::memset(counts, 0, static_cast<std::size_t>(wide > 0 ? table_size : buckets) * sizeof *counts);
   for (std::int64_t i = 0; i < wide; ++i)
-    for (std::int64_t lane = 0; lane < lanes; ++lane) ++counts[lane * buckets + d.of(keys[i * lanes + lane])];
+    for (std::int64_t copy = 0; copy < copies; ++copy) ++counts[copy * buckets + d.of(keys[i * copies + copy])];
   if (wide > 0)
     for (std::int64_t b = 0; b < buckets; ++b)
       counts[b] += counts[buckets + b] + counts[2 * buckets + b] + counts[3 * buckets + b];
-  for (std::int64_t i = wide * lanes; i < n; ++i) ++counts[d.of(keys[i])];
+  for (std::int64_t i = wide * copies; i < n; ++i) ++counts[d.of(keys[i])];
 }
 
 struct bucket {

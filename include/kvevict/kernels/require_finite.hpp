@@ -39,7 +39,7 @@ inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
 /// Raises when an evictable token of an active row has a score that is NaN, +inf or −inf; names the first.
 inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   frame scratch(ctx.scratch());
-  auto* const bad = scratch.take<std::int32_t>(s.count());  // (B·H) token, or −1
+  auto* const bad = scratch.allocate<std::int32_t>(s.count());  // (B·H) token, or −1
   ctx.for_each(
       s.count(), [&](std::int64_t r, std::int32_t) { bad[r] = s.rows[r].active ? first_non_finite(s, r) : -1; },
       s.begin[s.count()] / 8);

@@ -120,8 +120,8 @@ inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& ou
     if (s.rows[r].active) most = std::max<std::int64_t>(most, s.rows[r].candidates);
   std::int64_t const stride = (most + 15) / 16 * 16, workers = std::min<std::int64_t>(s.count(), ctx.concurrency());
   frame scratch(ctx.scratch());
-  auto* const keys = scratch.take<std::uint32_t>(workers * stride);               // (workers, M)
-  auto* const counts = scratch.take<std::uint32_t>(workers * radix::table_size);  // (workers, lanes, buckets)
+  auto* const keys = scratch.allocate<std::uint32_t>(workers * stride);               // (workers, M)
+  auto* const counts = scratch.allocate<std::uint32_t>(workers * radix::table_size);  // (workers, copies, buckets)
   ctx.for_each(
       s.count(),
       [&](std::int64_t r, std::int32_t worker) {

@@ -191,7 +191,7 @@ template <int S, int... I> vec rotated(vec x, std::integer_sequence<int, I...>) 
 
 /// Folds every one of N vectors to one number; that of x[i] comes to lane i · lanes/N (and its neighbours up to the
 /// next).
-template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec fold(vec* x, F f) {
+template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec reduce(vec* x, F f) {
   if constexpr (N > 1)
     for (int i = 0; i < N / 2; ++i) {
       swap_blocks<S>(x[i], x[i + N / 2], std::make_integer_sequence<int, lanes>{});
@@ -200,7 +200,7 @@ template <int N, int S = lanes / 2, class F> [[gnu::always_inline]] inline vec f
   else
     x[0] = f(x[0], rotated<S>(x[0], std::make_integer_sequence<int, lanes>{}));
   if constexpr (S > 1)
-    return fold<(N > 1 ? N / 2 : 1), S / 2>(x, f);
+    return reduce<(N > 1 ? N / 2 : 1), S / 2>(x, f);
   else
     return x[0];
 }
@@ -211,8 +211,8 @@ struct larger {
   vec operator()(vec a, vec b) const { return max(a, b); }
 };
 
-inline float sum_of(vec v) { return fold<1>(&v, add{})[0]; }
-inline float max_of(vec v) { return fold<1>(&v, larger{})[0]; }
+inline float sum_of(vec v) { return reduce<1>(&v, add{})[0]; }
+inline float max_of(vec v) { return reduce<1>(&v, larger{})[0]; }
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host kernels of a policy's per-slot state: read its sum, fold rows of weights into it.
+// Host kernels of a policy's per-slot state: read its sum, update rows of weights into it.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 
 void has_kernel(sum_state_tag, host&);
-void has_kernel(fold_state_tag, host&);
+void has_kernel(update_state_tag, host&);
 
 /// Σ_c of N rows of floats, in order of c: no sum waits for its neighbour's.
 template <int N> void sum_rows_of_floats(std::byte const* p, std::int64_t stride, std::int64_t width, float* to) {
@@ -37,8 +37,8 @@ inline void sum_floats(std::byte const* p, std::int64_t stride, std::int64_t wid
 }
 
 /// Adds x[i] to the float at p + i·stride, or puts it there; i < count.
-inline void fold_floats(folding how, float const* x, std::int64_t count, std::byte* p, std::int64_t stride) {
-  bool const adds = how == folding::add;
+inline void fold_floats(state_update how, float const* x, std::int64_t count, std::byte* p, std::int64_t stride) {
+  bool const adds = how == state_update::add;
   for (; stride == 4 && count >= lanes; p += lanes * 4, x += lanes, count -= lanes)
     store(reinterpret_cast<float*>(p), adds ? load(p) + load(x) : load(x));
   for (; count > 0; p += stride, ++x, --count) {
@@ -70,18 +70,18 @@ void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows co
                   std::int64_t first) {
   row const& in = from.rows[r];
   bool const ascending = from.positions == nullptr;
-  if (ascending) first = std::max<std::int64_t>(first, in.fresh);
+  if (ascending) first = std::max<std::int64_t>(first, in.new_from);
   each_run(at, first, in.tokens, [&](std::int64_t j, std::int64_t count, std::byte* p) {
     for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
-      if (ascending || from.rank(r, j + i) >= in.fresh) kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
+      if (ascending || from.order(r, j + i) >= in.new_from) kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
   });
 }
 
-/// Folds rows of weights into the state. Tokens of rank ≥ row.fresh are new: all their columns start from zero. The
+/// Updates the state by rows of weights. Tokens of order ≥ row.new_from are new: all their columns start from zero. The
 /// read-only prefix is not written. No scratch.
 template <class Entry>
-void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component const& state, fold_options const& fold,
-            score_rows const& from) {
+void kernel(update_state_tag, host& ctx, layer_view<Entry> const& view, component const& state,
+            update_options const& update, score_rows const& from) {
   constexpr std::int64_t at_once = 16;  // tokens, a cache line of every plane
   ctx.for_each(
       from.count(),
@@ -90,16 +90,16 @@ void kernel(fold_state_tag, host& ctx, layer_view<Entry> const& view, component 
         if (!in.active) return;
         token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
         std::int64_t const begin = view.read_only_tokens(in.sequence);
-        if (fold.forget == fresh::zeroed) forget_fresh(at, state.width(), from, r, begin);
+        if (update.new_tokens == new_token_state::zeroed) forget_fresh(at, state.width(), from, r, begin);
         each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
           for (std::int64_t i = 0; i < count; i += at_once)
-            for (std::int32_t w = 0; w < fold.rows; ++w)
-              fold_floats(fold.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
-                          p + i * at.slot_stride + fold.columns.column(in.sequence, fold.rows - 1 - w) * 4,
+            for (std::int32_t w = 0; w < update.rows; ++w)
+              fold_floats(update.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
+                          p + i * at.slot_stride + update.columns.column(in.sequence, update.rows - 1 - w) * 4,
                           at.slot_stride);
         });
       },
-      from.begin[from.count()] * 4 * fold.rows);
+      from.begin[from.count()] * 4 * update.rows);
 }
 
 }  // namespace kernels

@@ -23,14 +23,14 @@ inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* 
     x[r] = z[r][0];
     for (int v = 1; v < tile_vectors; ++v) x[r] = max(x[r], z[r][v]);
   });
-  store(each, max(splat(below_all_logits), fold<row_block>(x, larger{})));
+  store(each, max(splat(below_all_logits), reduce<row_block>(x, larger{})));
   for (int r = 0; r < row_block; ++r) {
     peak[r] = each[r * (lanes / row_block)];
     vec s = {};
     for (vec& w : z[r]) w = exp2(w - splat(peak[r])), s += w;
     x[r] = s;
   }
-  store(each, fold<row_block>(x, add{}));
+  store(each, reduce<row_block>(x, add{}));
   for (int r = 0; r < row_block; ++r) sum[r] = each[r * (lanes / row_block)];
 }
 

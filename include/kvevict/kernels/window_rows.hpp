@@ -74,14 +74,15 @@ inline window_row describe_window(query_rows const& q, window_options const& o, 
 }
 
 /// The row with its scratch taken.
-inline window_row take_window(frame& f, window_row w, window_shape const& s, query_rows const& q,
+inline window_row read_window(frame& f, window_row w, window_shape const& s, query_rows const& q,
                               window_options const& o, score_rows const& out) {
-  if (s.pool_width > 1) w.heads = f.take<float>(s.group * w.tiles * tile_tokens);
+  if (s.pool_width > 1) w.heads = f.allocate<float>(s.group * w.tiles * tile_tokens);
   if (s.normalised) return w;
-  w.lse = f.take<float>(w.rows), w.peak = f.take<float>(w.tiles * w.rows), w.sum = f.take<float>(w.tiles * w.rows);
-  if (w.weight_bytes() <= kept_weights_bytes) w.weights = f.take<float>(w.weight_bytes() / 4);
+  w.lse = f.allocate<float>(w.rows), w.peak = f.allocate<float>(w.tiles * w.rows),
+  w.sum = f.allocate<float>(w.tiles * w.rows);
+  if (w.weight_bytes() <= kept_weights_bytes) w.weights = f.allocate<float>(w.weight_bytes() / 4);
   if (o.weights == weighting::softmax) return w;
-  w.gains = f.take<float>(w.in.count);
+  w.gains = f.allocate<float>(w.in.count);
   for (std::int32_t i = 0; i < w.in.count; ++i)
     w.gains[i] = step_gain(w.in.position(q.positions, i) + 1, out.rows[w.index].budget, o.min_gain);
   return w;
@@ -107,8 +108,8 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
     row const& row = out.rows[r];
     std::int32_t const needed = rows_needed(o.rows, row.tokens);
     KVEVICT_EXPECTS(!row.active || q.rows(row.sequence) >= needed, "window_scores: sequence ", row.sequence,
-                    " hands in ", q.rows(row.sequence), " query rows and the window needs ", needed,
-                    "; hand in the queries of its newest tokens");
+                    " provides ", q.rows(row.sequence), " query rows and the window needs ", needed,
+                    "; provide the queries of its newest tokens");
   }
 }
 

@@ -30,17 +30,17 @@ template <class Entry> class window_pass {
   /// Scores as many rows from `first` on as scratch allows; the next row to do.
   std::int64_t run(std::int64_t first) {
     frame f(ctx_.scratch());
-    window_row* const rows = f.take<window_row>(out_.count() - first);
+    window_row* const rows = f.allocate<window_row>(out_.count() - first);
     std::int64_t count = 0, next = first, room = kept_weights_bytes * ctx_.concurrency();
     for (; next < out_.count(); ++next) {
       if (!out_.rows[next].active || out_.rows[next].tokens == 0) continue;
       window_row const w = describe_window(q_, o_, out_, next, shape_.apart);
       room -= shape_.normalised ? 0 : std::min(w.weight_bytes(), kept_weights_bytes);
       if (count > 0 && room < 0) break;
-      rows[count++] = take_window(f, w, shape_, q_, o_, out_);
+      rows[count++] = read_window(f, w, shape_, q_, o_, out_);
     }
     share_ = shape_.share_floats();
-    memory_ = f.take<float>(share_ * ctx_.concurrency());
+    memory_ = f.allocate<float>(share_ * ctx_.concurrency());
     score(rows, count);
     return next;
   }
@@ -194,7 +194,7 @@ template <class Entry> class window_pass {
 /// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
 /// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and
 ///          those of a head that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
-/// Errors   contract_violation if a sequence hands in fewer rows than the window needs, a weight is above 1 + 1e-3,
+/// Errors   contract_violation if a sequence provides fewer rows than the window needs, a weight is above 1 + 1e-3,
 ///          rows are scattered and W > 1, or rows come after the cache without LSE.
 template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,

@@ -26,7 +26,7 @@ enum class column_norm : std::uint8_t { none, rows_that_see };
 /// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe`
 ///          in the cache's role::state component and read back through remembered(cache).
 /// Cost     prompt: Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
-/// Errors   contract_violation if a sequence hands in fewer than N rows, if a weight exceeds 1.
+/// Errors   contract_violation if a sequence provides fewer than N rows, if a weight exceeds 1.
 struct accumulated_attention {
   column_norm norm = column_norm::none;
   group_reduce group = group_reduce::mean;
@@ -60,7 +60,7 @@ struct accumulated_attention {
                   "accumulated_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
     kernels::newest_sums(ctx, e.cache, e.attention, window_options{new_rows, row_reduce::sum, group}, work);
     kernels::require_finite(ctx, work);
-    kernels::fold_state(ctx, e.cache, state, fold_options{}, work);
+    kernels::update_state(ctx, e.cache, state, update_options{}, work);
   }
 
   struct divide {

@@ -51,16 +51,16 @@ struct gate {
     static_assert(has<Evidence, facts::features>, "observe: a gate reads hidden states; use prompt(cache, features)");
     kernels::sum_state(ctx, e.cache, state, work);
     probabilities(ctx, e, work);  // raises here, before anything is written
-    kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, fresh::kept}, work);
+    kernels::update_state(ctx, e.cache, state, update_options{state_update::assign, new_token_state::kept}, work);
   }
 
  private:
   template <class Context, class Evidence> void probabilities(Context& ctx, Evidence const& e, score_rows& out) const {
     KVEVICT_EXPECTS(e.cache.pages.layers == 1, "gate: a view of ", e.cache.pages.layers,
-                    " layers; every layer has a gate of its own, hand them in one by one");
+                    " layers; every layer has a gate of its own, provide them one by one");
     if (out.count() == 0) return;
     frame scratch(ctx.scratch());
-    auto* p = scratch.template take<float>(kernels::most_rows(ctx, e.input, out.sequences) * out.heads);  // (T,H)
+    auto* p = scratch.template allocate<float>(kernels::most_rows(ctx, e.input, out.sequences) * out.heads);  // (T,H)
     kernels::gate(ctx, weights, e.input, sees, out.sequences, out.heads, p);
     kernels::put_rows(ctx, e.input, p, out);
   }

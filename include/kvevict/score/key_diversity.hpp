@@ -27,7 +27,7 @@ struct key_diversity {
     component const& keys = readable("key_diversity", e.cache, role::k);
     auto const D = static_cast<std::int32_t>(keys.width());
     frame scratch(ctx.scratch());
-    float* const anchors = scratch.template take<float>(out.count() * D);  // (B·H, D)
+    float* const anchors = scratch.template allocate<float>(out.count() * D);  // (B·H, D)
     row_elements const k{e.cache, keys};
     kernels::squared_norms(ctx, e.cache, keys, out);
     kernels::row_sums(ctx, out, token_groups{}, D, directions<decltype(k)>{k, out}, anchors);

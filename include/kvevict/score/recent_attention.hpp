@@ -27,7 +27,7 @@ namespace score {
 /// Cost     as window_attention without LSE; observe() the same for all its rows together, with scratch for min(r, new
 ///          rows) floats a token, at most as much as the state of the layer; a step: one row; reading the ring back:
 ///          r·N adds.
-/// Errors   contract_violation if a sequence hands in fewer than min(r,N) rows; if rows are scattered and r rows are
+/// Errors   contract_violation if a sequence provides fewer than min(r,N) rows; if rows are scattered and r rows are
 ///          asked of a prompt.
 struct recent_attention {
   std::int32_t rows = 32;  // r
@@ -61,10 +61,11 @@ struct recent_attention {
     std::int32_t const last = std::min(new_rows, rows);
     frame scratch(ctx.scratch());
     score_rows each = work;  // the same rows, a plane for every row of attention
-    each.values = scratch.template take<float>(work.total_floats * last);
+    each.values = scratch.template allocate<float>(work.total_floats * last);
     kernels::window_weights(ctx, e.cache, e.attention, window(last), each);  // raises here, before anything is written
     ring const columns{e.attention.positions, e.attention.row_begin, rows};
-    kernels::fold_state(ctx, e.cache, state, fold_options{folding::assign, fresh::zeroed, columns, last}, each);
+    kernels::update_state(ctx, e.cache, state,
+                          update_options{state_update::assign, new_token_state::zeroed, columns, last}, each);
   }
 
  private:

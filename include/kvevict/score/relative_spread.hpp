@@ -45,7 +45,7 @@ struct relative_spread {
                     &v = readable("relative_spread", e.cache, role::v);
     frame scratch(ctx.scratch());
     score_rows work = out;  // the same rows
-    work.values = scratch.template take<float>(out.total_floats);
+    work.values = scratch.template allocate<float>(out.total_floats);
     kernels::each_token(ctx, out, none::zero{});
     add_shares(ctx, row_elements{e.cache, k}, work, out);
     add_shares(ctx, row_elements{e.cache, v}, work, out);
@@ -112,7 +112,7 @@ struct relative_spread {
     auto const D = static_cast<std::int32_t>(elements.of.width());
     std::int64_t const floats = out.count() * partitions().count(out.most_tokens) * D;
     frame scratch(ctx.scratch());
-    float *const low = scratch.template take<float>(floats), *const high = scratch.template take<float>(floats);
+    float *const low = scratch.template allocate<float>(floats), *const high = scratch.template allocate<float>(floats);
     kernels::row_min(ctx, out, partitions(), D, elements, low);
     kernels::row_max(ctx, out, partitions(), D, elements, high);
     kernels::each_token(ctx, work, deviation<Elements>{partitions(), out, elements, low, high, D});

@@ -37,7 +37,7 @@ template <class Inner> struct value_prior {
     inner(ctx, e, out);
     frame scratch(ctx.scratch());
     score_rows gamma = out;  // the same rows
-    gamma.values = scratch.template take<float>(out.total_floats);
+    gamma.values = scratch.template allocate<float>(out.total_floats);
     kernels::squared_norms(ctx, e.cache, *v, gamma);
     kernels::pool(ctx, pool, pool_range::all, gamma);
     kernels::multiply_by_share(ctx, gamma, out);

@@ -21,7 +21,7 @@ namespace score {
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence, keys (H,N,D), both rotated → scores (H,N) float, in [0,1].
 /// Cost     2·Hq·W·N·D flop; with LSE one pass over K, without one that keeps the W·G·N logits of a KV head while they
 ///          fit.
-/// Errors   contract_violation if a sequence hands in fewer than min(W,N) rows, if a weight exceeds 1 (LSE of another
+/// Errors   contract_violation if a sequence provides fewer than min(W,N) rows, if a weight exceeds 1 (LSE of another
 ///          base or scale), if rows are scattered.
 struct window_attention {
   std::int32_t window = 32;

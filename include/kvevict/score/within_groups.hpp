@@ -51,7 +51,7 @@ struct rank {
 template <class Context> void softmax_within(Context& ctx, token_groups const& groups, score_rows const& rows) {
   std::int64_t const count = rows.count() * groups.count(rows.most_tokens);
   frame scratch(ctx.scratch());
-  float *const peaks = scratch.template take<float>(count), *const sums = scratch.template take<float>(count);
+  float *const peaks = scratch.template allocate<float>(count), *const sums = scratch.template allocate<float>(count);
   within_groups::exponential const f{groups, rows, peaks};
   kernels::row_max(ctx, rows, groups, 1, row_scores{rows}, peaks);
   kernels::row_sums(ctx, rows, groups, 1, f, sums);

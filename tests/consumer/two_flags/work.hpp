@@ -8,7 +8,7 @@
 static float work() {
   kvevict::host ctx;
   kvevict::frame scratch(ctx.scratch());
-  auto* halves = scratch.take<kvevict::f16>(256);
+  auto* halves = scratch.allocate<kvevict::f16>(256);
   float sum = 0;
   ctx.for_each(256, [&](std::int64_t i, std::int32_t) {
     halves[i] = kvevict::from_float<kvevict::f16>(static_cast<float>(i) / 3);

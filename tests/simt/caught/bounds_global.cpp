@@ -9,7 +9,7 @@ namespace cuda = kvevict::cuda;
 
 struct too_far {
   float* x;
-  void operator()(cuda::thread& t) const { x[t.rank()] = x[t.rank() + 1]; }
+  void operator()(cuda::thread& t) const { x[t.linear_index()] = x[t.linear_index() + 1]; }
 };
 
 int main() {

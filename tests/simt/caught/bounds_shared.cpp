@@ -10,7 +10,7 @@ namespace cuda = kvevict::cuda;
 struct too_far {
   void operator()(cuda::thread& t) const {
     float *const a = t.shared<float>(32), *const b = t.shared<float>(32);
-    a[t.rank() + 1] = b[t.rank()];
+    a[t.linear_index() + 1] = b[t.linear_index()];
   }
 };
 

@@ -9,7 +9,7 @@ namespace cuda = kvevict::cuda;
 
 struct divergent {
   void operator()(cuda::thread& t) const {
-    if (t.rank() < 16) t.sync_block();
+    if (t.linear_index() < 16) t.sync_block();
   }
 };
 

@@ -12,11 +12,11 @@ struct racy {
   std::uint32_t* out;
   void operator()(cuda::thread& t) const {
     std::uint32_t* const x = t.shared<std::uint32_t>(t.block_size().x);
-    x[t.rank()] = t.rank();
+    x[t.linear_index()] = t.linear_index();
     t.sync_block();
-    out[t.rank()] = x[(t.rank() + 1) % t.block_size().x];
+    out[t.linear_index()] = x[(t.linear_index() + 1) % t.block_size().x];
     // no barrier here
-    x[t.rank()] = 7;
+    x[t.linear_index()] = 7;
   }
 };
 

@@ -9,7 +9,7 @@ namespace cuda = kvevict::cuda;
 
 struct racy {
   std::uint32_t* out;
-  void operator()(cuda::thread& t) const { out[t.rank()] += 1; }
+  void operator()(cuda::thread& t) const { out[t.linear_index()] += 1; }
 };
 
 int main() {

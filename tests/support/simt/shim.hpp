@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device layer of include/kvevict/cuda for a host compiler: the same names, documented there.
+// The device shim of include/kvevict/cuda for a host compiler: the same names, documented there.
 // KVEVICT_SIMT_EMULATION names this file.
 #pragma once
 
@@ -33,9 +33,9 @@ class thread {
   extent block() const { return block_; }
   extent block_size() const { return block_size_; }
   extent grid_size() const { return grid_size_; }
-  std::uint32_t rank() const { return index_.x + block_size_.x * (index_.y + block_size_.y * index_.z); }
-  std::uint32_t lane() const { return rank() % warp_size; }
-  std::uint32_t warp() const { return rank() / warp_size; }
+  std::uint32_t linear_index() const { return index_.x + block_size_.x * (index_.y + block_size_.y * index_.z); }
+  std::uint32_t lane() const { return linear_index() % warp_size; }
+  std::uint32_t warp() const { return linear_index() / warp_size; }
 
   template <class T> T* shared(std::size_t count) { return static_cast<T*>(simt::shared(nullptr, count * sizeof(T))); }
   void sync_block() { simt::meet(simt::meeting::sync_block); }

@@ -119,7 +119,7 @@ TEST_CASE("column sums refuse what cannot be right") {
   s.query_tokens = {60, 19};
   attention_case a(s);
   CHECK_THROWS_WITH(sums(a, layout::bnsh, ctx, a.queries()),
-                    Catch::Contains("sequence 1 hands in 19 query rows for 20 tokens"));
+                    Catch::Contains("sequence 1 provides 19 query rows for 20 tokens"));
   a.rows[2].active = a.rows[3].active = false;
   CHECK_NOTHROW(sums(a, layout::bnsh, ctx, a.queries()));
   CHECK(a.values.back() == -7.0f);

@@ -331,7 +331,7 @@ TEST_CASE("probabilities go to the scores of the newest tokens, of active rows")
   std::int32_t const one_of[] = {7, 8, 9};  // scattered: the newest token is found by its position
   std::int32_t const positions[] = {9, 2, 0, 5, 3, 1, 9, 4, 0, 9, 2, 5, 9, 0, 1, 2};
   std::fill(values.begin(), values.end(), -1.0f);
-  for (auto& x : r) x.fresh = 9;
+  for (auto& x : r) x.new_from = 9;
   in.row_begin = one_of;
   kvevict::kernels::put_rows(ctx, in, p.data(),
                              kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});

@@ -341,7 +341,7 @@ TEST_CASE("window scores refuse what cannot be right") {
   attention_case a(s);
   with_cache(a, layout::hnd, [&](auto const& view) {
     CHECK_THROWS_WITH(kernels::window_scores(ctx, view, a.queries(), window(8), a.out()),
-                      Catch::Contains("sequence 1 hands in 7 query rows and the window needs 8"));
+                      Catch::Contains("sequence 1 provides 7 query rows and the window needs 8"));
     window_options even = window(4);
     even.pool_before_group.width = 4;
     CHECK_THROWS_WITH(kernels::window_scores(ctx, view, a.queries(), even, a.out()), Catch::Contains("odd width"));

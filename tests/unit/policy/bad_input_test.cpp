@@ -304,15 +304,15 @@ TEST_CASE("bad input: too few rows") {
   room r;
   attention const five = last_rows(r.in, 5);
   r.refuses(snapkv, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows and the window needs 8",
-            "hand in the queries of its newest tokens");
+            "provide the queries of its newest tokens");
   r.refuses(h2o, kvevict::prompt(r.view(), five.queries()), twenty, "5 query rows for 40 tokens",
             "a row of every token");
   r.refuses(snapkv, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows and the score reads 8",
-            "hand in the rows of its newest tokens");
+            "provide the rows of its newest tokens");
   r.refuses(h2o, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows for 40", "a row of every token");
   attention const none = future_rows(batch{4, 2, 8, 0, r.in.N, r.in.layers, 0});
   r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1),
-            twenty, "rows", "hand in");
+            twenty, "rows", "provide");
 }
 TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
   room r;

@@ -659,16 +659,16 @@ TEST_CASE("bad input: a gate whose hidden states are not those of the whole cach
   hidden const some = r.c.gate.states({0, 0}, {40, 29}), late = r.c.gate.states({1, 0}, {40, 30}),
                none = r.c.gate.states({0, 0}, {0, 0});
   r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, some.rows()),
-            "sequence 1 hands in 29 hidden states for 30 tokens", "observe its chunks and plan from remembered(cache)");
+            "sequence 1 provides 29 hidden states for 30 tokens", "observe its chunks and plan from remembered(cache)");
   r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, late.rows()),
-            "sequence 0 hands in 39 hidden states for 40 tokens", "plan from a whole prompt");
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, none.rows()), "hands in 0 hidden states",
+            "sequence 0 provides 39 hidden states for 40 tokens", "plan from a whole prompt");
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, none.rows()), "provides 0 hidden states",
             "plan from a whole prompt");
   auto const scattered = r.cache.view.with_order(kvevict::row_order::scattered);
   r.refuses(r.c.policy(), kvevict::prompt(scattered, r.x.rows()), "tokens in order",
             "observe its chunks and plan from remembered(cache)");
   for (auto& n : r.cache.lengths()) n = 20;
-  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "hands in 40 hidden states for 20 tokens",
+  r.refuses(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "provides 40 hidden states for 20 tokens",
             "plan from a whole prompt");
   r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows()), "observe: 40 rows for 20 tokens",
             "append the new tokens to the cache first");

@@ -95,12 +95,12 @@ template <class Entry> class compacted {
   std::vector<std::int64_t> freed_begin_;
 };
 
-/// Whether the keep set is this cache's, how many tokens of each row move, and the pages that come free; before anything
-/// moves. One block per row of the cache. The lengths are those before: whoever moves the rows changes them, so that they
-/// stay where a kernel has refused, and this one writes them even then.
+/// Whether the keep set is this cache's, how many tokens of each row move, and the pages that come free; before
+/// anything moves. One block per row of the cache. The lengths are those before: whoever moves the rows changes them,
+/// so that they stay where a kernel has refused, and this one writes them even then.
 ///
 /// Shapes   kept tokens (B·H, stride), counts (B·H) → lengths, moves, scattered (B·H), freed pages (table rows, pages).
-template <class Entry> struct note_kernel {
+template <class Entry> struct record_kernel {
   static constexpr int max_threads = 256;
   keep_check<Entry> c;
   std::int64_t pages;
@@ -112,7 +112,7 @@ template <class Entry> struct note_kernel {
     std::int64_t const r = t.block().x;
     auto const b = static_cast<std::int32_t>(r / c.v.heads()), h = static_cast<std::int32_t>(r % c.v.heads());
     // the view's own lengths, where they are those, are read by others
-    if (std::int32_t const n = c.v.length(b, h); t.rank() == 0 && lengths[r] != n) lengths[r] = n;
+    if (std::int32_t const n = c.v.length(b, h); t.linear_index() == 0 && lengths[r] != n) lengths[r] = n;
     if (c.watch.stopped(t) || !c(t, r, b, h)) return;
     bool const own = c.v.pages.per_head() || h == 0;
     std::int64_t const row_of_table = c.v.pages.per_head() ? r : b;
@@ -127,7 +127,7 @@ template <class Entry> struct note_kernel {
         if (own) freed_counts[row_of_table] = static_cast<std::int32_t>(before - used);
       }
     }
-    for (std::int64_t i = used + t.rank(); own && i < before; i += t.block_size().x)
+    for (std::int64_t i = used + t.linear_index(); own && i < before; i += t.block_size().x)
       freed[row_of_table * pages + i - used] = c.v.pages.entry(b, h, i);
   }
 };
@@ -140,8 +140,8 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   auto const bytes =
       static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
   KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data),
-                  "compact: the view's lengths are those of the result that is handed in, which "
-                  "has to grow; hand in another one");
+                  "compact: the view's lengths are those of the result that is provided, which "
+                  "has to grow; provide another one");
   if (!ctx.is_dry()) memory_.grow(ctx.queue(), bytes);
   lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, scattered_ = moves_ + rows_,
   freed_counts_ = scattered_ + rows_;
@@ -161,8 +161,8 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
   auto const check = check_of("compact", ctx, v, keep);
   out.prepare(ctx, v);
   ctx.launch({static_cast<std::uint32_t>(out.rows_)}, {256}, 0,
-             note_kernel<Entry>{check, out.pages_, mode, out.lengths_, out.moves_, out.scattered_, out.freed_counts_,
-                                out.pages_freed_});
+             record_kernel<Entry>{check, out.pages_, mode, out.lengths_, out.moves_, out.scattered_, out.freed_counts_,
+                                  out.pages_freed_});
   move_rows(ctx, v, keep, out.moves_, out.lengths_, mode);
 }
 

@@ -18,26 +18,26 @@ template <class Entry> struct keep_check {
   std::int64_t stride;
   bool same_tokens, page_wise;
 
-  /// By a block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where heads
-  /// share a table and equal tokens where they share a component's rows; nothing to move where scales are page-wise.
-  /// Whether its count may be believed.
+  /// By a block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where
+  /// heads share a table and equal tokens where they share a component's rows; nothing to move where scales are
+  /// page-wise. Whether its count may be believed.
   KVEVICT_DEVICE bool operator()(thread& t, std::int64_t r, std::int32_t b, std::int32_t h) const {
     std::int64_t const first = r - h;
     std::int32_t const n = v.length(b, h), count = counts[r], others = counts[first],
                        fixed = std::min(n, v.read_only_tokens(b));
     std::int32_t const* const kept = tokens + r * stride;
     bool const sound = lengths[r] == n && count >= 0 && count <= n;
-    if (!sound && t.rank() == 0) watch.refuse(t, fault::keep_set, b, h, n, lengths[r]);
+    if (!sound && t.linear_index() == 0) watch.refuse(t, fault::keep_set, b, h, n, lengths[r]);
     if (!sound) return false;
     bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(tokens + first * stride, others));
-    if (t.rank() == 0) {
+    if (t.linear_index() == 0) {
       if (!v.pages.per_head() && count != others) watch.refuse(t, fault::unequal_counts, b, h, others, count);
       if (fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1))
         watch.refuse(t, fault::keep_prefix, b, h, fixed);
       if (page_wise && !moves_nothing(kept, count)) watch.refuse(t, fault::page_wise, b, h);
       if (common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
     }
-    for (std::int32_t i = static_cast<std::int32_t>(t.rank()); i < count;
+    for (std::int32_t i = static_cast<std::int32_t>(t.linear_index()); i < count;
          i += static_cast<std::int32_t>(t.block_size().x)) {
       if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i]))
         watch.refuse(t, fault::keep_unordered, b, h, n);

@@ -47,7 +47,8 @@ template <class Unit, class Entry> struct move_rows_kernel {
     if (watch.stopped(t)) return;
     std::uint32_t const at = t.block().x, part_of = at / abreast, row_of = part_of / slices, r = row_of % rows,
                         heads = static_cast<std::uint32_t>(v.heads());
-    if (lengths != nullptr && t.rank() == 0 && row_of < rows && at % (abreast * slices) == 0) lengths[r] = counts[r];
+    if (lengths != nullptr && t.linear_index() == 0 && row_of < rows && at % (abreast * slices) == 0)
+      lengths[r] = counts[r];
     component const& c = v.begin()[which[row_of / rows]];
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (h != 0 && v.shared_by_heads(c)) return;
@@ -75,7 +76,7 @@ template <class Unit, class Entry> struct move_rows_kernel {
   KVEVICT_DEVICE void step(thread& t, kept_row const& row, row_part const& part, std::int32_t i, std::int32_t count,
                            std::int32_t wide, std::int32_t* holes) const {
     constexpr auto size = static_cast<std::int32_t>(sizeof(Unit));
-    auto const rank = static_cast<std::int32_t>(t.rank());
+    auto const rank = static_cast<std::int32_t>(t.linear_index());
     Unit held[moving::deep];
     // beyond the last one that again, which is read, not written: so that no read waits for another's branch
     std::int32_t move[moving::deep];

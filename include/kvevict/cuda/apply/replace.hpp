@@ -25,7 +25,7 @@ template <class Entry> struct replace_kernel {
     if (c.watch.stopped(t)) return;
     std::int64_t const r = t.block().x;
     auto const b = static_cast<std::int32_t>(r / c.v.heads()), h = static_cast<std::int32_t>(r % c.v.heads());
-    if (!c(t, r, b, h) || t.rank() != 0) return;
+    if (!c(t, r, b, h) || t.linear_index() != 0) return;
     std::int32_t const lost = c.v.length(b, h) - c.counts[r];
     if (lost > 1) c.watch.refuse(t, fault::victims, b, h, lost);
     if (lost > 0 && c.page_wise) c.watch.refuse(t, fault::page_wise, b, h);

@@ -24,7 +24,7 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
   constexpr std::int64_t farthest = std::int64_t{1} << 29;  // of 4 bytes
   KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest,
                   "evidence: queries or LSE of neighbouring tokens are 2 GiB "
-                  "apart or more; a device steps from row to row with 32 bits, hand in copies that lie closer");
+                  "apart or more; a device steps from row to row with 32 bits, provide copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
   std::int32_t const most_rows = std::min(o.rows, q.most_rows);
@@ -38,7 +38,7 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
           most_rows,
           q.softcap == 0 ? scale * log2_e : scale / q.softcap,
           q.softcap * log2_e,
-          o.weights == weighting::step_gain ? scratch.take<float>(out.count() * most_rows) : nullptr,
+          o.weights == weighting::step_gain ? scratch.allocate<float>(out.count() * most_rows) : nullptr,
           nullptr};
 }
 
@@ -83,9 +83,9 @@ void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading 
     if (own_lse) {  // few rows: columns in splits of a fixed width, so that no bit depends on how long a row may be
       std::int64_t const split = wide <= 1024 ? 1024 : (tokens + 31) / 32 * 32;
       std::uint32_t const splits = std::max(1u, blocks_for(tokens, split)), row_tiles = blocks_for(wide, 128);
-      c.lse = scratch.take<float>(c.out.count() * wide);
-      auto* const peaks = scratch.take<float>(c.out.count() * splits * wide);
-      auto* const sums = scratch.take<float>(c.out.count() * splits * wide);
+      c.lse = scratch.allocate<float>(c.out.count() * wide);
+      auto* const peaks = scratch.allocate<float>(c.out.count() * splits * wide);
+      auto* const sums = scratch.allocate<float>(c.out.count() * splits * wide);
       ctx.launch({rows * splits * row_tiles}, {128}, 0,
                  lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
                                            split});
@@ -102,7 +102,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
     auto const rows = static_cast<std::uint32_t>(c.out.count());
     std::int64_t const tokens = c.out.most_tokens, stride = (tokens + 3) / 4 * 4;
     bool const one_by_one = c.o.pool_before_group.width > 1;
-    float* const heads = one_by_one ? scratch.take<float>(c.out.count() * c.group * stride) : nullptr;
+    float* const heads = one_by_one ? scratch.allocate<float>(c.out.count() * c.group * stride) : nullptr;
     using columns = column_sums_kernel<Entry, Product>;
     bool const at_once = !one_by_one && c.o.pool.width <= columns::widest;
     pool_options const pooled = at_once ? c.o.pool : pool_options{1};
@@ -120,9 +120,10 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 /// (kernels/window_scores.hpp).
 ///
 /// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and
-///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to 33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 %
-///          of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per
-///          split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
+///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to
+///          33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7),
+///          wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per split of 1 024 tokens. D
+///          ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
 /// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,

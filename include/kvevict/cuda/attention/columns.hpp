@@ -43,7 +43,7 @@ template <class Entry, class Product> struct column_sums_kernel {
     if (first < it.tokens) add_up(t, it, r, first, pool.width == 1 ? to + first : sums + t.warp() * 32);
     if (pool.width == 1) return;
     t.sync_block();
-    std::int64_t const place = t.rank(), j = begin + place, half = pool.width / 2;
+    std::int64_t const place = t.linear_index(), j = begin + place, half = pool.width / 2;
     if (place < half || place >= 128 - half || j >= it.tokens) return;
     to[j] = j < it.last ? pooled_at(pool, sums, -begin, it.last - begin, place) : sums[place];
   }

@@ -92,7 +92,7 @@ template <class Entry, class Product> struct lse_part_kernel {
         KVEVICT_UNROLL
         for (int i = 0; i < 2 * tiles; ++i) x[i] = z[k / 2][i / 2].values[k % 2 * 2 + i % 2] * slope[k];
         if (j + tiles * 8 > least) hide(t, j, sees[k], x);
-        take(x, p[k]);
+        accumulate(x, p[k]);
       }
     }
   }
@@ -112,7 +112,7 @@ template <class Entry, class Product> struct lse_part_kernel {
       if (j + i / 2 * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + i % 2 >= sees) x[i] = -3e38f;
   }
   /// More logits of a row. A NaN or an infinite one makes the sum NaN, which it then stays.
-  KVEVICT_DEVICE static void take(float const (&x)[2 * tiles], part& p) {
+  KVEVICT_DEVICE static void accumulate(float const (&x)[2 * tiles], part& p) {
     float peak = p.peak;
     KVEVICT_UNROLL
     for (int i = 0; i < 2 * tiles; ++i) peak = fmaxf(peak, x[i]);
@@ -136,7 +136,7 @@ template <class Entry> struct lse_kernel {
   std::int64_t split;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(),
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(),
                        wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     if (i == 0 && c.gains == nullptr) expect_rows(t, c, c.out.rows[r], what);

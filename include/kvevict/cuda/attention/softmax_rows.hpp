@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Window scores and column sums on a device from softmax rows that the engine hands in.
+// Window scores and column sums on a device from softmax rows that the engine provides.
 #pragma once
 
 #include <limits>
@@ -128,7 +128,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   weights_call c{ctx.watch(out.verb), a, o, out, a.heads / out.heads, std::min(o.rows, a.most_rows), nullptr, nullptr};
   bool const gained = o.weights == weighting::step_gain;
   std::int64_t const rows = out.count() * c.group * c.most_rows;
-  if (gained) c.gains = scratch.take<float>(out.count() * c.most_rows), c.norms = scratch.take<double>(rows);
+  if (gained) c.gains = scratch.allocate<float>(out.count() * c.most_rows), c.norms = scratch.allocate<double>(rows);
   check_window(ctx, c, what);
   if (gained) ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);

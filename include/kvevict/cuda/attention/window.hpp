@@ -72,13 +72,13 @@ template <class Entry> struct attention_call {
 /// What a device sizes its grids and scratch by.
 inline void expect_most_rows(std::int32_t most_rows) {
   KVEVICT_EXPECTS(most_rows > 0, "evidence: most_rows is ", most_rows,
-                  "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+                  "; a device cannot look row_begin up, say how many rows a sequence provides at most");
 }
 
 /// How many rows a call reads of every sequence: a window, all of it, or exactly the window.
 enum class reading : std::uint8_t { window, all_tokens, single_rows };
 
-/// The rows that are handed in suffice.
+/// The rows that are provided suffice.
 template <class Call> KVEVICT_DEVICE void expect_rows(thread& t, Call const& c, row const& it, reading what) {
   std::int32_t const given = c.handed().rows(it.sequence), needed = what == reading::all_tokens ? it.tokens
                                                                     : what == reading::single_rows
@@ -99,7 +99,7 @@ template <class Call> struct check_window_kernel {
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const per_row = c.gains == nullptr ? 1 : c.most_rows,
-                       at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), r = at / per_row;
+                       at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(), r = at / per_row;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     row const& it = c.out.rows[r];
     auto const w = static_cast<std::int32_t>(at % per_row);

@@ -71,7 +71,7 @@ class keep_set {
     for (std::int64_t r = 0; r < keep.rows(); ++r) {
       std::int64_t const n = keep.lengths[static_cast<std::size_t>(r)];
       KVEVICT_EXPECTS(keep.row(r).size <= n, "assign: row ", r, " keeps ", keep.row(r).size, " tokens of ", n,
-                      "; hand in the keep set as plan() made it");
+                      "; provide the keep set as plan() made it");
       most = n > most ? n : most;
     }
     resize(ctx, keep.sequences, keep.heads, most);

@@ -30,7 +30,7 @@ constexpr std::uint32_t blocks_for(std::int64_t items, std::int64_t each) {
 /// The token that a thread of a (row, 256 tokens) grid stands for; −1 where there is none.
 KVEVICT_DEVICE inline std::int64_t token_of(thread& t, score_rows const& rows, std::uint32_t chunks, std::int64_t& r) {
   r = t.block().x / chunks;
-  std::int64_t const j = std::int64_t{t.block().x % chunks} * t.block_size().x + t.rank();
+  std::int64_t const j = std::int64_t{t.block().x % chunks} * t.block_size().x + t.linear_index();
   return rows.rows[r].active && j < rows.rows[r].tokens ? j : -1;
 }
 

@@ -67,7 +67,7 @@ struct fault_record {
     case fault::length:
       contract::violate(
           at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
-          ", or not that of the other heads of a shared table; correct the length, or hand in the whole table");
+          ", or not that of the other heads of a shared table; correct the length, or provide the whole table");
     case fault::read_only:
       contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b,
                         "; a page is shared "
@@ -82,8 +82,8 @@ struct fault_record {
     case fault::negative_budget: messages::negative_budget(s.verb, s.what, s.sequence);
     case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, s.sequence, "");
     case fault::query_rows:
-      contract::violate(at("evidence"), a, " rows are handed in, but ", b,
-                        " are needed; hand in the rows of the newest tokens, and no "
+      contract::violate(at("evidence"), a, " rows are provided, but ", b,
+                        " are needed; provide the rows of the newest tokens, and no "
                         "more than most_rows");
     case fault::row_begin:
       contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence,
@@ -112,7 +112,7 @@ struct fault_record {
           "heads move different tokens, but a component has one row for all heads; give it a row per head "
           "(head_stride), or use a policy that keeps the same tokens in all heads");
     case fault::new_rows:
-      contract::violate("observe: sequence ", s.sequence, " hands in ", a, " rows for ", b,
+      contract::violate("observe: sequence ", s.sequence, " provides ", a, " rows for ", b,
                         " tokens; append the new tokens to the cache first, "
                         "one row each, equally many in every sequence and as many as most_rows says");
     case fault::position: messages::negative_position(s.sequence, s.what);
@@ -156,7 +156,7 @@ struct watched {
     std::uint32_t const by = atomic_load(t, raised);
     if (by == 0 || by == launch) return false;
     // so that the launch which raised it stops, too, when a graph is launched once more
-    if (t.block().x == 0 && t.rank() == 0) atomic_compare_exchange(t, raised, by, for_good);
+    if (t.block().x == 0 && t.linear_index() == 0) atomic_compare_exchange(t, raised, by, for_good);
     return true;
   }
   KVEVICT_DEVICE void refuse(thread& t, fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,

@@ -67,7 +67,8 @@ template <class Entry> struct check_pages_kernel {
   bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), r = at / pages, i = at % pages;
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(), r = at / pages,
+                       i = at % pages;
     if (r >= v.pages.rows() || watch.stopped(t)) return;
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);

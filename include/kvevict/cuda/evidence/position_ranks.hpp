@@ -22,7 +22,7 @@ template <class Entry> struct gather_positions_kernel {
   std::uint32_t chunks;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const r = t.block().x / chunks, j = std::int64_t{t.block().x % chunks} * 256 + t.rank();
+    std::int64_t const r = t.block().x / chunks, j = std::int64_t{t.block().x % chunks} * 256 + t.linear_index();
     if (watch.stopped(t) || j >= out.rows[r].tokens) return;
     row const& it = out.rows[r];
     positions[out.begin[r] + j] =
@@ -35,7 +35,7 @@ template <class Entry> struct gather_positions_kernel {
 /// counts what lies between. Then `then` goes over the row.
 ///
 /// Shapes   positions (B·H, N) → ends of rows (B·H).
-template <class Then> struct rank_ends_kernel {
+template <class Then> struct interval_kernel {
   static constexpr int max_threads = 256;
   watched watch;
   score_rows out;
@@ -48,7 +48,7 @@ template <class Then> struct rank_ends_kernel {
     row const it = out.rows[r];
     if (it.candidates == 0 || (active_only && !it.active)) {
       t.sync_block();  // all have read it
-      if (t.rank() == 0) then(out.rows[r]);
+      if (t.linear_index() == 0) then(out.rows[r]);
       return;
     }
     KVEVICT_SHARED(t, std::uint32_t, below, 2);
@@ -56,10 +56,10 @@ template <class Then> struct rank_ends_kernel {
                   found[2] = {0, 0};
     std::int32_t const* const positions = out.positions + out.begin[r];
     for (std::uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
-      if (t.rank() < 2) below[t.rank()] = 0;
+      if (t.linear_index() < 2) below[t.linear_index()] = 0;
       t.sync_block();
       std::uint32_t mine[2] = {0, 0};
-      for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
+      for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x)
         for (int e = 0; e < 2; ++e) mine[e] += order_key(positions[j]) < (found[e] | bit);
       for (int e = 0; e < 2; ++e) atomic_add(t, &below[e], mine[e]);
       t.sync_block();
@@ -68,14 +68,14 @@ template <class Then> struct rank_ends_kernel {
       t.sync_block();
     }
     std::int32_t const first = integer_of_key(found[0]), last = planning::behind(integer_of_key(found[1]));
-    if (t.rank() == 0) below[0] = 0;
+    if (t.linear_index() == 0) below[0] = 0;
     t.sync_block();
     std::uint32_t mine = 0;
-    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x)
+    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x)
       mine += positions[j] >= first && positions[j] < last;
     atomic_add(t, &below[0], mine);
     t.sync_block();
-    if (t.rank() != 0) return;
+    if (t.linear_index() != 0) return;
     if (below[0] != static_cast<std::uint32_t>(it.candidates))
       watch.refuse(t, fault::equal_positions, it.sequence, it.head);
     out.rows[r].first = first, out.rows[r].last = last;
@@ -92,7 +92,7 @@ void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows co
              rows = static_cast<std::uint32_t>(out.count());
   ctx.launch({rows * chunks}, {256}, 0,
              gather_positions_kernel<Entry>{ctx.watch(), cache, out, const_cast<std::int32_t*>(out.positions), chunks});
-  ctx.launch({rows}, {256}, 0, rank_ends_kernel<Then>{ctx.watch(out.verb), out, active_only, then});
+  ctx.launch({rows}, {256}, 0, interval_kernel<Then>{ctx.watch(out.verb), out, active_only, then});
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -39,7 +39,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     KVEVICT_SHARED(t, std::uint64_t, total, 1);
     KVEVICT_SHARED(t, std::int32_t, longest, 1);
     auto const b = static_cast<std::int32_t>(t.block().x), H = cache.heads();
-    auto const first = static_cast<std::int32_t>(t.rank()), step = static_cast<std::int32_t>(t.block_size().x);
+    auto const first = static_cast<std::int32_t>(t.linear_index()), step = static_cast<std::int32_t>(t.block_size().x);
     if (first == 0) total[0] = 0, longest[0] = 0;
     t.sync_block();
     for (std::int32_t h = first; h < H; h += step) {
@@ -53,13 +53,13 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     using fault_of = planning::sequence_plan::fault;
     if (first == 0 && p.wrong != fault_of::none)
       watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b,
-                   0, p.asked, p.ends);
+                   0, p.asked, p.protected_tokens);
     for (std::int32_t h = first; h < H; h += step) {
       std::int64_t const r = std::int64_t{b} * H + h;
       row it = whole_row(cache, b, h);
       if (p.cut && p.wrong == fault_of::none) {
-        planning::protect_ends(it, p.front, p.back);
-        planning::take_budget(it, p, share, H);
+        planning::protect_interval(it, p.front, p.back);
+        planning::assign_budget(it, p, share, H);
       }
       rows[r] = it;
       begin[r] = r * stride;
@@ -72,7 +72,7 @@ struct as_planned {
   KVEVICT_DEVICE void operator()(row&) const {}
 };
 /// What observe() makes of a row whose new tokens are known: it takes in all.
-template <class Entry, class Layers> struct take_all {
+template <class Entry, class Layers> struct assign_budgets {
   page_table<Entry> pages;
   bool scattered;
   protect keep;
@@ -100,7 +100,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     if (r >= e.cache.rows()) return;
     auto const b = static_cast<std::int32_t>(r / e.cache.heads()), h = static_cast<std::int32_t>(r % e.cache.heads());
     row it = whole_row(e.cache, b, h);
@@ -113,7 +113,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
       for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1];
            i += e.cache.heads())
         if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i], 0, i);
-    planning::protect_ends(it, 0, n);
+    planning::protect_interval(it, 0, n);
     if (!all.scattered) all(it);
     rows[r] = it;
     begin[r] = r * stride;
@@ -124,14 +124,14 @@ template <class Evidence, class All> struct observe_rows_kernel {
 /// Their memory: N of the longest possible row a row, so that grids and scratch depend on nothing that only the device
 /// knows.
 template <class Entry>
-score_rows take_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+score_rows allocate_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   planning::expect_positions(verb, cache);
   std::int64_t const n = cache.rows(), most = cache.pages.most_tokens(), stride = (most + 3) / 4 * 4;
   score_rows out;
-  out.rows = scratch.take<row>(n);
-  out.begin = scratch.take<std::int64_t>(n + 1);
-  out.values = scratch.take<float>(n * stride);
-  out.positions = cache.order == row_order::ascending ? nullptr : scratch.take<std::int32_t>(n * stride);
+  out.rows = scratch.allocate<row>(n);
+  out.begin = scratch.allocate<std::int64_t>(n + 1);
+  out.values = scratch.allocate<float>(n * stride);
+  out.positions = cache.order == row_order::ascending ? nullptr : scratch.allocate<std::int32_t>(n * stride);
   out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer, out.verb = verb;
   out.most_tokens = most, out.total_floats = n * stride;
   return out;
@@ -141,7 +141,7 @@ inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::in
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
                   protect const& keep, Layers const& layers, budget const& want, sharing share) {
-  score_rows out = take_rows("plan", scratch, cache, want.layer);
+  score_rows out = allocate_rows("plan", scratch, cache, want.layer);
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
              plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows,
                                              begin_of(out), stride_of(out)});
@@ -158,10 +158,10 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
         e.cache.sequences() == 0 || e.attention.positions != nullptr,
         "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
   KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1,
-                  "observe: the rows are scattered; only single steps can be folded in");
-  score_rows out = take_rows("observe", scratch, e.cache, want.layer);
-  take_all<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep, layers,
-                                                                want};
+                  "observe: the rows are scattered; only single steps can be observed");
+  score_rows out = allocate_rows("observe", scratch, e.cache, want.layer);
+  assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
+                                                                      layers, want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out), most});
@@ -169,7 +169,7 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
   return out;
 }
 
-/// Known to the host from `most_rows`; that every sequence hands in as many is checked on the device.
+/// Known to the host from `most_rows`; that every sequence provides as many is checked on the device.
 template <class Evidence> std::int32_t kernel(kernels::new_rows_tag, device&, Evidence const& e) {
   if constexpr (has<Evidence, facts::features>)
     return e.input.most_rows;

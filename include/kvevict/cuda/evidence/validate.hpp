@@ -15,8 +15,8 @@ void has_kernel(kernels::validate_tag, device&);
 
 struct no_rows {};
 
-/// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how many
-/// rows of evidence each sequence hands in. And zeros where the next kernel notes pages.
+/// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how
+/// many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
 ///
 /// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. One thread a row.
 template <class Entry, class Rows> struct check_view_kernel {
@@ -29,7 +29,7 @@ template <class Entry, class Rows> struct check_view_kernel {
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     for (std::int64_t i = r; i < count; i += std::int64_t{t.grid_size().x} * t.block_size().x) words[i] = 0;
     if (r >= v.rows()) return;
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
@@ -69,8 +69,8 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
   validation::check_components(v);
 }
 
-/// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose pages
-/// are compared with all that rows write.
+/// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose
+/// pages are compared with all that rows write.
 template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows) {
   if (v.rows() == 0) return;
   ctx.expect_sequences(v.sequences(), v.pages.layers);
@@ -78,7 +78,7 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
   check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
   KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
-                  " places for pages; hand in fewer sequences or layers at once");
+                  " places for pages; provide fewer sequences or layers at once");
   std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
@@ -95,7 +95,7 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
     k.written.apart = validation::layers_apart(v) ? pool : 0;
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }
-  k.written.words = scratch.take<std::uint32_t>(words);
+  k.written.words = scratch.allocate<std::uint32_t>(words);
   ctx.launch({blocks_for(std::max(v.rows(), std::min<std::int64_t>(words, 1 << 17)), 128)}, {128}, 0,
              check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words});
   ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
@@ -123,9 +123,9 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   validate_shape(e);
   auto const check = [&](auto const& rows, void const* data) {
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr,
-                    "evidence: rows without data or row_begin; hand in (T,Hq,…) rows with their (B+1) offsets");
+                    "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
     KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0, "evidence: most_rows is ", rows.most_rows,
-                    "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+                    "; a device cannot look row_begin up, say how many rows a sequence provides at most");
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     check_arrays(ctx, e.cache, rows);
   };

@@ -21,7 +21,8 @@ template <int Width> struct gate_attention_kernel {
     if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, float, tiles, 2 * tile);  // K' and V' of a row side by side
     gate_softmax::place const at(t, c);
-    std::int32_t const fresh = c.in.rows(at.b), dg = c.w.head_dim, i = at.first + static_cast<std::int32_t>(t.rank());
+    std::int32_t const fresh = c.in.rows(at.b), dg = c.w.head_dim,
+                       i = at.first + static_cast<std::int32_t>(t.linear_index());
     if (at.first >= fresh || at.begin >= at.end) return;
     std::int64_t const end = at.end, seen = i >= fresh ? 0 : std::min(end, c.seen(at.b, i));
     float q[Width], sums[Width] = {};
@@ -40,7 +41,7 @@ template <int Width> struct gate_attention_kernel {
         add_rows(t, now, j, static_cast<int>(std::min<std::int64_t>(seen - first, rows)), q, weights, sums);
       t.sync_block();
       if (first >= seen || (first + rows < seen && (first + rows) % gate_softmax::split != 0)) continue;
-      auto const put = all.take(weights);
+      auto const put = all.accumulate(weights);
       KVEVICT_UNROLL
       for (int d = 0; d < Width; ++d)
         if (d < dg) put(at.sums(c, i) + d, sums[d]);
@@ -58,7 +59,7 @@ template <int Width> struct gate_attention_kernel {
     bool const wide = c.w.head_dim % 4 == 0 && reinterpret_cast<std::uintptr_t>(memory) % 16 == 0;
     auto const step = wide ? 4 : 1, all = first < at.end ? tile : 0;
     KVEVICT_KEEP_LOOP
-    for (int k = static_cast<int>(t.rank()) * step; k < all; k += static_cast<int>(t.block_size().x) * step) {
+    for (int k = static_cast<int>(t.linear_index()) * step; k < all; k += static_cast<int>(t.block_size().x) * step) {
       std::int64_t const j = first + k / (2 * Width);
       bool const there = j < at.end && k % Width < c.w.head_dim;
       float const* const from = there ? memory + (2 * j + k / Width % 2) * A + k % Width : memory;
@@ -90,7 +91,7 @@ template <int Width> struct gate_attention_kernel {
       }
       if (j + k >= end) z[k] = gate_softmax::hidden;
     }
-    float const shrink = weights.take(z);
+    float const shrink = weights.accumulate(z);
     KVEVICT_UNROLL
     for (int d = 0; d < Width; ++d) sums[d] = multiply(sums[d], shrink);
     KVEVICT_UNROLL
@@ -122,10 +123,10 @@ struct wide_gate_attention_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     std::int32_t const dg = c.w.head_dim, threads = static_cast<std::int32_t>(t.block_size().x);
-    auto* const q = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.rank();
-    auto* const sums = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.rank();
+    auto* const q = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.linear_index();
+    auto* const sums = t.shared<float>(static_cast<std::size_t>(dg) * t.block_size().x) + t.linear_index();
     gate_softmax::place const at(t, c);
-    std::int32_t const i = at.first + static_cast<std::int32_t>(t.rank());
+    std::int32_t const i = at.first + static_cast<std::int32_t>(t.linear_index());
     std::int64_t const seen = i >= c.in.rows(at.b) ? 0 : std::min(at.end, c.seen(at.b, i)), A = c.w.width();
     if (at.begin >= seen) return;
     for (std::int32_t d = 0; d < dg; ++d) q[d * threads] = c.own_values(at.b, i, at.h)[d], sums[d * threads] = 0;
@@ -138,14 +139,14 @@ struct wide_gate_attention_kernel {
         for (int k = 0; k < each; ++k) z[k] = fma(q[d * threads], memory[std::min(j + k, seen - 1) * 2 * A + d], z[k]);
       for (int k = 0; k < each; ++k)
         if (j + k >= seen) z[k] = gate_softmax::hidden;
-      float const shrink = weights.take(z);
+      float const shrink = weights.accumulate(z);
       for (std::int32_t d = 0; d < dg; ++d) {
         float sum = multiply(sums[d * threads], shrink);
         for (int k = 0; k < each; ++k) sum = fma(z[k], memory[std::min(j + k, seen - 1) * 2 * A + A + d], sum);
         sums[d * threads] = sum;
       }
       if (j + each < seen && (j + each) % gate_softmax::split != 0) continue;
-      auto const put = all.take(weights);
+      auto const put = all.accumulate(weights);
       for (std::int32_t d = 0; d < dg; ++d) put(at.sums(c, i) + d, sums[d * threads]);
       weights = {};
     }
@@ -161,7 +162,7 @@ struct gate_parts_kernel {
   gate_call c;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.rank(), token = at / c.w.heads;
+    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(), token = at / c.w.heads;
     auto const h = static_cast<std::int32_t>(at % c.w.heads), b = static_cast<std::int32_t>(token / c.in.most_rows),
                i = static_cast<std::int32_t>(token % c.in.most_rows);
     if (c.watch.stopped(t) || b >= c.sequences || i >= c.in.rows(b)) return;
@@ -169,7 +170,7 @@ struct gate_parts_kernel {
     gate_softmax::gathered all;
     for (std::int64_t s = 0; s * gate_softmax::split < c.seen(b, i); ++s) {
       float const* const part = c.part(b, s, i, h);
-      auto const put = all.take({part[c.w.head_dim], part[c.w.head_dim + 1]});
+      auto const put = all.accumulate({part[c.w.head_dim], part[c.w.head_dim + 1]});
       for (std::int32_t d = 0; d < c.w.head_dim; ++d) put(own + d, part[d]);
     }
     for (std::int32_t d = 0; d < c.w.head_dim; ++d) own[d] /= all.total;
@@ -184,7 +185,7 @@ inline void attend(device& ctx, frame& scratch, gate_call c) {
   c.tiles = blocks_for(c.in.most_rows, threads);
   if (c.in.memory.rows != nullptr && c.in.most_rows <= 64)
     c.splits = std::max(1u, blocks_for(c.in.memory.capacity, gate_softmax::split));
-  if (c.splits > 1) c.parts = scratch.take<float>(tokens * c.splits * c.w.heads * (dg + 2));
+  if (c.splits > 1) c.parts = scratch.allocate<float>(tokens * c.splits * c.w.heads * (dg + 2));
   extent const grid{static_cast<std::uint32_t>(c.sequences) * static_cast<std::uint32_t>(c.w.heads) * c.tiles *
                     c.splits};
   if (dg <= 16)

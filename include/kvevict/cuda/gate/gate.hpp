@@ -20,7 +20,7 @@ struct gate_output_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(t.block().x / c.tiles);
-    std::int64_t const at = std::int64_t{t.block().x % c.tiles} * t.block_size().x + t.rank(), i = at / c.heads,
+    std::int64_t const at = std::int64_t{t.block().x % c.tiles} * t.block_size().x + t.linear_index(), i = at / c.heads,
                        h = at % c.heads, A = c.w.width();
     if (i >= c.in.rows(b)) return;
     float const* const values = c.queries + (c.first_row(b) + i) * A;
@@ -52,9 +52,9 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
   expect_gate(w, in, sequences, heads);
   if (sequences == 0) return;
   KVEVICT_EXPECTS(in.data != nullptr,
-                  "gate: hidden states without data or row_begin; hand in (T,E) rows with their (B+1) offsets");
+                  "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows,
-                  "; a device cannot look row_begin up, say how many rows a sequence hands in at most");
+                  "; a device cannot look row_begin up, say how many rows a sequence provides at most");
   KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ",
                   in.width, "; give the distance from one token's hidden state to the next");
   KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim,
@@ -69,8 +69,8 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
               sees,
               sequences,
               heads,
-              scratch.take<float>(rows * A),
-              in.memory.rows != nullptr ? nullptr : scratch.take<float>(rows * 2 * A),
+              scratch.allocate<float>(rows * A),
+              in.memory.rows != nullptr ? nullptr : scratch.allocate<float>(rows * 2 * A),
               p};
   ctx.launch({blocks_for(sequences, 128)}, {128}, 0, check_gate_kernel{c});
   project(ctx, c);
@@ -96,7 +96,7 @@ struct put_rows_kernel {
     if (j < 0) return;
     row const& it = out.rows[r];
     std::int64_t const n = in.rows(it.sequence), newest = j - (it.tokens - n);
-    bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.rank(r, j) >= it.fresh;
+    bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.order(r, j) >= it.new_from;
     if (here)
       out.values[out.begin[r] + j] =
           p[(in.row_begin[it.sequence] - in.row_begin[0] + (out.positions == nullptr ? newest : 0)) * out.heads +
@@ -119,7 +119,7 @@ struct expect_prompt_kernel {
   score_rows out;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     if (r >= out.count() || watch.stopped(t)) return;
     row const& it = out.rows[r];
     if (it.active && in.rows(it.sequence) != it.tokens)

@@ -54,7 +54,7 @@ struct check_gate_kernel {
   gate_call c;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const i = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     if (i >= c.sequences || c.watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(i);
     std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
@@ -86,7 +86,8 @@ struct project_kernel {
     auto const first = static_cast<std::int32_t>(t.block().x / groups % c.tiles) * tokens,
                output = static_cast<std::int32_t>(t.block().x % groups) * outputs;
     if (first >= c.in.rows(b)) return;
-    auto const column = static_cast<std::int32_t>(t.rank() % 32), line = static_cast<std::int32_t>(t.rank() / 32);
+    auto const column = static_cast<std::int32_t>(t.linear_index() % 32),
+               line = static_cast<std::int32_t>(t.linear_index() / 32);
     float sums[down][across] = {};
     for (std::int32_t e = 0; e < c.w.features; e += depth) {
       for (std::int32_t k = line; k < tokens; k += 8) x[k * pitch + column] = feature(b, first + k, e + column);

@@ -16,7 +16,7 @@ inline constexpr float hidden = -3e38f;
 struct running {
   float peak = -1e30f, total = 0;
 
-  KVEVICT_DEVICE float take(float (&z)[each]) {
+  KVEVICT_DEVICE float accumulate(float (&z)[each]) {
     float top = peak;
     KVEVICT_UNROLL
     for (int k = 0; k < each; ++k) top = z[k] > top ? z[k] : top;
@@ -39,7 +39,7 @@ struct gathered {
     }
   };
   /// Takes a split in; the result does so with each of its sums.
-  KVEVICT_DEVICE step take(running const& part) {
+  KVEVICT_DEVICE step accumulate(running const& part) {
     float const top = fmaxf(peak, part.peak);
     step const s{total == 0, exp2(peak - top), exp2(part.peak - top)};
     s(&total, part.total);

@@ -38,7 +38,7 @@ template <class F> struct each_row_kernel {
   F f;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     if (r < of.count() && !watch.stopped(t) && of.rows[r].active) f(static_cast<row const&>(of.rows[r]), r);
   }
 };
@@ -51,7 +51,7 @@ template <class F> struct each_sequence_kernel {
   F f;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const b = std::int64_t{t.block().x} * t.block_size().x + t.rank();
+    std::int64_t const b = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
     if (b < rows.sequences && !watch.stopped(t)) f(slice<row>{rows.rows + b * rows.heads, rows.heads}, b);
   }
 };

@@ -24,7 +24,7 @@ struct multiply_by_share_kernel {
     KVEVICT_SHARED(t, float, most, 32);
     float const* const gamma = share.values + share.begin[r];
     float mine = 0;  // squared norms are not negative
-    for (std::int64_t j = t.rank(); j < it.tokens; j += t.block_size().x) mine = larger_or_nan(gamma[j], mine);
+    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x) mine = larger_or_nan(gamma[j], mine);
     mine = larger_of_warp(t, mine);
     if (t.lane() == 0) most[t.warp()] = mine;
     t.sync_block();
@@ -32,7 +32,7 @@ struct multiply_by_share_kernel {
     if (mine == 0) return;
     constexpr int deep = 4;  // tokens of a thread, read at once
     float* const values = out.values + out.begin[r];
-    for (std::int64_t j = t.rank(), step = t.block_size().x; j < it.tokens; j += deep * step) {
+    for (std::int64_t j = t.linear_index(), step = t.block_size().x; j < it.tokens; j += deep * step) {
       float x[deep], of[deep];
       KVEVICT_UNROLL
       for (int i = 0; i < deep; ++i) {

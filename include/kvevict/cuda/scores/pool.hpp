@@ -55,7 +55,7 @@ inline void kernel(kernels::pool_tag, device& ctx, pool_options const& o, pool_r
                   "or set the width to 1");
   if (o.width == 1) return;
   frame scratch(ctx.scratch());
-  float* const copy = scratch.take<float>(out.total_floats);
+  float* const copy = scratch.allocate<float>(out.total_floats);
   ctx.copy("scores", copy, out.values, static_cast<std::size_t>(out.total_floats) * sizeof(float));
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,

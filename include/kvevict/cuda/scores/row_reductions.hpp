@@ -43,7 +43,7 @@ template <class Two, class F> struct reduce_tiles_kernel {
     row const& it = in.rows[r];
     std::int64_t const first = groups.begin(g) + std::int64_t{t.block().x % tiles} * reduction_tile,
                        end = std::min(groups.end(g, it.tokens), first + reduction_tile);
-    auto const rank = static_cast<std::int32_t>(t.rank());
+    auto const rank = static_cast<std::int32_t>(t.linear_index());
     std::int32_t const chunks = (width + n - 1) / n, threads = max_threads;
     for (std::int32_t begin = 0; begin < chunks; begin += threads) {
       std::int32_t const abreast = std::min(chunks - begin, threads);
@@ -88,7 +88,7 @@ template <class Two> struct reduce_groups_kernel {
     std::int64_t const tokens = groups.end(g, in.rows[r].tokens) - groups.begin(g);
     std::int64_t const used = (tokens + reduction_tile - 1) / reduction_tile;
     float const* const from = parts + std::int64_t{group} * tiles * width;
-    for (auto c = static_cast<std::int32_t>(t.rank()); c < width; c += max_threads) {
+    for (auto c = static_cast<std::int32_t>(t.linear_index()); c < width; c += max_threads) {
       float sum = from[c];
       for (std::int64_t i = 1; i < used; ++i) sum = combine<Two>(sum, from[i * width + c]);
       out[std::int64_t{group} * width + c] = sum;
@@ -103,7 +103,7 @@ void reduce(device& ctx, score_rows const& in, token_groups const& groups, std::
              blocks = static_cast<std::uint32_t>(in.count()) * count;
   std::uint32_t const tiles = std::max(1u, blocks_for(groups.size == 0 ? in.most_tokens : groups.size, reduction_tile));
   frame scratch(ctx.scratch());
-  float* const parts = tiles == 1 ? out : scratch.take<float>(std::int64_t{blocks} * tiles * width);
+  float* const parts = tiles == 1 ? out : scratch.allocate<float>(std::int64_t{blocks} * tiles * width);
   ctx.launch({blocks * tiles}, {256}, 0,
              reduce_tiles_kernel<Two, F>{ctx.watch(), in, groups, f, parts, width, count, tiles});
   if (tiles > 1)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy's per-slot state on a device: read its sum, fold a step into it.
+// A policy's per-slot state on a device: read its sum, update a step into it.
 #pragma once
 
 #include <kvevict/cuda/evidence/rows.hpp>
@@ -7,7 +7,7 @@
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
 void has_kernel(kernels::sum_state_tag, device&);
-void has_kernel(kernels::fold_state_tag, device&);
+void has_kernel(kernels::update_state_tag, device&);
 
 template <class Entry>
 KVEVICT_DEVICE float* state_row(layer_view<Entry> const& view, component const& state, row const& it, std::int64_t j) {
@@ -35,12 +35,12 @@ template <class Entry> struct sum_state_kernel {
 };
 
 /// Shapes   scores (B·H, N) → state (B·H, N, floats).
-template <class Entry> struct fold_state_kernel {
+template <class Entry> struct update_state_kernel {
   static constexpr int max_threads = 256;
   watched watch;
   layer_view<Entry> view;
   component state;
-  fold_options fold;
+  update_options update;
   score_rows from;
   std::uint32_t chunks;
 
@@ -51,12 +51,12 @@ template <class Entry> struct fold_state_kernel {
     row const& it = from.rows[r];
     if (j < view.read_only_tokens(it.sequence)) return;
     float* const s = state_row(view, state, it, j);
-    if (fold.forget == fresh::zeroed && from.rank(r, j) >= it.fresh)
+    if (update.new_tokens == new_token_state::zeroed && from.order(r, j) >= it.new_from)
       for (std::int64_t c = 0; c < state.width(); ++c) s[c] = 0;
-    for (std::int32_t w = 0; w < fold.rows; ++w) {
+    for (std::int32_t w = 0; w < update.rows; ++w) {
       float const x = from.values[w * from.total_floats + from.begin[r] + j];
-      float& to = s[fold.columns.column(it.sequence, fold.rows - 1 - w)];
-      to = fold.how == folding::add ? add(to, x) : x;
+      float& to = s[update.columns.column(it.sequence, update.rows - 1 - w)];
+      to = update.how == state_update::add ? add(to, x) : x;
     }
   }
 };
@@ -70,14 +70,14 @@ void kernel(kernels::sum_state_tag, device& ctx, layer_view<Entry> const& view, 
              sum_state_kernel<Entry>{ctx.watch(), view, state, out, chunks});
 }
 
-/// Folds rows of weights into the state, oldest first; tokens of rank ≥ row.fresh are new and start from zero; the read-only prefix
-/// is not written. One launch.
+/// Updates the state by rows of weights, oldest first; tokens of order ≥ row.new_from are new and start from zero; the
+/// read-only prefix is not written. One launch.
 template <class Entry>
-void kernel(kernels::fold_state_tag, device& ctx, layer_view<Entry> const& view, component const& state,
-            fold_options const& fold, score_rows const& from) {
+void kernel(kernels::update_state_tag, device& ctx, layer_view<Entry> const& view, component const& state,
+            update_options const& update, score_rows const& from) {
   std::uint32_t const chunks = blocks_for(from.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(from.count()) * chunks}, {256}, 0,
-             fold_state_kernel<Entry>{ctx.watch(), view, state, fold, from, chunks});
+             update_state_kernel<Entry>{ctx.watch(), view, state, update, from, chunks});
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

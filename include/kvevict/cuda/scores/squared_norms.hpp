@@ -35,10 +35,10 @@ template <class T, bool Wide, class Entry> struct squared_norms_kernel {
     token_rows<Entry> const at = view.rows_of(c, it.sequence, it.head);
     std::int32_t const abreast = max_threads >> lanes, step = 1 << lanes, end = it.active ? it.tokens : 0;
     if (end == 0) return;  // there may be no page to read
-    std::int32_t const lane = static_cast<std::int32_t>(t.rank()) & (step - 1);
+    std::int32_t const lane = static_cast<std::int32_t>(t.linear_index()) & (step - 1);
     std::int32_t const first =
         static_cast<std::int32_t>(t.block().x - static_cast<std::uint32_t>(r) * chunks) * abreast * tokens +
-        static_cast<std::int32_t>(t.rank() >> lanes);
+        static_cast<std::int32_t>(t.linear_index() >> lanes);
     std::byte const* start[tokens];
     float sums[tokens] = {};
     KVEVICT_UNROLL

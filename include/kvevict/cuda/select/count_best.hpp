@@ -18,49 +18,50 @@ struct boundary_kernel {
   static constexpr int max_threads = 512;
   work c;
   int digit;
-  bool ranks;
+  bool orders;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const b = t.block().x;
-    search f = c.before(b, digit, ranks);
-    if (!f.active || f.tied != ranks) {
-      if (digit != 0 || ranks) return;
-      if (t.rank() == 0) c.searches[b] = f;
-      for (std::int64_t h = t.rank(); h < c.s.heads; h += t.block_size().x) c.counts[b * c.s.heads + h] = 0;
+    search f = c.before(b, digit, orders);
+    if (!f.active || f.tied != orders) {
+      if (digit != 0 || orders) return;
+      if (t.linear_index() == 0) c.searches[b] = f;
+      for (std::int64_t h = t.linear_index(); h < c.s.heads; h += t.block_size().x) c.counts[b * c.s.heads + h] = 0;
       return;
     }
     std::uint32_t* const own = c.histograms + b * c.s.heads * radix::buckets;
-    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) {
+    for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x) {
       std::uint32_t sum = 0;
       for (std::int64_t h = 0; h < c.s.heads; ++h) sum += own[h * radix::buckets + i];
       totals[i] = sum;
     }
     t.sync_block();
     radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
-    (ranks ? f.rank : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
+    (orders ? f.order : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
     for (std::int64_t h = t.warp(); h < c.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
       std::uint32_t sum = 0;
       for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size)
         sum += own[h * radix::buckets + i];
       for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
       std::int32_t& count = c.counts[b * c.s.heads + h];
-      if (t.lane() == 0) count = (digit == 0 && !ranks ? 0 : count) + static_cast<std::int32_t>(sum);
+      if (t.lane() == 0) count = (digit == 0 && !orders ? 0 : count) + static_cast<std::int32_t>(sum);
     }
     t.sync_block();
-    if (t.rank() == 0) finish(b, f, at.bucket, own);
+    if (t.linear_index() == 0) finish(b, f, at.bucket, own);
     t.sync_block();
-    for (std::int64_t i = t.rank(); i < std::int64_t{c.s.heads} * radix::buckets; i += t.block_size().x) own[i] = 0;
+    for (std::int64_t i = t.linear_index(); i < std::int64_t{c.s.heads} * radix::buckets; i += t.block_size().x)
+      own[i] = 0;
   }
 
  private:
   KVEVICT_DEVICE void finish(std::int64_t b, search f, std::uint32_t bucket, std::uint32_t const* own) const {
-    if (digit == radix::digit_count - 1 && !ranks && f.take < f.equal)
-      f.tied = true;  // ranks decide which
+    if (digit == radix::digit_count - 1 && !orders && f.take < f.equal)
+      f.tied = true;  // orders decide which
     else if (digit == radix::digit_count - 1) {
-      for (std::int64_t h = 0; h < c.s.heads; ++h) {  // what is equal in score and rank: lower heads first
+      for (std::int64_t h = 0; h < c.s.heads; ++h) {  // what is equal in score and order: lower heads first
         std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
         c.counts[b * c.s.heads + h] += static_cast<std::int32_t>(in);
         f.take -= in;
@@ -76,10 +77,10 @@ template <class Keys> void count(device& ctx, work const& c) {
   std::uint32_t const threads = threads_for(c.s.most_tokens, 4);
   if (c.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{c});
   ctx.zero("histograms", c.histograms, static_cast<std::size_t>(c.s.count()) * radix::buckets * sizeof *c.histograms);
-  for (bool const ranks : {false, true})
-    for (int digit = ranks && c.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
-      ctx.launch({rows * c.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{c, digit, ranks});
-      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{c, digit, ranks});
+  for (bool const orders : {false, true})
+    for (int digit = orders && c.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
+      ctx.launch({rows * c.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{c, digit, orders});
+      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{c, digit, orders});
     }
 }
 
@@ -100,9 +101,9 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
   pooled::work const w{ctx.watch(),
                        s,
                        what,
-                       scratch.take<std::uint32_t>(s.count() * radix::buckets),
-                       scratch.take<pooled::search>(s.sequences),
-                       what.forced_permille == 0 ? nullptr : scratch.take<pooled::forced_cut>(s.count()),
+                       scratch.allocate<std::uint32_t>(s.count() * radix::buckets),
+                       scratch.allocate<pooled::search>(s.sequences),
+                       what.forced_permille == 0 ? nullptr : scratch.allocate<pooled::forced_cut>(s.count()),
                        counts,
                        blocks_for(s.most_tokens, pooled::chunk)};
   if (s.positions != nullptr) return pooled::count<scattered_keys>(ctx, w);

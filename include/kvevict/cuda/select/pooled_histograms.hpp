@@ -8,16 +8,16 @@
 namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace pooled {
 
-/// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the rank's.
+/// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the order's.
 struct search {
-  std::uint32_t key, rank;
+  std::uint32_t key, order;
   std::uint32_t take, equal;  // of the keys that share the digits found so far: how many are in, and how many there are
-  bool active, tied;          // tied: ranks decide
+  bool active, tied;          // tied: orders decide
 };
 
-/// The best tokens of a head that are forced in: those above (key, rank), or equal to it.
+/// The best tokens of a head that are forced in: those above (key, order), or equal to it.
 struct forced_cut {
-  std::uint32_t key, rank;
+  std::uint32_t key, order;
 };
 
 inline constexpr std::uint32_t chunk = 4096;  // tokens of a block
@@ -35,8 +35,8 @@ struct work {
 
   KVEVICT_DEVICE slice<row> heads_of(std::int64_t b) const { return {s.rows + b * s.heads, s.heads}; }
   /// What is known of a sequence before that digit.
-  KVEVICT_DEVICE search before(std::int64_t b, int digit, bool ranks) const {
-    if (ranks || digit > 0) return searches[b];
+  KVEVICT_DEVICE search before(std::int64_t b, int digit, bool orders) const {
+    if (orders || digit > 0) return searches[b];
     auto const quota = static_cast<std::uint32_t>(pooled_quota(heads_of(b)));
     return {0, short_ranks() ? order_key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
   }
@@ -67,7 +67,7 @@ template <class Keys> struct force_kernel {
     row const& it = c.s.rows[r];
     std::int64_t const wanted = c.forced_of(r / c.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
     if (!it.active || k == 0) {
-      if (t.rank() == 0) c.forced[r] = {~0u, ~0u};
+      if (t.linear_index() == 0) c.forced[r] = {~0u, ~0u};
       return;
     }
     Keys const v = c.template keys<Keys>(r);
@@ -75,18 +75,18 @@ template <class Keys> struct force_kernel {
     radix::cut const cut = radix::best(
         t, [&](int turn, auto f) { v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t) { f(key); }); },
         static_cast<std::uint32_t>(k), histogram, words);
-    std::uint32_t rank = 0;
+    std::uint32_t order = 0;
     if (cut.take < cut.equal)
-      rank = radix::best(
-                 t,
-                 [&](int turn, auto f) {
-                   v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) {
-                     if (key == cut.key) f(order_key(of));
-                   });
-                 },
-                 cut.take, histogram, words)
-                 .key;
-    if (t.rank() == 0) c.forced[r] = {cut.key, rank};
+      order = radix::best(
+                  t,
+                  [&](int turn, auto f) {
+                    v.for_each(t, 0, end, turn, [&](std::uint32_t key, std::int32_t of) {
+                      if (key == cut.key) f(order_key(of));
+                    });
+                  },
+                  cut.take, histogram, words)
+                  .key;
+    if (t.linear_index() == 0) c.forced[r] = {cut.key, order};
   }
 };
 
@@ -97,21 +97,21 @@ template <class Keys> struct histogram_kernel {
   static constexpr int max_threads = 256;
   work c;
   int digit;
-  bool ranks;
+  bool orders;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
     std::int64_t const r = t.block().x / c.chunks;
     std::uint32_t const first = t.block().x % c.chunks * chunk;
     row const& it = c.s.rows[r];
-    search const f = c.before(r / c.s.heads, digit, ranks);
-    if (!f.active || f.tied != ranks || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
+    search const f = c.before(r / c.s.heads, digit, orders);
+    if (!f.active || f.tied != orders || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
     KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
-    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
+    for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;
     t.sync_block();
     count(t, r, first, f, counts);
     t.sync_block();
-    for (std::uint32_t i = t.rank(); i < radix::buckets; i += t.block_size().x)
+    for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x)
       if (counts[i] != 0) atomic_add(t, &c.histograms[r * radix::buckets + i], counts[i]);
   }
 
@@ -121,28 +121,28 @@ template <class Keys> struct histogram_kernel {
     Keys const keys = c.template keys<Keys>(r);
     radix::digit const d = radix::nth_digit(digit);
     forced_cut const best = c.forced == nullptr ? forced_cut{~0u, ~0u} : c.forced[r];
-    std::uint64_t const best_of_all = std::uint64_t{best.key} << 32 | best.rank;
+    std::uint64_t const best_of_all = std::uint64_t{best.key} << 32 | best.order;
     // beyond all
-    auto const forced = [&](std::uint32_t key, std::uint32_t rank) {
-      return (std::uint64_t{key} << 32 | rank) >= best_of_all ? ~0u : key;
+    auto const forced = [&](std::uint32_t key, std::uint32_t order) {
+      return (std::uint64_t{key} << 32 | order) >= best_of_all ? ~0u : key;
     };
     auto const each = [&](auto use) {
       keys.for_each(t, first, first + chunk, 0,
-                    [&](std::uint32_t key, std::int32_t rank) { use(key, order_key(rank)); });
+                    [&](std::uint32_t key, std::int32_t order) { use(key, order_key(order)); });
     };
     bool finite = true;
-    if (ranks)
-      each([&](std::uint32_t key, std::uint32_t rank) {
-        if (forced(key, rank) == f.key && d.follows(rank, f.rank)) atomic_add(t, &counts[d.of(rank)], 1u);
+    if (orders)
+      each([&](std::uint32_t key, std::uint32_t order) {
+        if (forced(key, order) == f.key && d.follows(order, f.order)) atomic_add(t, &counts[d.of(order)], 1u);
       });
     else if (digit == 0)
-      each([&](std::uint32_t key, std::uint32_t rank) {
+      each([&](std::uint32_t key, std::uint32_t order) {
         finite = finite && is_key_of_finite(key);
-        atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, rank))], 1u);
+        atomic_add(t, &counts[radix::nth_digit(0).of(forced(key, order))], 1u);
       });
     else
-      each([&](std::uint32_t key, std::uint32_t rank) {
-        std::uint32_t const x = forced(key, rank);
+      each([&](std::uint32_t key, std::uint32_t order) {
+        std::uint32_t const x = forced(key, order);
         if (d.follows(x, f.key)) atomic_add(t, &counts[d.of(x)], 1u);
       });
     if (!finite) c.watch.refuse(t, fault::weighted_score, c.s.rows[r].sequence, c.s.rows[r].head);

@@ -30,7 +30,8 @@ struct boundary {
 KVEVICT_DEVICE inline boundary find_boundary(thread& t, std::uint32_t const* counts, std::uint32_t k,
                                              std::uint32_t* words) {
   std::uint32_t const each = buckets / t.block_size().x + (buckets % t.block_size().x != 0 ? 1 : 0);
-  std::uint32_t const first = t.rank() * each, last = first + each < buckets ? first + each : buckets;  // from the top
+  std::uint32_t const first = t.linear_index() * each,
+                      last = first + each < buckets ? first + each : buckets;  // from the top
   std::uint32_t mine = 0;
   for (std::uint32_t i = first; i < last; ++i) mine += counts[buckets - 1 - i];
   block_sum const sum(t, mine, words);
@@ -59,7 +60,7 @@ KVEVICT_DEVICE cut best(thread& t, Each each, std::uint32_t k, std::uint32_t* co
   KVEVICT_UNROLL
   for (int i = 0; i < digit_count; ++i) {
     digit const d = nth_digit(i);
-    for (std::uint32_t b = t.rank(); b < buckets; b += t.block_size().x) counts[b] = 0;
+    for (std::uint32_t b = t.linear_index(); b < buckets; b += t.block_size().x) counts[b] = 0;
     t.sync_block();
     each(i, [&](std::uint32_t x) {
       if (d.follows(x, found.key)) atomic_add(t, &counts[d.of(x)], 1u);

@@ -57,14 +57,14 @@ template <bool Held> struct ordered_keys {
       if (j + w < first || j + w >= last) v.words[w] = 0;
   }
 
-  /// f(key, rank) of this thread's share of the vectors of [from, end), which begins with one; held keys are there from
-  /// turn 1 on.
+  /// f(key, order) of this thread's share of the vectors of [from, end), which begins with one; held keys are there
+  /// from turn 1 on.
   template <class F>
   KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int turn, F f) const {
     from = std::max(from, begin()), end = std::min(end, last);
     std::uint32_t const step = 4 * t.block_size().x;
     KVEVICT_KEEP_LOOP
-    for (std::uint32_t j = from + 4 * t.rank(); j < end; j += deep * step) {
+    for (std::uint32_t j = from + 4 * t.linear_index(); j < end; j += deep * step) {
       vec128 v[deep];
       KVEVICT_UNROLL
       for (std::uint32_t e = 0; e < deep; ++e) v[e] = load(t, j + e * step, turn);
@@ -81,7 +81,7 @@ template <bool Held> struct ordered_keys {
   }
 };
 
-/// One row's keys and ranks, in no order; what does not depend on the token is read once.
+/// One row's keys and orders, in no order; what does not depend on the token is read once.
 struct scattered_keys {
   static constexpr std::uint32_t deep = 8;  // tokens of a thread, under way at once
 
@@ -99,7 +99,7 @@ struct scattered_keys {
         last(s.rows[r].last),
         tokens(static_cast<std::uint32_t>(s.rows[r].tokens)) {}
 
-  KVEVICT_DEVICE bool evictable(std::int32_t rank) const { return rank >= first && rank < last; }
+  KVEVICT_DEVICE bool evictable(std::int32_t order) const { return order >= first && order < last; }
 
   /// Others may read them behind a barrier.
   KVEVICT_DEVICE void hold(thread& t, std::uint32_t* keys) {
@@ -107,11 +107,11 @@ struct scattered_keys {
     held = keys;
   }
 
-  /// Keys and ranks of tokens from, from + step, …; beyond `end` the last one again: no read waits for another's
+  /// Keys and orders of tokens from, from + step, …; beyond `end` the last one again: no read waits for another's
   /// branch.
   template <std::uint32_t N>
   KVEVICT_DEVICE void read(std::uint32_t from, std::uint32_t step, std::uint32_t end, std::uint32_t (&key)[N],
-                           std::int32_t (&rank)[N]) const {
+                           std::int32_t (&order)[N]) const {
     std::uint32_t at[N];
     KVEVICT_UNROLL
     for (std::uint32_t i = 0; i < N; ++i) at[i] = std::min(from + i * step, end - 1);
@@ -123,24 +123,24 @@ struct scattered_keys {
       for (std::uint32_t i = 0; i < N; ++i) key[i] = order_key(multiply(x[at[i]], weight));
     }
     KVEVICT_UNROLL
-    for (std::uint32_t i = 0; i < N; ++i) rank[i] = positions[at[i]];
+    for (std::uint32_t i = 0; i < N; ++i) order[i] = positions[at[i]];
   }
-  /// f(key, rank) of this thread's share of the evictable tokens of [from, end).
+  /// f(key, order) of this thread's share of the evictable tokens of [from, end).
   template <class F> KVEVICT_DEVICE void for_each(thread& t, std::uint32_t from, std::uint32_t end, int, F f) const {
-    visit(t, from, std::min(end, tokens), [&](std::uint32_t, std::uint32_t key, std::int32_t rank) { f(key, rank); });
+    visit(t, from, std::min(end, tokens), [&](std::uint32_t, std::uint32_t key, std::int32_t order) { f(key, order); });
   }
 
  private:
   template <class F> KVEVICT_DEVICE void visit(thread& t, std::uint32_t from, std::uint32_t end, F f) const {
     std::uint32_t const step = t.block_size().x;
     KVEVICT_KEEP_LOOP
-    for (std::uint32_t j = from + t.rank(); j < end; j += deep * step) {
+    for (std::uint32_t j = from + t.linear_index(); j < end; j += deep * step) {
       std::uint32_t key[deep];
-      std::int32_t rank[deep];
-      read(j, step, end, key, rank);
+      std::int32_t order[deep];
+      read(j, step, end, key, order);
       KVEVICT_UNROLL
       for (std::uint32_t i = 0; i < deep; ++i)
-        if (j + i * step < end && evictable(rank[i])) f(j + i * step, key[i], rank[i]);
+        if (j + i * step < end && evictable(order[i])) f(j + i * step, key[i], order[i]);
     }
   }
 };

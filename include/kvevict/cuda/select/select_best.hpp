@@ -37,7 +37,7 @@ template <class Keys> struct select_best_kernel {
     std::int64_t const r = t.block().x;
     row const it = s.rows[r];
     std::int32_t const kept = it.active ? it.budget : it.tokens;
-    if (t.rank() == 0) lengths[r] = it.tokens, counts[r] = kept;
+    if (t.linear_index() == 0) lengths[r] = it.tokens, counts[r] = kept;
     std::int32_t* const out = tokens + r * stride;
     if (kept == it.tokens) return write_all(t, 0, it.tokens, out);
     select(t, Keys(s, r), it, out, histogram, words);
@@ -45,7 +45,7 @@ template <class Keys> struct select_best_kernel {
 
  private:
   KVEVICT_DEVICE static void write_all(thread& t, std::int32_t from, std::int32_t n, std::int32_t* out) {
-    for (auto j = static_cast<std::int32_t>(t.rank()); j < n; j += static_cast<std::int32_t>(t.block_size().x))
+    for (auto j = static_cast<std::int32_t>(t.linear_index()); j < n; j += static_cast<std::int32_t>(t.block_size().x))
       out[j] = from + j;
   }
 
@@ -73,9 +73,9 @@ template <class Keys> struct select_best_kernel {
           out, words);
   }
 
-  /// Evictable tokens stay when (score, rank) > (key, rank); of those that equal both, all but the first `dropped`.
+  /// Evictable tokens stay when (score, order) > (key, order); of those that equal both, all but the first `dropped`.
   struct order {
-    std::uint32_t key, rank, dropped;
+    std::uint32_t key, order, dropped;
   };
   static constexpr std::uint32_t run = 4;  // neighbouring tokens of a thread
 
@@ -88,8 +88,8 @@ template <class Keys> struct select_best_kernel {
     radix::cut const p = radix::best(
         t,
         [&](int turn, auto f) {
-          v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t rank) {
-            if (key == c.key) f(order_key(rank));
+          v.for_each(t, 0, ~0u, turn, [&](std::uint32_t key, std::int32_t order) {
+            if (key == c.key) f(order_key(order));
           });
         },
         c.take, histogram, words);
@@ -100,17 +100,17 @@ template <class Keys> struct select_best_kernel {
                                    std::uint32_t* words) {
     std::uint32_t sure = 0, ties = 0;  // before this round
     for (std::uint32_t first = 0; first < v.tokens; first += t.block_size().x * run) {
-      std::uint32_t const from = first + t.rank() * run;
+      std::uint32_t const from = first + t.linear_index() * run;
       std::uint32_t stay = 0, tie = 0, key[run];  // bit i: token from + i
-      std::int32_t rank[run];
-      v.read(from, 1, v.tokens, key, rank);
+      std::int32_t order[run];
+      v.read(from, 1, v.tokens, key, order);
       KVEVICT_UNROLL
       for (std::uint32_t i = 0; i < run; ++i) {
-        bool const here = from + i < v.tokens, competes = here && v.evictable(rank[i]);
-        std::uint32_t const age = o.rank == 0 ? 0 : order_key(rank[i]);
-        stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.rank)))
+        bool const here = from + i < v.tokens, competes = here && v.evictable(order[i]);
+        std::uint32_t const age = o.order == 0 ? 0 : order_key(order[i]);
+        stay |= static_cast<std::uint32_t>(here && (!competes || key[i] > o.key || (key[i] == o.key && age > o.order)))
                 << i;
-        tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.rank) << i;
+        tie |= static_cast<std::uint32_t>(competes && key[i] == o.key && age == o.order) << i;
       }
       // at most 4096 each
       block_sum const sum(t, static_cast<std::uint32_t>(count_bits(stay) | count_bits(tie) << 16), words);

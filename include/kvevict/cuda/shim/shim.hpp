@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The thin device layer: all that a CUDA kernel of this library may use. It alone holds inline PTX and launches.
+// The device shim: all that a CUDA kernel of this library may use. It alone holds inline PTX and launches.
 //
 // A kernel is a function object with pointers and sizes by value; it may say the largest block it is launched with
 // (1024 unless it does), how many of them an SM shall hold (least_blocks), and name its pointers, so that they can be

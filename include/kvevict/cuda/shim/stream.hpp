@@ -72,7 +72,7 @@ inline void* allocate(stream s, std::size_t bytes) {
   if (capture != cudaStreamCaptureStatusNone)
     raise("allocate device memory: the stream is being captured and " + std::to_string(bytes) +
           " bytes are missing; make the calls once before the capture");
-  require(cudaMallocAsync(&p, bytes, s.handle()), "allocate device memory", "free some, or hand in a smaller batch");
+  require(cudaMallocAsync(&p, bytes, s.handle()), "allocate device memory", "free some, or provide a smaller batch");
   return p;
 }
 /// Never raises, as destructors call it: after a kernel's error, which synchronize raises, or at the program's end

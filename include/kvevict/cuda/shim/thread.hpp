@@ -22,11 +22,11 @@ class thread {
   __device__ __forceinline__ extent grid_size() const { return {gridDim.x, gridDim.y, gridDim.z}; }
 
   /// Place in the block with x fastest; its low five bits are the lane, the rest the warp.
-  __device__ __forceinline__ std::uint32_t rank() const {
+  __device__ __forceinline__ std::uint32_t linear_index() const {
     return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
   }
-  __device__ __forceinline__ std::uint32_t lane() const { return rank() % warp_size; }
-  __device__ __forceinline__ std::uint32_t warp() const { return rank() / warp_size; }
+  __device__ __forceinline__ std::uint32_t lane() const { return linear_index() % warp_size; }
+  __device__ __forceinline__ std::uint32_t warp() const { return linear_index() / warp_size; }
 
   /// The next `count` elements of the launch's shared bytes, not initialised; takes shared_bytes<T>(count) of them.
   template <class T> __device__ __forceinline__ T* shared(std::size_t count) {

@@ -66,33 +66,52 @@ def check_row(row):
 
 def check_gates(rows):
     """At each target of the gates every other policy keeps what they kept, to a token a head."""
-    for setting, task, target in sorted({(r["setting"], r["task"], r["budget_tokens"]) for r in rows if int(r["budget_tokens"]) in targets(r)}):
+    for setting, task, target in sorted(
+        {(r["setting"], r["task"], r["budget_tokens"]) for r in rows if int(r["budget_tokens"]) in targets(r)}
+    ):
         here = [r for r in rows if (r["setting"], r["task"], r["budget_tokens"]) == (setting, task, target)]
         kept = {r["policy"]: float(r["kept_tokens"]) for r in here}
         check(all(g in kept for g in GATES), f"{task}/{setting}/{target}: no gates")
         most = max(kept.get(g, 0) for g in GATES)
         for policy, tokens in kept.items():
             if policy not in GATES and policy != "full":
-                check(most - 1e-3 <= tokens <= most * 1.1 + 1, f"{policy}/{task}/{setting}/{target}: kept {tokens} tokens, the gates {most}")
+                check(
+                    most - 1e-3 <= tokens <= most * 1.1 + 1,
+                    f"{policy}/{task}/{setting}/{target}: kept {tokens} tokens, the gates {most}",
+                )
     for setting in METRICS:
-        found = {round(100 * int(r["budget_tokens"]) / int(r["prompt_tokens"])) for r in rows if r["policy"] in GATES and r["setting"] == setting}
+        found = {
+            round(100 * int(r["budget_tokens"]) / int(r["prompt_tokens"]))
+            for r in rows
+            if r["policy"] in GATES and r["setting"] == setting
+        }
         check(found == set(TARGETS), f"{setting}: gates at targets {sorted(found)}, expected {TARGETS}")
 
 
 def check_table(rows):
     """No combination of policy, task, setting, budget and metric is missing or there twice."""
     keys = [name(r) for r in rows]
-    check(len(keys) == len(set(keys)), "a row is there twice: " + ", ".join(sorted({k for k in keys if keys.count(k) > 1})))
+    check(
+        len(keys) == len(set(keys)),
+        "a row is there twice: " + ", ".join(sorted({k for k in keys if keys.count(k) > 1})),
+    )
     for setting, metrics in METRICS.items():
         tasks = sorted({r["task"] for r in rows if r["setting"] == setting})
         check(tasks, f"no task of setting {setting}")
         for task in tasks:
             for metric in metrics:
                 for policy in POLICIES:
-                    here = [r for r in rows if (r["policy"], r["task"], r["setting"], r["metric"]) == (policy, task, setting, metric)]
+                    here = [
+                        r
+                        for r in rows
+                        if (r["policy"], r["task"], r["setting"], r["metric"]) == (policy, task, setting, metric)
+                    ]
                     budgets = {r["budget_tokens"] for r in here}
                     wanted = 1 if policy == "full" else len(SHARES)
-                    check(len(budgets) >= wanted, f"{policy}/{task}/{setting}/{metric}: {len(budgets)} of {wanted} budgets")
+                    check(
+                        len(budgets) >= wanted,
+                        f"{policy}/{task}/{setting}/{metric}: {len(budgets)} of {wanted} budgets",
+                    )
     check_gates(rows)
     for policy in DECODERS:
         check(any(r["policy"] == policy and r["setting"] == "decode" for r in rows), f"{policy}: no decode row")

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Rows of the table of bench/run.sh --cuda: the causal forward of PyTorch's flash attention on the shapes of the column sums."""
+
 import statistics
 import sys
 
@@ -30,5 +31,7 @@ def median_us(call, repetitions=21):
 for tokens in (8192, 32768):
     q, k, v = (torch.randn(1, heads, tokens, 128, dtype=torch.bfloat16, device="cuda") for heads in (32, 8, 8))
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        us = median_us(lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True))
+        us = median_us(
+            lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        )
     print(f"| sdpa/flash/pytorch {torch.__version__} | {tokens} | {us:.1f} | | | |")

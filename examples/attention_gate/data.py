@@ -15,6 +15,7 @@
 
 Licence texts are left out: the comparison reads them.
 """
+
 import argparse, hashlib, html.parser, json, re, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -34,7 +35,7 @@ SOURCES = {  # package: pattern of its documents
     "perl-doc": "usr/share/perl/**/*.pod",
 }
 LEAST = 1537  # tokens: a held-out document has 1 536 and one to predict
-VERSION = 1   # raise it when the file below changes meaning
+VERSION = 1  # raise it when the file below changes meaning
 
 
 class Text(html.parser.HTMLParser):
@@ -72,7 +73,9 @@ def download(package, into):
         with tempfile.TemporaryDirectory(dir=into) as scratch:
             done = subprocess.run(["apt-get", "download", package], cwd=scratch, capture_output=True, text=True)
             if done.returncode:
-                raise RuntimeError(f"apt-get download {package} failed ({done.stderr.strip().splitlines()[-1:]}); run: sudo apt-get update")
+                raise RuntimeError(
+                    f"apt-get download {package} failed ({done.stderr.strip().splitlines()[-1:]}); run: sudo apt-get update"
+                )
             fresh = Path(scratch) / "tree"
             subprocess.run(["dpkg", "-x", str(next(Path(scratch).glob("*.deb"))), str(fresh)], check=True)
             fresh.rename(target)
@@ -82,7 +85,9 @@ def download(package, into):
 def prepare(model_dir):
     """The .npz: tokens (all documents one after another), begin (documents+1), name, source, held (documents)."""
     root = cache_dir() / "text"
-    target = root / f"corpus-{VERSION}-{hashlib.sha1((Path(model_dir) / 'tokenizer.json').read_bytes()).hexdigest()[:8]}.npz"
+    target = (
+        root / f"corpus-{VERSION}-{hashlib.sha1((Path(model_dir) / 'tokenizer.json').read_bytes()).hexdigest()[:8]}.npz"
+    )
     if target.exists():
         return target
     root.mkdir(exist_ok=True)
@@ -99,8 +104,14 @@ def prepare(model_dir):
                 documents.append(ids), names.append(name), sources.append(package)
     held = [sources[:at].count(source) % 12 == 5 for at, source in enumerate(sources)]
     scratch = target.with_suffix(".new.npz")
-    np.savez(scratch, tokens=np.concatenate(documents).astype(np.uint16), begin=np.cumsum([0] + [len(d) for d in documents]), name=names,
-             source=sources, held=held)
+    np.savez(
+        scratch,
+        tokens=np.concatenate(documents).astype(np.uint16),
+        begin=np.cumsum([0] + [len(d) for d in documents]),
+        name=names,
+        source=sources,
+        held=held,
+    )
     scratch.rename(target)
     return target
 
@@ -108,7 +119,9 @@ def prepare(model_dir):
 class Corpus:
     def __init__(self, path):
         data = np.load(path)
-        self.tokens, self.begin, self.name, self.source, self.held = (data[k] for k in ("tokens", "begin", "name", "source", "held"))
+        self.tokens, self.begin, self.name, self.source, self.held = (
+            data[k] for k in ("tokens", "begin", "name", "source", "held")
+        )
 
     def window(self, seed, index, length):
         """Training window `index`: a source, then one of its documents by length, then a place in it."""
@@ -117,21 +130,27 @@ class Corpus:
         sizes = np.diff(self.begin)[chosen]
         at = draw.choice(len(chosen), p=sizes / sizes.sum())
         start = self.begin[chosen[at]] + draw.integers(0, sizes[at] - length)
-        return self.tokens[start:start + length + 1].astype(np.int64)
+        return self.tokens[start : start + length + 1].astype(np.int64)
 
     def held_out(self, count, length):
         """The beginnings of `count` held-out documents, the sources in turn: [(name, ids)]."""
         by_source = [list(np.flatnonzero(self.held & (self.source == s))) for s in np.unique(self.source)]
-        order = [d for turn in range(max(map(len, by_source))) for docs in by_source for d in docs[turn:turn + 1]]
-        return [(str(self.name[d]), self.tokens[self.begin[d]:self.begin[d] + length].astype(np.int64)) for d in order[:count]]
+        order = [d for turn in range(max(map(len, by_source))) for docs in by_source for d in docs[turn : turn + 1]]
+        return [
+            (str(self.name[d]), self.tokens[self.begin[d] : self.begin[d] + length].astype(np.int64))
+            for d in order[:count]
+        ]
 
 
 def describe(corpus):
     sizes = np.diff(corpus.begin)
     for source in SOURCES:
         here = corpus.source == source
-        print(f"{source:22} {np.sum(here & ~corpus.held):4} documents {sizes[here & ~corpus.held].sum():8} tokens to train, "
-              f"{np.sum(here & corpus.held):3} documents {sizes[here & corpus.held].sum():7} tokens held out", file=sys.stderr)
+        print(
+            f"{source:22} {np.sum(here & ~corpus.held):4} documents {sizes[here & ~corpus.held].sum():8} tokens to train, "
+            f"{np.sum(here & corpus.held):3} documents {sizes[here & corpus.held].sum():7} tokens held out",
+            file=sys.stderr,
+        )
 
 
 def main():
@@ -143,7 +162,11 @@ def main():
         found = prepare(o.model_dir)
         corpus = Corpus(found)
         if o.held_out:
-            print(json.dumps([{"name": name, "ids": ids.tolist()} for name, ids in corpus.held_out(o.held_out, LEAST - 1)]))
+            print(
+                json.dumps(
+                    [{"name": name, "ids": ids.tolist()} for name, ids in corpus.held_out(o.held_out, LEAST - 1)]
+                )
+            )
         else:
             describe(corpus)
             print(found)

@@ -8,6 +8,7 @@
 
 Attention-Gate, Zeng et al. 2024, arXiv:2410.12876. The paper publishes neither code nor sizes: this is our design of it.
 """
+
 import math
 
 import torch
@@ -31,10 +32,10 @@ class Gate(torch.nn.Module):
         1 000 others would hide a token's own features otherwise. The second head starts half as sharp."""
         dim = len(self.q) // self.heads
         _, s, basis = torch.linalg.svd((x - x.mean(0)).cpu(), full_matrices=False)
-        white = basis[:len(self.q)] * (len(x) ** 0.5 / s[:len(self.q), None])  # unit variance along each direction
+        white = basis[: len(self.q)] * (len(x) ** 0.5 / s[: len(self.q), None])  # unit variance along each direction
         for h in range(self.heads):
             rows = slice(h * dim, (h + 1) * dim)
-            self.q[rows] = self.k[rows] = white[h::self.heads].to(x) * math.sqrt(logit / (h + 1) / math.sqrt(dim))
+            self.q[rows] = self.k[rows] = white[h :: self.heads].to(x) * math.sqrt(logit / (h + 1) / math.sqrt(dim))
 
     def forward(self, x):
         split = lambda w: F.linear(x, w).view(len(x), self.heads, -1).transpose(0, 1)[None]  # (1,Hg,N,dg)
@@ -72,8 +73,12 @@ class FlaggedAttention(torch.autograd.Function):
     def logits(q, k, start, stop):
         """z (H,G,R,stop) of rows [start,stop), -inf above the diagonal, and the view of its own columns (H,G,R)."""
         H, G, _, D = q.shape
-        z = torch.matmul(q[:, :, start:stop].reshape(H, -1, D) * D ** -0.5, k[:, :stop].transpose(1, 2)).view(H, G, stop - start, stop)
-        z[..., start:].masked_fill_(torch.ones(stop - start, stop - start, dtype=torch.bool, device=z.device).triu(1), -math.inf)
+        z = torch.matmul(q[:, :, start:stop].reshape(H, -1, D) * D**-0.5, k[:, :stop].transpose(1, 2)).view(
+            H, G, stop - start, stop
+        )
+        z[..., start:].masked_fill_(
+            torch.ones(stop - start, stop - start, dtype=torch.bool, device=z.device).triu(1), -math.inf
+        )
         return z, z[..., start:].diagonal(dim1=-2, dim2=-1)
 
     @staticmethod
@@ -104,7 +109,7 @@ class FlaggedAttention(torch.autograd.Function):
         for start in range(0, N, FlaggedAttention.rows):
             stop = min(N, start + FlaggedAttention.rows)
             e, own = FlaggedAttention.logits(q, k, start, stop)
-            e.sub_(lse[:, :, start:stop, None]).exp_()                                    # e^z / sum e^z F
+            e.sub_(lse[:, :, start:stop, None]).exp_()  # e^z / sum e^z F
             d = d_out[:, :, start:stop].reshape(H, -1, D)
             t = torch.matmul(d, v[:, :stop].transpose(1, 2)).view(e.shape).sub_(shift[:, :, start:stop, None]).mul_(e)
             t_own, e_own = t[..., start:].diagonal(dim1=-2, dim2=-1), own.clone()
@@ -115,8 +120,8 @@ class FlaggedAttention(torch.autograd.Function):
             t.mul_(f), e.mul_(f)
             t_own.copy_(kept), own.copy_(e_own)
             t, e = t.view(H, -1, stop), e.view(H, -1, stop)
-            d_q[:, :, start:stop] = torch.matmul(t, k[:, :stop]).view(H, -1, stop - start, D) * D ** -0.5
-            d_k[:, :stop] += torch.matmul(t.transpose(1, 2), q[:, :, start:stop].reshape(H, -1, D)) * D ** -0.5
+            d_q[:, :, start:stop] = torch.matmul(t, k[:, :stop]).view(H, -1, stop - start, D) * D**-0.5
+            d_k[:, :stop] += torch.matmul(t.transpose(1, 2), q[:, :, start:stop].reshape(H, -1, D)) * D**-0.5
             d_v[:, :stop] += torch.matmul(e.transpose(1, 2), d)
         return d_q.view(-1, N, D), d_k, d_v, d_flags
 
@@ -128,12 +133,16 @@ class Gates(torch.nn.ModuleList):
     """One gate per layer of a model."""
 
     def __init__(self, config, gate_heads, gate_dim):
-        super().__init__(Gate(config["hidden"], config["kv_heads"], gate_heads, gate_dim) for _ in range(config["layers"]))
+        super().__init__(
+            Gate(config["hidden"], config["kv_heads"], gate_heads, gate_dim) for _ in range(config["layers"])
+        )
 
     def attend(self, tau, sinks, kept):
         """The attention under the flags, for Llama.hidden; appends every layer's mean keep (without sinks) to `kept`."""
+
         def under_flags(layer, x, q, k, v):
             flags = flags_of(self[layer](x), tau, sinks)
             kept.append(flags[:, sinks:].mean())
             return flagged_attention(q, k, v, flags)
+
         return under_flags

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A frozen Llama in plain PyTorch, from the directory that prepare.py makes; the caller supplies the attention."""
+
 import json
 from pathlib import Path
 
@@ -21,7 +22,12 @@ class Llama:
         self.dtype = torch.float64 if products == torch.float64 else torch.float32  # of everything between the products
         self.weights = {name: w.to(device, self.dtype if w.ndim == 1 else products) for name, w in weights.items()}
         self.device = torch.device(device)
-        self.fingerprint = fnv1a(b"".join(weights[n].float().numpy().tobytes() for n in ("model.layers.0.input_layernorm.weight", "model.norm.weight")))
+        self.fingerprint = fnv1a(
+            b"".join(
+                weights[n].float().numpy().tobytes()
+                for n in ("model.layers.0.input_layernorm.weight", "model.norm.weight")
+            )
+        )
         c = self.config
         pairs = torch.arange(c["head_dim"] // 2, dtype=torch.float64)
         self.frequency = c["rope_base"] ** (-2 * pairs / c["head_dim"])
@@ -32,7 +38,9 @@ class Llama:
         return F.linear(x.to(self.products), self.weights[name + ".weight"]).to(self.dtype)
 
     def norm(self, name, x):
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config["rms_eps"]) * self.weights[name + ".weight"]
+        return (
+            x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.config["rms_eps"]) * self.weights[name + ".weight"]
+        )
 
     def rotate(self, x):  # (heads,N,D), half-split
         angle = torch.arange(x.shape[1], dtype=torch.float64)[:, None] * self.frequency
@@ -48,8 +56,10 @@ class Llama:
         for layer in range(c["layers"]):
             at = f"model.layers.{layer}."
             x = self.norm(at + "input_layernorm", h)
-            q, k, v = (split(self.linear(f"{at}self_attn.{n}_proj", x), heads)
-                       for n, heads in (("q", c["heads"]), ("k", c["kv_heads"]), ("v", c["kv_heads"])))
+            q, k, v = (
+                split(self.linear(f"{at}self_attn.{n}_proj", x), heads)
+                for n, heads in (("q", c["heads"]), ("k", c["kv_heads"]), ("v", c["kv_heads"]))
+            )
             out = attend(layer, x, self.rotate(q), self.rotate(k), v)
             h = h + self.linear(at + "self_attn.o_proj", out.transpose(0, 1).reshape(len(ids), -1))
             x = self.norm(at + "post_attention_layernorm", h)
@@ -63,4 +73,6 @@ class Llama:
 
 def full_attention(layer, x, q, k, v):
     group = len(q) // len(k)
-    return F.scaled_dot_product_attention(q[None], k.repeat_interleave(group, 0)[None], v.repeat_interleave(group, 0)[None], is_causal=True)[0]
+    return F.scaled_dot_product_attention(
+        q[None], k.repeat_interleave(group, 0)[None], v.repeat_interleave(group, 0)[None], is_causal=True
+    )[0]

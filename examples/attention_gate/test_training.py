@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the training recipe on a model of a few thousand weights; tests/run.sh --training runs them."""
+
 import argparse, json, sys, tempfile, unittest
 from pathlib import Path
 
@@ -16,22 +17,43 @@ from train import Trainer, run
 from weights import load
 
 SEED = 20261124
-CONFIG = {"layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "hidden": 24, "ffn": 40, "vocab": 97, "rope_base": 10000.0, "rms_eps": 1e-5,
-          "tied": True, "rope_factors": [], "name": "tiny"}
+CONFIG = {
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "hidden": 24,
+    "ffn": 40,
+    "vocab": 97,
+    "rope_base": 10000.0,
+    "rms_eps": 1e-5,
+    "tied": True,
+    "rope_factors": [],
+    "name": "tiny",
+}
 
 
 def make_model(directory, seed=SEED):
     torch.manual_seed(seed)
     c, normal = CONFIG, lambda *shape: torch.randn(*shape) * 0.3
-    weights = {"model.embed_tokens.weight": torch.randn(c["vocab"], c["hidden"]), "model.norm.weight": 1 + normal(c["hidden"])}
+    weights = {
+        "model.embed_tokens.weight": torch.randn(c["vocab"], c["hidden"]),
+        "model.norm.weight": 1 + normal(c["hidden"]),
+    }
     width, kv = c["heads"] * c["head_dim"], c["kv_heads"] * c["head_dim"]
     for layer in range(c["layers"]):
         at = f"model.layers.{layer}."
-        weights |= {at + "input_layernorm.weight": 1 + normal(c["hidden"]), at + "post_attention_layernorm.weight": 1 + normal(c["hidden"]),
-                    at + "self_attn.q_proj.weight": normal(width, c["hidden"]), at + "self_attn.k_proj.weight": normal(kv, c["hidden"]),
-                    at + "self_attn.v_proj.weight": normal(kv, c["hidden"]), at + "self_attn.o_proj.weight": normal(c["hidden"], width),
-                    at + "mlp.gate_proj.weight": normal(c["ffn"], c["hidden"]), at + "mlp.up_proj.weight": normal(c["ffn"], c["hidden"]),
-                    at + "mlp.down_proj.weight": normal(c["hidden"], c["ffn"])}
+        weights |= {
+            at + "input_layernorm.weight": 1 + normal(c["hidden"]),
+            at + "post_attention_layernorm.weight": 1 + normal(c["hidden"]),
+            at + "self_attn.q_proj.weight": normal(width, c["hidden"]),
+            at + "self_attn.k_proj.weight": normal(kv, c["hidden"]),
+            at + "self_attn.v_proj.weight": normal(kv, c["hidden"]),
+            at + "self_attn.o_proj.weight": normal(c["hidden"], width),
+            at + "mlp.gate_proj.weight": normal(c["ffn"], c["hidden"]),
+            at + "mlp.up_proj.weight": normal(c["ffn"], c["hidden"]),
+            at + "mlp.down_proj.weight": normal(c["hidden"], c["ffn"]),
+        }
     save_file(weights, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(c))
     return directory
@@ -44,7 +66,9 @@ class Sentences:
         draw = np.random.default_rng((seed, index))
         ids = [int(draw.integers(CONFIG["vocab"]))]
         while len(ids) <= length:
-            ids.append((ids[-1] * 7 + 3) % CONFIG["vocab"] if draw.random() < 0.8 else int(draw.integers(CONFIG["vocab"])))
+            ids.append(
+                (ids[-1] * 7 + 3) % CONFIG["vocab"] if draw.random() < 0.8 else int(draw.integers(CONFIG["vocab"]))
+            )
         return np.array(ids)
 
     def held_out(self, count, length):
@@ -52,8 +76,26 @@ class Sentences:
 
 
 def settings(out, **changes):
-    o = {"out": Path(out), "start": None, "keep": 0.5, "steps": 8, "imitate": 3, "length": 160, "windows": 5, "gate_heads": 2, "gate_dim": 4, "tau": 0.5,
-         "sinks": 2, "rate": 3e-3, "alpha": 100.0, "distill": 1.0, "seed": SEED, "every": 1e9, "precision": "f32", "model": None}
+    o = {
+        "out": Path(out),
+        "start": None,
+        "keep": 0.5,
+        "steps": 8,
+        "imitate": 3,
+        "length": 160,
+        "windows": 5,
+        "gate_heads": 2,
+        "gate_dim": 4,
+        "tau": 0.5,
+        "sinks": 2,
+        "rate": 3e-3,
+        "alpha": 100.0,
+        "distill": 1.0,
+        "seed": SEED,
+        "every": 1e9,
+        "precision": "f32",
+        "model": None,
+    }
     return argparse.Namespace(**(o | changes))
 
 
@@ -61,18 +103,24 @@ class Attention(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(SEED)
         self.N = 150  # more than a block of rows
-        self.q, self.k, self.v = torch.randn(4, self.N, 8).double(), torch.randn(2, self.N, 8).double(), torch.randn(2, self.N, 8).double()
+        self.q, self.k, self.v = (
+            torch.randn(4, self.N, 8).double(),
+            torch.randn(2, self.N, 8).double(),
+            torch.randn(2, self.N, 8).double(),
+        )
 
     def test_all_flags_one_is_plain_attention(self):
         ones = torch.ones(2, self.N).double()
-        torch.testing.assert_close(flagged_attention(self.q, self.k, self.v, ones), full_attention(0, None, self.q, self.k, self.v))
+        torch.testing.assert_close(
+            flagged_attention(self.q, self.k, self.v, ones), full_attention(0, None, self.q, self.k, self.v)
+        )
 
     def test_flags_hide_columns_but_never_the_own_one(self):
         flags = (torch.rand(2, self.N) < 0.4).double()
         out = flagged_attention(self.q, self.k, self.v, flags)
         for head, row in ((0, 0), (1, 5), (2, 77), (3, 149)):
             columns = [j for j in range(row + 1) if flags[head // 2, j] or j == row]
-            a = (self.k[head // 2, columns] @ self.q[head, row] / 8 ** 0.5).softmax(0)
+            a = (self.k[head // 2, columns] @ self.q[head, row] / 8**0.5).softmax(0)
             torch.testing.assert_close(out[head, row], a @ self.v[head // 2, columns])
 
     def test_gradients_are_finite_differences(self):
@@ -203,14 +251,16 @@ class Recipe(unittest.TestCase):
         x = torch.randn(64, 24)
         gate = Gate(24, 2, 1, 8)
         gate.look_at_self(x)
-        weights = (F.linear(x, gate.q) @ F.linear(x, gate.k).T / 8 ** 0.5).softmax(1)
+        weights = (F.linear(x, gate.q) @ F.linear(x, gate.k).T / 8**0.5).softmax(1)
         self.assertGreater(weights.diagonal().mean(), 0.5)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
     print(f"seed {SEED}", flush=True)
-    result = unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__]))
+    result = unittest.TextTestRunner(verbosity=2).run(
+        unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    )
     bad = len(result.failures) + len(result.errors)
     print(f"{result.testsRun - bad} passed, {bad} failed")
     sys.exit(bad != 0)

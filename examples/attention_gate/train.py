@@ -10,6 +10,7 @@ while beta falls from 1 (or from what the starting gates keep) to `keep`.
 Every few minutes DIR/checkpoint.pt, DIR/log.json and DIR/curves.png are written; started again with the same DIR, the run goes
 on exactly where the checkpoint was. At the end DIR/gates.safetensors holds the gates in bf16.
 """
+
 import argparse, json, math, os, sys, time
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="what examples/engine/prepare.py printed")
     parser.add_argument("--out", type=Path, required=True, help="the run's directory")
-    parser.add_argument("--start", type=Path, help="gates to start from (safetensors) instead of imitation and warm start")
+    parser.add_argument(
+        "--start", type=Path, help="gates to start from (safetensors) instead of imitation and warm start"
+    )
     parser.add_argument("--keep", type=float, default=0.5, help="target share of kept tokens")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--imitate", type=int, default=250, help="steps of imitation")
@@ -87,8 +90,14 @@ class Trainer:
     # --- the run on disk
 
     def checkpoint(self):
-        state = {"options": self.identity(), "gates": self.gates.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
-                 "log": self.log, "first_beta": self.first_beta}
+        state = {
+            "options": self.identity(),
+            "gates": self.gates.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "log": self.log,
+            "first_beta": self.first_beta,
+        }
         scratch = self.o.out / "checkpoint.new"
         torch.save(state, scratch)
         os.replace(scratch, self.o.out / "checkpoint.pt")
@@ -100,7 +109,9 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         different = [k for k, v in self.identity().items() if state["options"].get(k) != v]
         if different:
-            raise ValueError(f"{path} was made with other options ({', '.join(different)}); give the same ones, or another --out")
+            raise ValueError(
+                f"{path} was made with other options ({', '.join(different)}); give the same ones, or another --out"
+            )
         self.gates.load_state_dict(state["gates"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.log, self.first_beta = state["step"], state["log"], state["first_beta"]
@@ -130,12 +141,18 @@ class Trainer:
     # --- steps
 
     def ids(self, step):
-        return torch.from_numpy(self.corpus.window(self.o.seed, step % self.o.windows, self.o.length)).to(self.model.device)
+        return torch.from_numpy(self.corpus.window(self.o.seed, step % self.o.windows, self.o.length)).to(
+            self.model.device
+        )
 
     @torch.no_grad()
     def teacher(self, step):
         """The full cache's top logits of a window: (N,TOP) log-probabilities and their tokens, computed once."""
-        cache = self.o.out.parent / "teacher" / f"{self.model.fingerprint}-{self.o.seed}-{self.o.length}-{step % self.o.windows}.pt"
+        cache = (
+            self.o.out.parent
+            / "teacher"
+            / f"{self.model.fingerprint}-{self.o.seed}-{self.o.length}-{step % self.o.windows}.pt"
+        )
         if not cache.exists():
             log = self.model.logits(self.model.hidden(self.ids(step)[:-1], full_attention)).log_softmax(-1)
             values, tokens = log.topk(TOP, -1)
@@ -150,6 +167,7 @@ class Trainer:
         def attend(layer, x, q, k, v):
             self.gates[layer].look_at_self(x)
             return full_attention(layer, x, q, k, v)
+
         with torch.no_grad():
             self.model.hidden(self.ids(self.o.windows - 1)[:-1], attend)
 
@@ -157,10 +175,10 @@ class Trainer:
         near, sinks, losses, agree = 16, self.o.sinks, [], []
 
         def attend(layer, x, q, k, v):
-            score = future_attention(q, k, v, near)[:, sinks:-4 * near]
+            score = future_attention(q, k, v, near)[:, sinks : -4 * near]
             target = (score > score.quantile(1 - self.o.keep)).float()
             with torch.enable_grad():
-                logits = self.gates[layer](x)[:, sinks:-4 * near]
+                logits = self.gates[layer](x)[:, sinks : -4 * near]
                 loss = F.binary_cross_entropy_with_logits(logits, target)
                 loss.backward()
             losses.append(loss.detach()), agree.append(((logits > 0) == (target > 0)).float().mean())
@@ -168,15 +186,21 @@ class Trainer:
 
         with torch.no_grad():
             self.model.hidden(self.ids(step)[:-1], attend)
-        return {"phase": "imitation", "bce": torch.stack(losses).mean().item(), "agreement": torch.stack(agree).mean().item()}
+        return {
+            "phase": "imitation",
+            "bce": torch.stack(losses).mean().item(),
+            "agreement": torch.stack(agree).mean().item(),
+        }
 
     def keep_everything(self):
         """The warm start: each bias rises until its head keeps everything of a window."""
+
         def attend(layer, x, q, k, v):
             gate = self.gates[layer]
             edge = math.log(self.o.tau / (1 - self.o.tau))
             gate.bias += (edge + 0.1 - gate(x).min(1).values).clamp(min=0)
             return full_attention(layer, x, q, k, v)
+
         with torch.no_grad():
             self.model.hidden(self.ids(self.o.windows - 1)[:-1], attend)
         self.optimizer = self.new_optimizer()
@@ -197,8 +221,16 @@ class Trainer:
         beta = self.beta(step)
         (lm + self.o.distill * kl + self.o.alpha * (kept - beta).square().mean()).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.gates.parameters(), 10.0)
-        return {"phase": "training", "lm": lm.item(), "kl": kl.item(), "keep": kept.mean().item(), "keep_low": kept.min().item(),
-                "keep_high": kept.max().item(), "beta": beta, "gradient": norm.item()}
+        return {
+            "phase": "training",
+            "lm": lm.item(),
+            "kl": kl.item(),
+            "keep": kept.mean().item(),
+            "keep_low": kept.min().item(),
+            "keep_high": kept.max().item(),
+            "beta": beta,
+            "gradient": norm.item(),
+        }
 
     @torch.no_grad()
     def validate(self, count=4):
@@ -206,7 +238,9 @@ class Trainer:
         kl = keep = 0.0
         for _, ids in self.corpus.held_out(count, self.o.length + 1):
             ids = torch.from_numpy(ids).to(self.model.device)
-            values, tokens = self.model.logits(self.model.hidden(ids[:-1], full_attention)).log_softmax(-1).topk(TOP, -1)
+            values, tokens = (
+                self.model.logits(self.model.hidden(ids[:-1], full_attention)).log_softmax(-1).topk(TOP, -1)
+            )
             _, one, kept = self.losses(ids, (values, tokens))
             kl, keep = kl + one.item() / count, keep + kept.mean().item() / count
         return {"held_kl": kl, "held_keep": keep}
@@ -238,23 +272,33 @@ class Trainer:
 
 def draw(log, path):
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+
     log = [e for e in log if e["phase"] == "training"]
     if len(log) < 2:
         return
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), sharex=True)
     steps = [e["step"] for e in log]
-    smooth = lambda key: [sum(e[key] for e in log[max(0, i - 19):i + 1]) / len(log[max(0, i - 19):i + 1]) for i in range(len(log))]
+    smooth = lambda key: [
+        sum(e[key] for e in log[max(0, i - 19) : i + 1]) / len(log[max(0, i - 19) : i + 1]) for i in range(len(log))
+    ]
     top.semilogy(steps, [max(e["kl"], 1e-4) for e in log], ".", ms=2, color="tab:blue", alpha=0.4)
     top.semilogy(steps, [max(x, 1e-4) for x in smooth("kl")], color="tab:blue", label="training, mean of 20 steps")
     held = [e for e in log if "held_kl" in e]
-    top.semilogy([e["step"] for e in held], [e["held_kl"] for e in held], "o-", color="tab:orange", label="held-out documents")
+    top.semilogy(
+        [e["step"] for e in held], [e["held_kl"] for e in held], "o-", color="tab:orange", label="held-out documents"
+    )
     top.set_ylabel("KL to the full cache"), top.legend(), top.grid(alpha=0.3)
-    bottom.fill_between(steps, [e["keep_low"] for e in log], [e["keep_high"] for e in log], alpha=0.2, label="lowest and highest layer")
+    bottom.fill_between(
+        steps, [e["keep_low"] for e in log], [e["keep_high"] for e in log], alpha=0.2, label="lowest and highest layer"
+    )
     bottom.plot(steps, smooth("keep"), label="kept, mean of 20 steps")
     bottom.plot(steps, [e["beta"] for e in log], "k--", lw=1, label="β")
-    bottom.set_ylabel("kept tokens"), bottom.set_xlabel("step"), bottom.set_ylim(0, 1.02), bottom.legend(), bottom.grid(alpha=0.3)
+    bottom.set_ylabel("kept tokens"), bottom.set_xlabel("step"), bottom.set_ylim(0, 1.02), bottom.legend(), bottom.grid(
+        alpha=0.3
+    )
     figure.tight_layout(), figure.savefig(path, dpi=100), plt.close(figure)
 
 
@@ -272,13 +316,24 @@ def run(trainer, o):
         now = time.monotonic()
         each = (now - begun) / (trainer.step - first)
         words = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in entry.items())
-        print(f"step {trainer.step}/{trainer.total}  {words}  {each:.1f} s a step, {each * (trainer.total - trainer.step) / 60:.0f} min left", flush=True)
+        print(
+            f"step {trainer.step}/{trainer.total}  {words}  {each:.1f} s a step, {each * (trainer.total - trainer.step) / 60:.0f} min left",
+            flush=True,
+        )
         if now - last > 60 * o.every or trainer.step == trainer.total:
             trainer.checkpoint()
             report(trainer)
             last = now
     held = next(e for e in reversed(trainer.log) if "held_kl" in e)
-    save(o.out / "gates.safetensors", trainer.model, trainer.gates, o, tokens=trainer.total * o.length, held_kl=held["held_kl"], held_keep=held["held_keep"])
+    save(
+        o.out / "gates.safetensors",
+        trainer.model,
+        trainer.gates,
+        o,
+        tokens=trainer.total * o.length,
+        held_kl=held["held_kl"],
+        held_keep=held["held_keep"],
+    )
     print(o.out / "gates.safetensors")
 
 

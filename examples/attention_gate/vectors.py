@@ -4,6 +4,7 @@
 
 The schema is that of attention_gate.json: weights as (in,out), columns of Wq, Wk, Wv head-major, p as (H,N), in float32.
 """
+
 import json, sys
 
 import torch
@@ -25,7 +26,19 @@ if __name__ == "__main__":
         gate.q *= 3
         gate.bias.normal_()
         p = torch.sigmoid(gate(x))
-    json.dump({"note": f"examples/attention_gate/vectors.py, torch {torch.__version__}, seed {SEED}; weights as (in,out)", "gate_heads": HEADS,
-               "gate_width": DIM, "X": tensor(x), "Wq": tensor(gate.q.T), "Wk": tensor(gate.k.T), "Wv": tensor(gate.v.T), "Wo": tensor(gate.o.T),
-               "b": tensor(gate.bias), "p_causal": tensor(p)}, sys.stdout)
+    json.dump(
+        {
+            "note": f"examples/attention_gate/vectors.py, torch {torch.__version__}, seed {SEED}; weights as (in,out)",
+            "gate_heads": HEADS,
+            "gate_width": DIM,
+            "X": tensor(x),
+            "Wq": tensor(gate.q.T),
+            "Wk": tensor(gate.k.T),
+            "Wv": tensor(gate.v.T),
+            "Wo": tensor(gate.o.T),
+            "b": tensor(gate.bias),
+            "p_causal": tensor(p),
+        },
+        sys.stdout,
+    )
     print()

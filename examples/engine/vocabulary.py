@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build a `tokenizers` tokenizer from the vocabulary and merges inside a GGUF."""
+
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # tokenizer.ggml.token_type
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>")
-LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 REQUIRED = object()
@@ -34,8 +37,12 @@ def byte_level_split(name):
     if name == "smollm":
         return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), plain])
     if name in ("llama-bpe", "llama3", "llama-v3"):
-        return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
-                                        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        return pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     raise ValueError(f"pre-tokenizer '{name}' is not supported")
 
 
@@ -50,11 +57,22 @@ def byte_level(fields, vocab):
 def sentence_piece(fields, tokens, vocab):
     """SentencePiece BPE has scores instead of merges: a pair merges by the score of what it makes."""
     scores = content(fields, "tokenizer.ggml.scores")
-    pairs = [(-scores[vocab[t]], vocab[t[:i]], vocab[t[i:]]) for t in tokens for i in range(1, len(t))
-             if t[:i] in vocab and t[i:] in vocab]
+    pairs = [
+        (-scores[vocab[t]], vocab[t[:i]], vocab[t[i:]])
+        for t in tokens
+        for i in range(1, len(t))
+        if t[:i] in vocab and t[i:] in vocab
+    ]
     merges = [(tokens[left], tokens[right]) for _, left, right in sorted(pairs)]
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, fuse_unk=True,
-                                     unk_token=tokens[content(fields, "tokenizer.ggml.unknown_token_id", 0)]))
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocab,
+            merges=merges,
+            byte_fallback=True,
+            fuse_unk=True,
+            unk_token=tokens[content(fields, "tokenizer.ggml.unknown_token_id", 0)],
+        )
+    )
     space = [normalizers.Replace(" ", "▁")]
     if content(fields, "tokenizer.ggml.add_space_prefix", True):
         space.insert(0, normalizers.Prepend("▁"))
@@ -77,5 +95,7 @@ def build_tokenizer(fields):
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     if content(fields, "tokenizer.ggml.add_bos_token", kind == "llama"):
         bos = content(fields, "tokenizer.ggml.bos_token_id")
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{tokens[bos]} $A", special_tokens=[(tokens[bos], bos)]
+        )
     return tokenizer

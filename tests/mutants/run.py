@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tries every mutant of mutants.toml: puts the bug into a copy of the headers, builds the test that must notice, and wants it red.
 
-  tests/mutants/run.py [TEXT]     those whose words, file or test contain TEXT
+tests/mutants/run.py [TEXT]     those whose words, file or test contain TEXT
 """
+
 import concurrent.futures
 import pathlib
 import re
@@ -22,7 +23,17 @@ emulation = ["-DKVEVICT_SIMT_EMULATION=<support/simt/shim.hpp>", "-fsanitize=boo
 
 def build(sources, include, out, extra=()):
     """One program. Returns what the compiler said if it failed."""
-    command = ["g++", *flags.split(), f"-I{include}", *extra, *map(str, sources), "-o", str(out), "-pthread", "-lboost_context"]
+    command = [
+        "g++",
+        *flags.split(),
+        f"-I{include}",
+        *extra,
+        *map(str, sources),
+        "-o",
+        str(out),
+        "-pthread",
+        "-lboost_context",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr if done.returncode else None
 
@@ -42,7 +53,9 @@ def verdict(test, include, scratch):
     if error := build(sources, include, scratch / "test", extra):
         return "does not compile:\n" + error[:2000]
     try:
-        return "red" if subprocess.run([scratch / "test", "-a"], capture_output=True, timeout=600).returncode else "green"
+        return (
+            "red" if subprocess.run([scratch / "test", "-a"], capture_output=True, timeout=600).returncode else "green"
+        )
     except subprocess.TimeoutExpired:
         return "red"  # it hangs, which a test's time limit notices
 
@@ -61,7 +74,7 @@ def attempt(mutant):
         places = list(code(mutant["from"]).finditer(text))
         if len(places) != 1:
             return f"its text is there {len(places)} times; correct mutants.toml"
-        header.write_text(text[:places[0].start()] + mutant["to"] + text[places[0].end():])
+        header.write_text(text[: places[0].start()] + mutant["to"] + text[places[0].end() :])
         return verdict(mutant["test"], scratch / "include", scratch)
 
 
@@ -84,7 +97,11 @@ def main():
         for mutant, result in zip(mutants, tried):
             caught = result.result() == "red"
             failed += not caught
-            print(f"{'caught' if caught else 'NOT CAUGHT'}  {mutant['file']}: {mutant['wrong']} ({mutant['test']})" + ("" if caught else f": {result.result()}"), flush=True)
+            print(
+                f"{'caught' if caught else 'NOT CAUGHT'}  {mutant['file']}: {mutant['wrong']} ({mutant['test']})"
+                + ("" if caught else f": {result.result()}"),
+                flush=True,
+            )
     print(f"{len(mutants)} mutants, {failed} failed")
     sys.exit(failed != 0)
 

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// One call of window_scores or window_weights: the logits of window rows, tile by tile, to sums of their weights.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+
+#include <kvevict/core/fill.hpp>
+#include <kvevict/kernels/pool.hpp>
+#include <kvevict/kernels/window_rows.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace kernels {
+
+template <class Entry> class window_pass {
+ public:
+  window_pass(host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
+              score_rows const& out, bool apart)
+      : ctx_(ctx),
+        view_(view),
+        keys_(*view.find(role::k)),
+        q_(q),
+        o_(o),
+        out_(out),
+        shape_(window_shape_of(q, o, out, apart)) {}
+
+  /// Scores as many rows from `first` on as scratch allows; the next row to do.
+  std::int64_t run(std::int64_t first) {
+    frame f(ctx_.scratch());
+    window_row* const rows = f.allocate<window_row>(out_.count() - first);
+    std::int64_t count = 0, next = first, room = kept_weights_bytes * ctx_.concurrency();
+    for (; next < out_.count(); ++next) {
+      if (!out_.rows[next].active || out_.rows[next].tokens == 0) continue;
+      window_row const w = describe_window(q_, o_, out_, next, shape_.apart);
+      room -= shape_.normalised ? 0 : std::min(w.weight_bytes(), kept_weights_bytes);
+      if (count > 0 && room < 0) break;
+      rows[count++] = read_window(f, w, shape_, q_, o_, out_);
+    }
+    share_ = shape_.share_floats();
+    memory_ = f.allocate<float>(share_ * ctx_.concurrency());
+    score(rows, count);
+    return next;
+  }
+
+ private:
+  void score(window_row const* rows, std::int64_t count) {
+    std::int64_t const items = (shape_.tiles() + tiles_per_item - 1) / tiles_per_item;
+    std::int64_t work = 0;  // products, 32 of them a nanosecond
+    for (std::int64_t i = 0; i < count; ++i) work += std::int64_t{rows[i].rows} * rows[i].tokens * q_.head_dim / 32;
+    auto const each_item = [&](auto step) {
+      ctx_.for_each(
+          count * items,
+          [&](std::int64_t i, std::int32_t slot) {
+            window_row const& w = rows[i / items];
+            std::int64_t const first = i % items * tiles_per_item;
+            if (first < w.tiles)
+              (this->*step)(w, first, std::min(first + tiles_per_item, w.tiles), memory_ + slot * share_);
+          },
+          work);
+    };
+    if (!shape_.normalised) {
+      each_item(&window_pass::measure);
+      ctx_.for_each(
+          count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
+    }
+    each_item(&window_pass::sum_columns);
+    if (too_large_) messages::weight_above_one("window_scores");
+    if (shape_.pool_width > 1)
+      ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
+  }
+
+  query_block pack(window_row const& w, float* memory) const {
+    query_block q = make_query_block(memory, w.in.count * shape_.group, q_.head_dim);
+    pack_queries(q, q_, w.in.first, w.in.count, w.h, shape_.group, w.in.first_sees, w.in.step, w.gains);
+    if (w.lse != nullptr)
+      q.lse = w.lse;
+    else if (shape_.normalised)
+      fill_lse(q, q_, w.in.first, w.h, shape_.group);
+    return q;
+  }
+
+  void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
+    pack_tokens(view_, keys_, w.b, w.h, tile * tile_tokens, w.tokens, to);
+  }
+
+  /// Maximum and sum of every row in each tile, and the exponentials where they are kept.
+  void measure(window_row const& w, std::int64_t first, std::int64_t last, float* memory) {
+    query_block const q = pack(w, memory);
+    float* const tokens = memory + shape_.query_floats();
+    for (std::int64_t t = first; t < last; ++t) {
+      pack_tile(w, t, tokens);
+      for (int r = 0; r < w.rows; r += row_block) {
+        vec z[row_block][tile_vectors];
+        logits(q, r, tokens, t * tile_tokens, z);
+        exponentiate(z, w.peak + t * w.rows + r, w.sum + t * w.rows + r);
+        if (w.weights != nullptr) std::memcpy(w.weights + (t * w.rows + r) * tile_tokens, &z, sizeof z);
+      }
+    }
+  }
+
+  /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
+  /// be multiplied with.
+  void normalise(window_row const& w) const {
+    for (std::int32_t r = 0; r < w.rows; r += row_block) {
+      vec peak = splat(below_all_logits), sum = {};
+      for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
+        merge(load_first<row_block>(w.peak + i), load_first<row_block>(w.sum + i), peak, sum);
+      store_lse(w.lse + r, peak, sum);
+      if (w.weights != nullptr)
+        for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
+          store_some(w.peak + i, exp2(load_first<row_block>(w.peak + i) - load_first<row_block>(w.lse + r)), row_block);
+    }
+  }
+
+  void sum_columns(window_row const& w, std::int64_t first, std::int64_t last, float* memory) {
+    query_block const q = w.weights == nullptr ? pack(w, memory) : query_block{};
+    float* const tokens = memory + shape_.query_floats();
+    float* const sums = tokens + tile_floats(q_.head_dim);  // (G, w.sums, tile_tokens)
+    vec largest = {};
+    for (std::int64_t t = first; t < last; ++t) {
+      kvevict::fill(sums, sums + shape_.group * w.sums * tile_tokens, 0.0f);
+      if (w.weights != nullptr)
+        add_kept(w, t, sums);
+      else {
+        pack_tile(w, t, tokens);
+        for (int r = 0; r < w.rows; r += row_block) {
+          vec z[row_block][tile_vectors];
+          logits(q, r, tokens, t * tile_tokens, z);
+          add_weights(z, q, r, w.per_sum(), sums, largest);
+        }
+      }
+      put(w, t * tile_tokens, sums);
+    }
+    if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.store(true, std::memory_order_relaxed);
+  }
+
+  void add_kept(window_row const& w, std::int64_t t, float* sums) const {
+    for (std::int32_t r = 0; r < w.in.count * shape_.group; ++r) {
+      vec const share = splat(w.peak[t * w.rows + r]);
+      float* const column = sums + r / w.per_sum() * tile_tokens;
+      float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
+      for (int j = 0; j < tile_tokens; j += lanes)
+        store(column + j, multiply_add(load(weights + j), share, load(column + j)));
+    }
+  }
+
+  /// A tile's sums, reduced, to the scores; or as they are to the heads that are pooled one by one.
+  void put(window_row const& w, std::int64_t first, float* sums) const {
+    std::int64_t const wide = std::int64_t{w.sums} * tile_tokens;
+    float const share = o_.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(w.per_sum(), 1)) : 1.0f;
+    for (std::int64_t j = 0; j < shape_.group * wide; j += lanes) store(sums + j, load(sums + j) * share);
+    if (w.heads != nullptr) {
+      for (std::int32_t g = 0; g < shape_.group; ++g)
+        kvevict::copy_n(sums + g * tile_tokens, tile_tokens, w.heads + g * w.tiles * tile_tokens + first);
+      return;
+    }
+    reduce_heads(o_.group, shape_.group, wide, wide, sums);
+    for (std::int32_t i = 0; i < w.sums; ++i)
+      kvevict::copy_n(sums + i * tile_tokens, std::min<std::int64_t>(tile_tokens, w.tokens - first),
+                      out_.plane(i).scores(w.index).data + first);
+  }
+
+  void pool_heads(window_row const& w, float* memory) const {
+    std::int64_t const stride = w.tiles * tile_tokens;
+    for (std::int32_t g = 0; g < shape_.group; ++g)
+      pool_row(o_.pool_before_group, w.heads + g * stride, out_.rows[w.index].last, memory);
+    reduce_heads(o_.group, shape_.group, stride, stride, w.heads);
+    kvevict::copy_n(w.heads, w.tokens, out_.scores(w.index).data);
+  }
+
+  host& ctx_;
+  layer_view<Entry> const& view_;
+  component const& keys_;
+  query_rows const& q_;
+  window_options const& o_;
+  score_rows const& out_;
+  window_shape shape_;
+  std::int64_t share_ = 0;
+  float* memory_ = nullptr;
+  std::atomic<bool> too_large_{false};
+};
+
+}  // namespace kernels
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -31,13 +31,13 @@ struct finder {
     if (!wrong) return;
     // sequences 2 … 5, heads 1 and 2, tokens 3 … 10, two kinds
     bool const second = i % 2 != 0;
-    watch.refuse(t, second ? cuda::fault::weighted_score : cuda::fault::not_finite, 2 + i / 16 % 4, 1 + i / 2 % 2,
+    watch.refuse(t, second ? kvevict::fault::weighted_score : kvevict::fault::not_finite, 2 + i / 16 % 4, 1 + i / 2 % 2,
                  0x7fc00000, 0, 3 + i / 64);
   }
 };
 
-cuda::fault_record record_of(cuda::device& ctx, std::int32_t sequence) {
-  cuda::fault_record out{};
+kvevict::fault_record record_of(cuda::device& ctx, std::int32_t sequence) {
+  kvevict::fault_record out{};
   cuda::copy_to_host(ctx.queue(), &out, ctx.watch().records + sequence, sizeof out);
   cuda::synchronize(ctx.queue());
   return out;
@@ -60,10 +60,10 @@ TEST_CASE("all that a launch finds wrong is recorded, and its sequences' first i
     ctx.launch({8}, {64}, 0, finder{ctx.watch("plan"), ran.data(), false});
     for (std::int32_t b = 0; b < 6; ++b) {
       CAPTURE(seed, b);
-      cuda::fault_record const r = record_of(ctx, b);
+      kvevict::fault_record const r = record_of(ctx, b);
       CHECK((r.place != 0) == (b >= 2));
       if (b < 2) continue;
-      CHECK(r.kind() == cuda::fault::not_finite);
+      CHECK(r.kind() == kvevict::fault::not_finite);
       CHECK(r.layer == b / 3);
       CHECK(r.sequence == b);
       CHECK(r.head() == 1);

@@ -108,7 +108,7 @@ class device {
     copy_to_host(queue(), all.data(), status_.data(), status_.size());
     synchronize(queue());
     fill_bytes(queue(), status_.data(), 0, status_.size());
-    violate(*std::find_if(all.begin() + 1, all.end() - 1, [](fault_record const& r) { return r.place != 0; }));
+    raise(*std::find_if(all.begin() + 1, all.end() - 1, [](fault_record const& r) { return r.place != 0; }));
   }
 
   /// What `call(ctx)` would do: the call is made with a context that launches nothing and whose memory does not exist.

@@ -62,6 +62,15 @@ template <class F> void expect_reduction(token_groups const& groups, std::int32_
 
 inline constexpr std::int64_t reduction_tile = 64;  // tokens that are added up before they meet the others
 
+/// Tokens in order. Never part of a caller that has just multiplied: products are rounded before they are added, in
+/// every layout.
+template <class Two, int N>
+[[gnu::noinline]] void reduce_tile(float const (*x)[N], std::int64_t tokens, float (&to)[N]) {
+  for (float& sum : to) sum = Two::none;
+  for (std::int64_t j = 0; j < tokens; ++j)
+    for (int i = 0; i < N; ++i) to[i] = Two{}(to[i], x[j][i]);
+}
+
 template <class Two, class F>
 void reduce_group(score_rows const& in, std::int64_t r, token_groups const& groups, std::int64_t g, std::int32_t width,
                   F const& f, float* out) {
@@ -71,15 +80,12 @@ void reduce_group(score_rows const& in, std::int64_t r, token_groups const& grou
   std::int64_t const end = groups.end(g, it.tokens);
   for (std::int64_t first = groups.begin(g); first < end; first += reduction_tile)
     for (std::int32_t c = 0; c < width; c += n) {
-      float tile[n], x[n];
-      kvevict::fill_n(tile, n, Two::none);
-      for (std::int64_t j = first; j < std::min(end, first + reduction_tile); ++j) {
-        if (!groups.reads(in, r, j)) continue;
-        numbers_at(f, it, j, c, x);
-        asm("" : "+m"(x));  // a product of f's is rounded before it is added, in every layout
-        for (std::int32_t i = 0; i < n; ++i) tile[i] = Two{}(tile[i], x[i]);
-      }
-      for (std::int32_t i = 0; i < n && c + i < width; ++i) out[c + i] = Two{}(out[c + i], tile[i]);
+      float x[reduction_tile][n], sum[n];
+      std::int64_t count = 0;
+      for (std::int64_t j = first; j < std::min(end, first + reduction_tile); ++j)
+        if (groups.reads(in, r, j)) numbers_at(f, it, j, c, x[count++]);
+      reduce_tile<Two>(x, count, sum);
+      for (std::int32_t i = 0; i < n && c + i < width; ++i) out[c + i] = Two{}(out[c + i], sum[i]);
     }
 }
 

@@ -3,7 +3,7 @@
 #include <kvevict/kernels/row_reductions.hpp>
 
 #include <kvevict/kernels/each.hpp>
-#include <kvevict/kernels/threads.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/allocations.hpp"
 #include "support/row_case.hpp"

@@ -18,17 +18,19 @@ inline std::int64_t workspace(halve_tag, kvevict::host const&, std::uint32_t n) 
 
 struct halve_kernel {
   static constexpr int max_threads = 64;
+  kvevict::cuda::watched watch;
   float* x;
   std::uint32_t n;
 
   KVEVICT_DEVICE void operator()(kvevict::cuda::thread& t) const {
+    if (watch.stopped(t)) return;
     std::uint32_t const i = t.block().x * 64 + t.index().x;
     if (i < n) x[i] /= 2;
   }
 };
 void has_kernel(halve_tag, kvevict::cuda::device&);
 inline void kernel(halve_tag, kvevict::cuda::device& ctx, float* x, std::uint32_t n) {
-  ctx.launch({(n + 63) / 64}, {64}, 0, halve_kernel{x, n});
+  ctx.launch({(n + 63) / 64}, {64}, 0, halve_kernel{ctx.watch(), x, n});
 }
 
 }  // namespace mine

@@ -50,8 +50,12 @@ template <class Kernel> watched& watch_of(Kernel& k) {
     return k.watch;
   else if constexpr (requires { k.c; })
     return k.c.watch;
-  else
+  else {
+    static_assert(requires { k.tile.c.watch; },
+                  "launch: the kernel has no `watched watch`; give it one from ctx.watch(), and let it begin with "
+                  "`if (watch.stopped(t)) return;`");
     return k.tile.c.watch;
+  }
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// One hot kernel, a number of times: kernels NAME TIMES, to be counted by run.sh.
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+#include <kvevict/kernels/host.hpp>
+
+#include <kvevict/apply/compact.hpp>
+#include <kvevict/presets/ada_snapkv.hpp>
+#include <kvevict/presets/ahakv.hpp>
+#include <kvevict/presets/h2o.hpp>
+
+#include "support/input.hpp"
+
+using namespace kvevict;
+
+int main(int arguments, char** argument) {
+  if (arguments != 3) return std::fputs("kernels NAME TIMES\n", stderr), 2;
+  std::string_view const name = argument[1];
+  bool const all_rows = name.substr(0, 11) == "column_sums";
+  bench::shape s{32, 8, all_rows ? 512 : 2048, 64, 32};
+  bench::input in(s, all_rows ? s.N : s.W);
+  host ctx;
+  score_rows out = in.out();
+  out.total_floats = std::int64_t{s.H} * s.N;
+  layer_view<> view = in.view();
+  component v = *view.find(role::k);  // the same bytes: what counts is how many
+  v.what = role::v;
+  auto const q = in.queries(), lse = in.queries_with_lse();
+  window_options window{s.W}, gains{s.W};
+  gains.weights = weighting::step_gain;
+  kernels::window_scores(ctx, view, q, window, out);
+  std::vector<std::int32_t> counts(std::size_t(s.H));
+  auto const evidence = prompt(view.with(v), q);
+  keep_set keep = plan(ctx, presets::snapkv(), evidence, {.tokens_per_head = 512});
+  move_plan moves;
+
+  for (int i = std::atoi(argument[2]); i > 0; --i) {
+    if (name == "window_scores")
+      kernels::window_scores(ctx, view, q, window, out);
+    else if (name == "window_scores_lse")
+      kernels::window_scores(ctx, view, lse, window, out);
+    else if (name == "step_gain")
+      kernels::window_scores(ctx, view, q, gains, out);
+    else if (name == "column_sums")
+      kernels::column_sums(ctx, view, q, group_reduce::mean, out);
+    else if (name == "column_sums_lse")
+      kernels::column_sums(ctx, view, lse, group_reduce::mean, out);
+    else if (name == "squared_norms")
+      kernels::squared_norms(ctx, view, *view.find(role::k), out);
+    else if (name == "pool")
+      kernels::pool(ctx, pool_options{7, pooling::max}, out);
+    else if (name == "require_finite")
+      kernels::require_finite(ctx, out);
+    else if (name == "select_best")
+      kernels::select_best(ctx, out, keep);
+    else if (name == "count_pooled")
+      kernels::count_pooled(ctx, out, pooled_best{}, counts.data());
+    else if (name == "plan_ada_snapkv")
+      plan(ctx, presets::ada_snapkv(), evidence, {.tokens_per_head = 512}, keep);
+    else if (name == "plan_moves")
+      moves = plan_moves(ctx, view, keep, compaction::stable);
+    else if (name == "plan_holes")
+      moves = plan_moves(ctx, view, keep, compaction::fill_holes);
+    else
+      return std::fputs("kernels: there is no kernel of that name\n", stderr), 2;
+  }
+}

@@ -6,9 +6,10 @@
 #include <random>
 #include <vector>
 
+#include <kvevict/threads.hpp>
+
 // [README]
 #include <kvevict/kvevict.hpp>
-#include <kvevict/threads.hpp>
 
 constexpr auto policy = kvevict::presets::ada_snapkv({.window = 32, .pool = 7, .floor_permille = 200});
 

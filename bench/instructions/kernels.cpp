@@ -26,7 +26,7 @@ int main(int arguments, char** argument) {
   out.total_floats = std::int64_t{s.H} * s.N;
   layer_view<> view = in.view();
   component v = *view.find(role::k);  // the same bytes: what counts is how many
-  v.what = role::v;
+  v.what = role::v, v.alias_of = 0;
   auto const q = in.queries(), lse = in.queries_with_lse();
   window_options window{s.W}, gains{s.W};
   gains.weights = weighting::step_gain;

@@ -210,9 +210,9 @@ TEST_CASE("bad input on a device: weights below 0, an unaligned prefix, NaN, and
   attention all = all_rows(r.in), one = last_rows(r.in, 1);
   all.weights[all.weights.size() - 11] = -0.01f;
   r.plan_refuses(snapkv, kvevict::prompt(r.view(), r.there(all.rows())),
-                 "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+                 "evidence: sequence 1, head 1: a softmax weight is above 1 or below 0", "not logits");
   r.plan_refuses(h2o, kvevict::prompt(r.view(), r.there(all.rows())),
-                 "evidence: sequence 1, head 1: a softmax weight is below 0", "not logits");
+                 "evidence: sequence 1, head 1: a softmax weight is above 1 or below 0", "not logits");
   auto const prefixed = r.view().with_read_only(r.memory.put(std::vector<std::int32_t>{0, 5}));
   r.plan_refuses(presets::streaming_llm(), kvevict::contents(prefixed),
                  "validate: read_only[1] = 5 tokens is not a multiple of the page size 16", "as a whole");

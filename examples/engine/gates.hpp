@@ -89,7 +89,7 @@ class gates {
                             kvevict::dtype type) {
     std::int64_t n = 1;
     for (auto x : shape) n *= x;
-    kvevict::kernels::with_type(type, [&](auto t) {
+    kvevict::with_type(type, [&](auto t) {
       for (auto const* x = static_cast<decltype(t) const*>(data); n-- > 0; ++x)
         if (!std::isfinite(kvevict::to_float(*x))) throw model_error("tensor " + name + ": a weight is not finite");
     });

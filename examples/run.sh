@@ -10,7 +10,7 @@ examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--gates FILE.safetens
     20 and 40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes results.csv
     and report.html to DIR (default: build/report). Gates for SmolLM2: examples/attention_gate/weights; for another
     model train.sh beside them trains some, and --gates names their file. Once everything is installed and prepared,
-    --quick takes about 5.4 minutes on two cores; the full run takes longer.
+    --quick takes 5 to 13 minutes on two cores; the full run takes longer.
 examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
                 [--gates FILE.safetensors]
     Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).

@@ -1,4 +1,4 @@
-// expect(thread): data race.*caught/race\.cpp:18
+// expect(thread): data race
 // SPDX-License-Identifier: Apache-2.0
 // A missing barrier: a thread reads its neighbour's element of shared memory. The values come out right when threads
 // run in order.
@@ -16,7 +16,7 @@ struct racy {
     t.sync_block();
     out[t.linear_index()] = x[(t.linear_index() + 1) % t.block_size().x];
     // no barrier here
-    x[t.linear_index()] = 7;
+    x[t.linear_index()] = 7;  // the fault
   }
 };
 

@@ -36,8 +36,10 @@ constexpr std::int32_t rows_needed(std::int32_t wanted, std::int32_t tokens) { r
 /// those tokens. In scattered rows a slot says nothing about time, so that a row sees all.
 constexpr window_rows newest_rows(std::int32_t const* row_begin, std::int32_t b, std::int32_t tokens,
                                   std::int32_t wanted, visibility sees, bool scattered) {
-  std::int32_t const given = row_begin[b + 1] - row_begin[b];
-  std::int32_t const count = std::max(0, std::min(wanted, sees == visibility::all ? given : std::min(given, tokens)));
+  // values, not std::min's references: on a device one of several references is a place in local memory
+  std::int32_t const given = row_begin[b + 1] - row_begin[b],
+                     there = sees == visibility::all ? given : rows_needed(given, tokens),
+                     count = there < 0 ? 0 : rows_needed(wanted, there);
   bool const causal = sees == visibility::causal && !scattered;
   std::int32_t const first_token = tokens - count;
   return {count, row_begin[b + 1] - std::int64_t{count}, first_token, causal ? first_token + 1 : tokens,

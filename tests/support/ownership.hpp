@@ -20,7 +20,7 @@ inline char const* name_of(ownership x) {
 
 /// Marks the bytes of one view after the other; its memory grows and stays.
 ///
-/// A row of the table (of a sequence, or of a sequence and head with a table of its own) owns all slots of its pages in
+/// A row of the table (of a sequence, or of a sequence and head with a table of its own; a contiguous sequence is one) owns all slots of its pages in
 /// use, in all components but aliases. Sound: no byte is marked twice by a row, nor by two rows of which one may write
 /// it; and every page lies in the pool, whose pages are page_count pieces: as a whole page where pages do not collide,
 /// else a piece of page_stride bytes at most, so that a page takes several.
@@ -77,7 +77,7 @@ class byte_owners {
                   (ids ? static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(m.base)) : start) + m.offset +
                   layer * m.layer_stride + (ids ? page * m.page_stride : 0) + h * m.head_stride + slot * m.slot_stride +
                   run * m.run_stride;
-              std::int32_t const row = own_tables ? b * t.heads + h : b * t.heads;
+              std::int32_t const row = own_tables && !identity ? b * t.heads + h : b * t.heads;
               claims_.push_back({address, m.run_bytes, row, fixed < n && (i + 1) * P > fixed});
             }
         }

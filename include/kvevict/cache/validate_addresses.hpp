@@ -62,7 +62,11 @@ template <class Entry> bool pages_apart(layer_view<Entry> const& v, arena& memor
     page_place const &x = all[i - 1], &y = all[i];
     if (x.at != y.at)
       apart = apart && y.at - x.at >= extent;
-    else if (part(x) == part(y) && (x.row == y.row || !x.read_only() || !y.read_only()))
+    else if (part(x) != part(y) || (x.row != y.row && x.read_only() && y.read_only()))
+      continue;
+    else if (parts.mixed)
+      apart = false;
+    else
       violate_double(v, y.row / v.heads(), y.row % v.heads(), y.index());
   }
   return apart;

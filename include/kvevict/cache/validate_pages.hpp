@@ -28,24 +28,20 @@ constexpr std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t 
   return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
 }
 
-/// Whether one page id means different bytes in each layer of a stack, or for each head with a table of its own.
-template <class Entry> constexpr bool layers_apart(layer_view<Entry> const& v) {
-  bool apart = v.pages.layers > 1;
-  for (component const& c : v) apart = apart && c.rows.layer_stride != 0;
-  return apart;
-}
-template <class Entry> constexpr bool heads_apart(layer_view<Entry> const& v) {
-  bool apart = v.pages.per_head() && v.heads() > 1;
-  for (component const& c : v) apart = apart && c.rows.head_stride != 0;
-  return apart;
-}
-
-/// The parts of a page that different rows may own, and which one is row (b, h)'s.
+/// The parts of a page that different rows may own: layers of a stack, heads with tables of their own, where every
+/// component keeps them apart.
 struct page_parts {
   std::int32_t layers = 1, heads = 1;
+  // some component keeps them apart and another does not: two parts may then be apart although they count as one
+  bool mixed = false;
 
   template <class Entry> static constexpr page_parts of(layer_view<Entry> const& v) {
-    return {layers_apart(v) ? v.pages.layers : 1, heads_apart(v) ? v.heads() : 1};
+    bool const stack = v.pages.layers > 1, own = v.pages.per_head() && v.heads() > 1;
+    std::int32_t layers_apart = 0, heads_apart = 0, n = 0;
+    for (component const& c : v)
+      ++n, layers_apart += stack && c.rows.layer_stride != 0, heads_apart += own && c.rows.head_stride != 0;
+    return {layers_apart == n ? v.pages.layers : 1, heads_apart == n ? v.heads() : 1,
+            layers_apart % n != 0 || heads_apart % n != 0};
   }
   constexpr std::int64_t count() const { return std::int64_t{layers} * heads; }
   template <class Entry>
@@ -140,30 +136,37 @@ struct bitmap {
   void clear(std::int64_t i) { words[i / 64] &= ~bit(i); }
 };
 
-/// Where pages with different ids lie apart: no id twice in a part that is written. `end`: 1 + the largest id.
-template <class Entry> void check_doubles(layer_view<Entry> const& v, std::int64_t end, arena& memory) {
+/// Where pages with different ids lie apart: no id twice in a part that is written, which is a violation, or, of mixed
+/// parts, not known to be one: then false. `end`: 1 + the largest id.
+template <class Entry> bool find_doubles(layer_view<Entry> const& v, std::int64_t end, arena& memory) {
   page_parts const parts = page_parts::of(v);
   std::int64_t const bits = end * parts.count();
   frame scratch(memory);
   bitmap written(scratch, bits), seen(scratch, v.read_only == nullptr ? 0 : bits);
+  bool single = true;
+  auto const twice = [&](std::int32_t b, std::int32_t h, std::int64_t i) {
+    if (!parts.mixed) violate_double(v, b, h, i);
+    single = false;
+  };
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     std::int64_t const part = parts(v.pages, b, h) * end;
     for (std::int64_t i = read_only_pages(v, b, h), n = pages_in_use(v, b, h); i < n; ++i) {
       std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      if (written.has(id)) violate_double(v, b, h, i);
+      if (written.has(id)) twice(b, h, i);
       written.set(id);
     }
   });
-  if (v.read_only == nullptr) return;
+  if (v.read_only == nullptr) return single;
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     std::int64_t const n = read_only_pages(v, b, h), part = parts(v.pages, b, h) * end;
     for (std::int64_t i = 0; i < n; ++i) {
       std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      if (written.has(id) || seen.has(id)) violate_double(v, b, h, i);
+      if (written.has(id) || seen.has(id)) twice(b, h, i);
       seen.set(id);
     }
     for (std::int64_t i = 0; i < n; ++i) seen.clear(part + static_cast<std::int64_t>(v.pages.entry(b, h, i)));
   });
+  return single;
 }
 
 }  // namespace validation

@@ -106,8 +106,10 @@ template <class Entry> class page_search {
       if (a_[i].at == a_[i - 1].at && !harmless(a_[i - 1], a_[i]) && !declared_shared(c, a_[i - 1], a_[i]))
         violate_double(place(a_[i]), place(a_[i - 1]));
   }
-  static bool harmless(page_place const& x, page_place const& y) {
-    return x.row != y.row && x.read_only() && y.read_only();
+  /// Rows of a contiguous sequence are one.
+  std::int32_t owner(page_place const& x) const { return v_.pages.is_identity() ? x.row / v_.heads() : x.row; }
+  bool harmless(page_place const& x, page_place const& y) const {
+    return owner(x) != owner(y) && x.read_only() && y.read_only();
   }
   table_place place(page_place const& x) const { return {x.row / v_.heads(), x.row % v_.heads(), x.index()}; }
 
@@ -121,7 +123,7 @@ template <class Entry> class page_search {
   bool common_row(std::int64_t i, page_place const* other, std::int64_t j, page_place& x, page_place& y) {
     std::int64_t const i_end = run_end(a_, i), j_end = run_end(other, j);
     left_ -= i_end - i + j_end - j;
-    while (i < i_end && j < j_end && a_[i].row != other[j].row) ++(a_[i].row < other[j].row ? i : j);
+    while (i < i_end && j < j_end && owner(a_[i]) != owner(other[j])) ++(owner(a_[i]) < owner(other[j]) ? i : j);
     if (i == i_end || j == j_end) return false;
     x = a_[i], y = other[j];
     return true;
@@ -271,10 +273,8 @@ template <class Entry> void check_pool_ends(layer_view<Entry> const& v) {
 
 template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
   named_ids const ids = check_ids_in_range(v);
-  if (ids.allowed && find_doubtful(v).c == nullptr) {
-    if (!v.pages.is_identity()) check_doubles(v, ids.end, memory);
+  if (ids.allowed && find_doubtful(v).c == nullptr && (v.pages.is_identity() || find_doubles(v, ids.end, memory)))
     return;
-  }
   check_pool_ends(v);
   check_places(v, memory);
 }

@@ -109,10 +109,24 @@ inline bool overlap(footprint const& a, footprint const& b, std::int32_t& work) 
 
 }  // namespace footprints
 
-/// True when a byte may belong to both.
-inline bool overlap(footprint const& a, footprint const& b) {
-  std::int32_t work = 4096;
-  return footprints::overlap(a, b, work);
+/// Steps of a search that is exact as long as they last. Strides that nest take a handful.
+inline constexpr std::int32_t overlap_steps = 4096;
+
+/// True when a byte belongs to both, or when `steps` do not suffice to exclude it.
+inline bool overlap(footprint const& a, footprint const& b, std::int32_t steps = overlap_steps) {
+  return footprints::overlap(a, b, steps);
+}
+
+/// True when two rows share a byte, or when `steps` do not suffice to exclude it.
+inline bool overlaps_itself(footprint f, std::int32_t steps = overlap_steps) {
+  for (; f.count > 0 && !f.is_nested(); f = f.inner(0)) {
+    footprint const first = f.inner(0);
+    auto const [extent, stride] = f.outer();
+    std::int64_t const bytes = first.span();
+    for (std::int64_t k = 1; k < extent && k * stride < bytes; ++k)
+      if (footprints::overlap(first, f.inner(k), steps)) return true;
+  }
+  return false;
 }
 
 }  // namespace KVEVICT_ABI

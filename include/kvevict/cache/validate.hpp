@@ -16,6 +16,11 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace validation {
 
+/// Whether the last of `count` entries or lengths, a stride apart, lies within 64 bits, with room for other strides.
+constexpr bool within_reach(std::int64_t stride, std::int32_t count) {
+  return stride >= 0 && stride <= (std::int64_t{1} << 57) / (count < 1 ? 1 : count);
+}
+
 template <class Entry> void check_shape(layer_view<Entry> const& v) {
   auto const& t = v.pages;
   KVEVICT_EXPECTS(t.sequences >= 0 && t.heads >= 0 && t.columns >= 0, "validate: the page table has ", t.sequences,
@@ -26,6 +31,16 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
   KVEVICT_EXPECTS(t.seq_stride >= 0 && t.head_stride >= 0, "validate: the page table's rows are ", t.seq_stride,
                   " entries apart and its heads ", t.head_stride,
                   "; start at the lowest entry and count upwards, neither may be negative");
+  KVEVICT_EXPECTS(v.rows() < std::int64_t{1} << 31, "validate: ", t.sequences, " sequences of ", t.heads,
+                  " heads; give a view fewer than 2^31 rows at once");
+  KVEVICT_EXPECTS(within_reach(t.layer_stride, t.layers) && within_reach(t.seq_stride, t.sequences) &&
+                      within_reach(t.head_stride, t.heads),
+                  "validate: the page table's layers, rows and heads are ", t.layer_stride, ", ", t.seq_stride, " and ",
+                  t.head_stride, " entries apart, beyond 64 bits; correct the strides");
+  auto const& n = v.lengths;
+  KVEVICT_EXPECTS(within_reach(n.seq_stride, t.sequences) && within_reach(n.head_stride, t.heads),
+                  "validate: lengths are ", n.seq_stride, " apart from sequence to sequence and ", n.head_stride,
+                  " from head to head; start at the lowest and count upwards, in elements");
   KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size,
                   " tokens; set pages.page_size to the tokens per page");
   KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
@@ -77,14 +92,16 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 /// Raises contract_violation unless every row of the view can be read, and the rows beyond the read-only prefixes
 /// written, without touching another one.
 ///
-/// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range, none twice in a row,
-/// none in two rows
-///          except inside their read-only prefixes, nor, of addresses, on the page before it; strides, alignment, int64
-///          range; rows of a component and of two components apart.
-/// Cost     O(pages in use + largest id / 64); for tables of addresses a sort. K and V are not read.
+/// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range; strides, alignment,
+/// int64
+///          range; and that no byte belongs to two rows: of one table row, or of two of which one is written. A row owns
+///          all slots of its pages in use; components that alias and rows that all heads share count once.
+/// Cost     O(pages in use + largest id / 64) where strides alone keep pages apart; for tables of addresses a sort. Else
+///          a sort for each pair of components and a look at the pages that come close, see page_search. K and V are
+///          not read.
 /// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages,
-/// reserved ones).
-///          Two components whose strides do not nest are refused when their overlap cannot be excluded cheaply.
+///          reserved ones). Ids may count less than a page (rows of a cache whose heads interleave, blocks), when all
+///          slots of a page lie below page_count. A cache whose strides are wrong is refused when pages in use collide.
 template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch) {
   validation::check_shape(view);
   if (view.rows() == 0) return;
@@ -100,10 +117,10 @@ template <class Entry> void validate(layer_view<Entry> const& view) {
 }
 
 /// Scratch that `validate` takes for a view of that many pages in its tables and in its pool (of a stack: times the
-/// layers).
+/// layers; where heads have tables of their own and strides: times the heads).
 constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages) {
-  std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), addresses = (table_pages * 16 + 63) / 64 * 64;
-  return bitmaps > addresses ? bitmaps : addresses;
+  std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), places = 2 * ((table_pages * 16 + 63) / 64 * 64);
+  return bitmaps > places ? bitmaps : places;
 }
 
 }  // namespace KVEVICT_ABI

@@ -4,26 +4,22 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
-#include <kvevict/cache/validate_pages.hpp>
+#include <kvevict/cache/validate_places.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace validation {
 
-/// One page of a table of addresses.
-struct page_address {
-  std::uintptr_t address;
-  std::int32_t row, page;  // page < 0: ~index of a read-only one
-
-  std::int32_t index() const { return page < 0 ? ~page : page; }
-  bool written_with(page_address const& y) const { return row == y.row || page >= 0 || y.page >= 0; }
-};
-
 template <class Entry>
-void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int32_t b, std::int32_t h, std::int32_t i) {
+void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int64_t extent, std::int32_t b,
+                   std::int32_t h, std::int32_t i) {
   KVEVICT_EXPECTS(address != 0, "validate: page ", i, " of sequence ", b, ", head ", h,
                   " is null; every page in use needs an address");
+  KVEVICT_EXPECTS(address <= static_cast<std::uintptr_t>(std::numeric_limits<std::int64_t>::max() - extent),
+                  "validate: page ", i, " of sequence ", b, ", head ", h,
+                  " ends beyond the addresses of 63 bits; correct the table, or the strides");
   for (component const& c : v)
     KVEVICT_EXPECTS(
         (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
@@ -32,51 +28,53 @@ void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int3
 }
 
 /// Bytes from a page's address to the end of what it holds, in all layers.
-template <class Entry> std::uintptr_t page_extent(layer_view<Entry> const& v) {
+template <class Entry> std::int64_t page_extent(layer_view<Entry> const& v) {
   std::int64_t bytes = 0;
   for (component const& c : v) bytes = std::max(bytes, footprint_of(v, c).start + footprint_of(v, c).span());
-  return static_cast<std::uintptr_t>(bytes);
+  return bytes;
 }
 
-/// Page y begins within the extent of page x: their rows may still interleave, as those of heads do.
-template <class Entry> void expect_apart(layer_view<Entry> const& v, page_address const& x, page_address const& y) {
-  auto const apart = static_cast<std::int64_t>(y.address - x.address);
-  for (component const& c : v)
-    for (component const& d : v) {
-      footprint behind = footprint_of(v, d);
-      behind.start += apart;
-      KVEVICT_EXPECTS(c.alias_of != -1 || d.alias_of != -1 || !overlap(footprint_of(v, c), behind), "validate: page ",
-                      y.index(), " of sequence ", y.row / v.heads(), ", head ", y.row % v.heads(), " begins ", apart,
-                      " bytes into page ", x.index(), " of sequence ", x.row / v.heads(), ", head ", x.row % v.heads(),
-                      " and overlaps it; correct the table");
-    }
-}
-
-template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory) {
-  std::int64_t total = 0, n = 0;
-  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) { total += pages_in_use(v, b, h); });
+/// The usual table, whose pages lie apart as wholes or are the same: whether it is that. Two rows that write a page of
+/// the same address, or one row that has it twice, are a violation.
+template <class Entry> bool pages_apart(layer_view<Entry> const& v, arena& memory) {
   frame scratch(memory);
-  auto* const all = scratch.allocate<page_address>(total);
+  auto* const all = scratch.allocate<page_place>(count_pages(v));
+  std::int64_t n = 0;
+  std::int64_t const extent = page_extent(v);
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     std::int64_t const fixed = read_only_pages(v, b, h), pages = pages_in_use(v, b, h);
     for (std::int32_t i = 0; i < pages; ++i) {
       auto const address = reinterpret_cast<std::uintptr_t>(v.pages.entry(b, h, i));
-      check_address(v, address, b, h, i);
-      all[n++] = {address, b * v.heads() + h, i < fixed ? ~i : i};
+      check_address(v, address, extent, b, h, i);
+      all[n++] = {static_cast<std::int64_t>(address), b * v.heads() + h, i < fixed ? ~i : i};
     }
   });
-  auto const layer = [&](page_address const& p) { return layers_apart(v) ? v.pages.layer_of(p.row / v.heads()) : 0; };
-  std::sort(all, all + n, [](page_address const& x, page_address const& y) {
-    return x.address != y.address ? x.address < y.address : x.row < y.row;
+  page_parts const parts = page_parts::of(v);
+  auto const part = [&](page_place const& p) {
+    return parts.count() == 1 ? 0 : parts(v.pages, p.row / v.heads(), p.row % v.heads());
+  };
+  std::sort(all, all + n, [&](page_place const& x, page_place const& y) {
+    if (x.at != y.at) return x.at < y.at;
+    return part(x) != part(y) ? part(x) < part(y) : x.row < y.row;
   });
-  std::uintptr_t const extent = page_extent(v);
+  bool apart = true;
   for (std::int64_t i = 1; i < n; ++i) {
-    page_address const &x = all[i - 1], &y = all[i];
-    if (!x.written_with(y)) continue;
-    if (x.address != y.address && y.address - x.address < extent) expect_apart(v, x, y);
-    if (x.address == y.address && layer(x) == layer(y))
+    page_place const &x = all[i - 1], &y = all[i];
+    if (x.at != y.at)
+      apart = apart && y.at - x.at >= extent;
+    else if (part(x) != part(y) || (x.row != y.row && x.read_only() && y.read_only()))
+      continue;
+    else if (parts.mixed)
+      apart = false;
+    else
       violate_double(v, y.row / v.heads(), y.row % v.heads(), y.index());
   }
+  return apart;
+}
+
+template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory) {
+  bool const apart = pages_apart(v, memory);
+  if (!apart || find_doubtful(v).c != nullptr) check_places(v, memory);
 }
 
 template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch) {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of a view's components: strides, alignment, range, and that no byte belongs to two rows.
+// Checks of a view's components: strides, alignment, range; and whether strides alone show that no byte belongs to two
+// rows, whatever pages are in use.
 #pragma once
 
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include <kvevict/cache/footprint.hpp>
 #include <kvevict/cache/layer_view.hpp>
@@ -18,20 +20,47 @@ template <class Entry> constexpr std::int64_t pool_pages(component const& c) {
   return page_table<Entry>::holds_pointers ? 1 : c.rows.page_count;
 }
 
+/// All rows of the pool, of an address those of its page; all layers and heads.
 template <class Entry> footprint footprint_of(layer_view<Entry> const& v, component const& c) {
   return kvevict::footprint_of(c.rows, v.pages.layers, pool_pages<Entry>(c), v.heads(), v.pages.page_size,
                                page_table<Entry>::holds_pointers);
 }
 
-/// Single-head pages of a cache whose heads interleave (LAYOUTS, head as batch: NHD): `period` ids make one slot, and
-/// an id is sound when it starts a page. 0: the component is not of that kind.
-template <class Entry> std::int64_t interleaving(layer_view<Entry> const& v, component const& c) {
+/// What an integer id must satisfy, so that strides alone keep its page from any other, worked out once per view.
+///
+///   pages   an id is below the pool's pages, which lie apart
+///   rows    ids count rows (LAYOUTS, head as batch: single-head pages of a cache whose heads interleave): `period` of
+///           them are a slot of all heads, and a page starts every period·slots; its last slot lies in the pool, too
+struct id_rule {
+  std::int64_t pool = std::numeric_limits<std::int64_t>::max();
+  std::int64_t period = 1, slots = 1;
+
+  constexpr bool in_pool(std::int64_t id) const { return id >= 0 && id < pool && (slots - 1) * period < pool - id; }
+  constexpr bool allows(std::int64_t id) const { return in_pool(id) && (slots == 1 || id / period % slots == 0); }
+};
+
+/// The rows that ids may name under a rule.
+template <class Entry> footprint footprint_under(id_rule const& rule, layer_view<Entry> const& v, component const& c) {
+  if (rule.slots == 1) return footprint_of(v, c);
   row_map const& m = c.rows;
-  bool const single = !page_table<Entry>::holds_pointers && m.n_runs == 1 && (v.heads() == 1 || m.head_stride == 0);
-  if (v.pages.layers > 1 && m.layer_stride != 0 && m.layer_stride < m.page_count * m.page_stride) return 0;
-  if (!single || m.page_stride < m.run_bytes || m.slot_stride <= m.page_stride || m.slot_stride % m.page_stride != 0)
-    return 0;
-  return m.slot_stride / m.page_stride;
+  std::int64_t const a_page = rule.period * rule.slots;
+  footprint f = kvevict::footprint_of(m, v.pages.layers, rule.period, v.heads(), v.pages.page_size, false);
+  f.add(m.page_count / a_page + (m.page_count % a_page != 0 ? 1 : 0), a_page * m.page_stride);
+  return f;
+}
+
+/// The rule of a component whose rows then lie apart; a pool of −1 when there is none.
+template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component const& c) {
+  row_map const& m = c.rows;
+  if (page_table<Entry>::holds_pointers) return {};
+  footprint const pool = footprint_of(v, c);
+  if (c.alias_of != -1 || pool.is_nested()) return {m.page_count};
+  if (v.pages.page_size > 1 && m.page_stride > 0 && m.slot_stride >= m.page_stride &&
+      m.slot_stride % m.page_stride == 0) {
+    id_rule const rows{m.page_count, m.slot_stride / m.page_stride, v.pages.page_size};
+    if (rows.period <= m.page_count / rows.slots && footprint_under(rows, v, c).is_nested()) return rows;
+  }
+  return {overlaps_itself(pool) ? -1 : m.page_count};
 }
 
 template <class Entry> void check_strides(layer_view<Entry> const& v, component const& c) {
@@ -95,19 +124,45 @@ template <class Entry> void check_components(layer_view<Entry> const& v) {
   for (component const& c : v) {
     check_strides(v, c);
     check_range(v, c);
-    if (c.alias_of != -1) {
-      check_alias(v, c);
-      continue;
-    }
-    KVEVICT_EXPECTS(footprint_of(v, c).is_nested() || interleaving(v, c) != 0, "validate: rows of component ",
-                    name_of(c.what), " overlap each other: a stride is smaller than what it steps over (",
-                    c.rows.row_bytes(), " bytes a row, slot_stride ", c.rows.slot_stride, ", head_stride ",
-                    c.rows.head_stride, ", page_stride ", c.rows.page_stride, "); correct the strides");
-    for (component const* d = v.begin(); d != &c; ++d)
-      KVEVICT_EXPECTS(d->alias_of != -1 || !overlap(footprint_of(v, c), footprint_of(v, *d)), "validate: components ",
-                      name_of(d->what), " and ", name_of(c.what),
-                      " overlap; correct base, offset or strides, or declare alias_of when they are the same bytes");
+    if (c.alias_of != -1) check_alias(v, c);
   }
+}
+
+/// Two components that strides do not keep apart, or one whose rows they do not; none: null.
+struct doubtful {
+  component const *c = nullptr, *d = nullptr;
+};
+template <class Entry> doubtful find_doubtful(layer_view<Entry> const& v) {
+  id_rule rules[layer_view<Entry>::max_components];
+  std::int32_t n = 0;
+  for (component const& c : v) {
+    id_rule const& rule = rules[n++] = rule_of(v, c);
+    if (c.alias_of != -1) continue;
+    if (rule.pool < 0 || (page_table<Entry>::holds_pointers && overlaps_itself(footprint_of(v, c)))) return {&c, &c};
+    for (component const* d = v.begin(); d != &c; ++d)
+      if (d->alias_of == -1 && overlap(footprint_under(rule, v, c), footprint_under(rules[d - v.begin()], v, *d)))
+        return {d, &c};
+  }
+  return {};
+}
+
+[[noreturn]] inline void violate_rows(component const& c, std::string const& where) {
+  contract::violate("validate: rows of component ", name_of(c.what), " overlap each other", where,
+                    ": a stride is smaller than what it steps over (", c.rows.row_bytes(), " bytes a row, slot_stride ",
+                    c.rows.slot_stride, ", head_stride ", c.rows.head_stride, ", page_stride ", c.rows.page_stride,
+                    ", layer_stride ", c.rows.layer_stride, "); correct the strides, or the table");
+}
+[[noreturn]] inline void violate_components(component const& c, component const& d, std::string const& where) {
+  contract::violate("validate: components ", name_of(c.what), " and ", name_of(d.what), " overlap", where,
+                    "; correct base, offset or strides, or declare alias_of when they are the same bytes");
+}
+
+/// For a context that cannot look which pages are in use: strides alone must keep rows apart.
+template <class Entry> void expect_rows_apart(layer_view<Entry> const& v) {
+  doubtful const found = find_doubtful(v);
+  if (found.c == nullptr) return;
+  if (found.c == found.d) violate_rows(*found.c, {});
+  violate_components(*found.c, *found.d, {});
 }
 
 }  // namespace validation

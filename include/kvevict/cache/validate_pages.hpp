@@ -11,6 +11,7 @@
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -27,12 +28,27 @@ constexpr std::int64_t read_only_pages(layer_view<Entry> const& v, std::int32_t 
   return fixed >= v.length(b, h) ? pages_in_use(v, b, h) : fixed / v.pages.page_size;
 }
 
-/// Whether one page id means different bytes in each layer of a stack.
-template <class Entry> constexpr bool layers_apart(layer_view<Entry> const& v) {
-  bool apart = v.pages.layers > 1;
-  for (component const& c : v) apart = apart && c.rows.layer_stride != 0;
-  return apart;
-}
+/// The parts of a page that different rows may own: layers of a stack, heads with tables of their own, where every
+/// component keeps them apart.
+struct page_parts {
+  std::int32_t layers = 1, heads = 1;
+  // some component keeps them apart and another does not: two parts may then be apart although they count as one
+  bool mixed = false;
+
+  template <class Entry> static constexpr page_parts of(layer_view<Entry> const& v) {
+    bool const stack = v.pages.layers > 1, own = v.pages.per_head() && v.heads() > 1;
+    std::int32_t layers_apart = 0, heads_apart = 0, n = 0;
+    for (component const& c : v)
+      ++n, layers_apart += stack && c.rows.layer_stride != 0, heads_apart += own && c.rows.head_stride != 0;
+    return {layers_apart == n ? v.pages.layers : 1, heads_apart == n ? v.heads() : 1,
+            layers_apart % n != 0 || heads_apart % n != 0};
+  }
+  constexpr std::int64_t count() const { return std::int64_t{layers} * heads; }
+  template <class Entry>
+  constexpr std::int64_t operator()(page_table<Entry> const& t, std::int32_t b, std::int32_t h) const {
+    return std::int64_t{layers == 1 ? 0 : t.layer_of(b)} * heads + (heads == 1 ? 0 : h);
+  }
+};
 
 /// f(b, h) for every row of the table: the heads of a shared one count once.
 template <class Entry, class F> void for_each_table_row(layer_view<Entry> const& v, F f) {
@@ -40,79 +56,73 @@ template <class Entry, class F> void for_each_table_row(layer_view<Entry> const&
     for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h) f(b, h);
 }
 
+/// Page i of row (b, h) of the table.
+struct table_place {
+  std::int32_t b, h;
+  std::int64_t i;
+};
+[[noreturn]] inline void violate_double(table_place x, table_place y) {
+  if (x.b == y.b && x.h == y.h)
+    contract::violate("validate: pages ", std::min(x.i, y.i), " and ", std::max(x.i, y.i), " of ",
+                      messages::row(x.b, x.h), " are the same page; a row uses a page once, correct the table");
+  contract::violate("validate: page ", x.i, " of ", messages::row(x.b, x.h), " is also page ", y.i, " of ",
+                    messages::row(y.b, y.h),
+                    " and would be written by both; copy it, or declare the shared front with read_only");
+}
+
 /// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
 template <class Entry> void violate_double(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
   Entry const id = v.pages.entry(b, h, i);
   for (std::int64_t j = 0; j < pages_in_use(v, b, h); ++j)
-    if (j != i && v.pages.entry(b, h, j) == id)
-      contract::violate("validate: pages ", std::min(i, j), " and ", std::max(i, j), " of sequence ", b, ", head ", h,
-                        " are the same page; a row uses a page once, correct the table");
+    if (j != i && v.pages.entry(b, h, j) == id) violate_double({b, h, i}, {b, h, j});
+  page_parts const parts = page_parts::of(v);
   for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
     for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
-      if ((b2 != b || h2 != h) && (!layers_apart(v) || v.pages.layer_of(b2) == v.pages.layer_of(b)) &&
-          v.pages.entry(b2, h2, j) == id)
-        contract::violate("validate: page ", i, " of sequence ", b, ", head ", h, " is also page ", j, " of sequence ",
-                          b2, ", head ", h2,
-                          " and would be written by both; copy it, or declare the shared front with read_only");
+      if ((b2 != b || h2 != h) && parts(v.pages, b2, h2) == parts(v.pages, b, h) && v.pages.entry(b2, h2, j) == id)
+        violate_double({b, h, i}, {b2, h2, j});
   });
-}
-
-/// What an integer id must satisfy, worked out once per view.
-struct id_rule {
-  std::int64_t pool = std::numeric_limits<std::int64_t>::max();  // ids are below it
-  // and id / period a multiple of slots, see interleaving()
-  std::int64_t period = 1, slots = 1;
-
-  constexpr bool allows(std::int64_t id) const {
-    return id >= 0 && id < pool && (slots == 1 || id / period % slots == 0);
-  }
-};
-
-template <class Entry> id_rule rule_of(layer_view<Entry> const& v, component const& c) {
-  if (c.alias_of != -1 || footprint_of(v, c).is_nested()) return {c.rows.page_count};
-  return {c.rows.page_count, interleaving(v, c), v.pages.page_size};
 }
 
 template <class Entry>
 void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
   std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
-  id_rule const rule = rule_of(v, c);
-  KVEVICT_EXPECTS(id >= 0 && id < rule.pool, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id,
-                  ", but component ", name_of(c.what), " has ", rule.pool,
+  KVEVICT_EXPECTS(id >= 0 && id < c.rows.page_count, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ",
+                  id, ", but component ", name_of(c.what), " has ", c.rows.page_count,
                   " pages; correct the table, index_mask or page_count");
-  KVEVICT_EXPECTS(rule.allows(id), "validate: page ", i, " of sequence ", b, ", head ", h, " has id ", id,
-                  ", which does not start a page of component ", name_of(c.what),
-                  "; ids count rows: page·slots·heads + head");
 }
 
 /// Pages of a pool that a bitmap is made for: ids of int32, and as many of int64, of which each names a row of some
 /// bytes at least.
 inline constexpr std::int64_t most_pool_pages = std::int64_t{1} << 31;
 
-/// All ids of all rows; returns 1 + the largest one.
-template <class Entry> std::int64_t check_ids_in_range(layer_view<Entry> const& v) {
+struct named_ids {
+  std::int64_t end = 0;  // 1 + the largest one
+  bool allowed = true;   // by the rules, so that pages lie apart when ids differ
+};
+
+/// All ids of all rows.
+template <class Entry> named_ids check_ids_in_range(layer_view<Entry> const& v) {
   id_rule rules[layer_view<Entry>::max_components];
   std::int32_t count = 0;
-  std::int64_t named = 0;
-  id_rule all;
+  named_ids out;
+  std::int64_t pool = std::numeric_limits<std::int64_t>::max();
   for (component const& c : v) {
     id_rule const rule = rule_of(v, c);
-    all.pool = std::min(all.pool, rule.pool);
+    pool = std::min(pool, c.rows.page_count);
     if (rule.slots != 1) rules[count++] = rule;
   }
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     for (std::int64_t i = 0, n = pages_in_use(v, b, h); i < n; ++i) {
       std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      bool sound = all.allows(id);
-      for (std::int32_t k = 0; k < count; ++k) sound = sound && rules[k].allows(id);
-      named = std::max(named, id + 1);
-      if (sound) continue;
-      for (component const& c : v) check_id(v, c, b, h, i);
+      if (id < 0 || id >= pool)
+        for (component const& c : v) check_id(v, c, b, h, i);
+      for (std::int32_t k = 0; k < count; ++k) out.allowed = out.allowed && rules[k].allows(id);
+      out.end = std::max(out.end, id + 1);
     }
   });
-  KVEVICT_EXPECTS(named <= most_pool_pages, "validate: a row uses page ", named - 1,
+  KVEVICT_EXPECTS(out.end <= most_pool_pages, "validate: a row uses page ", out.end - 1,
                   "; ids count pages and lie below 2^31, correct the table or index_mask");
-  return named;
+  return out;
 }
 
 struct bitmap {
@@ -126,32 +136,37 @@ struct bitmap {
   void clear(std::int64_t i) { words[i / 64] &= ~bit(i); }
 };
 
-template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
-  std::int64_t const pool = check_ids_in_range(v), apart = layers_apart(v) ? pool : 0,
-                     bits = apart == 0 ? pool : pool * v.pages.layers;
-  if (v.pages.is_identity()) return;
+/// Where pages with different ids lie apart: no id twice in a part that is written, which is a violation, or, of mixed
+/// parts, not known to be one: then false. `end`: 1 + the largest id.
+template <class Entry> bool find_doubles(layer_view<Entry> const& v, std::int64_t end, arena& memory) {
+  page_parts const parts = page_parts::of(v);
+  std::int64_t const bits = end * parts.count();
   frame scratch(memory);
   bitmap written(scratch, bits), seen(scratch, v.read_only == nullptr ? 0 : bits);
-  auto const page = [&](std::int32_t b, std::int32_t h, std::int64_t i) {
-    return v.pages.layer_of(b) * apart + static_cast<std::int64_t>(v.pages.entry(b, h, i));
+  bool single = true;
+  auto const twice = [&](std::int32_t b, std::int32_t h, std::int64_t i) {
+    if (!parts.mixed) violate_double(v, b, h, i);
+    single = false;
   };
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
+    std::int64_t const part = parts(v.pages, b, h) * end;
     for (std::int64_t i = read_only_pages(v, b, h), n = pages_in_use(v, b, h); i < n; ++i) {
-      std::int64_t const id = page(b, h, i);
-      if (written.has(id)) violate_double(v, b, h, i);
+      std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      if (written.has(id)) twice(b, h, i);
       written.set(id);
     }
   });
-  if (v.read_only == nullptr) return;
+  if (v.read_only == nullptr) return single;
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
-    std::int64_t const n = read_only_pages(v, b, h);
+    std::int64_t const n = read_only_pages(v, b, h), part = parts(v.pages, b, h) * end;
     for (std::int64_t i = 0; i < n; ++i) {
-      std::int64_t const id = page(b, h, i);
-      if (written.has(id) || seen.has(id)) violate_double(v, b, h, i);
+      std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
+      if (written.has(id) || seen.has(id)) twice(b, h, i);
       seen.set(id);
     }
-    for (std::int64_t i = 0; i < n; ++i) seen.clear(page(b, h, i));
+    for (std::int64_t i = 0; i < n; ++i) seen.clear(part + static_cast<std::int64_t>(v.pages.entry(b, h, i)));
   });
+  return single;
 }
 
 }  // namespace validation

@@ -34,6 +34,10 @@ KVEVICT_HOST_DEVICE constexpr bool is_floating(dtype t) {
   return t == dtype::f32 || t == dtype::f16 || t == dtype::bf16;
 }
 
+/// Elements that a row may lie behind the start of its array, along tokens and along heads, so that their sum in bytes
+/// fits into 64 bits; and the largest row that an offset of 32 bits can name.
+inline constexpr std::int64_t farthest_element = std::int64_t{1} << 59, farthest_row = (std::int64_t{1} << 31) - 1;
+
 constexpr char const* name_of(dtype t) {
   switch (t) {
     case dtype::f32: return "f32";

@@ -52,6 +52,13 @@ struct feature_rows {
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };
 
+/// The hidden state of row `last`, the largest that may be read, lies a stride of its own behind the one before it.
+inline void expect_feature_stride(feature_rows const& in, std::int64_t last) {
+  KVEVICT_EXPECTS(last <= 0 || (in.token_stride >= in.width && in.token_stride <= farthest_element / last),
+                  "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width, " up to row ", last,
+                  "; give the distance from one token's hidden state to the next");
+}
+
 /// What needs no look at the arrays, and every context checks.
 inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int32_t sequences, std::int32_t heads) {
   KVEVICT_EXPECTS(
@@ -71,7 +78,9 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int3
   KVEVICT_EXPECTS(in.row_begin != nullptr,
                   "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;
-  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 || m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width(),
+  KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 ||
+                      (m.seq_stride >= std::int64_t{m.capacity} * 2 * w.width() && m.seq_stride >= 0 &&
+                       m.seq_stride <= farthest_element / sequences),
                   "gate: a seq_stride of ", m.seq_stride, " floats for ", m.capacity, " rows of ", 2 * w.width(),
                   "; give gate_memory::seq_stride ≥ capacity·2·Hg·dg");
   KVEVICT_EXPECTS(m.rows == nullptr || m.tokens != nullptr,

@@ -41,23 +41,29 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_
                   "(B+1) offsets");
 }
 
-/// Rows of `width` elements, one per token and head, in either order: where there are several, a stride steps over one
-/// at least.
-inline void check_strides(char const* what, std::int64_t tokens, std::int32_t heads, std::int64_t token_stride,
+/// Rows of `width` elements, one per token and head, in either order. `last` is the largest row that may be read, the
+/// first one being 0: a stride that takes part in its address steps over a row at least, and not beyond 64 bits. One
+/// row is no exception, for it may lie behind others (row_begin[0] > 0).
+inline void check_strides(char const* what, std::int64_t last, std::int32_t heads, std::int64_t token_stride,
                           std::int64_t head_stride, std::int32_t width) {
-  KVEVICT_EXPECTS((tokens <= 1 || token_stride >= width) && (heads <= 1 || head_stride >= width), "evidence: ", what,
+  KVEVICT_EXPECTS((last <= 0 || token_stride >= width) && (heads <= 1 || head_stride >= width), "evidence: ", what,
                   " of ", width, " elements are ", token_stride, " apart from token to token and ", head_stride,
                   " from head to head; give strides in elements, "
                   "at least a row each");
+  KVEVICT_EXPECTS(
+      (last <= 0 || token_stride <= farthest_element / last) && (heads <= 1 || head_stride <= farthest_element / heads),
+      "evidence: ", what, " are ", token_stride, " elements apart from token to token and ", head_stride,
+      " from head to head, so that the address of row ", last, ", head ", heads - 1,
+      " does not fit into 64 bits; correct the strides");
 }
-/// `tokens`: as many as all sequences provide together, or more. The gate looks at its own.
-inline void check_strides(query_rows const& q, std::int64_t tokens) {
-  check_strides("queries", tokens, q.heads, q.token_stride, q.head_stride, q.head_dim);
-  if (q.lse != nullptr) check_strides("LSEs", tokens, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
+inline void check_strides(query_rows const& q, std::int64_t last) {
+  check_strides("queries", last, q.heads, q.token_stride, q.head_stride, q.head_dim);
+  if (q.lse != nullptr) check_strides("LSEs", last, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
 }
-inline void check_strides(attention_rows const& a, std::int64_t tokens) {
-  check_strides("softmax rows", tokens, a.heads, a.token_stride, a.head_stride, a.slots);
+inline void check_strides(attention_rows const& a, std::int64_t last) {
+  check_strides("softmax rows", last, a.heads, a.token_stride, a.head_stride, a.slots);
 }
+/// The gate looks at its own.
 inline void check_strides(feature_rows const&, std::int64_t) {}
 
 inline void check_offsets(std::int32_t const* begin, std::int32_t sequences) {
@@ -73,7 +79,7 @@ template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cach
   std::int32_t const B = cache.sequences();
   if (B == 0) return;
   check_offsets(r.row_begin, B);
-  check_strides(r, std::int64_t{r.row_begin[B]} - r.row_begin[0]);
+  check_strides(r, std::int64_t{r.row_begin[B]} - 1);
   KVEVICT_EXPECTS(data != nullptr || r.row_begin[0] == r.row_begin[B],
                   "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
 }

@@ -19,9 +19,7 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
   gate_memory const& m = in.memory;
   KVEVICT_EXPECTS(in.data != nullptr || in.row_begin[0] == in.row_begin[sequences],
                   "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
-  KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width,
-                  "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
-                  "; give the distance from one token's hidden state to the next");
+  expect_feature_stride(in, std::int64_t{in.row_begin[sequences]} - 1);
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;

@@ -24,7 +24,9 @@ inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, p
   return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
 }
 inline window_shape largest_window(cache_shape const& s, window_options const& o, bool apart) {
-  auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(o.rows, s.tokens));
+  // rows that are tokens of the cache are no more than those, rows that come after it may be
+  auto const window = static_cast<std::int32_t>(o.sees == visibility::all ? std::int64_t{o.rows}
+                                                                          : std::min<std::int64_t>(o.rows, s.tokens));
   return {s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false, apart};
 }
 inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {

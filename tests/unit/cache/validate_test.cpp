@@ -288,8 +288,12 @@ TEST_CASE("validate: strides: rows of one component overlap") {
   auto v = c.view;
   part(v, 0).rows.slot_stride = 64;  // two heads of 64 bytes lie in a slot
   CHECK(contains(refused(v), "overlap each other"));
+  for (std::size_t i = 0; i < 3; ++i) c.entries()[i] = static_cast<std::int32_t>(i);  // neighbours
+  c.entries()[3] = 3, c.entries()[4] = 5;
   v = c.view, part(v, 0).rows.page_stride -= 64;
-  CHECK(contains(refused(v), "overlap each other"));
+  CHECK(contains(refused(v), "rows of component k overlap each other in page 0 of sequence 0, head 0 and page 1 of "));
+  for (std::int32_t i = 0; i < 3; ++i) c.entries()[static_cast<std::size_t>(i)] = 2 * i;  // none
+  CHECK(refused(v).empty());
 }
 
 TEST_CASE("validate: strides: misaligned base and strides") {
@@ -370,6 +374,10 @@ TEST_CASE("validate: heads as a batch of single-head sequences on an interleaved
   k.rows = {reinterpret_cast<std::byte*>(pool.data()), 0, (pages - 1) * P * H + H, D * E, 0, H * D * E, 0, D * E, 1};
   value = k, value.what = role::v, value.rows.offset = pages * P * H * D * E;
   CHECK(refused(v.with(k).with(value)).empty());
-  entries[1] = 2 * P * H + 2;  // the second slot of page 2
-  CHECK(contains(refused(v.with(k).with(value)), "does not start a page"));
+  entries[1] = 2 * P * H + 2;  // the second slot of page 2: no page starts there, but nobody else is there
+  CHECK(refused(v.with(k).with(value)).empty());
+  entries[1] = (P - 1) * H;  // the last slot of page 0
+  CHECK(contains(refused(v.with(k).with(value)),
+                 "rows of component k overlap each other in page 0 of sequence 0, head "
+                 "0 and page 1 of sequence 0, head 0: a stride is smaller"));
 }

@@ -12,7 +12,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 /// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
 template <class Entry> struct written_pages {
   std::uint32_t* words;
-  std::int64_t apart = 0;  // ids: from a layer's bits to the next, where layers are apart
+  std::int64_t apart = 0;        // ids: from the bits of a part of all pages to the next
+  validation::page_parts parts;  // layers and heads, where they are apart
   // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
   std::uint32_t slots = 0;
 
@@ -21,21 +22,20 @@ template <class Entry> struct written_pages {
   template <bool Look>
   KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
     Entry const page = entry(v, at, columns);
-    std::int32_t const layer = layer_of(v, at, columns);
+    std::int64_t const part = part_of(v, at, columns);
     if constexpr (page_table<Entry>::holds_pointers) {
       std::uint64_t const mixed =
-          (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(apart != 0 ? layer : 0)) *
-          0x9e3779b97f4a7c15u;
+          (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(part)) * 0x9e3779b97f4a7c15u;
       for (auto slot = static_cast<std::uint32_t>(mixed >> 32);; ++slot) {
         std::uint32_t* const word = words + (slot & (slots - 1));
         std::uint32_t const before =
             Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
         if (before == 0) return false;
         std::int64_t const other = std::int64_t{before} - 1;
-        if (entry(v, other, columns) == page && (apart == 0 || layer_of(v, other, columns) == layer)) return true;
+        if (entry(v, other, columns) == page && part_of(v, other, columns) == part) return true;
       }
     } else {
-      std::int64_t const place = layer * apart + static_cast<std::int64_t>(page);
+      std::int64_t const place = part * apart + static_cast<std::int64_t>(page);
       std::uint32_t const bit = 1u << (place % 32);
       return ((Look ? words[place / 32] : atomic_or(t, &words[place / 32], bit)) & bit) != 0;
     }
@@ -48,8 +48,9 @@ template <class Entry> struct written_pages {
     return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)),
                          at % columns);
   }
-  KVEVICT_DEVICE static std::int32_t layer_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
-    return static_cast<std::int32_t>(v.pages.layer_of(static_cast<std::int32_t>(at / columns / heads(v))));
+  KVEVICT_DEVICE std::int64_t part_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
+    std::int64_t const r = at / columns;
+    return parts(v.pages, static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)));
   }
 };
 

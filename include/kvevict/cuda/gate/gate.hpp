@@ -55,8 +55,7 @@ inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, featur
                   "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows,
                   "; a device cannot look row_begin up, say how many rows a sequence provides at most");
-  KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ",
-                  in.width, "; give the distance from one token's hidden state to the next");
+  expect_feature_stride(in, farthest_row);
   KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim,
                   " numbers do not fit a block's shared memory; use more, "
                   "narrower gate heads of at most ",

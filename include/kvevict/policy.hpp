@@ -76,6 +76,11 @@ template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 
 namespace contract {
 
+/// A keep set says that it is none, from the first check of a plan to its last write. That of a context of its own does
+/// so by an overload in the context's namespace.
+template <class KeepSet> void mark_refused(KeepSet&, bool) {}
+inline void mark_refused(keep_set& out, bool refused) { out.refused = refused; }
+
 /// The state component that `observe` fills and plan() reads back.
 template <class Entry>
 component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
@@ -136,11 +141,13 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
 ///          call of a size.
 /// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not
-///          finite.
+///          finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
+  using contract::mark_refused;
+  mark_refused(out, true);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -148,6 +155,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   kernels::require_finite(ctx, rows);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
+  mark_refused(out, false);
 }
 
 template <class Context, class Policy, class Evidence>

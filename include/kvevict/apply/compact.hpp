@@ -4,54 +4,33 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
+#include <utility>
 
+#include <kvevict/apply/compaction_result.hpp>
 #include <kvevict/apply/moves.hpp>
+#include <kvevict/cache/move_interrupted.hpp>
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/kernels/move_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a compaction did: physical lengths afterwards (logical positions have not changed) and the pages that hold
-/// nothing any more.
-template <class Entry> class compacted {
+/// What a compaction did, at once.
+template <class Entry> class compacted : public compaction_result<Entry> {
  public:
-  /// Row b·heads + h.
-  slice<std::int32_t const> lengths() const { return {plan_.lengths.data(), plan_.rows()}; }
-  std::int32_t length(std::int32_t b, std::int32_t h) const {
-    KVEVICT_EXPECTS(b >= 0 && b < plan_.sequences && h >= 0 && h < plan_.heads, "compacted: there is no sequence ", b,
-                    ", head ", h, " among ", plan_.sequences, " of ", plan_.heads,
-                    " heads; ask for one of the compacted view");
-    return lengths()[std::int64_t{b} * plan_.heads + h];
-  }
-
-  /// All freed entries of the page table, tag bits stripped, each once. None for contiguous caches.
-  slice<Entry const> freed_pages() const { return {freed_.data(), static_cast<std::int64_t>(freed_.size())}; }
-  /// Those of one row of the table: b·heads + h when every head has its own, else b.
-  slice<Entry const> freed_pages(std::int64_t row) const {
-    auto const r = static_cast<std::size_t>(row);
-    KVEVICT_EXPECTS(row >= 0 && r + 1 < freed_begin_.size(), "compacted: there is no row ", row,
-                    " in the page table; ask for b·heads + h when every head has its own, else b");
-    return {freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
-  }
-
-  row_order order() const { return plan_.order; }
-  move_plan const& moves() const { return plan_; }
-  std::int64_t bytes_moved() const { return bytes_moved_; }
+  move_plan const& moves() const { return this->order(), plan_; }
 
  private:
   template <class Context, class E>
   friend void compact(Context&, layer_view<E> const&, keep_set const&, compaction, compacted<E>&);
   template <class Context, class E> friend void apply(Context&, layer_view<E> const&, move_plan const&, compacted<E>&);
 
+  void prepare(layer_view<Entry> const& v);
   template <class Context> void move(Context& ctx, layer_view<Entry> const& v);
+  std::int64_t bytes_of_moves(layer_view<Entry> const& v) const;
   void free_pages(layer_view<Entry> const& v);
 
   move_plan plan_;
-  std::vector<Entry> freed_;
-  std::vector<std::int64_t> freed_begin_;
-  std::int64_t bytes_moved_ = 0;
 };
 
 namespace moves {
@@ -103,6 +82,10 @@ inline void expect_no_doubles(move_plan const& p, std::int64_t row) {
 
 template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
   auto const rows = static_cast<std::size_t>(v.rows());
+  KVEVICT_EXPECTS(
+      !p.refused,
+      "apply: the call that was to fill the move plan was refused or has failed, so that it names no moves; "
+      "plan again, or keep all");
   KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences,
                   " sequences of ", p.heads, " heads and the cache ", v.sequences(), " of ", v.heads(),
                   "; use the view that was planned on");
@@ -118,21 +101,44 @@ template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan co
 
 }  // namespace moves
 
-template <class Entry> template <class Context> void compacted<Entry>::move(Context& ctx, layer_view<Entry> const& v) {
-  kernels::move_rows(ctx, v, plan_);
-  bytes_moved_ = 0;
-  for (std::int64_t r = 0; r < v.rows(); ++r)
-    for (component const& c : v)
-      if (c.alias_of < 0 && (r % v.heads() == 0 || !v.shared_by_heads(c)))
-        bytes_moved_ +=
-            (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) *
-            c.rows.row_bytes();
+/// Everything that takes memory; before the first byte moves.
+template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v) {
+  this->lengths_host_ = plan_.lengths;
+  this->heads_ = v.heads();
+  this->order_ = plan_.order;
+  this->bytes_moved_ = bytes_of_moves(v);
   free_pages(v);
 }
 
+template <class Entry> template <class Context> void compacted<Entry>::move(Context& ctx, layer_view<Entry> const& v) {
+  prepare(v);
+#if KVEVICT_EXCEPTIONS
+  try {
+    kernels::move_rows(ctx, v, plan_);
+  } catch (move_interrupted& e) {
+    e.plan = std::move(plan_);
+    throw;
+  }
+#else
+  kernels::move_rows(ctx, v, plan_);
+#endif
+  this->ready_ = true;
+}
+
+template <class Entry> std::int64_t compacted<Entry>::bytes_of_moves(layer_view<Entry> const& v) const {
+  std::int64_t bytes = 0;
+  for (std::int64_t r = 0; r < v.rows(); ++r)
+    for (component const& c : v)
+      if (c.alias_of < 0 && (r % v.heads() == 0 || !v.shared_by_heads(c)))
+        bytes += (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) *
+                 c.rows.row_bytes();
+  return bytes;
+}
+
 template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const& v) {
-  freed_.clear();
-  freed_begin_.assign(1, 0);
+  auto& freed = this->freed_;
+  freed.clear();
+  this->freed_begin_.assign(1, 0);
   std::int64_t const P = v.pages.page_size;
   if (v.heads() == 0) freed_begin_.resize(static_cast<std::size_t>(v.pages.rows()) + 1, 0);  // no tokens, no pages
   for (std::int64_t t = 0; v.heads() != 0 && t < v.pages.rows(); ++t) {
@@ -141,8 +147,8 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
     std::int64_t const used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
     std::int64_t const before =
         v.pages.is_identity() ? used : (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
-    for (std::int64_t i = used; i < before; ++i) freed_.push_back(v.pages.entry(b, h, i));
-    freed_begin_.push_back(static_cast<std::int64_t>(freed_.size()));
+    for (std::int64_t i = used; i < before; ++i) freed.push_back(v.pages.entry(b, h, i));
+    this->freed_begin_.push_back(static_cast<std::int64_t>(freed.size()));
   }
 }
 
@@ -154,12 +160,15 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 /// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
 ///          layers share a table a page is named by every layer that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
-/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a
-///          table that heads share; rows common to all heads but different sets; page-wise quantisation. The cache is
-///          untouched then, `out` unspecified.
+/// Errors   contract_violation: unsound view; keep set of another view, or of a refused plan; a read-only token
+///          dropped; unequal counts on a table that heads share; rows common to all heads but different sets; page-wise
+///          quantisation. The cache is untouched then, and `out` has no result; so it is when memory runs out, and when
+///          the executor throws before a row has moved. After that only an executor that gives up its tasks makes it
+///          fail: move_interrupted.
 template <class Context, class Entry>
 void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
              compacted<Entry>& out) {
+  out.ready_ = false;
   moves::plan_checked("compact", ctx, view, keep, mode, out.plan_);
   out.move(ctx, view);
 }
@@ -174,12 +183,14 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 
 /// Executes a plan that was inspected, stored or made elsewhere; checked again, as a whole, before anything moves.
 ///
-/// Errors   contract_violation: unsound view; plan of another view or of other lengths; moves that leave the row, write
-///          its read-only prefix or do not ascend; a source below the new length that no later move fills, so that its
-///          token would be there twice; unequal lengths on a table that heads share; rows common to all heads but
-///          different moves; page-wise quantisation. The cache is untouched then, `out` unspecified.
+/// Errors   contract_violation: unsound view; plan of another view or of other lengths, or one whose making was
+///          refused; moves that leave the row, write its read-only prefix or do not ascend; a source below the new
+///          length that no later move fills, so that its token would be there twice; unequal lengths on a table that
+///          heads share; rows common to all heads but different moves; page-wise quantisation. The cache is untouched
+///          then, and the rest is as with compact().
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
+  out.ready_ = false;
   validate(view, ctx.scratch());
   moves::expect_plan(view, plan);
   moves::expect_movable("apply", view, plan);

@@ -42,6 +42,7 @@ void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep,
 /// The keep set belongs to this view, and keeps its read-only prefixes.
 template <class Context, class Entry>
 void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
+  contract::expect_planned(verb, keep);
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
@@ -132,11 +133,13 @@ void write_plan(Context& ctx, layer_view<Entry> const& view, keep_set const& kee
 template <class Context, class Entry>
 void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
                   move_plan& out) {
+  out.refused = true;
   expect_mode(verb, mode);
   validate(view, ctx.scratch());
   expect_keep(verb, ctx, view, keep);
   write_plan(ctx, view, keep, mode, out);
   expect_movable(verb, view, out);
+  out.refused = false;
 }
 
 }  // namespace moves
@@ -144,8 +147,9 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
 /// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
 ///
 /// Cost     O(pages) checks, O(kept), one worker per row.
-/// Errors   contract_violation: unsound view; keep set of another view; a read-only token dropped; unequal counts on a
-///          table that heads share; page-wise quantisation where tokens would move. `out` is unspecified then.
+/// Errors   contract_violation: unsound view; keep set of another view, or of a refused plan; a read-only token
+///          dropped; unequal counts on a table that heads share; page-wise quantisation where tokens would move. `out`
+///          is `refused` then, whatever is thrown, and no verb takes it.
 template <class Context, class Entry>
 void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
   moves::plan_checked("plan_moves", ctx, view, keep, mode, out);

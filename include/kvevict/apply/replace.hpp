@@ -17,22 +17,33 @@ inline namespace KVEVICT_ABI {
 /// counted.
 class replaced {
  public:
-  slice<std::int32_t const> slots() const { return {slots_.data(), static_cast<std::int64_t>(slots_.size())}; }
+  slice<std::int32_t const> slots() const {
+    expect_ready();
+    return {slots_.data(), static_cast<std::int64_t>(slots_.size())};
+  }
   std::int32_t slot(std::int32_t b, std::int32_t h) const {
+    expect_ready();
     std::int64_t const r = std::int64_t{b} * heads_ + h;
     KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && r < slots().size, "replaced: there is no sequence ", b, ", head ",
                     h, "; ask for one of the view that was provided");
     return slots()[r];
   }
-  row_order order() const { return order_; }
+  row_order order() const { return expect_ready(), order_; }
 
  private:
+  void expect_ready() const {
+    KVEVICT_EXPECTS(ready_,
+                    "replaced: there is no result, because replace() has not been called, was refused or has failed; "
+                    "write to no slot, append or compact");
+  }
+
   template <class Context, class Entry>
   friend void replace(Context&, layer_view<Entry> const&, keep_set const&, replaced&);
 
   std::vector<std::int32_t> slots_;  // (B·H)
   std::int32_t heads_ = 0;
   row_order order_ = row_order::ascending;
+  bool ready_ = false;
 };
 
 namespace moves {
@@ -64,9 +75,10 @@ template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_s
 /// Cost     O(pages) checks, O(N) a row; nothing is written; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view; more than one token evicted in a row; a
 ///          read-only token; unequal counts on a table that heads share; rows common to all heads but different
-///          victims; page-wise quantisation.
+///          victims; page-wise quantisation; a keep set of a refused plan. `out` has no result then.
 template <class Context, class Entry>
 void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
+  out.ready_ = false;
   validate(view, ctx.scratch());
   moves::expect_keep("replace", ctx, view, keep);
   for (std::int64_t r = 0; r < view.rows(); ++r) moves::expect_one_victim(view, keep, r);
@@ -80,6 +92,7 @@ void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, 
     out.slots_[static_cast<std::size_t>(r)] = slot;
     if (slot >= 0 && slot != n - 1) out.order_ = row_order::scattered;
   }
+  out.ready_ = true;
 }
 
 template <class Context, class Entry>

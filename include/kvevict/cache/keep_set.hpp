@@ -19,9 +19,13 @@ struct keep_set {
   std::vector<std::int32_t> tokens;     // (Σ kept)
   std::vector<std::int64_t> row_begin;  // (B·H + 1)
   std::vector<std::int32_t> lengths;    // (B·H) physical length of each row when it was planned
+  bool refused = false;  // the plan that was to fill it was refused or has failed: what is here means nothing
 
   std::int64_t rows() const { return std::int64_t{sequences} * heads; }
   slice<std::int32_t const> row(std::int64_t r) const {
+    KVEVICT_EXPECTS(!refused,
+                    "keep_set: the plan that was to fill it was refused or has failed, so that it names no "
+                    "tokens; plan again, or keep all");
     auto const i = static_cast<std::size_t>(r);
     return {tokens.data() + row_begin[i], row_begin[i + 1] - row_begin[i]};
   }
@@ -38,8 +42,17 @@ struct keep_set {
 
 namespace contract {
 
+/// A refused plan leaves nothing to apply.
+inline void expect_planned(char const* verb, keep_set const& keep) {
+  KVEVICT_EXPECTS(
+      !keep.refused, verb,
+      ": the plan that was to fill the keep set was refused or has failed, so that it names no tokens; plan "
+      "again, or keep all");
+}
+
 /// The arrays of a keep set are those of its rows; O(rows).
 inline void expect_rows(char const* verb, keep_set const& keep) {
+  expect_planned(verb, keep);
   auto const rows = static_cast<std::size_t>(keep.rows());
   KVEVICT_EXPECTS(keep.sequences >= 0 && keep.heads >= 0 && keep.row_begin.size() == rows + 1 &&
                       keep.lengths.size() == rows && keep.row_begin[0] == 0 && keep.row_begin[rows] == keep.kept() &&

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <new>
 #include <type_traits>
@@ -19,6 +20,10 @@ inline namespace KVEVICT_ABI {
 // Named by instruction set, so that everything instantiated with the context is too (see isa.hpp).
 /// Runs `task(state, i)` for every i in [0, count), in any order, on any threads, and returns when all are done.
 /// Non-owning and replaceable: an engine lends its own pool by filling in three fields. Default: serial.
+///
+/// `run` may throw, once every task that it has begun has ended and when it will begin no other. The verb then throws
+/// the same, and nothing that the engine owns has changed; or, if it was writing already, it comes to its end without
+/// the executor.
 struct executor {
   using task_function = void (*)(void* state, std::int64_t index);
   using run_function = void (*)(void* pool, std::int64_t count, task_function task, void* state);
@@ -153,7 +158,8 @@ class host {
   /// f(i, slot) for every i in [0, count): slot < concurrency() is this worker's share of scratch. Items are
   /// handed out one at a time, so results must depend on i alone. f must not throw. `work` says how many elements are
   /// touched in all (a nanosecond each, roughly); a job smaller than the executor's `least_work` runs on the calling
-  /// thread.
+  /// thread. What the executor throws is thrown: it has then done all items, or none, for a task ends when no item is
+  /// left.
   template <class F>
   void for_each(std::int64_t count, F&& f, std::int64_t work = std::numeric_limits<std::int64_t>::max()) {
     struct state_type {
@@ -175,6 +181,37 @@ class host {
             (*s.f)(i, static_cast<std::int32_t>(worker));
         },
         &state);
+    KVEVICT_EXPECTS(state.next.load(std::memory_order_relaxed) >= count,
+                    "host: the executor has returned without running its tasks; executor::run must run task(state, i) "
+                    "for every i in [0, count)");
+  }
+
+  /// What for_each had done when the executor threw; `some`: it gave up tasks that had begun.
+  enum class progress : std::uint8_t { none, some, all };
+
+  /// for_each for items that change what the caller owns: what the executor throws goes to `thrown`, and the caller
+  /// decides what becomes of the work.
+  template <class F> progress try_each(std::int64_t count, F&& f, std::int64_t work, std::exception_ptr& thrown) {
+#if KVEVICT_EXCEPTIONS
+    std::atomic<std::int64_t> begun{0}, done{0};
+    try {
+      for_each(
+          count,
+          [&](std::int64_t i, std::int32_t slot) {
+            begun.fetch_add(1, std::memory_order_relaxed);
+            f(i, slot);
+            done.fetch_add(1, std::memory_order_relaxed);
+          },
+          work);
+    } catch (...) {
+      thrown = std::current_exception();
+      return begun.load() == 0 ? progress::none : done.load() == count ? progress::all : progress::some;
+    }
+#else
+    static_cast<void>(thrown);
+    for_each(count, f, work);
+#endif
+    return progress::all;
   }
 
  private:

@@ -25,7 +25,8 @@ void has_kernel(put_rows_tag, host&);
 /// Shapes   features (T,E) ragged, f32, f16 or bf16 → p (T,H) float. The memory's rows of the new tokens are written.
 /// Cost     6·T·E·A + 4·T·N·A flop, A = Hg·dg, N tokens so far (half under the causal mask within a prompt); scratch
 ///          gate_shape::bytes, O(T·A), never N×N.
-/// Errors   contract_violation: weights, features or memory that do not fit; a probability that is not a number.
+/// Errors   contract_violation: weights, features or memory that do not fit; a probability that is not a number. The
+///          memory is as it was then, whatever is thrown.
 inline void kernel(gate_tag, host& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees,
                    std::int32_t sequences, std::int32_t heads, float* p) {
   expect_gate(w, in, sees, sequences, heads);
@@ -49,23 +50,21 @@ inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::in
   return std::int64_t{in.row_begin[sequences]} - in.row_begin[0];
 }
 
-/// p (T,H) into the scores of the newest tokens of every active row, in order. No scratch.
-inline void kernel(put_rows_tag, host& ctx, feature_rows const& in, float const* p, score_rows const& out) {
-  ctx.for_each(
-      out.count(),
-      [&](std::int64_t r, std::int32_t) {
-        row const& it = out.rows[r];
-        if (!it.active) return;
-        std::int64_t const first = in.row_begin[it.sequence] - in.row_begin[0], n = in.rows(it.sequence);
-        float* const to = out.scores(r).data;
-        auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
-        if (out.positions == nullptr)
-          for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
-        else
-          for (std::int32_t j = 0; j < it.tokens; ++j)
-            if (n == 1 && out.order(r, j) >= it.new_from) to[j] = at(0);
-      },
-      out.begin[out.count()]);
+/// p (T,H) into the scores of the newest tokens of every active row, in order. No scratch. Not by the executor, which
+/// may throw: the gate's memory has been written.
+inline void kernel(put_rows_tag, host&, feature_rows const& in, float const* p, score_rows const& out) {
+  for (std::int64_t r = 0; r < out.count(); ++r) {
+    row const& it = out.rows[r];
+    if (!it.active) continue;
+    std::int64_t const first = in.row_begin[it.sequence] - in.row_begin[0], n = in.rows(it.sequence);
+    float* const to = out.scores(r).data;
+    auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
+    if (out.positions == nullptr)
+      for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
+    else
+      for (std::int32_t j = 0; j < it.tokens; ++j)
+        if (n == 1 && out.order(r, j) >= it.new_from) to[j] = at(0);
+  }
 }
 
 }  // namespace kernels

@@ -41,16 +41,26 @@ inline vec seen_by(ivec last, std::int32_t key, vec z) { return last < key ? spl
   });
 }
 
-/// C of one gate head.  queries (dg, tile_tokens), memory (seen, 2·Hg·dg) from this head's K' → values (dg,
+/// K' and V' of the tokens that a tile sees, from one head's K' on: those in the memory, then those that are new.
+struct gate_tokens {
+  float const *memory, *fresh;  // (tokens, 2·Hg·dg)
+  std::int64_t remembered;
+
+  float const* row(std::int64_t j, std::int64_t A) const {
+    return j < remembered ? memory + j * 2 * A : fresh + (j - remembered) * 2 * A;
+  }
+};
+
+/// C of one gate head.  queries (dg, tile_tokens), tokens (seen, 2·Hg·dg) from this head's K' → values (dg,
 /// tile_tokens)
-inline void gate_attention(float const* queries, float const* memory, std::int64_t A, std::int64_t dg, gate_mask sees,
-                           std::int64_t now, std::int64_t seen, float* values) {
+inline void gate_attention(float const* queries, gate_tokens const& tokens, std::int64_t A, std::int64_t dg,
+                           gate_mask sees, std::int64_t now, std::int64_t seen, float* values) {
   vec peak[tile_vectors], sum[tile_vectors] = {};
   for (vec& x : peak) x = splat(-1e30f);
   kvevict::fill_n(values, dg * tile_tokens, 0.0f);
   for (std::int64_t j = 0; j < seen; j += row_block) {
     float const* rows[row_block];  // K', and A floats on V'; behind the last token the last one again, with weight 0
-    for (int r = 0; r < row_block; ++r) rows[r] = memory + std::min(j + r, seen - 1) * 2 * A;
+    for (int r = 0; r < row_block; ++r) rows[r] = tokens.row(std::min(j + r, seen - 1), A);
     vec z[row_block][tile_vectors] = {}, shrink[tile_vectors];
     add_products(rows, dg, queries, z);
     hide(z, j, sees, now, seen);

@@ -37,11 +37,12 @@ class gate_pass {
         !bad_.load(),
         "gate: a keep probability is not a number; look for values that are not finite in the gate's weights and in "
         "the hidden states");
+    remember();
   }
 
  private:
   gate_shape shape_of() const {
-    gate_shape s{w_.features, w_.width(), w_.flags, 0, 0, in_.memory.rows != nullptr};
+    gate_shape s{w_.features, w_.width(), w_.flags, 0, 0};
     for (std::int32_t b = 0; b < sequences_; ++b) {
       s.tokens += in_.rows(b);
       s.tiles += (in_.rows(b) + tile_tokens - 1) / tile_tokens;
@@ -63,10 +64,19 @@ class gate_pass {
   }
 
   std::int32_t earlier(std::int32_t b) const { return in_.memory.rows == nullptr ? 0 : in_.memory.tokens[b]; }
-  /// K' and V' of the tokens of sequence b.  (tokens, 2·Hg·dg)
-  float* memory(std::int32_t b) const {
-    if (in_.memory.rows != nullptr) return in_.memory.rows + b * in_.memory.seq_stride;
+  /// K' and V' of the new tokens of sequence b, in scratch.  (tokens, 2·Hg·dg)
+  float* fresh(std::int32_t b) const {
     return own_ + (in_.row_begin[b] - in_.row_begin[0]) * std::int64_t{2} * w_.width();
+  }
+  /// Those of the earlier ones.
+  float* memory(std::int32_t b) const {
+    return in_.memory.rows == nullptr ? nullptr : in_.memory.rows + b * in_.memory.seq_stride;
+  }
+  /// The new ones into the memory, when nothing can be refused any more.
+  void remember() const {
+    std::int64_t const row = std::int64_t{2} * w_.width();
+    for (std::int32_t b = 0; b < sequences_ && in_.memory.rows != nullptr; ++b)
+      kvevict::copy_n(fresh(b), in_.rows(b) * row, memory(b) + earlier(b) * row);
   }
 
   /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv, rows padded with zeros to whole row blocks, then
@@ -112,13 +122,13 @@ class gate_pass {
     return static_cast<std::byte const*>(in_.data) + row * in_.token_stride * static_cast<std::int64_t>(sizeof(T));
   }
 
-  /// Q' of a tile to scratch, lanes are tokens; its K' and V' to the memory.
+  /// Q' of a tile to scratch, lanes are tokens; its K' and V', too.
   void project(std::int64_t index, float* features) const {
     gate_tile const t = tile(index);
     pack(t, features);
     std::int64_t const A = w_.width();
     float* const queries = queries_ + index * A * tile_tokens;
-    float* const rows = memory(t.sequence) + (earlier(t.sequence) + t.first) * 2 * A;
+    float* const rows = fresh(t.sequence) + t.first * 2 * A;
     for (std::int64_t r = 0; r < 3 * A; r += row_block) {
       vec sums[row_block][tile_vectors] = {};
       float const* scalars[row_block];
@@ -140,8 +150,10 @@ class gate_pass {
     std::int64_t const seen = sees_ == gate_mask::causal ? now + t.count : earlier(t.sequence) + in_.rows(t.sequence);
     for (std::int32_t h = 0; h < w_.heads; ++h) {
       std::int64_t const at = std::int64_t{h} * w_.head_dim;
-      gate_attention(queries_ + (index * A + at) * tile_tokens, memory(t.sequence) + at, A, w_.head_dim, sees_, now,
-                     seen, values + at * tile_tokens);
+      std::int64_t const remembered = earlier(t.sequence);
+      gate_tokens const tokens{remembered == 0 ? nullptr : memory(t.sequence) + at, fresh(t.sequence) + at, remembered};
+      gate_attention(queries_ + (index * A + at) * tile_tokens, tokens, A, w_.head_dim, sees_, now, seen,
+                     values + at * tile_tokens);
     }
     write(t, values);
   }

@@ -32,18 +32,17 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
   }
 }
 
-/// Scratch of a gate call, in floats: the weights as floats, Q' of all new tokens, K' and V' where the caller keeps no
-/// memory, then one tile of features or of C, per worker.
+/// Scratch of a gate call, in floats: the weights as floats, Q', K' and V' of all new tokens, then one tile of
+/// features or of C, per worker.
 struct gate_shape {
   std::int64_t features, width, flags;  // E, Hg·dg, H or Hq
   std::int64_t tokens, tiles;           // new tokens and their tiles, all sequences
-  bool remembers;                       // the caller keeps K' and V'
 
   constexpr std::int64_t weight_floats() const {
     return padded(padded(3 * width, row_block) * features + flags * (width + 1), 16);
   }
   constexpr std::int64_t query_floats() const { return padded(tiles * width * tile_tokens, 16); }
-  constexpr std::int64_t memory_floats() const { return remembers ? 0 : padded(tokens * 2 * width, 16); }
+  constexpr std::int64_t memory_floats() const { return padded(tokens * 2 * width, 16); }
   constexpr std::int64_t share_floats() const { return padded(std::max(features, width) * tile_tokens, 16); }
   constexpr std::int64_t bytes(std::int64_t concurrency) const {
     return 4 * (weight_floats() + query_floats() + memory_floats() + concurrency * share_floats());

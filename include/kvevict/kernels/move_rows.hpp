@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/move_interrupted.hpp>
 #include <kvevict/cache/move_plan.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
@@ -99,11 +100,13 @@ template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_pl
 /// all heads once.
 ///
 /// Cost     reads and writes moves × row bytes; one worker per row.
-/// Errors   contract_violation if heads that share a row disagree; nothing has moved then. The plan itself is checked
-///          by `apply`.
+/// Errors   contract_violation if heads that share a row disagree, and what the executor throws before it has begun;
+///          nothing has moved then. move_interrupted where it gave up tasks that had begun. What it throws when all
+///          rows have moved is dropped. The plan itself is checked by `apply`.
 template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> const& v, move_plan const& plan) {
   moving::expect_agreement(v, plan);
-  ctx.for_each(
+  std::exception_ptr thrown;
+  auto const moved = ctx.try_each(
       v.rows(),
       [&](std::int64_t r, std::int32_t) {
         auto const i = static_cast<std::size_t>(r);
@@ -115,7 +118,13 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
             if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, layer, head);
         }
       },
-      plan.moves() * 16);
+      plan.moves() * 16, thrown);
+#if KVEVICT_EXCEPTIONS
+  if (moved == host::progress::none) std::rethrow_exception(thrown);
+  if (moved == host::progress::some) throw move_interrupted(thrown);
+#else
+  static_cast<void>(moved);
+#endif
 }
 
 }  // namespace kernels

@@ -78,28 +78,32 @@ void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows co
 }
 
 /// Updates the state by rows of weights. Tokens of order ≥ row.new_from are new: all their columns start from zero. The
-/// read-only prefix is not written. No scratch.
+/// read-only prefix is not written. No scratch. What comes before it in `observe` may have failed; this does not: an
+/// executor that throws is done without.
 template <class Entry>
 void kernel(update_state_tag, host& ctx, layer_view<Entry> const& view, component const& state,
             update_options const& update, score_rows const& from) {
   constexpr std::int64_t at_once = 16;  // tokens, a cache line of every plane
-  ctx.for_each(
-      from.count(),
-      [&](std::int64_t r, std::int32_t) {
-        row const& in = from.rows[r];
-        if (!in.active) return;
-        token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
-        std::int64_t const begin = view.read_only_tokens(in.sequence);
-        if (update.new_tokens == new_token_state::zeroed) forget_fresh(at, state.width(), from, r, begin);
-        each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
-          for (std::int64_t i = 0; i < count; i += at_once)
-            for (std::int32_t w = 0; w < update.rows; ++w)
-              fold_floats(update.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
-                          p + i * at.slot_stride + update.columns.column(in.sequence, update.rows - 1 - w) * 4,
-                          at.slot_stride);
-        });
-      },
-      from.begin[from.count()] * 4 * update.rows);
+  auto const update_row = [&](std::int64_t r, std::int32_t) {
+    row const& in = from.rows[r];
+    if (!in.active) return;
+    token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
+    std::int64_t const begin = view.read_only_tokens(in.sequence);
+    if (update.new_tokens == new_token_state::zeroed) forget_fresh(at, state.width(), from, r, begin);
+    each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
+      for (std::int64_t i = 0; i < count; i += at_once)
+        for (std::int32_t w = 0; w < update.rows; ++w)
+          fold_floats(update.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
+                      p + i * at.slot_stride + update.columns.column(in.sequence, update.rows - 1 - w) * 4,
+                      at.slot_stride);
+    });
+  };
+  std::exception_ptr thrown;
+  auto const written = ctx.try_each(from.count(), update_row, from.begin[from.count()] * 4 * update.rows, thrown);
+#if KVEVICT_EXCEPTIONS
+  if (written == host::progress::some) std::rethrow_exception(thrown);
+#endif
+  for (std::int64_t r = 0; written == host::progress::none && r < from.count(); ++r) update_row(r, 0);
 }
 
 }  // namespace kernels

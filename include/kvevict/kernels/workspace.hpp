@@ -52,7 +52,7 @@ inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& 
 inline std::int64_t workspace(gate_tag, host const& ctx, cache_shape const& s, gate_weights const& w) {
   std::int64_t const tokens = s.sequences * s.tokens,
                      tiles = s.sequences * ((s.tokens + tile_tokens - 1) / tile_tokens);
-  return gate_shape{w.features, w.width(), w.flags, tokens, tiles, false}.bytes(ctx.concurrency());
+  return gate_shape{w.features, w.width(), w.flags, tokens, tiles}.bytes(ctx.concurrency());
 }
 inline std::int64_t workspace(select_best_tag, host const& ctx, cache_shape const& s) {
   return select_best_bytes(s.rows(), s.tokens, ctx.concurrency());

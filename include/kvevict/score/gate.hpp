@@ -37,7 +37,10 @@ struct gate {
       kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     } else {
       kernels::expect_prompt(ctx, e.input, out);
-      probabilities(ctx, e, out);
+      if (out.count() != 0) expect_gate(weights, e.input, out.sequences, out.heads);
+      auto input = e.input;
+      input.memory = {};  // plan() writes nothing that is the engine's
+      probabilities(ctx, e, input, out);
     }
   }
 
@@ -50,19 +53,20 @@ struct gate {
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t, score_rows& work) const {
     static_assert(has<Evidence, facts::features>, "observe: a gate reads hidden states; use prompt(cache, features)");
     kernels::sum_state(ctx, e.cache, state, work);
-    probabilities(ctx, e, work);  // raises here, before anything is written
+    probabilities(ctx, e, e.input, work);  // raises here, before anything is written
     kernels::update_state(ctx, e.cache, state, update_options{state_update::assign, new_token_state::kept}, work);
   }
 
  private:
-  template <class Context, class Evidence> void probabilities(Context& ctx, Evidence const& e, score_rows& out) const {
+  template <class Context, class Evidence>
+  void probabilities(Context& ctx, Evidence const& e, feature_rows const& input, score_rows& out) const {
     KVEVICT_EXPECTS(e.cache.pages.layers == 1, "gate: a view of ", e.cache.pages.layers,
                     " layers; every layer has a gate of its own, provide them one by one");
     if (out.count() == 0) return;
     frame scratch(ctx.scratch());
-    auto* p = scratch.template allocate<float>(kernels::most_rows(ctx, e.input, out.sequences) * out.heads);  // (T,H)
-    kernels::gate(ctx, weights, e.input, sees, out.sequences, out.heads, p);
-    kernels::put_rows(ctx, e.input, p, out);
+    auto* p = scratch.template allocate<float>(kernels::most_rows(ctx, input, out.sequences) * out.heads);  // (T,H)
+    kernels::gate(ctx, weights, input, sees, out.sequences, out.heads, p);
+    kernels::put_rows(ctx, input, p, out);
   }
 };
 

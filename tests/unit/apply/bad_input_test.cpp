@@ -3,6 +3,8 @@
 // pool as it was.
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/apply/replace.hpp>
+#include <kvevict/kernels/host.hpp>
+#include <kvevict/presets/streaming_llm.hpp>
 
 #include <functional>
 
@@ -217,6 +219,49 @@ TEST_CASE("bad input: scales per page and channel") {
   s.keep = keep_of(s.view(), {{0, 1, 2}, {0, 1, 2}, {0}, {0}});  // only the tail goes: nothing moves
   host ctx;
   CHECK(compact(ctx, s.view(), s.keep).moves().moves() == 0);
+}
+
+TEST_CASE("bad input: what a refused call was to fill is taken by no verb") {
+  scene s;
+  host ctx, other;
+  auto const policy = presets::streaming_llm({.sinks = 2});
+  keep_set keep = plan(ctx, policy, contents(s.view()), {.tokens_per_head = 5});
+  auto moves = plan_moves(ctx, s.view(), keep);
+  auto const before = s.cache.snapshot();
+  CHECK(contains(refusal([&] { plan(ctx, policy, contents(s.view()), {.tokens_per_head = -1}, keep); }), "; "));
+  std::string const remedy = "was refused or has failed, so that it names no tokens; plan again, or keep all";
+  for (compaction const mode : {compaction::stable, compaction::fill_holes}) {
+    CHECK(contains(refusal([&] { compact(other, s.view(), keep, mode); }), remedy));
+    CHECK(contains(refusal([&] { plan_moves(other, s.view(), keep, mode); }), remedy));
+  }
+  CHECK(contains(refusal([&] { replace(other, s.view(), keep); }), remedy));
+  CHECK(contains(refusal([&] { keep(0, 0); }), remedy));
+  CHECK(contains(refusal([&] { keep.is_identity(); }), remedy));
+  CHECK(!refusal([&] { plan_moves(ctx, s.view(), keep, compaction::stable, moves); }).empty());
+  CHECK(contains(refusal([&] { kvevict::apply(ctx, s.view(), moves); }), "names no moves; plan again, or keep all"));
+  CHECK(s.cache.snapshot() == before);
+  plan(ctx, policy, contents(s.view()), {.tokens_per_head = 5}, keep);
+  CHECK(compact(other, s.view(), keep).length(0, 0) == 5);
+}
+TEST_CASE("bad input: results of calls that were refused") {
+  scene s;
+  host ctx;
+  auto done = compact(ctx, s.view(), keep_of(s.view(), {{0, 1}, {0, 1}, {0}, {0}}));
+  CHECK(done.ok());
+  CHECK(!refusal([&] { compact(ctx, s.view(), s.keep, static_cast<compaction>(7), done); }).empty());
+  CHECK_FALSE(done.ok());
+  std::string const remedy = "there is no result; ";
+  CHECK(contains(refusal([&] { done.lengths(); }), remedy));
+  CHECK(contains(refusal([&] { done.length(0, 0); }), remedy));
+  CHECK(contains(refusal([&] { done.freed_pages(); }), remedy));
+  CHECK(contains(refusal([&] { done.freed_pages(0); }), remedy));
+  CHECK(contains(refusal([&] { done.order(); }), remedy));
+  CHECK(contains(refusal([&] { done.bytes_moved(); }), remedy));
+  CHECK(contains(refusal([&] { done.moves(); }), remedy));
+  replaced slots;
+  CHECK(contains(refusal([&] { slots.slots(); }), "there is no result"));
+  CHECK(!refusal([&] { replace(ctx, s.view(), s.keep, slots); }).empty());
+  CHECK(contains(refusal([&] { slots.slot(0, 0); }), "there is no result"));
 }
 
 TEST_CASE("bad input: plan of another cache") {

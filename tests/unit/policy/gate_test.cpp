@@ -594,6 +594,20 @@ TEST_CASE("a gate plans nothing from nothing") {
     }
 }
 
+TEST_CASE("a gate's plan writes no memory") {
+  layer_case const c = ragged();
+  c.with_cache([&](auto& cache) {
+    kvevict::host ctx;
+    hidden const x = c.prompt();
+    gate_rows memory = c.gate.memory(200);
+    std::fill(memory.rows.begin(), memory.rows.end(), 0.25f);
+    auto const before = memory.rows;
+    auto const keep = kvevict::plan(ctx, c.policy(), kvevict::prompt(cache.view, x.rows(memory.view())), no_cap);
+    CHECK(same(keep, plan(c, cache.view)));
+    CHECK(memory.rows == before);
+  });
+}
+
 namespace {
 
 /// A cache with state for bad calls: after each, keep set, scores, state and cache are as they were.
@@ -750,7 +764,7 @@ TEST_CASE("bad input: a bidirectional gate in chunks") {
   r.ignores(r.c.policy(o), kvevict::prompt(r.cache.view, next.rows(r.memory.view())),
             "sequence 0 continues after 10 tokens", "use gate_mask::causal for chunks");
 }
-TEST_CASE("bad input: a gate with NaN says so, the state is as it was") {
+TEST_CASE("bad input: a gate with NaN says so, state and memory are as they were") {
   for (int const where : {0, 1, 2, 3}) {
     room r;
     double const nan = std::numeric_limits<double>::quiet_NaN();
@@ -763,6 +777,11 @@ TEST_CASE("bad input: a gate with NaN says so, the state is as it was") {
     auto const e = kvevict::prompt(r.cache.view, r.x.rows());
     r.refuses(r.c.policy(), e, "a keep probability is not a number", "look for values that are not finite");
     r.ignores(r.c.policy(), e, "a keep probability is not a number", "look for values that are not finite");
+    std::fill(r.memory.rows.begin(), r.memory.rows.end(), 0.25f);
+    auto const before = r.memory.rows;
+    r.ignores(r.c.policy(), kvevict::prompt(r.cache.view, r.x.rows(r.memory.view())),
+              "a keep probability is not a number", "look for values that are not finite");
+    CHECK(r.memory.rows == before);
   }
 }
 TEST_CASE("bad input: a gate plans from a state that was never observed, or observes without one") {

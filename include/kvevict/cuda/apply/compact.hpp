@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include <kvevict/apply/compaction_result.hpp>
 #include <kvevict/cuda/apply/expect_keep.hpp>
 #include <kvevict/cuda/apply/move_rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
@@ -13,9 +14,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// What a compaction on a device did, or will have done once the stream gets there. Reusable: `compact(…, out)` keeps
-/// the memory.
-template <class Entry> class compacted {
+/// What a compaction on a device did, or will have done once the stream gets there; after wait() it tells what the
+/// host's does. Reusable: `compact(…, out)` keeps the memory.
+template <class Entry> class compacted : public compaction_result<Entry> {
  public:
   /// Physical lengths afterwards (B·H), in device memory: what the next view may point to, also the view of the next
   /// compaction into this object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
@@ -49,50 +50,27 @@ template <class Entry> class compacted {
     ready_ = true;
   }
 
-  // After wait(), as on the host.
-  bool ok() const { return ready_; }
-  slice<std::int32_t const> lengths() const {
-    return expect_ready(), slice<std::int32_t const>{lengths_host_.data(), rows_};
-  }
-  std::int32_t length(std::int32_t b, std::int32_t h) const {
-    KVEVICT_EXPECTS(b >= 0 && h >= 0 && h < heads_ && b * heads_ + h < rows_, "compacted: there is no sequence ", b,
-                    ", head ", h, "; ask for one of the compacted view");
-    return lengths()[b * heads_ + h];
-  }
-  slice<Entry const> freed_pages() const {
-    return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())};
-  }
-  slice<Entry const> freed_pages(std::int64_t row) const {
-    auto const r = static_cast<std::size_t>(row);
-    KVEVICT_EXPECTS(row >= 0 && row < table_rows_, "compacted: there is no row ", row,
-                    " in the page table; ask for b·heads + h when every head has its "
-                    "own, else b");
-    return expect_ready(), slice<Entry const>{freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
-  }
-  row_order order() const { return expect_ready(), order_; }
-  std::int64_t bytes_moved() const { return expect_ready(), bytes_moved_; }
-
  private:
   template <class E>
   friend void enqueue_compaction(device&, layer_view<E> const&, keep_set const&, compaction, compacted<E>&);
 
-  void expect_ready() const {
-    KVEVICT_EXPECTS(ready_,
-                    "compacted: the stream has not been waited for; call wait(ctx) first, and free no page before it");
-  }
+  // the rest is there after wait()
+  using compaction_result<Entry>::lengths_host_;
+  using compaction_result<Entry>::freed_;
+  using compaction_result<Entry>::freed_begin_;
+  using compaction_result<Entry>::heads_;
+  using compaction_result<Entry>::bytes_moved_;
+  using compaction_result<Entry>::order_;
+  using compaction_result<Entry>::ready_;
+
   void prepare(device& ctx, layer_view<Entry> const& v);
 
   buffer memory_;
   std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *scattered_ = nullptr, *freed_counts_ = nullptr;  // device
   // (table rows, pages) device
   Entry* pages_freed_ = nullptr;
-  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, heads_ = 1, words_ = 0, first_bytes_ = 0, other_bytes_ = 0,
-               bytes_moved_ = 0;
-  row_order before_ = row_order::ascending, order_ = row_order::ascending;
-  bool ready_ = false;
-  std::vector<std::int32_t> lengths_host_;
-  std::vector<Entry> freed_;
-  std::vector<std::int64_t> freed_begin_;
+  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, words_ = 0, first_bytes_ = 0, other_bytes_ = 0;
+  row_order before_ = row_order::ascending;
 };
 
 /// Whether the keep set is this cache's, how many tokens of each row move, and the pages that come free; before

@@ -256,10 +256,9 @@ template <class Entry> void cache<Entry>::choose_components() {
   if (in_.one_in(3)) add(role::k_scale, dtype::opaque, in_.between(1, 3), in_.between(1, 5), common, false);
   if (!of_pointers) return;
   at = (at + 7) / 8 * 8;
-  std::int64_t const pages = pool_ * (common_table_ || !layers_apart_ ? 1 : 1);
   bool const apart = in_.one_in(2);
-  std::byte* const whole = apart ? nullptr : allocate(pages * at);
-  for (std::int64_t i = 0; i < pages; ++i)
+  std::byte* const whole = apart ? nullptr : allocate(pool_ * at);
+  for (std::int64_t i = 0; i < pool_; ++i)
     if constexpr (of_pointers) free_.push_back(apart ? allocate(at) : whole + i * at);
 }
 
@@ -278,7 +277,12 @@ template <class Entry> void cache<Entry>::choose_table() {
                      tables = common_table_ ? 1 : shape_.layers;
   std::int64_t columns = 1;
   for (std::int32_t const n : tokens_) columns = std::max(columns, pages_of(n));
-  auto const stray = [&] { return of_pointers ? Entry{} : Entry(in_.bits() % 100 == 0 ? 0 : -1); };
+  auto const stray = [&] {
+    if constexpr (of_pointers)
+      return Entry{nullptr};
+    else
+      return static_cast<Entry>(in_.one_in(2) ? -1 : 0);
+  };
   auto const longest = [&](std::int32_t l, std::int32_t s, std::int32_t h) {  // in the layers of a common table
     std::int32_t n = 0;
     for (std::int32_t k = l; k < (common_table_ ? shape_.layers : l + 1); ++k)
@@ -333,7 +337,7 @@ template <class Entry> void cache<Entry>::choose_order() {
     }
     view.read_only = read_only.data();
   }
-  if (view.find(role::position) != nullptr && in_.one_in(4)) view.order = kvevict::row_order::scattered;
+  if (view.find(role::position) != nullptr && in_.one_in(6)) view.order = kvevict::row_order::scattered;
 }
 
 template <class Entry> void cache<Entry>::fill() {
@@ -343,7 +347,8 @@ template <class Entry> void cache<Entry>::fill() {
       std::int32_t const n = view.length(b, h);
       std::vector<std::int32_t> positions;
       for (std::int32_t t = 0, p = 0; t < n; ++t) positions.push_back(p += in_.between(1, 3));
-      if (view.order == kvevict::row_order::scattered) in_.shuffle(positions);
+      if (view.order == kvevict::row_order::scattered)  // a prefix is first in position, too
+        in_.shuffle(positions, static_cast<std::size_t>(std::min(n, view.read_only_tokens(b))));
       for (component const& c : view)
         for (std::int32_t t = 0; t < n && (h == 0 || !view.shared_by_heads(c)); ++t)
           write_token(c, b, h, t, positions[static_cast<std::size_t>(t)]);

@@ -42,8 +42,8 @@ class input {
     auto const part = [&] { return static_cast<float>(static_cast<std::int32_t>(bits() >> 40)) * 0x1p-24f; };
     return part() + part() - part() - part();
   }
-  template <class T> void shuffle(std::vector<T>& all) {
-    for (std::size_t i = all.size(); i > 1; --i) std::swap(all[i - 1], all[bits() % i]);
+  template <class T> void shuffle(std::vector<T>& all, std::size_t from = 0) {
+    for (std::size_t i = all.size(); i > from + 1; --i) std::swap(all[i - 1], all[from + bits() % (i - from)]);
   }
 
  private:
@@ -72,14 +72,14 @@ inline void law(bool holds, char const* what) {
 /// A message without its numbers.
 inline std::string kind_of(std::string const& message) {
   std::string out;
-  for (char const c : message.substr(0, 110)) {
+  for (char const c : message) {
     bool const digit = (c >= '0' && c <= '9') || (c == '-' && !out.empty() && out.back() == ' ');
     if (!digit)
       out += c;
     else if (out.empty() || out.back() != '#')
       out += '#';
   }
-  return out;
+  return out.substr(0, 100);
 }
 
 }  // namespace fuzz

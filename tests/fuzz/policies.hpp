@@ -111,48 +111,11 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
   return out;
 }
 
-/// One of presets/all.hpp.
+/// One of presets/all.hpp: those that look at a window of queries, and the others; each half compiled on its own.
+template <class Entry> policy<Entry> choose_window(input& in, options n);
+template <class Entry> policy<Entry> choose_other(input& in, options n, gate const& g);
 template <class Entry> policy<Entry> choose_policy(input& in, options n, gate const& g) {
-  namespace p = kvevict::presets;
-  constexpr kvevict::pooling kinds[] = {kvevict::pooling::max, kvevict::pooling::average};
-  auto const width = [&] { return n(0, 3) * 2 + 1; };
-  std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
-  switch (in.below(13)) {
-    case 0: return erased<Entry, needs::nothing>(p::full(), 0);
-    case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
-    case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
-    case 3: return erased<Entry, needs::nothing>(p::keydiff({sinks, recent}), 0);
-    case 4:
-      return erased<Entry, needs::nothing>(
-          p::lagkv({window, sinks,
-                    in.one_in(2) ? kvevict::score::partition_score::rank : kvevict::score::partition_score::share}),
-          0);
-    case 5:
-      return erased<Entry, needs::prompt>(
-          p::h2o({recent, sinks,
-                  in.one_in(4) ? kvevict::score::column_norm::rows_that_see : kvevict::score::column_norm::none}),
-          1 << 20);
-    case 6: return erased<Entry, needs::prompt>(p::snapkv({window, width(), in.pick(kinds), sinks}), window);
-    case 7:
-      return erased<Entry, needs::prompt>(
-          p::ahakv({window, in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain,
-                    in.one_in(2) ? 0.0f : 0.5f, width(), sinks}),
-          window);
-    case 8:
-      return erased<Entry, needs::prompt>(p::pyramidkv({window, width(), n(1, 30), in.pick(kinds), sinks}), window);
-    case 9:
-      return erased<Entry, needs::prompt>(p::ada_snapkv({window, width(), n(0, 10) * 100, in.pick(kinds), sinks}),
-                                          window);
-    case 10:
-      return erased<Entry, needs::prompt>(
-          p::ada_pyramidkv({window, width(), n(0, 10) * 100, n(1, 30), in.pick(kinds), sinks}), window);
-    case 11: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
-    default:
-      return erased<Entry, needs::features>(
-          p::attention_gate(g.weights, {static_cast<float>(n(0, 9)) * 0.1f, sinks, recent, n(0, 2),
-                                        in.one_in(2) ? kvevict::gate_mask::causal : kvevict::gate_mask::bidirectional}),
-          1 << 20);
-  }
+  return in.below(13) < 6 ? choose_window<Entry>(in, n) : choose_other<Entry>(in, n, g);
 }
 
 /// Evidence of the newest `count` tokens of every sequence (all of them, where there are fewer) or, for the future, of

@@ -23,7 +23,7 @@ inline bool may_be_refused(std::string const& m) {
                                      "rows are scattered",
                                      "every layer has a gate of its own",
                                      "one token comes next",
-                                     "softmax rows and the window",
+                                     "softmax rows and the score reads",
                                      "no more rows than every"};
   return std::any_of(std::begin(reasons), std::end(reasons), [&](char const* r) { return m.find(r) != m.npos; });
 }
@@ -55,7 +55,7 @@ template <class Entry> class session {
     view_breaker<Entry> hurt(in_, c);
     ++done().runs, done().broken += broken_ != field::none;
     bool const remembers = shape_.state_floats > 0 && in_.one_in(2);
-    evidence e = choose_evidence(in_, c, view, group_, std::min(policy_.window, in_.one_in(8) ? 3 : 1 << 10),
+    evidence e = choose_evidence(in_, c, view, group_, std::clamp(policy_.window, 0, in_.one_in(8) ? 3 : 60),
                                  policy_.what, gate_);
     if (broken_ == field::evidence) break_evidence(in_, e);
     if (broken_ == field::view) hurt(view);
@@ -92,10 +92,10 @@ template <class Entry> class session {
 
   bool plan(view_type const& view, evidence const& e, bool remembers) {
     budget_ = {};
-    budget_.tokens_per_head = in_.one_in(10) ? 0 : in_.between(4, 44);
+    budget_.tokens_per_head = in_.one_in(10) ? in_.between(0, 8) : in_.between(9, 40);
     budget_.layer = in_.below(2), budget_.layer_count = budget_.layer + std::max(1, shape_.layers) + in_.below(2);
     per_sequence_.assign(static_cast<std::size_t>(shape_.sequences), 0);
-    for (std::int32_t& n : per_sequence_) n = in_.between(4, 44);
+    for (std::int32_t& n : per_sequence_) n = in_.between(9, 40);
     if (in_.one_in(4)) budget_.per_sequence = per_sequence_.data();
     if (broken_ == field::budget) break_budget(in_, budget_, per_sequence_);
     return plan_again(view, e, remembers);
@@ -280,6 +280,7 @@ template <class Entry> class session {
   void decode() {
     std::vector<std::int32_t> free_slots(static_cast<std::size_t>(cache_->view.rows()), -1);
     for (int step = in_.below(6); step > 0; --step) {
+      if (cache_->view.order == kvevict::row_order::scattered && cache_->view.find(role::position) == nullptr) return;
       bool const slots_free = std::any_of(free_slots.begin(), free_slots.end(), [](auto s) { return s >= 0; });
       if (!slots_free && !cache_->has_room()) return;
       if (slots_free && std::any_of(free_slots.begin(), free_slots.end(), [](auto s) { return s < 0; })) return;
@@ -301,15 +302,11 @@ template <class Entry> class session {
           law(whole == (slot.slots()[r] < 0) && std::find(row.begin(), row.end(), slot.slots()[r]) == row.end(),
               "the victim is what is not kept");
         }
-        if (view.find(role::position) != nullptr || slot.order() == kvevict::row_order::ascending)
-          view.order = slot.order();
-        else
-          return;
+        view.order = slot.order();
         continue;
       }
       if (!cut(view)) continue;
       take(view);
-      if (view.order == kvevict::row_order::scattered && view.find(role::position) == nullptr) return;
     }
   }
 

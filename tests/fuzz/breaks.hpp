@@ -124,7 +124,7 @@ inline void break_evidence(input& in, evidence& e) {
   auto& a = e.rows;
   auto& f = e.features;
   switch (in.below(16)) {
-    case 0: q.heads = a.heads = in.one_in(2) ? wild32(in) : in.below(q.heads + 1); break;
+    case 0: shrink(in, q.heads), a.heads = q.heads; break;
     case 1: shrink(in, q.head_dim), shrink(in, f.width); break;
     case 2: shrink(in, q.token_stride), shrink(in, a.token_stride), shrink(in, f.token_stride); break;
     case 3: shrink(in, q.head_stride), shrink(in, a.head_stride); break;

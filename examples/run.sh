@@ -15,7 +15,8 @@ examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N]
                 [--gates FILE.safetensors]
     Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).
 examples/run.sh check
-    Compares the engine's logits with an independent implementation's, and eviction on the real model with masking.
+    Compares the engine's logits with an independent implementation's, and eviction on the real model with masking;
+    damaged models and bad arguments are refused.
 examples/run.sh speed
     Prefill and decode speed of the engine.
 
@@ -57,7 +58,7 @@ if ! ((${#gates[@]} + ${#model[@]})); then  # the gates of the usual model
   for file in "$here"/attention_gate/weights/*.safetensors; do [[ ! -f $file ]] || gates+=(--gates "$file"); done
 fi
 case $command in
-  check) build_programs "$tree" engine_check engine_check_eviction ;;
+  check) build_programs "$tree" engine_check engine_check_eviction engine_generate engine_speed ;;
   *) build_programs "$tree" "engine_$command" ;;
 esac
 bin=$build/examples
@@ -65,6 +66,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that wait do not t
 
 case $command in
   check)
+    "$python" "$here/engine/refusals.py" "$bin"
     "$bin/engine_check" "$model_dir" "$here/engine/reference.json"
     "$bin/engine_check_eviction" "$model_dir" "$here/engine/reference.json" ;;
   speed) "$bin/engine_speed" "$model_dir" ;;

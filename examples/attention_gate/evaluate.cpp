@@ -35,7 +35,10 @@ class evaluation {
 
   void run(ids const& document) {
     auto const cfg = e_.cfg();
-    llama::kv_pool pool(int(document.size() * 6 / 16) * cfg.layers * cfg.kv_heads, 16, cfg.head_dim);
+    if (document.size() < context + 2)
+      throw std::invalid_argument("a document has " + std::to_string(document.size()) + " tokens; at least " +
+                                  std::to_string(context + 2) + " are needed");
+    llama::kv_pool pool(std::int64_t(document.size() * 6 / 16) * cfg.layers * cfg.kv_heads, 16, cfg.head_dim);
     pool.add_keep();
     std::span const all(document), first = all.first(context);
     auto base = e_.start(pool);
@@ -121,7 +124,7 @@ class evaluation {
 void report_cost(llama::engine& e, kvevict::host& ctx, llama::gates const& g, ids tokens) {
   std::vector<double> whole, gated;
   for (int i = 0; i < 5; ++i) {
-    llama::kv_pool pool(int(tokens.size() / 16 + 1) * e.cfg().layers * e.cfg().kv_heads, 16, e.cfg().head_dim);
+    llama::kv_pool pool(std::int64_t(tokens.size() / 16 + 1) * e.cfg().layers * e.cfg().kv_heads, 16, e.cfg().head_dim);
     pool.add_keep();
     auto seq = e.start(pool);
     llama::flagged_prefill run(e, ctx, g, seq, int(tokens.size()));
@@ -149,7 +152,7 @@ int main(int argc, char** argv) try {
   llama::engine e(m);
   kvevict::host ctx(llama::openmp());
   llama::gates const g(gates_file, m);
-  json const texts = json::parse(std::ifstream(documents));
+  json const texts = llama::read_json(documents);
   evaluation all(e, ctx, g);
   for (std::size_t i = 0; i < texts.size(); ++i) {
     std::fprintf(stderr, "%zu of %zu: %s\n", i + 1, texts.size(), texts[i].at("name").get<std::string>().c_str());

@@ -14,7 +14,7 @@ double cost_of(json const& prompt) {  // of one needle prompt, roughly in second
 }
 
 llama::kv_pool pool_for(llama::config const& cfg, int page_size, double tokens) {
-  return {int(tokens / page_size * 1.1 + 64) * cfg.layers * cfg.kv_heads, page_size, cfg.head_dim};
+  return {std::int64_t(tokens / page_size * 1.1 + 64) * cfg.layers * cfg.kv_heads, page_size, cfg.head_dim};
 }
 
 /// Decode speed and cache of the full cache and of one budget as the context grows.
@@ -56,7 +56,7 @@ int main(int argc, char** argv) try {
   app.add_option("--page-size", page_size, "tokens per page")->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
 
-  json const tasks = json::parse(std::ifstream(tasks_file));
+  json const tasks = llama::read_json(tasks_file);
   llama::model const m(model_dir);
   llama::engine e(m);
   kvevict::host ctx(llama::openmp());

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <new>
 #include <span>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -15,12 +18,19 @@ namespace llama {
 /// Pages of P tokens of one KV head of one layer, with a free list. Untouched pages cost no memory.
 class kv_pool {
  public:
-  kv_pool(int pages, int page_size, int head_dim) : pages_(pages), page_size_(page_size), head_dim_(head_dim) {
+  kv_pool(std::int64_t pages, int page_size, int head_dim) try
+      : pages_(int(pages)), page_size_(page_size), head_dim_(head_dim) {
+    if (pages < 1 || pages > std::numeric_limits<int>::max()) throw std::bad_alloc();
     std::size_t const slots = std::size_t(pages) * page_size;
     keys_ = std::make_unique_for_overwrite<float[]>(slots * head_dim);
     values_ = std::make_unique_for_overwrite<float[]>(slots * head_dim);
     positions_ = std::make_unique_for_overwrite<std::int32_t[]>(slots);
-    while (pages-- > 0) free_.push_back(pages);
+    free_.reserve(std::size_t(pages));
+    while (pages-- > 0) free_.push_back(std::int32_t(pages));
+  } catch (std::bad_alloc const&) {
+    throw std::runtime_error("a KV cache of " + std::to_string(pages) + " pages of " + std::to_string(page_size) +
+                             " tokens and " + std::to_string(head_dim) +
+                             " elements does not fit into memory; ask for fewer tokens");
   }
 
   int take() {

@@ -93,7 +93,7 @@ void against_itself(engine& e, ids const& text) {
 int main(int argc, char** argv) try {
   if (argc != 3) throw std::invalid_argument("usage: engine_check MODEL_DIR reference.json");
   model const m(argv[1]);
-  json const reference = json::parse(std::ifstream(argv[2]));
+  json const reference = read_json(argv[2]);
   engine e(m);
   against_reference(e, reference);
   against_itself(e, reference.at("prompts").at("long").at("ids").get<ids>());

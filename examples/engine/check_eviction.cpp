@@ -151,7 +151,7 @@ std::vector<kvevict::keep_set> check_preset(kvevict::host& ctx, engine& e, seque
 int main(int argc, char** argv) try {
   if (argc != 3) throw std::invalid_argument("usage: engine_check_eviction MODEL_DIR reference.json");
   model const m(argv[1]);
-  auto text = json::parse(std::ifstream(argv[2])).at("perplexity").at("ids").get<std::vector<int>>();
+  auto text = read_json(argv[2]).at("perplexity").at("ids").get<std::vector<int>>();
   text.resize(600);
   engine e(m);
   kvevict::host ctx(openmp());

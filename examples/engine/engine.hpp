@@ -92,8 +92,9 @@ class engine {
       if (seen) keep(batch, l, *seen);
       ffn_block(model_.layers[l]);
     }
+    auto const out = read_out(batch);
     for (auto const& c : batch) c.seq->next_position += int(c.tokens.size());
-    return read_out(batch);
+    return out;
   }
 
   logits prefill(sequence& seq, std::span<int const> tokens, int tail = 1, record* seen = nullptr,
@@ -117,17 +118,20 @@ class engine {
   /// Refuses a batch before anything has changed.
   void check(std::span<chunk const> batch) const {
     int pages = 0;
-    auto const refuse = [](bool wrong, char const* why) {
+    auto const refuse = [](bool wrong, std::string const& why) {
       if (wrong) throw std::invalid_argument(why);
     };
+    refuse(batch.empty(), "a pass without a sequence; give it a chunk of tokens");
     for (auto const& c : batch) {
+      refuse(c.tokens.empty(), "a sequence has no new tokens in this pass; leave it out of the batch");
       refuse(&c.seq->pool() != &batch[0].seq->pool(), "all sequences of a batch must share one pool");
       refuse(c.seq->next_position + std::ssize(c.tokens) > cfg().max_positions,
-             "the text is longer than the model's positions");
+             "a text of " + std::to_string(c.seq->next_position + std::ssize(c.tokens)) +
+                 " tokens is longer than the model's " + std::to_string(cfg().max_positions) + " positions");
       for (int id : c.tokens) refuse(id < 0 || id >= cfg().vocab, "a token is outside the vocabulary");
       pages += c.seq->pages_for(int(c.tokens.size()));
     }
-    if (!batch.empty()) batch[0].seq->pool().expect_free(pages);
+    batch[0].seq->pool().expect_free(pages);
   }
 
   /// The tokens of all chunks one after another, with their embeddings and angles.
@@ -173,8 +177,7 @@ class engine {
     int const D = cfg().head_dim, H = cfg().kv_heads;
     first_slot_.clear();
     for (auto const& c : batch)
-      for (int h = 0; h < H; ++h)
-        first_slot_.push_back(c.tokens.empty() ? 0 : c.seq->append(l, h, int(c.tokens.size())));
+      for (int h = 0; h < H; ++h) first_slot_.push_back(c.seq->append(l, h, int(c.tokens.size())));
 #pragma omp parallel for if (places_.size() > 16)
     for (int t = 0; t < std::ssize(places_); ++t) {
       auto const [b, i, position] = places_[t];
@@ -232,7 +235,16 @@ class engine {
     x_.conservativeResize(Eigen::NoChange, count);  // (rows,hidden)
     rms_norm(x_, model_.norm, cfg().rms_eps, h_);
     linear(model_.output, h_, out_);  // (rows,vocab)
+    if (!out_.allFinite()) refuse_logits();
     return {out_.data(), count, cfg().vocab};
+  }
+
+  /// A NaN among the logits would make token 0 the best one. The sequences of the pass cannot be used any more.
+  [[noreturn]] void refuse_logits() const {
+    std::string const name = model_.file.damaged();
+    if (name.empty()) throw model_error("the logits are not finite, though all weights are; another model is needed");
+    throw model_error("the logits are not finite, as tensor " + name +
+                      " holds what is not a finite number; prepare the model again");
   }
 
   /// The columns of the tail's tokens, appended.
@@ -263,6 +275,7 @@ class engine {
 };
 
 inline int argmax(logits const& l, int row) {
+  if (row < 0 || row >= l.rows()) throw std::out_of_range("there are no logits of that row");
   auto const r = l.row(row);
   return int(std::max_element(r.data(), r.data() + r.size()) - r.data());
 }

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -39,9 +41,7 @@ struct tensor {
   int rows = 0, cols = 1;
 };
 
-inline config read_config(std::filesystem::path const& path) try {
-  if (!std::filesystem::exists(path)) throw model_error("no such file");
-  auto const c = json::parse(std::ifstream(path)).get<config>();
+inline config checked(config c) {
   for (int n : {c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.ffn, c.vocab, c.max_positions})
     if (n < 1 || n > 1 << 22) throw model_error("a size is not between 1 and 2^22");
   if (c.heads % c.kv_heads != 0) throw model_error("heads is not a multiple of kv_heads");
@@ -49,11 +49,26 @@ inline config read_config(std::filesystem::path const& path) try {
     throw model_error("head_dim is odd or too large");
   if (!c.rope_factors.empty() && std::ssize(c.rope_factors) != c.head_dim / 2)
     throw model_error("rope_factors has the wrong length");
+  if (!(c.rope_base > 0 && c.rms_eps >= 0)) throw model_error("rope_base is not above 0, or rms_eps is below it");
   return c;
+}
+
+/// A JSON file; what is wrong with it begins with its name.
+inline json read_json(std::filesystem::path const& path) try {
+  if (!std::filesystem::exists(path)) throw model_error("no such file");
+  return json::parse(std::ifstream(path));
 } catch (std::exception const& e) {
   throw model_error(path.string() + ": " + e.what());
 }
 
+inline config read_config(std::filesystem::path const& path) {
+  json const text = read_json(path);
+  try {
+    return checked(text.get<config>());
+  } catch (std::exception const& e) {
+    throw model_error(path.string() + ": " + e.what());
+  }
+}
 /// A safetensors file, mapped and checked; `get` hands out views that live as long as it does.
 class tensor_file {
  public:
@@ -97,6 +112,19 @@ class tensor_file {
     return memory_.get() + data_ + range[0];
   } catch (std::exception const& e) {
     throw model_error("tensor " + name + ": " + e.what());
+  }
+
+  /// The name of a float tensor that holds a NaN or an infinity, or nothing. Reads the whole file.
+  std::string damaged() const {
+    for (auto const& [name, entry] : index_.items()) {
+      if (!entry.contains("dtype") || entry.at("dtype") != "F32") continue;
+      auto const range = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
+      auto const* const data = reinterpret_cast<float const*>(memory_.get() + data_ + range.at(0));
+      if (!std::all_of(data, data + (range.at(1) - range.at(0)) / sizeof(float),
+                       [](float x) { return std::isfinite(x); }))
+        return name;
+    }
+    return {};
   }
 
   /// The header: tensors, and the strings of __metadata__.

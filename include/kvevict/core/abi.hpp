@@ -17,6 +17,10 @@
 #endif
 #if (defined(__i386__) || defined(__x86_64__)) && !defined(__SSE2_MATH__)
 #error "kvevict: floats must be floats, not x87's 80 bits; add -msse2 -mfpmath=sse"
+#elif defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error "kvevict: floats must be floats, not wider (FLT_EVAL_METHOD is not 0); on x86 add -msse2 -mfpmath=sse"
+#elif defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ < 0 && !defined(__clang__)  // clang's word for fast math
+#error "kvevict: floats must be floats, not wider where the compiler likes (-mfpmath=both); on x86 give -mfpmath=sse"
 #endif
 
 // KVEVICT_ABI_IF(macro, word): the word when the macro is defined as 1, else nothing.

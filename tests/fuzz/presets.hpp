@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The presets with random options. Every one of presets/all.hpp is here: tests/unit/presets_test.cpp looks.
+#pragma once
+
+#include "fuzz/policies.hpp"
+
+namespace fuzz {
+
+inline std::int32_t odd(options& n) { return static_cast<std::int32_t>(std::int64_t{n(0, 3)} * 2 + 1); }
+inline kvevict::pooling some_pooling(input& in) {
+  return in.one_in(2) ? kvevict::pooling::max : kvevict::pooling::average;
+}
+
+template <class Entry> policy<Entry> choose_window(input& in, options n) {
+  namespace p = kvevict::presets;
+  std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
+  auto const kind = some_pooling(in);
+  switch (in.below(6)) {
+    case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
+    case 1: {
+      auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
+      return erased<Entry, needs::prompt>(p::ahakv({window, weights, in.one_in(2) ? 0.0f : 0.5f, odd(n), sinks}),
+                                          window);
+    }
+    case 2: return erased<Entry, needs::prompt>(p::pyramidkv({window, odd(n), n(1, 30), kind, sinks}), window);
+    case 3: return erased<Entry, needs::prompt>(p::ada_snapkv({window, odd(n), n(0, 1000), kind, sinks}), window);
+    case 4:
+      return erased<Entry, needs::prompt>(p::ada_pyramidkv({window, odd(n), n(0, 1000), n(1, 30), kind, sinks}),
+                                          window);
+    default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
+  }
+}
+
+template <class Entry> policy<Entry> choose_other(input& in, options n, gate const& g) {
+  namespace p = kvevict::presets;
+  using kvevict::score::column_norm, kvevict::score::partition_score, kvevict::gate_mask;
+  std::int32_t const sinks = n(0, 3), recent = n(0, 6);
+  constexpr std::int32_t all = 1 << 20;  // a row of every token
+  bool const heads_or_tails = in.one_in(2);
+  switch (in.below(7)) {
+    case 0: return erased<Entry, needs::nothing>(p::full(), 0);
+    case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
+    case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
+    case 3: return erased<Entry, needs::nothing>(p::keydiff({sinks, recent}), 0);
+    case 4: {
+      auto const how = heads_or_tails ? partition_score::rank : partition_score::share;
+      return erased<Entry, needs::nothing>(p::lagkv({n(1, 9), sinks, how}), 0);
+    }
+    case 5: {
+      auto const norm = heads_or_tails ? column_norm::none : column_norm::rows_that_see;
+      return erased<Entry, needs::prompt>(p::h2o({recent, sinks, norm}), all);
+    }
+    default: {
+      auto const sees = heads_or_tails ? gate_mask::causal : gate_mask::bidirectional;
+      float const threshold = static_cast<float>(n(0, 9)) * 0.1f;
+      return erased<Entry, needs::features>(p::attention_gate(g.weights, {threshold, sinks, recent, n(0, 2), sees}),
+                                            all);
+    }
+  }
+}
+
+}  // namespace fuzz

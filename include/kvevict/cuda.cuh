@@ -17,6 +17,7 @@
 #include <kvevict/cuda/attention/softmax_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
+#include <kvevict/cuda/evidence/calls.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>

@@ -45,8 +45,10 @@ enum class fault : std::uint8_t {
 struct fault_record {
   std::uint64_t place;           // ~(head, kind, token), the larger the earlier; 0: none
   std::uint32_t turn;            // of those that write what follows
-  std::int32_t layer, sequence;  // of the view; the sequences of a stack are counted through its layers
+  std::int32_t layer, sequence;  // sequences of a stack are counted through its layers
+  std::uint32_t call;            // that found it
   std::int64_t what, other;      // of that kind: a count, a page id
+  std::int32_t more[2];          // of that kind
   char const* verb;              // the host's text: a device only carries it
 
   static constexpr std::uint64_t place_of(fault kind, std::int32_t head, std::int64_t token) {
@@ -54,6 +56,7 @@ struct fault_record {
              std::uint64_t{static_cast<std::uint8_t>(kind)} << 32 | static_cast<std::uint32_t>(token));
   }
   std::int32_t head() const { return static_cast<std::int32_t>(~place >> 40); }
+  bool is_sound() const { return place != 0 && kind() > fault::none && kind() <= fault::keep_unordered; }
   fault kind() const { return static_cast<fault>(~place >> 32 & 0xff); }
   std::int32_t token() const { return static_cast<std::int32_t>(~place & 0xffffffffu); }
 };

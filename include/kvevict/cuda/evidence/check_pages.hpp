@@ -54,7 +54,7 @@ template <class Entry> struct written_pages {
 };
 
 /// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's
-/// row.
+/// row. The second kernel of a call: it raises what the first has recorded.
 ///
 /// Shapes   a page table (table rows, pages), words of zeros → words.
 template <class Entry> struct check_pages_kernel {
@@ -72,6 +72,8 @@ template <class Entry> struct check_pages_kernel {
     if (r >= v.pages.rows() || watch.stopped(t)) return;
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+    if (fault_record const& before = watch.taken_over(); before.place != 0) return watch.raise_from(t, before);
+    if (watch.records[b % watch.room].place != 0) return watch.raise(t, true);  // its lengths are not to be believed
     if (i >= validation::pages_in_use(v, b, h)) return;
     Entry const page = v.pages.entry(b, h, i);
     std::int64_t name;

@@ -15,10 +15,15 @@ void has_kernel(kernels::validate_tag, device&);
 
 struct no_rows {};
 
-/// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how
-/// many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
+/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes and each
+/// other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
 ///
-/// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. One thread a row.
+/// It makes the call's status anew, each sequence's record by the block that checks the sequence: what it finds, what
+/// another call was refused with whose result this one takes, or nothing. The word is zero then; the next kernel, which
+/// reads the records, raises it. A sticky status stays what it is where it was raised.
+///
+/// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. A block a sequence, threads over
+///          its heads.
 template <class Entry, class Rows> struct check_view_kernel {
   static constexpr int max_threads = 128;
   watched watch;
@@ -26,30 +31,85 @@ template <class Entry, class Rows> struct check_view_kernel {
   Rows rows;
   std::uint32_t* words;
   std::int64_t count;
+  call_status parent;  // of the call whose result is taken, or none
+  bool sticky;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    if (watch.stopped(t)) return;
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
-    for (std::int64_t i = r; i < count; i += std::int64_t{t.grid_size().x} * t.block_size().x) words[i] = 0;
-    if (r >= v.rows()) return;
-    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+    if (sticky && atomic_load(t, watch.raised) != 0) return;
+    for (std::int64_t i = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(); i < count;
+         i += std::int64_t{t.grid_size().x} * t.block_size().x)
+      words[i] = 0;
+    if (t.block().x == 0 && t.linear_index() == 0) take_over(t);
+    for (auto b = static_cast<std::int32_t>(t.block().x); b < watch.room;
+         b += static_cast<std::int32_t>(t.grid_size().x))
+      check_sequence(t, b);
+  }
+
+ private:
+  /// A thread's earliest fault, or none.
+  struct found {
+    fault_record f;
+    KVEVICT_DEVICE void take(watched const& watch, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
+                             std::int64_t other) {
+      if (fault_record::place_of(kind, h, 0) > f.place) f = watch.record_of(kind, b, h, what, other, 0, 0, 0);
+    }
+  };
+
+  KVEVICT_DEVICE void take_over(thread& t) const {
+    fault_record& to = watch.taken_over();
+    if (!sticky) *watch.raised = 0;
+    to = {};
+    if (parent.raised == nullptr || atomic_load(t, parent.raised) == 0) return;
+    for (std::int32_t i = -1; i < parent.room && to.place == 0; ++i) to = parent.records[i];
+  }
+
+  KVEVICT_DEVICE void check_sequence(thread& t, std::int32_t b) const {
+    KVEVICT_SHARED(t, std::uint64_t, first, 1);
+    if (t.linear_index() == 0) first[0] = 0;
+    t.sync_block();
+    found mine{};
+    if (b < v.sequences())
+      for (auto h = static_cast<std::int32_t>(t.linear_index()); h < v.heads();
+           h += static_cast<std::int32_t>(t.block_size().x))
+        check_row(mine, b, h);
+    if (mine.f.place != 0) atomic_max(t, &first[0], mine.f.place);
+    t.sync_block();
+    if (first[0] == 0 ? t.linear_index() == 0 : mine.f.place == first[0]) watch.records[b] = mine.f;
+    if (mine.f.place != 0 && mine.f.place == first[0] && watch.all.raised != watch.raised)
+      watch.note(t, watch.all.records, mine.f);
+    t.sync_block();
+  }
+
+  KVEVICT_DEVICE void check_row(found& mine, std::int32_t b, std::int32_t h) const {
     std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b),
                        room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
     bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
     bool const alike = v.pages.per_head() || n == v.length(b, 0);
     bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
-    if (n < 0 || n > room || !offsets || !alike) watch.refuse(t, fault::length, b, h, n, room);
-    if (!prefix) watch.refuse(t, fault::read_only, b, h, fixed, v.pages.page_size);
-    if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(t, b, h, n);
+    if (n < 0 || n > room || !offsets || !alike) mine.take(watch, fault::length, b, h, n, room);
+    if (!prefix) mine.take(watch, fault::read_only, b, h, fixed, v.pages.page_size);
+    if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);
   }
-
- private:
-  KVEVICT_DEVICE void check_rows(thread& t, std::int32_t b, std::int32_t h, std::int64_t n) const {
+  KVEVICT_DEVICE void check_rows(found& mine, std::int32_t b, std::int32_t h, std::int64_t n) const {
     std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
-    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, h, from, to);
-    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
+    if (from < 0 || from > to) return mine.take(watch, fault::row_begin, b, h, from, to);
+    if (rows.rows(b) > rows.most_rows) mine.take(watch, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
     if constexpr (std::is_same_v<Rows, attention_rows>)
-      if (to > from && n > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, n);
+      if (to > from && n > rows.slots) mine.take(watch, fault::query_rows, b, h, rows.slots, n);
+  }
+};
+
+/// A call that takes the results of several others, beyond the first. One thread.
+struct take_over_kernel {
+  static constexpr int max_threads = 32;
+  watched watch;
+  call_status parent;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (watch.stopped(t) || t.linear_index() != 0 || atomic_load(t, parent.raised) == 0) return;
+    fault_record& to = watch.taken_over();
+    for (std::int32_t i = -1; i < parent.room && to.place == 0; ++i) to = parent.records[i];
+    watch.raise_from(t, to);
   }
 };
 
@@ -72,8 +132,12 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
 /// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose
 /// pages are compared with all that rows write.
 template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows) {
-  if (v.rows() == 0) return;
   ctx.expect_sequences(v.sequences(), v.pages.layers);
+  call_status const status = ctx.watch();
+  if (v.rows() == 0) {  // and there is no kernel to clear it
+    if (!ctx.is_sticky()) ctx.zero("status", status.raised, sizeof *status.raised);
+    return;
+  }
   frame scratch(ctx.scratch());
   check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
@@ -96,9 +160,14 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }
   k.written.words = scratch.allocate<std::uint32_t>(words);
-  ctx.launch({blocks_for(std::max(v.rows(), std::min<std::int64_t>(words, 1 << 17)), 128)}, {128}, 0,
-             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words});
+  auto const& parents = ctx.parents();
+  std::uint32_t const blocks =
+      std::max(static_cast<std::uint32_t>(v.sequences()), blocks_for(std::min<std::int64_t>(words, 1 << 17), 128));
+  ctx.launch({blocks}, {128}, 0,
+             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words,
+                                            parents.empty() ? call_status{} : parents[0], ctx.is_sticky()});
   ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+  for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
   k.prefixes = true;
   if (v.read_only != nullptr) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
 }

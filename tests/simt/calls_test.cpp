@@ -30,7 +30,7 @@ struct layer {
   layouts::cache<std::int32_t> cache;
   device_memory memory;
   std::optional<device_cache<std::int32_t>> there;
-  kvevict::query_rows queries;
+  kvevict::query_rows queries, newest;
   std::int32_t number;
   std::vector<std::vector<std::byte>> before;
 
@@ -43,6 +43,7 @@ struct layer {
     if (wrong) cache.set(*cache.view.find(kvevict::role::k), 1, 1, 9, 3, no_number);
     there.emplace(cache);
     queries = on_device_rows(memory, all_rows(in).queries(), 2);
+    newest = on_device_rows(memory, last_rows(in, 3).queries(), 2);
     before = there->snapshot();
   }
   static layouts::cache_shape with_state(batch const& in) {
@@ -59,7 +60,7 @@ struct layer {
   void plan_from_state(cuda::device& ctx, cuda::keep_set& keep) const {
     kvevict::plan(ctx, h2o, kvevict::remembered(there->view), ask(), keep);
   }
-  void observe(cuda::device& ctx) const { kvevict::observe(ctx, h2o, kvevict::step(there->view, queries), ask()); }
+  void observe(cuda::device& ctx) const { kvevict::observe(ctx, h2o, kvevict::step(there->view, newest), ask()); }
   void compact(cuda::device& ctx, cuda::keep_set const& keep, cuda::compacted<std::int32_t>& done) const {
     kvevict::compact(ctx, there->view, keep, kvevict::compaction::stable, done);
   }

@@ -168,7 +168,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
   call.takes(keep.status());
   if (!ctx.is_dry()) out.ready_ = false;
   moves::expect_mode("compact", mode);
-  auto const check = check_of("compact", ctx, v, keep);
+  auto const check = check_of("compact", ctx, v, keep, false);
   validate(ctx, v);
   if (!ctx.is_dry()) out.prepare(ctx, v);
   ctx.launch({static_cast<std::uint32_t>(v.rows())}, {256}, 0,

@@ -15,7 +15,8 @@ template <class Entry> struct keep_check {
   watched watch;
   layer_view<Entry> v;
   keep_arrays keep;
-  bool same_tokens, page_wise;
+  char const *shared, *page_wise;  // components: of which all heads have one row, whose scales cover a page; or null
+  bool replaces;                   // by replace(), which looks at page-wise scales itself
 
   /// By a block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where
   /// heads share a table and equal tokens where they share a component's rows; nothing to move where scales are
@@ -29,19 +30,21 @@ template <class Entry> struct keep_check {
     bool const sound = keep.lengths[r] == n && count >= 0 && count <= n && count <= keep.stride;
     if (!sound && t.linear_index() == 0) watch.refuse(t, fault::keep_set, b, h, n, keep.lengths[r]);
     if (!sound) return false;
-    bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(of_others, others));
+    fault const apart = replaces ? fault::heads_evict_apart : fault::heads_move_apart;
+    bool const common = shared != nullptr && !(moves_nothing(kept, count) && moves_nothing(of_others, others));
     if (t.linear_index() == 0) {
       if (!v.pages.per_head() && count != others) watch.refuse(t, fault::unequal_counts, b, h, others, count);
       if (fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1))
         watch.refuse(t, fault::keep_prefix, b, h, fixed);
-      if (page_wise && !moves_nothing(kept, count)) watch.refuse(t, fault::page_wise, b, h);
-      if (common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
+      if (page_wise != nullptr && !replaces && !moves_nothing(kept, count))
+        watch.refuse_of(t, page_wise, fault::page_wise, b, h);
+      if (common && count != others) watch.refuse_of(t, shared, apart, b, h);
     }
     for (std::int32_t i = static_cast<std::int32_t>(t.linear_index()); i < count;
          i += static_cast<std::int32_t>(t.block_size().x)) {
       if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i]))
         watch.refuse(t, fault::keep_unordered, b, h, n);
-      if (common && count == others && kept[i] != of_others[i]) watch.refuse(t, fault::heads_disagree, b, h);
+      if (common && count == others && kept[i] != of_others[i]) watch.refuse_of(t, shared, apart, b, h);
     }
     return true;
   }
@@ -52,20 +55,26 @@ template <class Entry> struct keep_check {
   }
 };
 
-/// Some component's scales cover a page or a channel, so that its tokens cannot move.
-template <class Entry> bool is_page_wise(layer_view<Entry> const& v) {
-  return std::any_of(v.begin(), v.end(), [](component const& c) { return c.scope == quant_scope::page_channel; });
+/// The name of the first component of which that is true, or null.
+template <class Entry, class Is> char const* name_of_first(layer_view<Entry> const& v, Is is) {
+  auto const found = std::find_if(v.begin(), v.end(), is);
+  return found == v.end() ? nullptr : name_of(found->what);
 }
 
 template <class Entry>
-keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& set) {
+keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& set,
+                           bool replaces) {
   set.expect_planned(verb);
   keep_arrays const& keep = ctx.is_dry() ? ctx.dry_rows()(set) : set;
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
-  bool const same = std::any_of(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
-  return {ctx.watch(verb), v, keep, same, is_page_wise(v)};
+  return {ctx.watch(verb),
+          v,
+          keep,
+          name_of_first(v, [&](component const& c) { return v.shared_by_heads(c); }),
+          name_of_first(v, [](component const& c) { return c.scope == quant_scope::page_channel; }),
+          replaces};
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -28,7 +28,7 @@ template <class Entry> struct replace_kernel {
     if (!c(t, r, b, h) || t.linear_index() != 0) return;
     std::int32_t const lost = c.v.length(b, h) - c.keep.counts[r];
     if (lost > 1) c.watch.refuse(t, fault::victims, b, h, lost);
-    if (lost > 0 && c.page_wise) c.watch.refuse(t, fault::page_wise, b, h);
+    if (lost > 0 && c.page_wise != nullptr) c.watch.refuse_of(t, c.page_wise, fault::page_wise_slot, b, h);
     slots[r] = lost == 0 ? -1 : kept_row(c.keep.tokens + r * c.keep.stride, c.keep.counts[r], compaction::stable).stay;
   }
 };
@@ -46,7 +46,7 @@ void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set co
   cuda::device::call call(ctx, ctx.nameless(), view.sequences(), view.pages.layers);
   call.takes(keep.status());
   KVEVICT_EXPECTS(view.rows() == 0 || slots != nullptr, "replace: slots is null; give device memory of B·H int32");
-  auto const check = cuda::check_of("replace", ctx, view, keep);
+  auto const check = cuda::check_of("replace", ctx, view, keep, true);
   cuda::validate(ctx, view);
   ctx.launch({static_cast<std::uint32_t>(view.rows())}, {256}, 0, cuda::replace_kernel<Entry>{check, slots});
   call.done();

@@ -45,15 +45,21 @@ struct watched : call_status {
   KVEVICT_DEVICE void refuse(thread& t, fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,
                              std::int64_t other = 0, std::int64_t token = 0, std::int32_t more = 0,
                              std::int32_t even_more = 0) const {
+    refuse_of(t, verb, kind, sequence, head, what, other, token, more, even_more);
+  }
+  /// The same of a component, by its name.
+  KVEVICT_DEVICE void refuse_of(thread& t, char const* component, fault kind, std::int32_t sequence, std::int32_t head,
+                                std::int64_t what = 0, std::int64_t other = 0, std::int64_t token = 0,
+                                std::int32_t more = 0, std::int32_t even_more = 0) const {
     raise(t, true);
-    fault_record const f = record_of(kind, sequence, head, what, other, token, more, even_more);
+    fault_record const f = record_of(kind, sequence, head, what, other, token, more, even_more, component);
     KVEVICT_KEEP_LOOP
     for (int i = 0; i < (all.raised == raised ? 1 : 2); ++i) note(t, i == 0 ? records : all.records, f);
   }
 
   KVEVICT_DEVICE fault_record record_of(fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what,
                                         std::int64_t other, std::int64_t token, std::int32_t more,
-                                        std::int32_t even_more) const {
+                                        std::int32_t even_more, char const* text) const {
     return {fault_record::place_of(kind, head, token),
             0,
             first_layer + sequence / of_layer,
@@ -62,7 +68,7 @@ struct watched : call_status {
             what,
             other,
             {more, even_more},
-            verb};
+            text};
   }
   /// Stops the kernels behind this one; `counts`: this call is one more that was refused.
   KVEVICT_DEVICE void raise(thread& t, bool counts) const {

@@ -50,8 +50,9 @@ template <class Entry, class Rows> struct check_view_kernel {
   struct found {
     fault_record f;
     KVEVICT_DEVICE void take(watched const& watch, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
-                             std::int64_t other) {
-      if (fault_record::place_of(kind, h, 0) > f.place) f = watch.record_of(kind, b, h, what, other, 0, 0, 0);
+                             std::int64_t other, std::int32_t more = 0) {
+      if (fault_record::place_of(kind, h, 0) > f.place)
+        f = watch.record_of(kind, b, h, what, other, 0, more, 0, watch.verb);
     }
   };
 
@@ -81,21 +82,31 @@ template <class Entry, class Rows> struct check_view_kernel {
   }
 
   KVEVICT_DEVICE void check_row(found& mine, std::int32_t b, std::int32_t h) const {
-    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b),
-                       room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
-    bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
-    bool const alike = v.pages.per_head() || n == v.length(b, 0);
-    bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
-    if (n < 0 || n > room || !offsets || !alike) mine.take(watch, fault::length, b, h, n, room);
-    if (!prefix) mine.take(watch, fault::read_only, b, h, fixed, v.pages.page_size);
+    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b), P = v.pages.page_size;
+    if (v.pages.row_begin != nullptr) {
+      std::int64_t const r = v.pages.row_of(b, h), from = v.pages.row_begin[r], to = v.pages.row_begin[r + 1];
+      if (from < 0 || from > to)
+        return mine.take(watch, fault::page_offsets, b, h, from, to, static_cast<std::int32_t>(r));
+    }
+    if (n < 0)
+      mine.take(watch, fault::negative_length, b, h, n, 0);
+    else if (n > room_of(v, b, h))
+      mine.take(watch, fault::length_beyond_table, b, h, n, room_of(v, b, h));
+    else if (!v.pages.per_head() && n != v.length(b, 0))
+      mine.take(watch, fault::lengths_differ, b, h, n, v.length(b, 0));
+    if (fixed < 0 || (fixed % P != 0 && fixed < n)) mine.take(watch, fault::read_only, b, h, fixed, P);
     if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);
   }
   KVEVICT_DEVICE void check_rows(found& mine, std::int32_t b, std::int32_t h, std::int64_t n) const {
     std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
     if (from < 0 || from > to) return mine.take(watch, fault::row_begin, b, h, from, to);
-    if (rows.rows(b) > rows.most_rows) mine.take(watch, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
-    if constexpr (std::is_same_v<Rows, attention_rows>)
-      if (to > from && n > rows.slots) mine.take(watch, fault::query_rows, b, h, rows.slots, n);
+    if (to - from > rows.most_rows) mine.take(watch, fault::most_rows, b, h, to - from, rows.most_rows);
+    if constexpr (std::is_same_v<Rows, attention_rows>) {
+      if (to > from && rows.weights == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
+      if (to > from && n > rows.slots) mine.take(watch, fault::softmax_slots, b, h, n, rows.slots);
+    } else if constexpr (std::is_same_v<Rows, query_rows>) {
+      if (to > from && rows.data == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
+    }
   }
 };
 
@@ -139,12 +150,13 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
     return;
   }
   frame scratch(ctx.scratch());
-  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
+  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
   KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
                   " places for pages; provide fewer sequences or layers at once");
   std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
+    k.names[static_cast<std::size_t>(c)] = name_of(v.begin()[c].what);
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
     pool = std::min(pool, rule.pool);
   }
@@ -190,20 +202,17 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   using all = evidence<View, Facts...>;
   expect_view(e.cache);
   validate_shape(e);
-  auto const check = [&](auto const& rows, void const* data) {
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr,
-                    "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0, "evidence: most_rows is ", rows.most_rows,
-                    "; a device cannot look row_begin up, say how many rows a sequence provides at most");
+  auto const check = [&](auto const& rows) {
+    if (e.cache.sequences() != 0) expect_most_rows(rows.most_rows);
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     check_arrays(ctx, e.cache, rows);
   };
   if constexpr (has<all, facts::queries>)
-    check(e.attention, e.attention.data);
+    check(e.attention);
   else if constexpr (has<all, facts::weights>)
-    check(e.attention, e.attention.weights);
+    check(e.attention);
   else if constexpr (has<all, facts::features>)
-    check(e.input, e.input.data);
+    check(e.input);
   else
     check_arrays(ctx, e.cache, no_rows{});
 }

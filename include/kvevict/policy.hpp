@@ -76,11 +76,6 @@ template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 
 namespace contract {
 
-/// A keep set says that it is none, from the first check of a plan to its last write. That of a context of its own does
-/// so by an overload in the context's namespace.
-template <class KeepSet> void mark_refused(KeepSet&, bool) {}
-inline void mark_refused(keep_set& out, bool refused) { out.refused = refused; }
-
 /// The state component that `observe` fills and plan() reads back.
 template <class Entry>
 component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
@@ -120,6 +115,28 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
 }
 
+/// A host's keep set says that it is none, from the first check of a plan to its last write.
+struct host_plan {
+  keep_set& out;
+  void done() const { out.refused = false; }
+};
+template <class Evidence> host_plan begin_call(host&, Evidence const&, budget const&, keep_set& out) {
+  out.refused = true;
+  return {out};
+}
+
+/// A context that works later is told where a call begins: what its kernels find wrong from there to done() is that of
+/// the keep set that plan() fills, or of the state that observe() writes.
+struct no_call {
+  constexpr void done() const {}
+};
+template <class Context, class... Arguments> auto begin(Context& ctx, Arguments&... arguments) {
+  if constexpr (requires { begin_call(ctx, arguments...); })
+    return begin_call(ctx, arguments...);
+  else
+    return no_call{};
+}
+
 /// Everything that can be checked before the rows are made.
 template <class Context, class Policy, class Evidence>
 void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
@@ -146,8 +163,7 @@ template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
-  using contract::mark_refused;
-  mark_refused(out, true);
+  auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -155,7 +171,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   kernels::require_finite(ctx, rows);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
-  mark_refused(out, false);
+  call.done();
 }
 
 template <class Context, class Policy, class Evidence>
@@ -172,12 +188,14 @@ template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
+  auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   kernels::read_scores(ctx, rows, values);
+  call.done();
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component,
@@ -196,11 +214,13 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
       requires { p.score.state_floats(); },
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::expect_types<Context, Policy, Evidence>();
+  auto call = contract::begin(ctx, e, b, p);
   contract::validate("observe", ctx, p, e, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
   if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
+  call.done();
 }
 
 /// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not,

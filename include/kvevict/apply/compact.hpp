@@ -140,7 +140,8 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
   freed.clear();
   this->freed_begin_.assign(1, 0);
   std::int64_t const P = v.pages.page_size;
-  if (v.heads() == 0) freed_begin_.resize(static_cast<std::size_t>(v.pages.rows()) + 1, 0);  // no tokens, no pages
+  if (v.heads() == 0)
+    this->freed_begin_.resize(static_cast<std::size_t>(v.pages.rows()) + 1, 0);  // no tokens, no pages
   for (std::int64_t t = 0; v.heads() != 0 && t < v.pages.rows(); ++t) {
     std::int64_t const r = v.pages.per_head() ? t : t * v.heads();
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());

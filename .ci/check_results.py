@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks results.csv: every row of the table is there, and every kept count is the budget."""
+"""Checks results.csv: every row of the table is there, and every kept count is the budget.
+
+check_results.py results.csv [TARGET...]    of gates that keep TARGET per cent; 27 and 50 unless said
+"""
 
 import csv
 import math
@@ -13,7 +16,7 @@ COLUMNS = (
 POLICIES = "full random streaming_llm h2o snapkv ahakv pyramidkv ada_snapkv ada_pyramidkv keydiff lagkv oracle".split()
 SHARES = (10, 20, 40)  # per cent of the prompt
 GATES = ("attention_gate", "attention_gate_cache")  # they decide how much they keep, and the others get as much
-TARGETS = (27, 50)
+targets_of_gates = (27, 50)
 METRICS = {"aware": ["needle_rate"], "agnostic": ["needle_rate"], "text": ["kl_nats", "top1"]}
 DECODERS = "h2o ahakv streaming_llm".split()
 RANGES = {"needle_rate": (0, 1), "top1": (0, 1), "kl_nats": (-1e-6, math.inf)}
@@ -37,7 +40,11 @@ def name(row):
 def targets(row):
     """The whole numbers next to the gates' targets."""
     near = lambda x: (math.floor(x), math.ceil(x))
-    return [n for t in TARGETS for n in near(int(row["prompt_tokens"]) * t / 100)] if row["setting"] != "decode" else []
+    return (
+        [n for t in targets_of_gates for n in near(int(row["prompt_tokens"]) * t / 100)]
+        if row["setting"] != "decode"
+        else []
+    )
 
 
 def check_row(row):
@@ -85,7 +92,10 @@ def check_gates(rows):
             for r in rows
             if r["policy"] in GATES and r["setting"] == setting
         }
-        check(found == set(TARGETS), f"{setting}: gates at targets {sorted(found)}, expected {TARGETS}")
+        check(
+            found == set(targets_of_gates),
+            f"{setting}: gates at targets {sorted(found)}, expected {targets_of_gates}",
+        )
 
 
 def check_table(rows):
@@ -118,8 +128,10 @@ def check_table(rows):
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: check_results.py results.csv")
+    global targets_of_gates
+    if len(sys.argv) < 2 or not all(a.isdigit() for a in sys.argv[2:]):
+        sys.exit("usage: check_results.py results.csv [TARGET...]")
+    targets_of_gates = tuple(map(int, sys.argv[2:])) or targets_of_gates
     try:
         with open(sys.argv[1], newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

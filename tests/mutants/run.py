@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tries every mutant of mutants.toml: puts the bug into a copy of the headers, builds the test that must notice, and wants it red.
+"""Tries every mutant of mutants.toml: puts the bug into a copy of the headers, builds the test that must notice, and
+wants it red.
 
-tests/mutants/run.py [TEXT]     those whose words, file or test contain TEXT
+tests/mutants/run.py [TEXT]          those whose words, file or test contain TEXT
+tests/mutants/run.py --tenth COMMIT  every tenth, from one that the commit chooses, where the tests themselves have run
 """
 
 import concurrent.futures
@@ -39,12 +41,16 @@ def build(sources, include, out, extra=()):
 
 
 def sources_of(test):
-    source, objects = tests / f"{test}_test.cpp", [common / "main.o", tests / "support/allocations.cpp"]
+    source = tests / f"{test}_test.cpp"
     if test.startswith("simt/"):
-        return [source, common / "main.o", *sorted((tests / "support/simt").glob("*.cpp"))], emulation
-    if test.startswith("laws/") and "presets()" in source.read_text():
-        objects.append(tests / "laws/presets.cpp")
-    return [source, *objects], []
+        return [source, *(common / f"{name}.o" for name in ("main", "device", "scheduler"))], emulation
+    of_presets = test.startswith("laws/") and "presets()" in source.read_text()
+    return [
+        source,
+        *([tests / "laws/presets.cpp"] if of_presets else []),
+        common / "main.o",
+        common / "allocations.o",
+    ], []
 
 
 def verdict(test, include, scratch):
@@ -78,16 +84,30 @@ def attempt(mutant):
         return verdict(mutant["test"], scratch / "include", scratch)
 
 
-def main():
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+def chosen():
+    """The mutants that the arguments ask for, and whether their tests are first tried without any."""
     with open(tests / "mutants/mutants.toml", "rb") as file:
-        mutants = [m for m in tomllib.load(file)["mutant"] if any(wanted in m[k] for k in ("wrong", "file", "test"))]
+        mutants = tomllib.load(file)["mutant"]
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--tenth"]:
+        if len(arguments) != 2 or not re.fullmatch("[0-9a-f]+", arguments[1]):
+            sys.exit("tests/mutants/run.py: --tenth needs a commit, in hexadecimal digits")
+        return mutants[int(arguments[1], 16) % 10 :: 10], False
+    wanted = arguments[0] if arguments else ""
+    mutants = [m for m in mutants if any(wanted in m[k] for k in ("wrong", "file", "test"))]
     if not mutants:
         sys.exit(f"tests/mutants/run.py: no mutant has '{wanted}' in its words, file or test")
-    subprocess.run(["g++", *flags.split(), "-c", tests / "support/main.cpp", "-o", common / "main.o"], check=True)
+    return mutants, True
+
+
+def main():
+    mutants, both = chosen()
+    for name in ("main", "allocations", "simt/device", "simt/scheduler"):  # they use nothing that a mutant changes
+        command = ["g++", *flags.split(), f"-I{root / 'include'}", "-c", tests / f"support/{name}.cpp"]
+        subprocess.run([*command, "-o", common / f"{pathlib.Path(name).name}.o"], check=True)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         failed = 0
-        unchanged = sorted({m["test"] for m in mutants})
+        unchanged = sorted({m["test"] for m in mutants}) if both else []
         plain = [pool.submit(with_scratch, lambda s, t=t: verdict(t, root / "include", s)) for t in unchanged]
         tried = [pool.submit(attempt, m) for m in mutants]
         for test, result in zip(unchanged, plain):

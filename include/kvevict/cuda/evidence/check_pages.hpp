@@ -31,8 +31,7 @@ template <class Entry> struct written_pages {
         std::uint32_t const before =
             Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
         if (before == 0) return false;
-        std::int64_t const other = std::int64_t{before} - 1;
-        if (entry(v, other, columns) == page && part_of(v, other, columns) == part) return true;
+        if (same(v, at, std::int64_t{before} - 1, columns)) return true;
       }
     } else {
       std::int64_t const place = part * apart + static_cast<std::int64_t>(page);
@@ -44,8 +43,7 @@ template <class Entry> struct written_pages {
   /// Both name the same page.
   KVEVICT_DEVICE bool same(layer_view<Entry> const& v, std::int64_t at, std::int64_t other,
                            std::int64_t columns) const {
-    return entry(v, at, columns) == entry(v, other, columns) &&
-           (apart == 0 || layer_of(v, at, columns) == layer_of(v, other, columns));
+    return entry(v, at, columns) == entry(v, other, columns) && part_of(v, at, columns) == part_of(v, other, columns);
   }
 
  private:

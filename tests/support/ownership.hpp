@@ -47,7 +47,7 @@ class byte_owners {
                ids = !kvevict::page_table<Entry>::holds_pointers;
     std::int32_t const per_layer = t.sequences / t.layers, P = t.page_size;
     kvevict::row_map const& m = c.rows;
-    bool const pieces = ids && collides(v, c);
+    bool const pieces = ids && m.page_stride > 0 && collides(v, c);
     for (std::int32_t b = 0; b < t.sequences; ++b)
       for (std::int32_t h = 0; h < t.heads; ++h) {
         std::int32_t const layer = b / per_layer, s = b % per_layer;
@@ -121,13 +121,10 @@ class byte_owners {
                        strides[] = {m.layer_stride, m.head_stride, m.slot_stride, m.run_stride},
                        index[] = {layer, h, slot, run};
     std::int64_t piece = m.run_bytes, at = page * m.page_stride;
-    for (int i = 0; i < 4; ++i) {
-      if (strides[i] < m.page_stride)
-        piece += (extents[i] - 1) * strides[i];
-      else if (strides[i] < m.page_count * m.page_stride)
-        at += index[i] * strides[i];
-    }
-    return at + piece <= (m.page_count - 1) * m.page_stride + std::min(piece, m.page_stride);
+    for (int i = 0; i < 4; ++i) piece += strides[i] < m.page_stride ? (extents[i] - 1) * strides[i] : 0;
+    std::int64_t const end = (m.page_count - 1) * m.page_stride + std::min(piece, m.page_stride);
+    for (int i = 0; i < 4; ++i) at += strides[i] >= m.page_stride && strides[i] < end ? index[i] * strides[i] : 0;
+    return at + piece <= end;
   }
 
   /// Written bytes first, then row by row those that are only read; false when a byte is marked twice.

@@ -232,24 +232,29 @@ template <class Entry> void check_places(layer_view<Entry> const& v, arena& memo
   page_search<Entry>(v, scratch, count_pages(v)).run();
 }
 
-/// Where ids count less than a page (rows, blocks) the last slot of a page may lie behind the pool.
+/// Where ids count less than a page (rows, blocks), a pool is page_count pieces of page_stride bytes at most. Strides
+/// below that lie within a piece, those that reach behind all pieces lead to another pool; the others step over pieces,
+/// so that the last slot of a page may lie behind the pool.
 template <class Entry> struct pool_end {
   std::int64_t slack = 0, a_layer = 0, a_head = 0;  // bytes that a page takes behind those of its id
 
   pool_end(layer_view<Entry> const& v, component const& c) {
     row_map const& m = c.rows;
-    std::int64_t inner = m.run_bytes;
-    auto const add = [&](std::int64_t extent, std::int64_t stride, std::int64_t& a_step) {
-      if (extent <= 1 || stride == 0) return;
-      if (stride < m.page_stride)
-        inner += (extent - 1) * stride;
-      else if (stride / m.page_stride < m.page_count)
-        &a_step == &slack ? slack += (extent - 1) * stride : a_step = stride;
-    };
-    add(v.pages.page_size, m.slot_stride, slack), add(m.n_runs, m.run_stride, slack);
-    add(v.heads(), m.head_stride, v.pages.per_head() ? a_head : slack);
-    add(v.pages.layers, m.layer_stride, a_layer);
-    slack += std::max<std::int64_t>(0, inner - m.page_stride);
+    std::int64_t const extents[] = {v.pages.page_size, m.n_runs, v.heads(), v.pages.layers},
+                       strides[] = {m.slot_stride, m.run_stride, m.head_stride, m.layer_stride};
+    std::int64_t piece = m.run_bytes;
+    for (int i = 0; i < 4; ++i) piece += strides[i] < m.page_stride ? (extents[i] - 1) * strides[i] : 0;
+    std::int64_t const end = (m.page_count - 1) * m.page_stride + std::min(piece, m.page_stride);
+    slack = std::max<std::int64_t>(0, piece - m.page_stride);
+    for (int i = 0; i < 4; ++i) {
+      if (extents[i] <= 1 || strides[i] < m.page_stride || strides[i] >= end) continue;
+      if (i == 3)
+        a_layer = strides[i];
+      else if (i == 2 && v.pages.per_head())
+        a_head = strides[i];
+      else
+        slack += (extents[i] - 1) * strides[i];
+    }
   }
 };
 template <class Entry> void check_pool_ends(layer_view<Entry> const& v) {

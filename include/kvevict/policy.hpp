@@ -76,10 +76,14 @@ template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 
 namespace contract {
 
-/// A keep set says that it is none, from the first check of a plan to its last write. That of a context of its own does
-/// so by an overload in the context's namespace.
-template <class KeepSet> void mark_refused(KeepSet&, bool) {}
-inline void mark_refused(keep_set& out, bool refused) { out.refused = refused; }
+/// A keep set says that it is none from the first check of a plan to its last write, and then what it is for. That of a
+/// context of its own does so by overloads in the context's namespace.
+template <class KeepSet> void mark_refused(KeepSet&) {}
+inline void mark_refused(keep_set& out) { out.refused = true; }
+template <class Entry, class KeepSet> void mark_planned(layer_view<Entry> const&, KeepSet&) {}
+template <class Entry> void mark_planned(layer_view<Entry> const& cache, keep_set& out) {
+  out.made_for = fingerprint_of(cache), out.refused = false;
+}
 
 /// The state component that `observe` fills and plan() reads back.
 template <class Entry>
@@ -146,8 +150,8 @@ template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
-  using contract::mark_refused;
-  mark_refused(out, true);
+  using contract::mark_refused, contract::mark_planned;
+  mark_refused(out);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -155,7 +159,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   kernels::require_finite(ctx, rows);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
-  mark_refused(out, false);
+  mark_planned(e.cache, out);
 }
 
 template <class Context, class Policy, class Evidence>

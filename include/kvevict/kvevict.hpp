@@ -8,7 +8,7 @@
 
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/apply/replace.hpp>
-#include <kvevict/cache/move_plan_bytes.hpp>
+#include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>

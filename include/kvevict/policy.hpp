@@ -115,14 +115,15 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
 }
 
-/// A host's keep set says that it is none, from the first check of a plan to its last write.
-struct host_plan {
+/// A host's keep set says that it is none from the first check of a plan to its last write, and then what it is for.
+template <class Entry> struct host_plan {
+  layer_view<Entry> const& cache;
   keep_set& out;
-  void done() const { out.refused = false; }
+  void done() const { out.made_for = fingerprint_of(cache), out.refused = false; }
 };
-template <class Evidence> host_plan begin_call(host&, Evidence const&, budget const&, keep_set& out) {
+template <class Evidence> auto begin_call(host&, Evidence const& e, budget const&, keep_set& out) {
   out.refused = true;
-  return {out};
+  return host_plan{e.cache, out};
 }
 
 /// A context that works later is told where a call begins: what its kernels find wrong from there to done() is that of

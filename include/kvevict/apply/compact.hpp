@@ -93,6 +93,7 @@ template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan co
                       p.destinations.size() == p.sources.size() && p.row_begin[0] == 0 &&
                       p.row_begin[rows] == p.moves() && std::is_sorted(p.row_begin.begin(), p.row_begin.end()),
                   "apply: the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
+  expect_made_for("apply", "move plan", v, p.made_for);
   KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
                   "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set "
                   "move_plan::order");
@@ -161,7 +162,7 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 /// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
 ///          layers share a table a page is named by every layer that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
-/// Errors   contract_violation: unsound view; keep set of another view, or of a refused plan; a read-only token
+/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only token
 ///          dropped; unequal counts on a table that heads share; rows common to all heads but different sets; page-wise
 ///          quantisation. The cache is untouched then, and `out` has no result; so it is when memory runs out, and when
 ///          the executor throws before a row has moved. After that only an executor that gives up its tasks makes it
@@ -184,7 +185,7 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 
 /// Executes a plan that was inspected, stored or made elsewhere; checked again, as a whole, before anything moves.
 ///
-/// Errors   contract_violation: unsound view; plan of another view or of other lengths, or one whose making was
+/// Errors   contract_violation: unsound view; plan of another view, epoch or other lengths, or one whose making was
 ///          refused; moves that leave the row, write its read-only prefix or do not ascend; a source below the new
 ///          length that no later move fills, so that its token would be there twice; unequal lengths on a table that
 ///          heads share; rows common to all heads but different moves; page-wise quantisation. The cache is untouched

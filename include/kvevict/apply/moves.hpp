@@ -39,6 +39,12 @@ void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep,
   messages::keep_set_without_prefix(verb, b, h, v.read_only_tokens(b));
 }
 
+/// The cache is as it was when that was planned, as far as lengths do not tell.
+template <class Entry>
+void expect_made_for(char const* verb, char const* what, layer_view<Entry> const& v, fingerprint const& made_for) {
+  contract::expect_same(verb, what, made_for, {v.epoch, made_for.table == 0 ? 0 : table_hash(v)});
+}
+
 /// The keep set belongs to this view, and keeps its read-only prefixes.
 template <class Context, class Entry>
 void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
@@ -47,6 +53,7 @@ void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, kee
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
   contract::expect_rows(verb, keep);
+  expect_made_for(verb, "keep set", v, keep.made_for);
   frame scratch(ctx.scratch());
   auto* const faults = scratch.template allocate<fault>(v.rows());
   ctx.for_each(
@@ -136,6 +143,7 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
   expect_keep(verb, ctx, view, keep);
   write_plan(ctx, view, keep, mode, out);
   expect_movable(verb, view, out);
+  out.made_for = fingerprint_of(view);
   out.refused = false;
 }
 
@@ -144,7 +152,7 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
 /// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
 ///
 /// Cost     O(pages) checks, O(kept), one worker per row.
-/// Errors   contract_violation: unsound view; keep set of another view, or of a refused plan; a read-only token
+/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only token
 ///          dropped; unequal counts on a table that heads share; page-wise quantisation where tokens would move. `out`
 ///          is `refused` then, whatever is thrown, and no verb takes it.
 template <class Context, class Entry>

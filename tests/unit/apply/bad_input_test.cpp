@@ -3,6 +3,7 @@
 // pool as it was.
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/apply/replace.hpp>
+#include <kvevict/cache/stored.hpp>
 #include <kvevict/kernels/host.hpp>
 #include <kvevict/presets/streaming_llm.hpp>
 
@@ -262,6 +263,55 @@ TEST_CASE("bad input: results of calls that were refused") {
   CHECK(contains(refusal([&] { slots.slots(); }), "there is no result"));
   CHECK(!refusal([&] { replace(ctx, s.view(), s.keep, slots); }).empty());
   CHECK(contains(refusal([&] { slots.slot(0, 0); }), "there is no result"));
+}
+
+TEST_CASE("bad input: plans that are stale although every length is as it was") {
+  for (layout const l : {layout::nhd, layout::csr, layout::head_pages}) {
+    scene s(l);
+    host ctx;
+    s.view().epoch = 3;
+    auto const policy = presets::streaming_llm({.sinks = 2});
+    keep_set const keep = plan(ctx, policy, contents(s.view()), {.tokens_per_head = 5});
+    move_plan const moves = plan_moves(ctx, s.view(), keep);
+    std::vector<std::byte> stored;  // on its way through a file
+    write(keep, stored);
+    std::int64_t used = 0;
+    keep_set const read = read_keep_set({stored.data(), static_cast<std::int64_t>(stored.size())}, &used);
+    auto const before = s.cache.snapshot();
+    auto const refused = [&](std::string const& start, std::string const& end) {
+      for (keep_set const& k : {keep, read}) {
+        CHECK(contains(refusal([&] { compact(ctx, s.view(), k); }), "compact: the " + start + "keep set" + end));
+        CHECK(contains(refusal([&] { plan_moves(ctx, s.view(), k); }), "plan_moves: the " + start + "keep set" + end));
+        CHECK(contains(refusal([&] { replace(ctx, s.view(), k); }), "replace: the " + start + "keep set" + end));
+      }
+      CHECK(
+          contains(refusal([&] { kvevict::apply(ctx, s.view(), moves); }), "apply: the " + start + "move plan" + end));
+      CHECK(s.cache.snapshot() == before);
+    };
+    s.view().epoch = 4;  // a step was aborted, and another one has written as many tokens
+    refused("", " was planned in epoch 3 and the view is of epoch 4; plan again");
+    s.view().epoch = 3;
+    std::swap(s.cache.entries()[0], s.cache.entries()[1]);  // preempted, and back in other pages
+    refused("pages of the view are not those that the ", " was planned on; plan again");
+    keep_set moved = keep;
+    moved.made_for.table = 0;  // the engine knows better
+    CHECK(compact(ctx, s.view(), moved).length(0, 0) == 5);
+    std::swap(s.cache.entries()[0], s.cache.entries()[1]);
+    s.cache.restore(before);
+    CHECK(compact(ctx, s.view(), read).length(0, 0) == 5);
+    s.cache.restore(before);
+    CHECK(kvevict::apply(ctx, s.view(), moves).length(0, 0) == 5);
+  }
+}
+TEST_CASE("bad input: entries behind the last page in use may change between plan and compact") {
+  scene s;
+  host ctx;
+  keep_set const keep = plan(ctx, presets::streaming_llm({.sinks = 2}), contents(s.view()), {.tokens_per_head = 5});
+  std::int64_t const columns = s.view().pages.columns;
+  REQUIRE(columns == 3);
+  REQUIRE(s.view().length(1, 0) == 7);  // two pages of four
+  s.cache.entries()[static_cast<std::size_t>(columns + 2)] = 12345;
+  CHECK(compact(ctx, s.view(), keep).length(0, 0) == 5);
 }
 
 TEST_CASE("bad input: plan of another cache") {

@@ -4,8 +4,8 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
-             [--mutants] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
+             [--mutants] [--fuzz MINUTES] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
@@ -19,6 +19,7 @@ is one ($CUDACXX, PATH, /usr/local/cuda).
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
   --mutants      put every bug of tests/mutants into a copy of the headers instead; a test must go red (many minutes)
+  --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
                  with --only, besides the group
@@ -29,13 +30,13 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' gpu='' mutants='' isa=''
+only='' model='' training='' gpu='' mutants='' isa='' fuzz=''
 while (($#)); do
   case $1 in
     --only)
       case ${2-} in
-        unit | laws | golden | simt | fail | consumer) only=$2 ;;
-        *) refuse "--only needs one of unit, laws, golden, simt, fail, consumer" ;;
+        unit | laws | golden | simt | fail | consumer | fuzz) only=$2 ;;
+        *) refuse "--only needs one of unit, laws, golden, simt, fail, consumer, fuzz" ;;
       esac
       shift 2 ;;
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
@@ -50,6 +51,7 @@ while (($#)); do
         shift
       fi ;;
     --mutants) mutants=1; shift ;;
+    --fuzz) fuzz=${2-}; [[ $fuzz =~ ^[1-9][0-9]{0,4}$ ]] || refuse "--fuzz needs minutes, a whole number above 0"; shift 2 ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
     --help | -h) usage; exit 0 ;;
@@ -102,11 +104,11 @@ install_missing() {
 pass() {
   local preset=$1 log targets=(unit laws golden) line
   [[ $preset != asan && $preset != release ]] || targets+=(kvevict_examples)
-  [[ $preset != asan ]] || targets+=(simt)
+  [[ $preset != asan ]] || targets+=(simt fuzz)
   shift
   case $only in
     '') ;;
-    unit | laws | golden | simt) targets=("$only") ;;
+    unit | laws | golden | simt | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
   cmake --preset "$preset" >/dev/null
@@ -200,6 +202,9 @@ elif [[ -n $mutants ]]; then
   passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
   rm -f -- "$log"
   lap mutants
+elif [[ -n $fuzz ]]; then
+  if tests/fuzz/long.sh "$fuzz"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  lap fuzz
 elif [[ -n $isa ]]; then
   for preset in ${isa//,/ }; do
     if [[ $preset == avx512 ]]; then needs=avx512vl; else needs=$preset; fi

@@ -33,6 +33,7 @@ template <class Entry> class cache {
     identity_ = !of_pointers && in.one_in(6);
     per_head_ = in.one_in(2);
     csr_ = !identity_ && in.one_in(3);
+    interleaved_ = !identity_ && per_head_ && in.one_in(4);
     page_size_ = identity_ ? 48 : in.between(1, 9);
     choose_lengths();
     choose_layers();
@@ -151,7 +152,11 @@ template <class Entry> class cache {
   }
   std::int64_t pages_of(std::int32_t n) const { return (n + 6 + page_size_ - 1) / page_size_; }
 
+  /// Pages in memory; of an interleaved one H pages of a head each.
+  std::int64_t blocks() const { return interleaved_ ? (pool_ + shape_.heads - 1) / shape_.heads : pool_; }
+  void add(role what, dtype type, std::int32_t runs, std::int32_t elements, bool common, bool twin);
   void choose_components();
+  void make_pages();
   void choose_table();
   void choose_order();
   void fill();
@@ -163,7 +168,8 @@ template <class Entry> class cache {
   }
 
   void grow(std::int32_t b, std::int32_t h, std::int32_t n) {
-    set_length(b, h, n + 1);
+    for (std::int32_t g = 0; g < shape_.heads; ++g)
+      if (!per_head_ || g == h) set_length(b, g, n + 1);
     if (identity_ || n % page_size_ != 0) return;
     const_cast<Entry&>(view.pages.entries_of(b, h)[n / page_size_]) = free_.back();
     free_.pop_back();
@@ -186,8 +192,9 @@ template <class Entry> class cache {
 
   input& in_;
   shape shape_;
-  bool identity_, per_head_, csr_, common_table_ = false, layers_apart_ = false;
+  bool identity_, per_head_, csr_, interleaved_, common_table_ = false, layers_apart_ = false;
   std::int32_t page_size_;
+  std::int64_t page_bytes_ = 0;       // of a table of addresses
   std::int64_t pool_ = 0;             // pages
   std::vector<std::int32_t> tokens_;  // (B·H) at first
   std::vector<Entry> free_;
@@ -214,52 +221,82 @@ struct nest {
   }
 };
 
+/// One component, and with a twin V beside K in the same memory.
+template <class Entry>
+void cache<Entry>::add(role what, dtype type, std::int32_t runs, std::int32_t elements, bool common, bool twin) {
+  std::int32_t const e = size_of(type), layers = layers_apart_ ? shape_.layers : 1, H = shape_.heads;
+  std::int64_t const heads = common || (per_head_ && !identity_) ? 1 : H, in_pool = of_pointers ? 1 : pool_;
+  nest n(in_, {layers, in_pool, heads, page_size_, runs, twin ? 2 : 1}, std::int64_t{elements} * e, e);
+  if (interleaved_) {  // (layers, pages, slots, heads): a table per head, and a page is every H-th row
+    std::int64_t const row = elements * e, page = page_size_ * H * row;
+    n.strides[1] = row, n.strides[3] = H * row, n.strides[0] = (of_pointers ? 1 : blocks()) * page;
+    n.strides[5] = n.strides[0] * layers, n.bytes = n.strides[5] * (twin ? 2 : 1);
+  }
+  component c;
+  c.what = what, c.type = type;
+  c.rows.page_count = of_pointers && in_.one_in(2) ? 0 : interleaved_ ? blocks() * page_size_ * H : pool_;
+  c.rows.layer_stride = layers_apart_ ? n.strides[0] : 0;
+  c.rows.page_stride = of_pointers ? 0 : n.strides[1];
+  c.rows.head_stride = heads > 1 ? n.strides[2] : 0;
+  c.rows.slot_stride = n.strides[3], c.rows.run_stride = runs > 1 ? n.strides[4] : 0;
+  c.rows.run_bytes = elements * e, c.rows.n_runs = runs;
+  if constexpr (of_pointers)
+    c.rows.offset = page_bytes_ = (page_bytes_ + 7) / 8 * 8, page_bytes_ += n.bytes;
+  else
+    c.rows.base = allocate(n.bytes);
+  view = view.with(c);
+  if (!twin) return;
+  c.what = role::v, c.rows.offset += n.strides[5];
+  view = view.with(c);
+}
+
 template <class Entry> void cache<Entry>::choose_components() {
   for (std::int32_t b = 0; b < shape_.sequences; ++b)
     for (std::int32_t h = 0; h < (per_head_ ? shape_.heads : 1); ++h)
       pool_ += pages_of(tokens_[static_cast<std::size_t>(b * shape_.heads + h)]);
   pool_ = identity_ ? shape_.sequences / shape_.layers : pool_ + 3;
-  std::int64_t const in_pool = of_pointers ? 1 : pool_, layers = layers_apart_ ? shape_.layers : 1;
-  std::int64_t at = 0;  // within a page of a table of addresses
-  std::vector<std::pair<component, std::int64_t>> all;
-  auto const add = [&](role what, dtype type, std::int32_t runs, std::int32_t elements, bool common, bool twin) {
-    std::int32_t const e = size_of(type);
-    std::int64_t const heads = common || (per_head_ && !identity_) ? 1 : shape_.heads;
-    nest const n(in_, {layers, in_pool, heads, page_size_, runs, twin ? 2 : 1}, std::int64_t{elements} * e, e);
-    component c;
-    c.what = what, c.type = type;
-    c.rows.page_count = of_pointers && in_.one_in(2) ? 0 : pool_;
-    c.rows.layer_stride = layers_apart_ ? n.strides[0] : 0;
-    c.rows.page_stride = of_pointers ? 0 : n.strides[1];
-    c.rows.head_stride = heads > 1 ? n.strides[2] : 0;
-    c.rows.slot_stride = n.strides[3], c.rows.run_stride = runs > 1 ? n.strides[4] : 0;
-    c.rows.run_bytes = elements * e, c.rows.n_runs = runs;
-    if constexpr (of_pointers)
-      c.rows.offset = at = (at + 7) / 8 * 8, at += n.bytes;
-    else
-      c.rows.base = allocate(n.bytes);
-    view = view.with(c);
-    if (!twin) return;
-    c.what = role::v, c.rows.offset += n.strides[5];
-    view = view.with(c);
-  };
   constexpr dtype floats[] = {dtype::f32, dtype::f16, dtype::bf16};
   dtype const type = in_.pick(floats);
-  std::int32_t const runs = shape_.head_dim % 2 == 0 && in_.one_in(3) ? shape_.head_dim / 2 : 1,
-                     a_run = shape_.head_dim / runs;
-  bool const mla = !per_head_ && in_.one_in(10), twins = in_.one_in(2);
-  add(role::k, type, runs, a_run, mla, twins);
-  if (!twins) add(role::v, in_.pick(floats), 1, in_.between(1, 9), mla, false);
-  bool const common = !per_head_ && in_.one_in(3);
+  bool const mla = !per_head_ && in_.one_in(10), common = !per_head_ && in_.one_in(3);
+  bool const alone = interleaved_ && of_pointers;  // all rows of such a page are equally wide
+  std::int32_t const D = shape_.head_dim, runs = D % 2 == 0 && !interleaved_ && in_.one_in(3) ? D / 2 : 1;
+  int const values = alone ? 0 : in_.below(3);
+  add(role::k, type, runs, D / runs, mla, values == 0);
+  if (values == 1) add(role::v, in_.pick(floats), 1, in_.between(1, 9), mla, false);
+  if (values == 2) {  // values are keys, or a part of them
+    component v = view.components[0];
+    v.what = role::v, v.alias_of = 0;
+    if (runs == 1 && in_.one_in(2)) v.rows.run_bytes = in_.between(1, D) * size_of(type);
+    view = view.with(v);
+  }
+  if (alone) return;
   if (!in_.one_in(3)) add(role::position, dtype::i32, 1, 1, common, false);
   if (shape_.state_floats > 0) add(role::state, dtype::f32, 1, shape_.state_floats, false, false);
-  if (in_.one_in(3)) add(role::k_scale, dtype::opaque, in_.between(1, 3), in_.between(1, 5), common, false);
-  if (!of_pointers) return;
-  at = (at + 7) / 8 * 8;
-  bool const apart = in_.one_in(2);
-  std::byte* const whole = apart ? nullptr : allocate(pool_ * at);
-  for (std::int64_t i = 0; i < pool_; ++i)
-    if constexpr (of_pointers) free_.push_back(apart ? allocate(at) : whole + i * at);
+  if (in_.one_in(3))
+    add(role::k_scale, dtype::opaque, interleaved_ ? 1 : in_.between(1, 3), in_.between(1, 5), common, false);
+}
+
+/// All pages, in any order; ids with tag bits or without.
+template <class Entry> void cache<Entry>::make_pages() {
+  std::int32_t const H = interleaved_ ? shape_.heads : 1;
+  std::int64_t const row = view.components[0].rows.run_bytes;
+  if constexpr (of_pointers) {
+    std::int64_t const bytes = (page_bytes_ + 7) / 8 * 8;
+    bool const apart = in_.one_in(2);
+    std::byte* const whole = apart ? nullptr : allocate(blocks() * bytes);
+    for (std::int64_t i = 0; i < blocks(); ++i) {
+      std::byte* const page = apart ? allocate(bytes) : whole + i * bytes;
+      for (std::int32_t h = 0; h < H; ++h) free_.push_back(page + h * row);
+    }
+  } else {
+    view.pages.index_mask = in_.one_in(4) ? 0xffff : -1;
+    for (std::int64_t i = 0; i < blocks(); ++i)
+      for (std::int32_t h = 0; h < H; ++h) {
+        std::int64_t const id = interleaved_ ? i * page_size_ * H + h : i;
+        free_.push_back(static_cast<Entry>(view.pages.index_mask == -1 || in_.one_in(2) ? id : id | 0x50000));
+      }
+  }
+  in_.shuffle(free_);
 }
 
 template <class Entry> void cache<Entry>::choose_table() {
@@ -267,12 +304,7 @@ template <class Entry> void cache<Entry>::choose_table() {
     view.pages.columns = 1, view.pages.head_stride = per_head_ ? 1 : 0;
     return;
   }
-  std::int64_t const mask = !of_pointers && in_.one_in(4) ? 0xffff : -1;
-  view.pages.index_mask = mask;
-  if constexpr (!of_pointers)
-    for (std::int64_t i = 0; i < pool_; ++i)
-      free_.push_back(static_cast<Entry>(mask == -1 ? i : i | (in_.one_in(2) ? 0x50000 : 0)));
-  in_.shuffle(free_);
+  make_pages();
   std::int32_t const per_layer = shape_.sequences / shape_.layers, heads = per_head_ ? shape_.heads : 1,
                      tables = common_table_ ? 1 : shape_.layers;
   std::int64_t columns = 1;

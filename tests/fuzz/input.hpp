@@ -14,11 +14,13 @@
 
 namespace fuzz {
 
-/// Decisions from the bytes of an input; behind its end they go on by a hash of the whole, so that eight bytes are a run.
+/// Decisions from the bytes of an input; behind its end they go on by a hash of the whole. Of an input below 32 bytes
+/// only the hash counts: it is a seed, and can be written as a number.
 class input {
  public:
   input(std::uint8_t const* data, std::size_t size) : data_(data), size_(size) {
     for (std::size_t i = 0; i < size; ++i) state_ = (state_ ^ data[i]) * 0x100000001b3u;
+    if (size < 32) at_ = size;
   }
 
   std::uint64_t bits() {  // splitmix64

@@ -3,10 +3,9 @@
 //
 //   fuzz [--seconds S] [--runs N] [--seed N] [FILE or FOLDER]…
 //
-// A seed is eight bytes of input. When a run ends the program, the last line names its input.
+// A seed is a number, whose digits are the input. When a run ends the program, the last line names its input.
 #include <chrono>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -28,10 +27,9 @@ void on_signal(int signal) {
 }
 
 void run(std::uint64_t seed) {
-  current = "--runs 1 --seed " + std::to_string(seed);
-  std::uint8_t bytes[8];
-  std::memcpy(bytes, &seed, sizeof bytes);
-  LLVMFuzzerTestOneInput(bytes, sizeof bytes);
+  std::string const text = std::to_string(seed);
+  current = "--runs 1 --seed " + text;
+  LLVMFuzzerTestOneInput(reinterpret_cast<std::uint8_t const*>(text.data()), text.size());
 }
 
 void replay(std::filesystem::path const& file) {
@@ -49,6 +47,7 @@ int main(int argc, char** argv) {
   if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(say);
   for (int const signal : {SIGABRT, SIGFPE, SIGSEGV})
     if (signal == SIGABRT || __sanitizer_set_death_callback == nullptr) std::signal(signal, on_signal);
+  // counts are printed at the end of the program, by target.cpp
   double seconds = 0;
   std::uint64_t runs = 0, seed = 1;
   for (int i = 1; i < argc; ++i) {
@@ -70,13 +69,4 @@ int main(int argc, char** argv) {
   auto const start = clock::now();
   for (std::uint64_t i = 0; i < runs || std::chrono::duration<double>(clock::now() - start).count() < seconds; ++i)
     run(seed + i);
-  auto const& all = fuzz::done();
-  std::printf(
-      "%lld runs, %lld plans, %lld sequences cut, %lld tokens moved, %lld decode steps, %lld broken inputs, %lld "
-      "refusals\n",
-      static_cast<long long>(all.runs), static_cast<long long>(all.plans), static_cast<long long>(all.cut),
-      static_cast<long long>(all.moved), static_cast<long long>(all.steps), static_cast<long long>(all.broken),
-      static_cast<long long>(all.refused));
-  for (auto const& [kind, count] : all.refusals)
-    std::printf("%8lld  %s\n", static_cast<long long>(count), kind.c_str());
 }

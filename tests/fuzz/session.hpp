@@ -12,7 +12,7 @@ namespace fuzz {
 
 /// What sound input may be refused for: the policy or the cache cannot do what is asked, and the message says so.
 inline bool may_be_refused(std::string const& m) {
-  constexpr char const* reasons[] = {"protected tokens of",
+  constexpr char const* reasons[] = {"overlap; correct base", "of component k overlap each", /*KNOWN*/"protected tokens of",
                                      "share a page table; use",
                                      "has one row for all heads",
                                      "have one state component in common",
@@ -54,6 +54,7 @@ template <class Entry> class session {
     view_type view = c.view;
     view_breaker<Entry> hurt(in_, c);
     ++done().runs, done().broken += broken_ != field::none;
+    if (c.view.find(role::state) == nullptr) shape_.state_floats = 0;
     bool const remembers = shape_.state_floats > 0 && in_.one_in(2);
     evidence e = choose_evidence(in_, c, view, group_, std::clamp(policy_.window, 0, in_.one_in(8) ? 3 : 60),
                                  policy_.what, gate_);

@@ -1,14 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
-// libFuzzer's entry; main.cpp calls it, too.
+// libFuzzer's entry; main.cpp calls it, too. At the end of the program it says what was done.
 #include "fuzz/input.hpp"
 
 namespace fuzz {
 void run_int32(input&);
 void run_int64(input&);
 void run_address(input&);
+
+namespace {
+
+void print() {
+  counts const& all = done();
+  auto const number = [](std::int64_t n) { return static_cast<long long>(n); };
+  std::printf(
+      "%lld runs, %lld plans, %lld sequences cut, %lld tokens moved, %lld decode steps, %lld broken inputs, %lld "
+      "refusals\n",
+      number(all.runs), number(all.plans), number(all.cut), number(all.moved), number(all.steps), number(all.broken),
+      number(all.refused));
+  for (auto const& [kind, count] : all.refusals) std::printf("%8lld  %s\n", number(count), kind.c_str());
+}
+
+}  // namespace
 }  // namespace fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
+  static bool const registered = (fuzz::done(), std::atexit(fuzz::print) == 0);
+  static_cast<void>(registered);
   fuzz::input in(data, size);
   switch (in.below(3)) {
     case 0: fuzz::run_int32(in); break;

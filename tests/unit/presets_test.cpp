@@ -55,6 +55,8 @@ TEST_CASE("a preset is in every list of presets") {
   CHECK(in_readme() == want);
   // The laws and, through the same list, the emulation's plans.
   CHECK(found(text_of(root / "tests/support/presets.hpp"), "\"(\\w+)\",\\s+p::\\w+\\(") == want);
+  CHECK(found(text_of(root / "tests/fuzz/presets.hpp"), "p::(\\w+)\\(") == want);
+  CHECK(found(text_of(root / "tests/flags/keep_sets.cpp"), "print\\(\"(\\w+)\", p::\\w+\\(") == want);
   for (char const* umbrella : {"kvevict.hpp", "cuda.cuh"})
     CHECK(found(text_of(presets / ".." / umbrella), "kvevict/presets/(\\w+)\\.hpp") == names{"all"});
 

@@ -133,14 +133,14 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
-  sum_attention(ctx, scratch, c, reading::window);
+  sum_attention(ctx, scratch, c, reading_of(out, reading::window));
 }
 
 /// The weights of each of the last W query rows, reduced over the group (kernels/window_scores.hpp).
 ///
 /// Cost     as window_scores, and W floats written a token; four launches without LSE, two with it.
-/// Errors   as window_scores; fault::tokens for fewer tokens than rows, fault::not_finite. Of a sequence that provides
-///          fewer than W rows the last planes are not written.
+/// Errors   as window_scores; fault::tokens for fewer tokens than rows, fault::not_finite. Of rows of observe() W is
+///          an upper bound: where a sequence provides fewer, the last planes are not written.
 template <class Entry>
 void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
             window_options const& o, score_rows const& out) {
@@ -149,7 +149,7 @@ void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& v
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
-  with_weights(ctx, scratch, c, reading::single_rows, [&]<class Product>(weight_tile<Entry, Product> const& tile) {
+  with_weights(ctx, scratch, c, reading_of(out, reading::single_rows), [&]<class Product>(weight_tile<Entry, Product> const& tile) {
     ctx.launch({static_cast<std::uint32_t>(out.count()) * blocks_for(out.most_tokens, 128)}, {128}, 0,
                window_weights_kernel<Entry, Product>{tile});
   });

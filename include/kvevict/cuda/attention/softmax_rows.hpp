@@ -140,7 +140,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (gained) ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
-             sum_weights_kernel{c, what == reading::single_rows, chunks});
+             sum_weights_kernel{c, what == reading::single_rows || what == reading::at_most, chunks});
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors
@@ -148,7 +148,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a,
             window_options const& o, score_rows const& out) {
-  sum_weights(ctx, a, o, out, reading::window);
+  sum_weights(ctx, a, o, out, reading_of(out, reading::window));
   kernels::pool(ctx, o.pool, out);
 }
 template <class Entry>
@@ -156,7 +156,7 @@ void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const&, 
             window_options o, score_rows const& out) {
   o.reduce = row_reduce::sum;
   expect_single_rows(o);
-  sum_weights(ctx, a, o, out, reading::single_rows);
+  sum_weights(ctx, a, o, out, reading_of(out, reading::single_rows));
 }
 template <class Entry>
 void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, group_reduce how,

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cmath>
+#include <string_view>
 
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/step_gain.hpp>
@@ -69,15 +70,19 @@ template <class Entry> struct attention_call {
   }
 };
 
-/// How many rows a call reads of every sequence: a window, all of it, or each of the window by itself, as many as there
-/// are.
-enum class reading : std::uint8_t { window, all_tokens, single_rows };
+/// How many rows a call reads of every sequence: a window, all of it, exactly the window, or that many at most.
+enum class reading : std::uint8_t { window, all_tokens, single_rows, at_most };
+
+/// In rows of observe() a window is an upper bound: it reads as many as there are.
+inline reading reading_of(score_rows const& out, reading otherwise) {
+  return std::string_view(out.verb) == "observe" ? reading::at_most : otherwise;
+}
 
 /// The rows that are provided suffice.
 template <class Call> KVEVICT_DEVICE void expect_rows(thread& t, Call const& c, row const& it, reading what) {
   constexpr bool softmax = std::is_same_v<std::decay_t<decltype(c.handed())>, attention_rows>;
-  std::int32_t const given = c.handed().rows(it.sequence), wanted = std::min(c.o.rows, std::max(given, 1)),
-                     needed = what == reading::window ? rows_needed(c.o.rows, it.tokens) : wanted;
+  std::int32_t const given = c.handed().rows(it.sequence),
+                     needed = what == reading::at_most ? 1 : rows_needed(c.o.rows, it.tokens);
   if (given > c.handed().most_rows)
     c.watch.refuse(t, fault::most_rows, it.sequence, it.head, given, c.handed().most_rows);
   if (what == reading::all_tokens) {
@@ -85,8 +90,8 @@ template <class Call> KVEVICT_DEVICE void expect_rows(thread& t, Call const& c, 
       c.watch.refuse(t, softmax ? fault::all_softmax_rows : fault::all_queries, it.sequence, it.head, given, it.tokens);
     return;
   }
-  if (what == reading::single_rows && it.tokens < needed)
-    c.watch.refuse(t, fault::tokens, it.sequence, it.head, needed, it.tokens);
+  if (what == reading::single_rows && it.tokens < c.o.rows)
+    c.watch.refuse(t, fault::tokens, it.sequence, it.head, c.o.rows, it.tokens);
   if (given < needed)
     c.watch.refuse(t, softmax ? fault::softmax_rows : fault::queries, it.sequence, it.head, given, needed);
 }

@@ -58,7 +58,8 @@ struct check_gate_kernel {
     if (i >= c.sequences || c.watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(i);
     std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
-    if (rows < 0 || rows > c.in.most_rows) c.watch.refuse(t, fault::most_rows, b, 0, rows, c.in.most_rows);
+    if (rows < 0) c.watch.refuse(t, fault::row_begin, b, 0);
+    if (rows > c.in.most_rows) c.watch.refuse(t, fault::most_rows, b, 0, rows, c.in.most_rows);
     if (rows > 0 && c.in.data == nullptr) c.watch.refuse(t, fault::no_hidden_states, b, 0);
     if (c.in.memory.rows == nullptr) return;
     if (earlier < 0 || std::int64_t{earlier} + rows > c.in.memory.capacity)

@@ -121,6 +121,7 @@ template <class Entry> struct host_plan {
   keep_set& out;
   void done() const { out.made_for = fingerprint_of(cache), out.refused = false; }
 };
+template <class Entry> host_plan(layer_view<Entry> const&, keep_set&) -> host_plan<Entry>;
 template <class Evidence> auto begin_call(host&, Evidence const& e, budget const&, keep_set& out) {
   out.refused = true;
   return host_plan{e.cache, out};

@@ -18,7 +18,8 @@ is one ($CUDACXX, PATH, /usr/local/cuda).
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
-  --mutants      put every bug of tests/mutants into a copy of the headers instead; a test must go red (many minutes)
+  --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
+                 of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
@@ -50,7 +51,14 @@ while (($#)); do
         isa=$1
         shift
       fi ;;
-    --mutants) mutants=1; shift ;;
+    --mutants)
+      mutants=all
+      shift
+      if (($#)) && [[ $1 != -* ]]; then
+        [[ $1 =~ ^[0-9a-f]{2,40}$ ]] || refuse "--mutants takes a commit, in hexadecimal digits"
+        mutants=$1
+        shift
+      fi ;;
     --fuzz) fuzz=${2-}; [[ $fuzz =~ ^[1-9][0-9]{0,4}$ ]] || refuse "--fuzz needs minutes, a whole number above 0"; shift 2 ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
@@ -198,7 +206,7 @@ if [[ -n $gpu ]]; then
   run_on_gpu
 elif [[ -n $mutants ]]; then
   log=$(mktemp)
-  tests/mutants/run.py | tee "$log" || true
+  if [[ $mutants == all ]]; then tests/mutants/run.py; else tests/mutants/run.py --tenth "$mutants"; fi | tee "$log" || true
   passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
   rm -f -- "$log"
   lap mutants

@@ -4,13 +4,13 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
-             [--mutants] [--fuzz MINUTES] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
+             [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
-a host emulation) runs with the address and the thread sanitizer, and the device code is compiled with nvcc where there
-is one ($CUDACXX, PATH, /usr/local/cuda).
+a host emulation) runs with the address and the thread sanitizer, the threads group (the host on four threads) with the
+latter, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
@@ -36,8 +36,8 @@ while (($#)); do
   case $1 in
     --only)
       case ${2-} in
-        unit | laws | golden | simt | fail | consumer | fuzz) only=$2 ;;
-        *) refuse "--only needs one of unit, laws, golden, simt, fail, consumer, fuzz" ;;
+        unit | laws | golden | simt | threads | fail | consumer | fuzz) only=$2 ;;
+        *) refuse "--only needs one of unit, laws, golden, simt, threads, fail, consumer, fuzz" ;;
       esac
       shift 2 ;;
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
@@ -116,7 +116,7 @@ pass() {
   shift
   case $only in
     '') ;;
-    unit | laws | golden | simt | fuzz) targets=("$only") ;;
+    unit | laws | golden | simt | threads | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
   cmake --preset "$preset" >/dev/null
@@ -223,12 +223,15 @@ elif [[ -n $isa ]]; then
     fi
   done
 elif [[ -z $model$training || -n $only ]]; then
-  pass asan
-  [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'  # what does not depend on the build type has run
+  if [[ $only != threads ]]; then
+    pass asan
+    [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'  # what does not depend on the build type has run
+  fi
   if [[ -z $only || $only == simt ]]; then
     only=simt pass tsan
     compile_cuda
   fi
+  [[ -n $only && $only != threads ]] || only=threads pass tsan
 fi
 if [[ -n $model ]]; then
   if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// An executor that throws: nothing that the engine owns has changed, or everything has. And two contexts on one pool.
+// An executor that throws: nothing that the engine owns has changed, or everything has.
 #include <csetjmp>
 #include <csignal>
 #include <new>
-#include <thread>
 
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <kvevict/threads.hpp>
 
 #include "support/catch.hpp"
 #include "support/verbs.hpp"
@@ -164,41 +161,4 @@ TEST_CASE("laws: an executor that gives up a row half-way raises an error that c
   kvevict::compact(ctx, view, keep, kvevict::compaction::stable, done);  // result and context can be used again
   CHECK(done.length(3, 0) == tokens / 2);
   munmap(pool, 4 * page);
-}
-
-namespace {
-
-/// Some calls in a context of its own; whether each does what a serial one does.
-bool repeats(kvevict::threads& pool, verb const& v) {
-  bytes const before = v.owned();
-  kvevict::host alone, ctx(pool.as_executor(0));
-  v.call(alone);
-  bytes const result = v.result(), after = v.owned();
-  bool right = true;
-  for (int i = 0; i < 5; ++i) {
-    v.restore(before);
-    v.call(ctx);
-    right = right && v.owned() == after && v.result() == result;
-  }
-  v.restore(before);
-  return right;
-}
-
-}  // namespace
-
-TEST_CASE("laws: two contexts in two threads on one pool do what they do alone") {
-  kvevict::threads pool(3);
-  bool right[2] = {true, true};
-  auto const all = [&](bool& ok) {
-    for (int i = 0; i < 3; ++i) {
-      verbs::observations([&](verb const& v) { ok = repeats(pool, v) && ok; });
-      verbs::applications([&](verb const& v) { ok = repeats(pool, v) && ok; });
-    }
-  };
-  presets();
-  std::thread other([&] { all(right[1]); });
-  all(right[0]);
-  other.join();
-  CHECK(right[0]);
-  CHECK(right[1]);
 }

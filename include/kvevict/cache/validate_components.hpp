@@ -36,6 +36,7 @@ struct id_rule {
   std::int64_t period = 1, slots = 1;
 
   constexpr bool in_pool(std::int64_t id) const { return id >= 0 && id < pool && (slots - 1) * period < pool - id; }
+  constexpr bool operator==(id_rule const& o) const { return pool == o.pool && period == o.period && slots == o.slots; }
   constexpr bool allows(std::int64_t id) const { return in_pool(id) && (slots == 1 || id / period % slots == 0); }
 };
 

@@ -109,7 +109,8 @@ template <class Entry> named_ids check_ids_in_range(layer_view<Entry> const& v) 
   for (component const& c : v) {
     id_rule const rule = rule_of(v, c);
     pool = std::min(pool, c.rows.page_count);
-    if (rule.slots != 1) rules[count++] = rule;
+    bool const known = count > 0 && rules[count - 1] == rule;  // K's is V's, as a rule
+    if (rule.slots != 1 && !known) rules[count++] = rule;
   }
   for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
     for (std::int64_t i = 0, n = pages_in_use(v, b, h); i < n; ++i) {

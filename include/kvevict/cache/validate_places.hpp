@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include <kvevict/cache/validate_pages.hpp>
 
@@ -191,6 +192,7 @@ template <class Entry> class page_search {
   void judge(std::int64_t i, page_place const* b, std::int64_t j) {
     page_place x = a_[i], y = b[j];
     if (x.read_only() && y.read_only() && !common_row(i, b, j, x, y)) return;
+    if (c_ == d_ && (y.row != x.row ? y.row < x.row : y.index() < x.index())) std::swap(x, y);
     violate(x, y);
   }
 

@@ -293,6 +293,7 @@ TEST_CASE("validate: strides: rows of one component overlap") {
   v = c.view, part(v, 0).rows.page_stride -= 64;
   CHECK(contains(refused(v), "rows of component k overlap each other in page 0 of sequence 0, head 0 and page 1 of "));
   for (std::int32_t i = 0; i < 3; ++i) c.entries()[static_cast<std::size_t>(i)] = 2 * i;  // none
+  c.entries()[3] = 6, c.lengths()[1] = 4;
   CHECK(refused(v).empty());
 }
 

@@ -30,7 +30,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
     KVEVICT_EXPECTS(status_.at() != verdict::stage::refused,
                     "wait: the compaction that this result was for was refused at once; compact again");
     auto const words = static_cast<std::size_t>(words_);
-    std::vector<std::int32_t> all(words);
+    std::vector<std::int32_t> all(static_cast<std::size_t>(3 * rows_ + table_rows_));  // zeros where there are no heads
     freed_.assign(static_cast<std::size_t>(table_rows_ * pages_), Entry{});
     if (words_ != 0) copy_to_host(ctx.queue(), all.data(), lengths_, words * 4);
     if (!freed_.empty()) copy_to_host(ctx.queue(), freed_.data(), pages_freed_, freed_.size() * sizeof(Entry));

@@ -12,8 +12,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 /// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
 template <class Entry> struct written_pages {
   std::uint32_t* words;
-  std::int64_t apart = 0;        // ids: from the bits of a part of all pages to the next
-  validation::page_parts parts;  // layers and heads, where they are apart
+  std::int64_t apart = 0;          // ids: from the bits of a part of all pages to the next
+  validation::page_parts parts{};  // layers and heads, where they are apart
   // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
   std::uint32_t slots = 0;
 

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that runs on a GPU: `kvevict::cuda::device ctx{stream}` in place of `kvevict::host`. For nvcc, with
-// --expt-relaxed-constexpr.
+// -std=c++20 --expt-relaxed-constexpr.
 #pragma once
+
+#if __cplusplus < 202002L
+#error "kvevict: cuda.cuh needs C++20: add -std=c++20"
+#elif defined(__NVCC__) && !defined(__CUDACC_RELAXED_CONSTEXPR__)
+#error "kvevict: kernels call constexpr functions of the host: add --expt-relaxed-constexpr"
+#else
 
 #include <kvevict/version.hpp>
 
@@ -11,6 +17,7 @@
 #include <kvevict/cuda/attention/softmax_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
+#include <kvevict/cuda/evidence/calls.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>
@@ -26,3 +33,5 @@
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/presets/all.hpp>
+
+#endif

@@ -74,16 +74,20 @@ template <class Score> policy(Score, protect) -> policy<Score>;
 template <class Context> struct keep_sets { using type = keep_set; };
 template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 
-namespace contract {
+/// A plan on the host: its keep set says that it is none from the first check to the last write, and then what it is
+/// for.
+template <class Entry> struct host_plan {
+  layer_view<Entry> const& cache;
+  keep_set& out;
 
-/// A keep set says that it is none from the first check of a plan to its last write, and then what it is for. That of a
-/// context of its own does so by overloads in the context's namespace.
-template <class KeepSet> void mark_refused(KeepSet&) {}
-inline void mark_refused(keep_set& out) { out.refused = true; }
-template <class Entry, class KeepSet> void mark_planned(layer_view<Entry> const&, KeepSet&) {}
-template <class Entry> void mark_planned(layer_view<Entry> const& cache, keep_set& out) {
-  out.made_for = fingerprint_of(cache), out.refused = false;
+  host_plan(layer_view<Entry> const& planned_on, keep_set& keep) : cache(planned_on), out(keep) { out.refused = true; }
+  void done() { out.made_for = fingerprint_of(cache), out.refused = false; }
+};
+template <class Evidence> auto begin_call(host&, Evidence const& e, budget const&, keep_set& out) {
+  return host_plan(e.cache, out);
 }
+
+namespace contract {
 
 /// The state component that `observe` fills and plan() reads back.
 template <class Entry>
@@ -124,6 +128,18 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
 }
 
+/// A context is told where a call begins: what is found wrong from there to done(), by kernels of a device later, is that
+/// of the keep set that plan() fills, or of the state that observe() writes.
+struct no_call {
+  constexpr void done() const {}
+};
+template <class Context, class... Arguments> auto begin(Context& ctx, Arguments&... arguments) {
+  if constexpr (requires { begin_call(ctx, arguments...); })
+    return begin_call(ctx, arguments...);
+  else
+    return no_call{};
+}
+
 /// Everything that can be checked before the rows are made.
 template <class Context, class Policy, class Evidence>
 void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
@@ -150,8 +166,7 @@ template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
-  using contract::mark_refused, contract::mark_planned;
-  mark_refused(out);
+  auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
@@ -159,7 +174,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   kernels::require_finite(ctx, rows);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
-  mark_planned(e.cache, out);
+  call.done();
 }
 
 template <class Context, class Policy, class Evidence>
@@ -176,12 +191,14 @@ template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
+  auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   kernels::read_scores(ctx, rows, values);
+  call.done();
 }
 
 /// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component,
@@ -200,11 +217,13 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
       requires { p.score.state_floats(); },
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::expect_types<Context, Policy, Evidence>();
+  auto call = contract::begin(ctx, e, b, p);
   contract::validate("observe", ctx, p, e, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
   if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
+  call.done();
 }
 
 /// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not,

@@ -268,8 +268,8 @@ TEST_CASE("attention on a device refuses what the host refuses") {
     std::int32_t const few[] = {0, 5};
     auto short_rows = q;
     short_rows.row_begin = few;
-    says(short_rows, {8}, false, "5 rows are provided, but 8 are needed");
-    says(short_rows, {8}, true, "5 rows are provided, but 40 are needed");
+    says(short_rows, {8}, false, "sequence 0 provides 5 query rows and the window needs 8");
+    says(short_rows, {8}, true, "sequence 0 provides 5 query rows for 40 tokens");
     says(q, {0}, false, "give at least one row");
     says(q,
          {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0,

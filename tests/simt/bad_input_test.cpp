@@ -112,11 +112,11 @@ TEST_CASE("bad input on a device: offsets of evidence that are negative or desce
       rows.row_begin = there;
       return kvevict::prompt(r.view(), rows);
     };
-    std::string const from = "row_begin goes from " + std::to_string(begin[begin[0] < 0 ? 0 : 1]);
-    r.plan_refuses(snapkv, e(r.there(all.queries())), from, "none negative");
-    r.plan_refuses(snapkv, e(r.there(all.rows())), from, "none negative");
-    r.plan_refuses(policy, e(r.there(states.rows())), from, "none negative");
-    r.ignores(policy, e(r.there(states.rows())), from, "none negative");
+    std::string const from = begin[0] < 0 ? "row_begin starts at -40" : "row_begin descends at sequence 1";
+    r.plan_refuses(snapkv, e(r.there(all.queries())), from, "B+1 ascending offsets");
+    r.plan_refuses(snapkv, e(r.there(all.rows())), from, "B+1 ascending offsets");
+    r.plan_refuses(policy, e(r.there(states.rows())), from, "B+1 ascending offsets");
+    r.ignores(policy, e(r.there(states.rows())), from, "B+1 ascending offsets");
   }
 }
 
@@ -200,7 +200,7 @@ TEST_CASE("bad input on a device: counts that are near the end of an int") {
   room r;
   std::int32_t const most = std::numeric_limits<std::int32_t>::max();
   r.plan_refuses(presets::streaming_llm().with(kvevict::protect{4, most}), kvevict::contents(r.view()),
-                 "below the 40 protected tokens of sequence 0", "protect fewer");
+                 "below the 40 protected tokens of sequence 0 (4 at the front, 2147483647 recent)", "protect fewer");
   r.plan_refuses(presets::snapkv({.window = 8, .pool = most}),
                  kvevict::prompt(r.view(), r.there(all_rows(r.in).queries())), "the width is 2147483647", "odd width");
 }

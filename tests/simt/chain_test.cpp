@@ -72,12 +72,12 @@ TEST_CASE("a chain that meets a wrong score, page or budget moves nothing and sa
     auto short_rows = rows.queries();
     std::int32_t const begin[] = {0, 60, 63};
     short_rows.row_begin = begin;
-    says(short_rows, ask, "3 rows are provided, but 8 are needed");
+    says(short_rows, ask, "sequence 1 provides 3 query rows and the window needs 8");
     if constexpr (!std::decay_t<decltype(cache)>::of_pointers) {
       auto& entry = cache.entries()[0];
       auto const id = entry;
       entry = 1 << 20;
-      says(rows.queries(), ask, "page 0 has id 1048576");
+      says(rows.queries(), ask, "page 0 of sequence 0, head 0 has id 1048576, but component k has");
       entry = id;
     }
     CHECK(chain(cache, rows.queries(), ask).refusal.empty());

@@ -63,10 +63,8 @@ void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, kee
   if (v.pages.per_head()) return;
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = r / v.heads() * v.heads();
-    KVEVICT_EXPECTS(
-        keep.row(r).size == keep.row(first).size, verb, ": heads 0 and ", r - first, " of sequence ", r / v.heads(),
-        " keep ", keep.row(first).size, " and ", keep.row(r).size,
-        " tokens but share a page table; use a policy with equal counts per head, or give every head its own table");
+    if (keep.row(r).size != keep.row(first).size)
+      messages::unequal_counts(verb, r / v.heads(), r - first, keep.row(first).size, keep.row(r).size);
   }
 }
 
@@ -100,8 +98,7 @@ inline void expect_mode(char const* verb, compaction mode) {
 /// Scales that cover a page or a channel would be wrong for a token that comes from another page.
 template <class Entry> void expect_movable(char const* verb, layer_view<Entry> const& v, move_plan const& p) {
   for (component const& c : v)
-    KVEVICT_EXPECTS(c.scope != quant_scope::page_channel || p.moves() == 0, verb, ": component ", name_of(c.what),
-                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+    if (c.scope == quant_scope::page_channel && p.moves() != 0) messages::page_wise(verb, name_of(c.what));
 }
 
 /// The moves of a keep set of this view.

@@ -51,18 +51,12 @@ namespace moves {
 template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_set const& keep, std::int64_t r) {
   std::int64_t const b = r / v.heads(), h = r % v.heads(), first = r - h,
                      lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
-  KVEVICT_EXPECTS(lost <= 1, "replace: sequence ", b, ", head ", h, " evicts ", lost,
-                  " tokens, but one token comes next; evict one per step, or compact");
+  if (lost > 1) messages::victims(b, h, lost);
   for (component const& c : v) {
-    KVEVICT_EXPECTS(
-        lost == 0 || c.scope != quant_scope::page_channel, "replace: component ", name_of(c.what),
-        " is quantised per page and channel, so a slot cannot take another token; drop whole pages instead");
-    KVEVICT_EXPECTS(!v.shared_by_heads(c) ||
-                        unmoved(keep.row(r), compaction::stable) == unmoved(keep.row(first), compaction::stable),
-                    "replace: heads 0 and ", h, " of sequence ", b, " evict different tokens, but component ",
-                    name_of(c.what),
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
-                    "same tokens in all heads");
+    if (lost != 0 && c.scope == quant_scope::page_channel) messages::page_wise_slot(name_of(c.what));
+    if (v.shared_by_heads(c) &&
+        unmoved(keep.row(r), compaction::stable) != unmoved(keep.row(first), compaction::stable))
+      messages::heads_disagree("replace", "evict", b, h, name_of(c.what));
   }
 }
 

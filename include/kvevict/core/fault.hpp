@@ -4,10 +4,11 @@
 
 #include <cstdint>
 #include <cstring>
-#include <string>
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/core/view_messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -15,126 +16,163 @@ inline namespace KVEVICT_ABI {
 /// In the order in which one is named where a head has several.
 enum class fault : std::uint8_t {
   none,
-  length,
+  page_offsets,
+  negative_length,
+  length_beyond_table,
+  lengths_differ,
   read_only,
   row_begin,
-  query_rows,
+  most_rows,
+  no_data,
+  softmax_slots,
   page,
+  page_between,
+  page_null,
+  page_unaligned,
+  page_alignment,
   page_twice,
-  new_rows,
-  negative_budget,
+  page_shared,
+  unequal_rows,
+  no_rows,
   position,
+  more_rows_than_tokens,
+  scattered_rows,
+  negative_budget,
   budget_below_protected,
   equal_positions,
-  gate_memory,
-  gate_not_finite,
+  queries,
+  all_queries,
+  softmax_rows,
+  all_softmax_rows,
+  tokens,
+  prompt,
+  gate_memory_holds,
+  no_hidden_states,
+  gate_memory_full,
+  gate_continues,
+  gate_not_a_number,
   weight_above_one,
-  weight_below_zero,
+  softmax_weight,
   not_finite,
   weighted_score,
   keep_set,
-  unequal_counts,
+  keep_unordered,
   keep_prefix,
+  unequal_counts,
   victims,
   page_wise,
-  heads_disagree,
-  keep_unordered
+  page_wise_slot,
+  heads_move_apart,
+  heads_evict_apart
 };
 
 /// A sequence's first fault: that of its lowest head, of a head's the first kind, of a kind's the lowest token.
 struct fault_record {
   std::uint64_t place;           // ~(head, kind, token), the larger the earlier; 0: none
   std::uint32_t turn;            // of those that write what follows
-  std::int32_t layer, sequence;  // of the view; the sequences of a stack are counted through its layers
+  std::int32_t layer, sequence;  // sequences of a stack are counted through its layers
+  std::uint32_t call;            // that found it
   std::int64_t what, other;      // of that kind: a count, a page id
-  char const* verb;              // the host's text: a device only carries it
+  std::int32_t more[2];          // of that kind
+  char const* verb;              // or a component's name; the host's text, which a device only carries
 
   static constexpr std::uint64_t place_of(fault kind, std::int32_t head, std::int64_t token) {
     return ~(std::uint64_t{static_cast<std::uint32_t>(head)} << 40 |
              std::uint64_t{static_cast<std::uint8_t>(kind)} << 32 | static_cast<std::uint32_t>(token));
   }
   std::int32_t head() const { return static_cast<std::int32_t>(~place >> 40); }
+  bool is_sound() const { return place != 0 && kind() > fault::none && kind() <= fault::heads_evict_apart; }
   fault kind() const { return static_cast<fault>(~place >> 32 & 0xff); }
   std::int32_t token() const { return static_cast<std::int32_t>(~place & 0xffffffffu); }
 };
 
-/// Raises it, in the host's words as far as the record knows the details.
-[[noreturn]] inline void raise(fault_record const& s) {
-  auto const at = [&](char const* verb) {
-    return std::string(verb) + ": sequence " + std::to_string(s.sequence) + ", head " + std::to_string(s.head()) + ": ";
-  };
-  std::string const a = std::to_string(s.what), b = std::to_string(s.other);
+/// Raises it, in the host's words. Of a view and of evidence.
+inline void raise_input(fault_record const& s) {
+  std::int32_t const b = s.sequence, h = s.head();
   switch (s.kind()) {
-    case fault::length:
-      contract::violate(
-          at("validate"), "a length of ", a, " tokens is negative, above the table's ", b,
-          ", or not that of the other heads of a shared table; correct the length, or provide the whole table");
-    case fault::read_only:
-      contract::violate("validate: read_only[", s.sequence, "] = ", a, " tokens is not a multiple of the page size ", b,
-                        "; a page is shared "
-                        "as a whole, or the whole sequence is");
-    case fault::page:
-      contract::violate(at("validate"), "page ", b, " has id ", a,
-                        ", which the pool does not have; correct the table, index_mask or page_count");
-    case fault::page_twice:
-      contract::violate(at("validate"), "page ", b, " has id ", a,
-                        ", which this or another row also writes; copy it, or declare "
-                        "the shared front with read_only");
-    case fault::negative_budget: messages::negative_budget(s.verb, s.what, s.sequence);
-    case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, s.sequence, "");
-    case fault::query_rows:
-      contract::violate(at("evidence"), a, " rows are provided, but ", b,
-                        " are needed; provide the rows of the newest tokens, and no "
-                        "more than most_rows");
+    case fault::page_offsets: messages::page_offsets(s.more[0], s.what, s.other);
+    case fault::negative_length: messages::negative_length(b, h, s.what);
+    case fault::length_beyond_table: messages::length_beyond_table(b, h, s.what, s.other);
+    case fault::lengths_differ: messages::lengths_differ(b, h, s.other, s.what);
+    case fault::read_only: messages::read_only(b, s.what, s.other);
     case fault::row_begin:
-      contract::violate("evidence: row_begin goes from ", a, " to ", b, " at sequence ", s.sequence,
-                        "; it must be B+1 ascending offsets, "
-                        "none negative");
+      if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
+      messages::row_begin_descends(b);
+    case fault::most_rows:
+      contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,
+                        "; a device cannot look row_begin up, say how many rows a sequence provides at most");
+    case fault::no_data: messages::no_data();
+    case fault::softmax_slots: messages::softmax_slots(s.other, b, h, s.what);
+    case fault::page: messages::page_unknown(s.token(), b, h, s.what, s.verb, s.other);
+    case fault::page_between: messages::page_between(s.token(), b, h, s.what, s.verb);
+    case fault::page_null: messages::page_null(s.token(), b, h);
+    case fault::page_unaligned: messages::page_unaligned(s.token(), b, h, s.verb);
+    case fault::page_alignment:
+      contract::violate("validate: page ", s.token(), " of ", messages::row(b, h), " is not aligned to ", s.other,
+                        " bytes; correct the address, or pages.alignment");
+    case fault::page_twice: messages::page_twice(s.what, s.other, b, h);
+    case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
+    case fault::unequal_rows: messages::unequal_rows(b, s.what, s.other);
+    case fault::no_rows: messages::no_rows(s.other);
+    case fault::position: messages::negative_position(b, s.what);
+    case fault::more_rows_than_tokens: messages::more_rows_than_tokens(s.what, s.other);
+    case fault::scattered_rows: messages::scattered_rows();
+    default: break;
+  }
+}
+
+/// Of a plan's budgets, rows and scores.
+inline void raise_score(fault_record const& s) {
+  std::int32_t const b = s.sequence, h = s.head();
+  switch (s.kind()) {
+    case fault::negative_budget: messages::negative_budget(s.verb, s.what, b);
+    case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, b, s.more[0], s.more[1]);
+    case fault::equal_positions: messages::equal_positions(s.verb, b, h);
+    case fault::queries: messages::too_few_queries(b, s.what, s.other);
+    case fault::all_queries: messages::not_all_rows("column_sums", b, s.what, "query", s.other);
+    case fault::softmax_rows: messages::too_few_softmax_rows(b, s.what, s.other);
+    case fault::all_softmax_rows: messages::not_all_rows("evidence", b, s.what, "softmax", s.other);
+    case fault::tokens: messages::too_few_tokens(s.what, b, s.other);
+    case fault::prompt: messages::not_the_prompt(b, s.what, s.other);
+    case fault::gate_memory_holds: messages::gate_memory_holds(s.what, b);
+    case fault::no_hidden_states: messages::no_hidden_states();
+    case fault::gate_memory_full: messages::gate_memory_full(s.what, s.more[0], b, s.other);
+    case fault::gate_continues: messages::gate_continues(b, s.what);
+    case fault::gate_not_a_number: messages::gate_not_a_number();
+    case fault::weight_above_one: messages::weight_above_one(b, h);
+    case fault::softmax_weight: messages::softmax_weight(b, h);
     case fault::not_finite: {
       float x;
       auto const bits = static_cast<std::uint32_t>(s.what);
       std::memcpy(&x, &bits, sizeof x);
-      messages::not_finite(s.verb, s.token(), s.sequence, s.head(), "", x);
+      messages::not_finite(s.verb, s.token(), b, h, s.layer, x);
     }
-    case fault::weight_above_one: messages::weight_above_one("evidence: " + messages::row(s.sequence, s.head()));
-    case fault::weight_below_zero: messages::softmax_weight("evidence: " + messages::row(s.sequence, s.head()));
     case fault::weighted_score:
-      contract::violate(at("count_best"), "a score is not finite after its weight; keep weights moderate");
-    case fault::keep_set: messages::keep_set_of_other_length(s.verb, s.sequence, s.head(), s.what, s.other);
-    case fault::keep_unordered: messages::keep_set_out_of_order(s.verb, s.sequence, s.head(), s.what);
-    case fault::keep_prefix: messages::keep_set_without_prefix(s.verb, s.sequence, s.head(), s.what);
-    case fault::unequal_counts:
-      contract::violate(at(s.verb), "heads keep ", a, " and ", b,
-                        " tokens but share a page table; use a policy with equal counts per "
-                        "head, or give every head its own table");
-    case fault::heads_disagree:
-      contract::violate(
-          at(s.verb),
-          "heads move different tokens, but a component has one row for all heads; give it a row per head "
-          "(head_stride), or use a policy that keeps the same tokens in all heads");
-    case fault::new_rows:
-      contract::violate("observe: sequence ", s.sequence, " provides ", a, " rows for ", b,
-                        " tokens; append the new tokens to the cache first, "
-                        "one row each, equally many in every sequence and as many as most_rows says");
-    case fault::position: messages::negative_position(s.sequence, s.what);
-    case fault::gate_memory:
-      contract::violate("gate: sequence ", s.sequence, " has ", a, " tokens in the gate's memory and room for ", b,
-                        "; make gate_memory larger, "
-                        "or plan from remembered(cache)");
-    case fault::gate_not_finite:
-      contract::violate("gate: a probability of sequence ", s.sequence,
-                        " is not a number; look at the hidden states and the weights");
-    case fault::page_wise:
-      contract::violate(
-          at(s.verb),
-          "a component is quantised per page and channel, so its tokens cannot move and its slots not take "
-          "others; drop whole pages instead");
-    case fault::victims:
-      contract::violate(at("replace"), a,
-                        " tokens are evicted, but one token comes next; evict one per step, or compact");
-    case fault::equal_positions: messages::equal_positions(s.verb, s.sequence, s.head());
-    case fault::none: break;
+      contract::violate("count_best: ", messages::row(b, h),
+                        ": a score is not finite after its weight; check the scores first and keep weights moderate");
+    default: break;
   }
+}
+
+/// Of keep sets that do not fit the cache.
+inline void raise_keep(fault_record const& s) {
+  std::int32_t const b = s.sequence, h = s.head();
+  switch (s.kind()) {
+    case fault::keep_set: messages::keep_set_of_other_length(s.verb, b, h, s.what, s.other);
+    case fault::keep_unordered: messages::keep_set_out_of_order(s.verb, b, h, s.what);
+    case fault::keep_prefix: messages::keep_set_without_prefix(s.verb, b, h, s.what);
+    case fault::unequal_counts: messages::unequal_counts(s.verb, b, h, s.what, s.other);
+    case fault::victims: messages::victims(b, h, s.what);
+    case fault::page_wise: messages::page_wise("compact", s.verb);
+    case fault::page_wise_slot: messages::page_wise_slot(s.verb);
+    case fault::heads_move_apart: messages::heads_disagree("move_rows", "move", b, h, s.verb);
+    case fault::heads_evict_apart: messages::heads_disagree("replace", "evict", b, h, s.verb);
+    default: break;
+  }
+}
+
+[[noreturn]] inline void raise(fault_record const& s) {
+  raise_input(s), raise_score(s), raise_keep(s);
   contract::violate("cuda: unknown status ", static_cast<int>(s.kind()), "; this is a defect of the library");
 }
 

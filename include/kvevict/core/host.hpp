@@ -75,6 +75,7 @@ class arena {
     block_ = used_ = 0;
   }
 
+  std::size_t in_use() const { return in_use_; }
   /// Bytes that were in use at once, at most; and bytes held.
   std::size_t high_water() const { return high_water_; }
   std::size_t capacity() const {

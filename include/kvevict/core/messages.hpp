@@ -20,11 +20,10 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate(verb, ": a budget of ", asked, " tokens for sequence ", sequence,
                     "; give a count, not a negative number");
 }
-/// `ends`: how many of them lie where, or nothing.
 [[noreturn]] inline void budget_below_protected(std::int64_t asked, std::int64_t tokens, std::int32_t sequence,
-                                                std::string const& ends) {
+                                                std::int32_t front, std::int32_t back) {
   contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of sequence ",
-                    sequence, ends, "; raise tokens_per_head or protect fewer");
+                    sequence, " (", front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
 }
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
   contract::violate("observe: a position of sequence ", sequence, " is ", position,
@@ -34,24 +33,23 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate(verb, ": the positions of ", row(sequence, head), " are not distinct numbers below 2147483647; ",
                     "write each token's own into the role::position component");
 }
-/// `layer`: " in layer 3", or nothing.
 [[noreturn]] inline void not_finite(char const* verb, std::int64_t token, std::int32_t sequence, std::int32_t head,
-                                    std::string const& layer, float score) {
+                                    std::int32_t layer, float score) {
   contract::violate(
-      verb, ": the score of token ", token, " of ", row(sequence, head), layer, " is ",
+      verb, ": the score of token ", token, " of ", row(sequence, head), " in layer ", layer, " is ",
       score != score ? "NaN"
       : score > 0    ? "+inf"
                      : "-inf",
       "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
 }
-[[noreturn]] inline void weight_above_one(std::string const& where) {
-  contract::violate(where,
+[[noreturn]] inline void weight_above_one(std::int64_t sequence, std::int64_t head) {
+  contract::violate("evidence: ", row(sequence, head),
                     ": an attention weight is above 1; the scale, the softcap or the log_base of the LSE is not the "
                     "one that the engine's softmax used (FlashInfer gives log_base::two), or softmax rows are not "
                     "normalised");
 }
-[[noreturn]] inline void softmax_weight(std::string const& where) {
-  contract::violate(where,
+[[noreturn]] inline void softmax_weight(std::int64_t sequence, std::int64_t head) {
+  contract::violate("evidence: ", row(sequence, head),
                     ": a softmax weight is above 1 or below 0; provide normalised attention weights, not logits or "
                     "sums");
 }
@@ -59,6 +57,10 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
                                                   std::int64_t tokens, std::int64_t planned) {
   contract::violate(verb, ": ", row(sequence, head), " has ", tokens, " tokens, but the keep set was planned for ",
                     planned, "; plan again after the cache has changed");
+}
+[[noreturn]] inline void keep_set_refused(char const* verb) {
+  contract::violate(verb, ": the plan that was to fill this keep set was refused or has failed, so that it names no ",
+                    "tokens; plan again, or keep all");
 }
 [[noreturn]] inline void keep_set_out_of_order(char const* verb, std::int32_t sequence, std::int32_t head,
                                                std::int64_t tokens) {
@@ -69,6 +71,33 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
                                                  std::int64_t prefix) {
   contract::violate(verb, ": the keep set drops a token of the read-only prefix of ", row(sequence, head), " (", prefix,
                     " tokens); protect the prefix in the policy, or copy it first");
+}
+[[noreturn]] inline void unequal_counts(char const* verb, std::int64_t sequence, std::int64_t head, std::int64_t first,
+                                        std::int64_t count) {
+  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " keep ", first, " and ", count,
+                    " tokens but share a page table; use a policy with equal counts per head, or give every head its "
+                    "own table");
+}
+[[noreturn]] inline void page_wise(char const* verb, char const* component) {
+  contract::violate(verb, ": component ", component,
+                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+}
+[[noreturn]] inline void page_wise_slot(char const* component) {
+  contract::violate("replace: component ", component,
+                    " is quantised per page and channel, so a slot cannot take another token; drop whole pages "
+                    "instead");
+}
+[[noreturn]] inline void victims(std::int64_t sequence, std::int64_t head, std::int64_t lost) {
+  contract::violate("replace: ", row(sequence, head), " evicts ", lost,
+                    " tokens, but one token comes next; evict one per step, or compact");
+}
+/// `do_what`: "move" or "evict".
+[[noreturn]] inline void heads_disagree(char const* verb, char const* do_what, std::int64_t sequence, std::int64_t head,
+                                        char const* component) {
+  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
+                    " different tokens, but component ", component,
+                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
+                    "same tokens in all heads");
 }
 
 }  // namespace messages

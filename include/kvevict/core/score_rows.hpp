@@ -45,13 +45,16 @@ struct score_rows {
   std::int64_t const* begin = nullptr;
   float* values = nullptr;
   std::int32_t const* positions = nullptr;  // same shape, or null: rows are ascending and the token index is the order
-  std::int32_t layer = 0;
-  std::int64_t most_tokens = 0;   // no row is longer
-  std::int64_t total_floats = 0;  // of a plane of `values`
-  char const* verb = "plan";      // whose rows they are: what their errors begin with
+  std::int32_t layer = 0, layers = 1;       // of a stack the first and how many
+  std::int64_t most_tokens = 0;             // no row is longer
+  std::int64_t total_floats = 0;            // of a plane of `values`
+  char const* verb = "plan";                // whose rows they are: what their errors begin with
 
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }
+  constexpr std::int32_t layer_of(std::int32_t sequence) const {
+    return layer + (layers == 1 ? 0 : sequence / (sequences / layers));
+  }
   constexpr std::int64_t index_of(row const& in) const { return std::int64_t{in.sequence} * heads + in.head; }
   /// The score of a token of that row.
   constexpr float& score(row const& in, std::int64_t token) const { return values[begin[index_of(in)] + token]; }

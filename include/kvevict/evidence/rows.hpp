@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
@@ -34,7 +35,7 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
     longest = std::max<std::int64_t>(longest, tokens);
   }
   score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.allocate<float>(begin[n]), nullptr, layer};
-  out.most_tokens = longest, out.total_floats = begin[n], out.verb = verb;
+  out.most_tokens = longest, out.total_floats = begin[n], out.verb = verb, out.layers = cache.pages.layers;
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.allocate<std::int32_t>(begin[n]);
@@ -75,9 +76,7 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
   if (p.wrong == sequence_plan::fault::negative_budget) messages::negative_budget("plan", p.asked, b);
   if (p.wrong != sequence_plan::fault::none)
-    messages::budget_below_protected(
-        p.asked, p.protected_tokens, b,
-        " (" + std::to_string(p.front) + " at the front, " + std::to_string(p.back) + " recent)");
+    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.back);
 }
 
 }  // namespace planning
@@ -106,17 +105,13 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
     KVEVICT_EXPECTS(
         rows == 0 || e.attention.positions != nullptr,
         "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-    KVEVICT_EXPECTS(rows == rows_of(e, 0), "observe: sequence ", b, " provides ", rows, " rows and sequence 0 ",
-                    rows_of(e, 0), "; observe prompts and steps in separate calls");
-    KVEVICT_EXPECTS(rows >= 1, "observe: no rows for ", tokens,
-                    " tokens; append the new tokens to the cache first, one row each");
+    if (rows != rows_of(e, 0)) messages::unequal_rows(b, rows, rows_of(e, 0));
+    if (rows < 1) messages::no_rows(tokens);
     for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
       if (e.attention.positions[t] < 0) messages::negative_position(b, e.attention.positions[t]);
   }
-  KVEVICT_EXPECTS(rows <= tokens, "observe: ", rows, " rows for ", tokens,
-                  " tokens; append the new tokens to the cache first, one row each");
-  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || rows <= 1,
-                  "observe: the rows are scattered; only single steps can be observed");
+  if (rows > tokens) messages::more_rows_than_tokens(rows, tokens);
+  if (e.cache.order != row_order::ascending && rows > 1) messages::scattered_rows();
 }
 
 }  // namespace planning

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cache/validate.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -14,8 +15,7 @@ namespace contract {
 
 /// What needs no look at the data, and every context checks. Not of an empty batch, which provides no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
-  KVEVICT_EXPECTS(r.row_begin != nullptr,
-                  "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
+  if (r.row_begin == nullptr) messages::no_data();
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; provide Hq = G·H heads");
 }
@@ -61,11 +61,9 @@ inline void check_strides(attention_rows const& a, std::int64_t tokens) {
 inline void check_strides(feature_rows const&, std::int64_t) {}
 
 inline void check_offsets(std::int32_t const* begin, std::int32_t sequences) {
-  KVEVICT_EXPECTS(sequences == 0 || begin[0] >= 0, "evidence: row_begin starts at ", begin[0],
-                  "; it must be B+1 ascending offsets, none negative");
+  if (sequences != 0 && begin[0] < 0) messages::row_begin_starts(begin[0]);
   for (std::int32_t b = 0; b < sequences; ++b)
-    KVEVICT_EXPECTS(begin[b] <= begin[b + 1], "evidence: row_begin descends at sequence ", b,
-                    "; it must be B+1 ascending offsets");
+    if (begin[b] > begin[b + 1]) messages::row_begin_descends(b);
 }
 
 /// Checks that queries and softmax rows share.
@@ -74,8 +72,7 @@ template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cach
   if (B == 0) return;
   check_offsets(r.row_begin, B);
   check_strides(r, std::int64_t{r.row_begin[B]} - r.row_begin[0]);
-  KVEVICT_EXPECTS(data != nullptr || r.row_begin[0] == r.row_begin[B],
-                  "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
+  if (data == nullptr && r.row_begin[0] != r.row_begin[B]) messages::no_data();
 }
 
 template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q, q.data); }
@@ -84,9 +81,7 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
   check_rows(cache, a, a.weights);
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads(); ++h)
-      KVEVICT_EXPECTS(a.rows(b) == 0 || cache.length(b, h) <= a.slots, "evidence: a softmax row has ", a.slots,
-                      " floats and sequence ", b, ", head ", h, " ", cache.length(b, h),
-                      " tokens; provide one weight per slot and say how many in attention_rows::slots");
+      if (a.rows(b) != 0 && cache.length(b, h) > a.slots) messages::softmax_slots(a.slots, b, h, cache.length(b, h));
 }
 
 /// The kernel checks the rest, against the gate.

@@ -3,17 +3,18 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/step_gain.hpp>
 #include <kvevict/kernels/expect_window.hpp>
+#include <kvevict/kernels/first_row.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
@@ -78,11 +79,9 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
     longest = std::max<std::int64_t>(longest, in.tokens);
-    KVEVICT_EXPECTS(!in.active || o.rows == std::numeric_limits<std::int32_t>::max() ||
-                        a.rows(in.sequence) >= rows_needed(o.rows, in.tokens),
-                    "evidence: sequence ", in.sequence, " provides ", a.rows(in.sequence),
-                    " softmax rows and the score reads ", rows_needed(o.rows, in.tokens),
-                    "; provide the rows of its newest tokens");
+    if (in.active && o.rows != std::numeric_limits<std::int32_t>::max() &&
+        a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
+      messages::too_few_softmax_rows(in.sequence, a.rows(in.sequence), rows_needed(o.rows, in.tokens));
   }
   KVEVICT_EXPECTS(o.pool_before_group.width == 1,
                   "window_scores: pool_before_group needs queries; softmax rows are reduced first");
@@ -90,7 +89,7 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
                   "window_scores: the rows are scattered; only one newest row can be read");
   frame scratch(ctx.scratch());
   float* parts = scratch.allocate<float>(longest * ctx.concurrency());
-  std::atomic<bool> sound{true};
+  first_row unsound;
   auto const reduce = [&](std::int64_t r, std::int32_t slot) {
     row const& in = out.rows[r];
     if (!in.active || in.tokens == 0) return;
@@ -99,10 +98,10 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
     std::int32_t const step = apart ? 1 : w.count, planes = apart ? w.count : 1;
     for (std::int32_t i = 0; i < planes; ++i)
       if (!reduce_rows(a, o, in, w, i * step, (i + 1) * step, G, parts + slot * longest, out.plane(i).scores(r).data))
-        sound.store(false, std::memory_order_relaxed);
+        unsound.add(r);
   };
   ctx.for_each(out.count(), reduce, out.begin[out.count()] * G);
-  if (!sound) messages::softmax_weight("evidence");
+  if (unsound.found()) messages::softmax_weight(out.rows[unsound.get()].sequence, out.rows[unsound.get()].head);
 }
 
 template <class Entry>
@@ -125,10 +124,8 @@ template <class Entry>
 void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, attention_rows const& a, group_reduce group,
             score_rows const& out) {
   for (std::int64_t r = 0; r < out.count(); ++r)
-    KVEVICT_EXPECTS(!out.rows[r].active || a.rows(out.rows[r].sequence) == out.rows[r].tokens, "evidence: sequence ",
-                    out.rows[r].sequence, " provides ", a.rows(out.rows[r].sequence), " softmax rows for ",
-                    out.rows[r].tokens,
-                    " tokens; accumulated attention needs a row of every token, or a state that observe has filled");
+    if (row const& it = out.rows[r]; it.active && a.rows(it.sequence) != it.tokens)
+      messages::not_all_rows("evidence", it.sequence, a.rows(it.sequence), "softmax", it.tokens);
   window_scores(ctx, view, a, window_options{std::numeric_limits<std::int32_t>::max(), row_reduce::sum, group}, out);
 }
 

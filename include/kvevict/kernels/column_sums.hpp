@@ -2,8 +2,8 @@
 // Attention that every token receives from all rows of a sequence, without the N×N matrix.
 #pragma once
 
-#include <atomic>
-
+#include <kvevict/core/evidence_messages.hpp>
+#include <kvevict/kernels/first_row.hpp>
 #include <kvevict/kernels/softmax.hpp>
 
 namespace kvevict {
@@ -62,7 +62,8 @@ template <class Entry> class column_pass {
       each(shape_.block_tokens(), &column_pass::normalise);
     }
     each(strip_tokens, &column_pass::sum_strip);
-    if (too_large_) messages::weight_above_one("column_sums");
+    if (too_large_.found())
+      messages::weight_above_one(out_.rows[too_large_.get()].sequence, out_.rows[too_large_.get()].head);
   }
 
  private:
@@ -140,7 +141,7 @@ template <class Entry> class column_pass {
       }
       for (std::int64_t j = 0; j < size; ++j) sums[j] += static_cast<double>(block_sums[j]);
     }
-    if (max_of(largest) > largest_sound_weight) too_large_.store(true, std::memory_order_relaxed);
+    if (max_of(largest) > largest_sound_weight) too_large_.add(r);
     for (std::int64_t j = 0; j < size; ++j) block_sums[j] = static_cast<float>(sums[j]);
     put(r, first, last, block_sums);
   }
@@ -168,7 +169,7 @@ template <class Entry> class column_pass {
   score_rows const& out_;
   column_shape shape_;
   float *memory_ = nullptr, *lse_ = nullptr;
-  std::atomic<bool> too_large_{false};
+  first_row too_large_;
 };
 
 /// Attention that each token has received from all N rows of its sequence, row i being token i.
@@ -188,10 +189,8 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_row
                   "running sum in the cache's state instead, or compact stably");
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
-    KVEVICT_EXPECTS(!in.active || q.rows(in.sequence) == in.tokens, "column_sums: sequence ", in.sequence, " provides ",
-                    q.rows(in.sequence), " query rows for ", in.tokens,
-                    " tokens; accumulated attention needs a row of every token, or a "
-                    "state that observe has filled");
+    if (in.active && q.rows(in.sequence) != in.tokens)
+      messages::not_all_rows("column_sums", in.sequence, q.rows(in.sequence), "query", in.tokens);
   }
   column_pass<Entry>(ctx, view, q, how, out).run();
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -28,9 +29,8 @@ inline void expect_single_rows(window_options const& o) {
 inline void expect_single_rows(window_options const& o, score_rows const& out) {
   expect_single_rows(o);
   for (std::int64_t r = 0; r < out.count(); ++r)
-    KVEVICT_EXPECTS(!out.rows[r].active || out.rows[r].tokens >= o.rows, "window_weights: ", o.rows,
-                    " rows are asked for and sequence ", out.rows[r].sequence, " has ", out.rows[r].tokens,
-                    " tokens; ask for no more rows than every sequence has");
+    if (out.rows[r].active && out.rows[r].tokens < o.rows)
+      messages::too_few_tokens(o.rows, out.rows[r].sequence, out.rows[r].tokens);
 }
 
 inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {

@@ -35,16 +35,10 @@ inline void kernel(gate_tag, host& ctx, gate_weights const& w, feature_rows cons
 
 inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows const& out) {
   for (std::int64_t r = 0; r < out.count(); ++r)
-    KVEVICT_EXPECTS(
-        !out.rows[r].active || (out.positions == nullptr && in.rows(out.rows[r].sequence) == out.rows[r].tokens),
-        "gate: sequence ", out.rows[r].sequence, " provides ", in.rows(out.rows[r].sequence), " hidden states for ",
-        out.rows[r].tokens,
-        " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
+    if (row const& it = out.rows[r]; it.active && (out.positions != nullptr || in.rows(it.sequence) != it.tokens))
+      messages::not_the_prompt(it.sequence, in.rows(it.sequence), it.tokens);
   for (std::int32_t b = 0; b < out.sequences && in.memory.rows != nullptr && in.memory.tokens != nullptr; ++b)
-    KVEVICT_EXPECTS(in.memory.tokens[b] == 0, "gate: the memory already holds ", in.memory.tokens[b],
-                    " tokens of sequence ", b,
-                    ", so that its hidden states would follow them; plan from remembered(cache), or provide a prompt "
-                    "without the memory");
+    if (in.memory.tokens[b] != 0) messages::gate_memory_holds(in.memory.tokens[b], b);
 }
 inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
   return std::int64_t{in.row_begin[sequences]} - in.row_begin[0];

@@ -33,10 +33,7 @@ class gate_pass {
     ctx_.for_each(
         shape.tiles, [&](std::int64_t i, std::int32_t slot) { attend(shape.tiles - 1 - i, shares + slot * share); },
         work);
-    KVEVICT_EXPECTS(
-        !bad_.load(),
-        "gate: a keep probability is not a number; look for values that are not finite in the gate's weights and in "
-        "the hidden states");
+    if (bad_.load()) messages::gate_not_a_number();
     remember();
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/gate.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/tile.hpp>
@@ -17,20 +18,16 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
                         std::int32_t heads) {
   expect_gate(w, in, sequences, heads);
   gate_memory const& m = in.memory;
-  KVEVICT_EXPECTS(in.data != nullptr || in.row_begin[0] == in.row_begin[sequences],
-                  "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
+  if (in.data == nullptr && in.row_begin[0] != in.row_begin[sequences]) messages::no_hidden_states();
   KVEVICT_EXPECTS(in.row_begin[sequences] - in.row_begin[0] <= 1 || in.token_stride >= in.width,
                   "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
                   "; give the distance from one token's hidden state to the next");
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;
-    KVEVICT_EXPECTS(m.tokens[b] >= 0 && std::int64_t{m.tokens[b]} + in.rows(b) <= m.capacity, "gate: ", m.tokens[b],
-                    " + ", in.rows(b), " tokens of sequence ", b, " do not fit the memory's ", m.capacity,
-                    "; make gate_memory larger");
-    KVEVICT_EXPECTS(
-        sees == gate_mask::causal || m.tokens[b] == 0, "gate: sequence ", b, " continues after ", m.tokens[b],
-        " tokens, but a bidirectional gate reads a complete prompt at once; use gate_mask::causal for chunks");
+    if (m.tokens[b] < 0 || std::int64_t{m.tokens[b]} + in.rows(b) > m.capacity)
+      messages::gate_memory_full(m.tokens[b], in.rows(b), b, m.capacity);
+    if (sees != gate_mask::causal && m.tokens[b] != 0) messages::gate_continues(b, m.tokens[b]);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <kvevict/cache/move_plan.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -87,10 +88,8 @@ template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_pl
   if (shared == v.end()) return;
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = r / v.heads() * v.heads();
-    KVEVICT_EXPECTS(same_moves(plan, r, first), "move_rows: heads 0 and ", r - first, " of sequence ", r / v.heads(),
-                    " move different tokens, but component ", name_of(shared->what),
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
-                    "same tokens in all heads");
+    if (!same_moves(plan, r, first))
+      messages::heads_disagree("move_rows", "move", r / v.heads(), r - first, name_of(shared->what));
   }
 }
 

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 
 #include <kvevict/core/fill.hpp>
+#include <kvevict/kernels/first_row.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/window_rows.hpp>
 
@@ -65,7 +65,8 @@ template <class Entry> class window_pass {
           count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
     }
     each_item(&window_pass::sum_columns);
-    if (too_large_) messages::weight_above_one("window_scores");
+    if (too_large_.found())
+      messages::weight_above_one(out_.rows[too_large_.get()].sequence, out_.rows[too_large_.get()].head);
     if (shape_.pool_width > 1)
       ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
   }
@@ -132,7 +133,7 @@ template <class Entry> class window_pass {
       }
       put(w, t * tile_tokens, sums);
     }
-    if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.store(true, std::memory_order_relaxed);
+    if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.add(w.index);
   }
 
   void add_kept(window_row const& w, std::int64_t t, float* sums) const {
@@ -178,7 +179,7 @@ template <class Entry> class window_pass {
   window_shape shape_;
   std::int64_t share_ = 0;
   float* memory_ = nullptr;
-  std::atomic<bool> too_large_{false};
+  first_row too_large_;
 };
 
 }  // namespace kernels

@@ -107,9 +107,8 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
     std::int32_t const needed = rows_needed(o.rows, row.tokens);
-    KVEVICT_EXPECTS(!row.active || q.rows(row.sequence) >= needed, "window_scores: sequence ", row.sequence,
-                    " provides ", q.rows(row.sequence), " query rows and the window needs ", needed,
-                    "; provide the queries of its newest tokens");
+    if (row.active && q.rows(row.sequence) < needed)
+      messages::too_few_queries(row.sequence, q.rows(row.sequence), needed);
   }
 }
 

@@ -22,16 +22,22 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   /// compaction into this object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
   std::int32_t const* lengths_on_device() const { return lengths_; }
 
-  /// Waits for the stream; raises contract_violation if a kernel has refused its input: nothing was moved then, and no
-  /// page is free.
+  /// Waits for the stream; raises contract_violation if a kernel has refused its input, or the plan of the keep set was
+  /// refused: nothing of this view was moved then, and no page is free. What other calls did is done; of it their own
+  /// tickets and keep sets tell. The same every time.
   void wait(device& ctx) {
+    ctx.expect_no_dry_run("wait");
+    KVEVICT_EXPECTS(status_.at() != verdict::stage::refused,
+                    "wait: the compaction that this result was for was refused at once; compact again");
     auto const words = static_cast<std::size_t>(words_);
     std::vector<std::int32_t> all(words);
     freed_.assign(static_cast<std::size_t>(table_rows_ * pages_), Entry{});
     if (words_ != 0) copy_to_host(ctx.queue(), all.data(), lengths_, words * 4);
     if (!freed_.empty()) copy_to_host(ctx.queue(), freed_.data(), pages_freed_, freed_.size() * sizeof(Entry));
+    verdict::copy const found(status_, ctx.queue());
     ready_ = false;
-    ctx.wait();
+    synchronize(ctx.queue());
+    if (fault_record const* const f = found.first()) ctx.tell(*f);
     lengths_host_.assign(all.begin(), all.begin() + rows_);
     order_ = before_;
     bytes_moved_ = 0;
@@ -66,6 +72,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   void prepare(device& ctx, layer_view<Entry> const& v);
 
   buffer memory_;
+  verdict status_;
   std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *scattered_ = nullptr, *freed_counts_ = nullptr;  // device
   // (table rows, pages) device
   Entry* pages_freed_ = nullptr;
@@ -92,13 +99,14 @@ template <class Entry> struct record_kernel {
     // the view's own lengths, where they are those, are read by others
     if (std::int32_t const n = c.v.length(b, h); t.linear_index() == 0 && lengths[r] != n) lengths[r] = n;
     if (c.watch.stopped(t) || !c(t, r, b, h)) return;
+    keep_arrays const& keep = c.keep;
     bool const own = c.v.pages.per_head() || h == 0;
     std::int64_t const row_of_table = c.v.pages.per_head() ? r : b;
-    std::int64_t const P = c.v.pages.page_size, used = (c.counts[r] + P - 1) / P;
+    std::int64_t const P = c.v.pages.page_size, used = (keep.counts[r] + P - 1) / P;
     std::int64_t const before = c.v.pages.is_identity() ? used : validation::pages_in_use(c.v, b, h);
     if (t.warp() == 0) {
       by_warp const first{t};
-      kept_row const row(c.tokens + r * c.stride, c.counts[r], mode, first);
+      kept_row const row(keep.tokens + r * keep.stride, keep.counts[r], mode, first);
       bool const in_order = row.in_order(first);
       if (t.lane() == 0) {
         moves[r] = row.moves(), scattered[r] = !in_order;
@@ -120,7 +128,7 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data),
                   "compact: the view's lengths are those of the result that is provided, which "
                   "has to grow; provide another one");
-  if (!ctx.is_dry()) memory_.grow(ctx.queue(), bytes);
+  memory_.grow(ctx.queue(), bytes);
   lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, scattered_ = moves_ + rows_,
   freed_counts_ = scattered_ + rows_;
   pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
@@ -134,14 +142,18 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
 template <class Entry>
 void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const& keep, compaction mode,
                         compacted<Entry>& out) {
+  device::call call(ctx, out.status_, v.sequences(), v.pages.layers);
+  call.takes(keep.status());
+  if (!ctx.is_dry()) out.ready_ = false;
   moves::expect_mode("compact", mode);
+  auto const check = check_of("compact", ctx, v, keep, false);
   validate(ctx, v);
-  auto const check = check_of("compact", ctx, v, keep);
-  out.prepare(ctx, v);
-  ctx.launch({static_cast<std::uint32_t>(out.rows_)}, {256}, 0,
+  if (!ctx.is_dry()) out.prepare(ctx, v);
+  ctx.launch({static_cast<std::uint32_t>(v.rows())}, {256}, 0,
              record_kernel<Entry>{check, out.pages_, mode, out.lengths_, out.moves_, out.scattered_, out.freed_counts_,
                                   out.pages_freed_});
-  move_rows(ctx, v, keep, out.moves_, out.lengths_, mode);
+  move_rows(ctx, v, check.keep, out.moves_, out.lengths_, mode);
+  call.done();
 }
 
 }  // namespace cuda
@@ -155,8 +167,9 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 ///          rows are equally long and aligned (K and V), one for the next length of rows. No allocation after the first
 ///          call of a size; nothing is waited for. The view's own lengths must stay as they are until the stream has
 ///          passed; they may be out.lengths_on_device().
-/// Errors   contract_violation as on the host: at once for what the host's fields show, the rest by wait(); nothing has
-///          moved then.
+/// Errors   contract_violation as on the host: at once for what the host's fields show, and for a keep set whose plan
+///          was refused at once; the rest by out.wait(ctx), the refusal of the keep set's plan before all else. Nothing
+///          of this view has moved then.
 template <class Entry>
 void compact(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, compaction mode,
              cuda::compacted<Entry>& out) {

@@ -14,57 +14,68 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 template <class Entry> struct keep_check {
   watched watch;
   layer_view<Entry> v;
-  std::int32_t const *tokens, *counts, *lengths;
-  std::int64_t stride;
-  bool same_tokens, page_wise;
+  keep_arrays keep;
+  char const *shared, *page_wise;  // components: of which all heads have one row, whose scales cover a page; or null
+  bool replaces;                   // by replace(), which looks at page-wise scales itself
 
   /// By a block per row: planned for its length, ascending inside it, with its read-only prefix; equal counts where
   /// heads share a table and equal tokens where they share a component's rows; nothing to move where scales are
   /// page-wise. Whether its count may be believed.
   KVEVICT_DEVICE bool operator()(thread& t, std::int64_t r, std::int32_t b, std::int32_t h) const {
     std::int64_t const first = r - h;
-    std::int32_t const n = v.length(b, h), count = counts[r], others = counts[first],
+    std::int32_t const n = v.length(b, h), count = keep.counts[r], others = keep.counts[first],
                        fixed = std::min(n, v.read_only_tokens(b));
-    std::int32_t const* const kept = tokens + r * stride;
-    bool const sound = lengths[r] == n && count >= 0 && count <= n;
-    if (!sound && t.linear_index() == 0) watch.refuse(t, fault::keep_set, b, h, n, lengths[r]);
+    std::int32_t const *const kept = keep.tokens + r * keep.stride, *const of_others =
+                                                                        keep.tokens + first * keep.stride;
+    bool const sound = keep.lengths[r] == n && count >= 0 && count <= n && count <= keep.stride;
+    if (!sound && t.linear_index() == 0) watch.refuse(t, fault::keep_set, b, h, n, keep.lengths[r]);
     if (!sound) return false;
-    bool const common = same_tokens && !(moves_nothing(kept, count) && moves_nothing(tokens + first * stride, others));
+    fault const apart = replaces ? fault::heads_evict_apart : fault::heads_move_apart;
+    bool const common = shared != nullptr && !(moves_nothing(kept, count) && moves_nothing(of_others, others));
     if (t.linear_index() == 0) {
       if (!v.pages.per_head() && count != others) watch.refuse(t, fault::unequal_counts, b, h, others, count);
       if (fixed > 0 && (count < fixed || kept[fixed - 1] != fixed - 1))
         watch.refuse(t, fault::keep_prefix, b, h, fixed);
-      if (page_wise && !moves_nothing(kept, count)) watch.refuse(t, fault::page_wise, b, h);
-      if (common && count != others) watch.refuse(t, fault::heads_disagree, b, h);
+      if (page_wise != nullptr && !replaces && !moves_nothing(kept, count))
+        watch.refuse_of(t, page_wise, fault::page_wise, b, h);
+      if (common && count != others) watch.refuse_of(t, shared, apart, b, h);
     }
     for (std::int32_t i = static_cast<std::int32_t>(t.linear_index()); i < count;
          i += static_cast<std::int32_t>(t.block_size().x)) {
       if (kept[i] < 0 || kept[i] >= n || (i > 0 && kept[i - 1] >= kept[i]))
         watch.refuse(t, fault::keep_unordered, b, h, n);
-      if (common && count == others && kept[i] != tokens[first * stride + i])
-        watch.refuse(t, fault::heads_disagree, b, h);
+      if (common && count == others && kept[i] != of_others[i]) watch.refuse_of(t, shared, apart, b, h);
     }
     return true;
   }
 
  private:
   KVEVICT_DEVICE bool moves_nothing(std::int32_t const* kept, std::int32_t count) const {
-    return count <= 0 || (count <= stride && kept[count - 1] == count - 1);
+    return count <= 0 || (count <= keep.stride && kept[count - 1] == count - 1);
   }
 };
 
-/// Some component's scales cover a page or a channel, so that its tokens cannot move.
-template <class Entry> bool is_page_wise(layer_view<Entry> const& v) {
-  return std::any_of(v.begin(), v.end(), [](component const& c) { return c.scope == quant_scope::page_channel; });
+/// The name of the first component of which that is true, or null.
+template <class Entry, class Is> char const* name_of_first(layer_view<Entry> const& v, Is is) {
+  auto const found = std::find_if(v.begin(), v.end(), is);
+  return found == v.end() ? nullptr : name_of(found->what);
 }
 
 template <class Entry>
-keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& keep) {
+keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> const& v, keep_set const& set,
+                           bool replaces) {
+  set.expect_planned(verb);
+  keep_arrays const& keep = ctx.is_dry() ? ctx.dry_rows()(set) : set;
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
-  bool const same = std::any_of(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
-  return {ctx.watch(verb), v, keep.tokens, keep.counts, keep.lengths, keep.stride, same, is_page_wise(v)};
+  if (!ctx.is_dry()) contract::expect_same(verb, "keep set", {set.epoch, 0}, {v.epoch, 0});
+  return {ctx.watch(verb),
+          v,
+          keep,
+          name_of_first(v, [&](component const& c) { return v.shared_by_heads(c); }),
+          name_of_first(v, [](component const& c) { return c.scope == quant_scope::page_channel; }),
+          replaces};
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -125,7 +125,7 @@ void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<U
 /// equally long and aligned.
 /// `moves` (B·H): how many each row has; `lengths` (B·H) become the keep set's counts.
 template <class Entry>
-void move_rows(device& ctx, layer_view<Entry> const& v, keep_set const& keep, std::int32_t const* moves,
+void move_rows(device& ctx, layer_view<Entry> const& v, keep_arrays const& keep, std::int32_t const* moves,
                std::int32_t* lengths, compaction mode) {
   std::uint32_t left = 0;  // a bit per component
   for (std::int32_t i = 0; i < v.component_count; ++i) left |= v.begin()[i].alias_of < 0 ? 1u << i : 0u;

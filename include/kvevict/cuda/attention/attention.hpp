@@ -27,7 +27,7 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
                   "apart or more; a device steps from row to row with 32 bits, provide copies that lie closer");
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
-  std::int32_t const most_rows = std::min(o.rows, q.most_rows);
+  std::int32_t const most_rows = std::max(1, std::min(o.rows, q.most_rows));
   return {ctx.watch(out.verb),
           view,
           *view.find(role::k),
@@ -124,7 +124,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 ///          33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7),
 ///          wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per split of 1 024 tokens. D
 ///          ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
-/// Errors   as on the host; what needs a look at the rows by fault::query_rows and fault::weight_above_one.
+/// Errors   as on the host; what needs a look at the rows by fault::queries and fault::weight_above_one.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
             window_options const& o, score_rows const& out) {
@@ -133,13 +133,14 @@ void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& vi
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
-  sum_attention(ctx, scratch, c, reading::window);
+  sum_attention(ctx, scratch, c, reading_of(out, reading::window));
 }
 
 /// The weights of each of the last W query rows, reduced over the group (kernels/window_scores.hpp).
 ///
 /// Cost     as window_scores, and W floats written a token; four launches without LSE, two with it.
-/// Errors   as window_scores; fault::query_rows for fewer than W tokens, fault::not_finite.
+/// Errors   as window_scores; fault::tokens for fewer tokens than rows, fault::not_finite. Of rows of observe() W is
+///          an upper bound: where a sequence provides fewer, the last planes are not written.
 template <class Entry>
 void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
             window_options const& o, score_rows const& out) {
@@ -148,7 +149,7 @@ void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& v
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
-  with_weights(ctx, scratch, c, reading::single_rows, [&]<class Product>(weight_tile<Entry, Product> const& tile) {
+  with_weights(ctx, scratch, c, reading_of(out, reading::single_rows), [&]<class Product>(weight_tile<Entry, Product> const& tile) {
     ctx.launch({static_cast<std::uint32_t>(out.count()) * blocks_for(out.most_tokens, 128)}, {128}, 0,
                window_weights_kernel<Entry, Product>{tile});
   });
@@ -167,7 +168,7 @@ void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const& view
   if (out.count() == 0) return;
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
-  window_options const o{q.most_rows, row_reduce::sum, how};
+  window_options const o{std::max(1, q.most_rows), row_reduce::sum, how};
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
   sum_attention(ctx, scratch, c, reading::all_tokens);
 }

@@ -97,8 +97,8 @@ struct sum_weights_kernel {
     bounds seen{0, 0};
     for (std::int32_t g = 0; g < c.group; ++g)
       result = with_head(c.o.group, g, result, column(it, in, r, g, j, first, last, seen));
-    if (seen.largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head, 0, 0, j);
-    if (seen.smallest < 0) c.watch.refuse(t, fault::weight_below_zero, it.sequence, it.head, 0, 0, j);
+    if (seen.largest > 1.001f || seen.smallest < 0)
+      c.watch.refuse(t, fault::softmax_weight, it.sequence, it.head, 0, 0, j);
     return result;
   }
   KVEVICT_DEVICE float column(row const& it, window_rows const& in, std::int64_t r, std::int32_t g, std::int64_t j,
@@ -125,7 +125,14 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (out.count() == 0) return;
   expect_most_rows(a.most_rows);
   frame scratch(ctx.scratch());
-  weights_call c{ctx.watch(out.verb), a, o, out, a.heads / out.heads, std::min(o.rows, a.most_rows), nullptr, nullptr};
+  weights_call c{ctx.watch(out.verb),
+                 a,
+                 o,
+                 out,
+                 a.heads / out.heads,
+                 std::max(1, std::min(o.rows, a.most_rows)),
+                 nullptr,
+                 nullptr};
   bool const gained = o.weights == weighting::step_gain;
   std::int64_t const rows = out.count() * c.group * c.most_rows;
   if (gained) c.gains = scratch.allocate<float>(out.count() * c.most_rows), c.norms = scratch.allocate<double>(rows);
@@ -133,15 +140,15 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (gained) ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
-             sum_weights_kernel{c, what == reading::single_rows, chunks});
+             sum_weights_kernel{c, what == reading::single_rows || what == reading::at_most, chunks});
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors
-/// fault::query_rows, fault::weight_above_one, fault::weight_below_zero; of single rows fault::not_finite.
+/// fault::softmax_rows, fault::softmax_weight; of single rows fault::not_finite.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a,
             window_options const& o, score_rows const& out) {
-  sum_weights(ctx, a, o, out, reading::window);
+  sum_weights(ctx, a, o, out, reading_of(out, reading::window));
   kernels::pool(ctx, o.pool, out);
 }
 template <class Entry>
@@ -149,7 +156,7 @@ void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const&, 
             window_options o, score_rows const& out) {
   o.reduce = row_reduce::sum;
   expect_single_rows(o);
-  sum_weights(ctx, a, o, out, reading::single_rows);
+  sum_weights(ctx, a, o, out, reading_of(out, reading::single_rows));
 }
 template <class Entry>
 void kernel(kernels::column_sums_tag, device& ctx, layer_view<Entry> const&, attention_rows const& a, group_reduce how,

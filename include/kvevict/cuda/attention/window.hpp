@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cmath>
+#include <string_view>
 
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/step_gain.hpp>
@@ -69,24 +70,30 @@ template <class Entry> struct attention_call {
   }
 };
 
-/// What a device sizes its grids and scratch by.
-inline void expect_most_rows(std::int32_t most_rows) {
-  KVEVICT_EXPECTS(most_rows > 0, "evidence: most_rows is ", most_rows,
-                  "; a device cannot look row_begin up, say how many rows a sequence provides at most");
-}
+/// How many rows a call reads of every sequence: a window, all of it, exactly the window, or that many at most.
+enum class reading : std::uint8_t { window, all_tokens, single_rows, at_most };
 
-/// How many rows a call reads of every sequence: a window, all of it, or exactly the window.
-enum class reading : std::uint8_t { window, all_tokens, single_rows };
+/// In rows of observe() a window is an upper bound: it reads as many as there are.
+inline reading reading_of(score_rows const& out, reading otherwise) {
+  return std::string_view(out.verb) == "observe" ? reading::at_most : otherwise;
+}
 
 /// The rows that are provided suffice.
 template <class Call> KVEVICT_DEVICE void expect_rows(thread& t, Call const& c, row const& it, reading what) {
-  std::int32_t const given = c.handed().rows(it.sequence), needed = what == reading::all_tokens ? it.tokens
-                                                                    : what == reading::single_rows
-                                                                        ? c.o.rows
-                                                                        : rows_needed(c.o.rows, it.tokens);
-  bool const fits = given >= needed && given <= c.handed().most_rows && it.tokens >= needed &&
-                    (what != reading::all_tokens || given == needed);
-  if (!fits) c.watch.refuse(t, fault::query_rows, it.sequence, it.head, given, needed);
+  constexpr bool softmax = std::is_same_v<std::decay_t<decltype(c.handed())>, attention_rows>;
+  std::int32_t const given = c.handed().rows(it.sequence),
+                     needed = what == reading::at_most ? 1 : rows_needed(c.o.rows, it.tokens);
+  if (given > c.handed().most_rows)
+    c.watch.refuse(t, fault::most_rows, it.sequence, it.head, given, c.handed().most_rows);
+  if (what == reading::all_tokens) {
+    if (given != it.tokens)
+      c.watch.refuse(t, softmax ? fault::all_softmax_rows : fault::all_queries, it.sequence, it.head, given, it.tokens);
+    return;
+  }
+  if (what == reading::single_rows && it.tokens < c.o.rows)
+    c.watch.refuse(t, fault::tokens, it.sequence, it.head, c.o.rows, it.tokens);
+  if (given < needed)
+    c.watch.refuse(t, softmax ? fault::softmax_rows : fault::queries, it.sequence, it.head, given, needed);
 }
 
 /// The same for every row of scores; and the gain of each window row, where there are gains.

@@ -3,51 +3,40 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
 
 #include <kvevict/core/host.hpp>
-#include <kvevict/cuda/context/buffer.hpp>
-#include <kvevict/cuda/context/status.hpp>
+#include <kvevict/cuda/context/dry_run.hpp>
+#include <kvevict/cuda/context/observed_states.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
-
-/// What a verb would do on a device: its scratch, and what it puts into the stream, in order.
-struct dry_run {
-  enum class kind : std::uint8_t { launch, copy, fill };
-  struct step {
-    kind what;
-    char const* name;  // of a kernel the compiler's text, which names it; else of what is copied or filled
-    extent grid, block;
-    std::size_t bytes;  // copied or filled; of a kernel its shared memory
-  };
-  std::size_t scratch_bytes = 0;
-  std::vector<step> steps;
-
-  std::size_t count(kind k) const {
-    return static_cast<std::size_t>(
-        std::count_if(steps.begin(), steps.end(), [k](step const& s) { return s.what == k; }));
-  }
-};
 
 /// First argument of every verb on a GPU. All memory of views, evidence and keep sets is device memory; kernels are put
 /// into the stream and never waited for.
 ///
 /// Scratch comes from the stream's allocator and only grows; after `reserve(try_out(…).scratch_bytes)`, or the second
-/// call of a size, no verb allocates. A context that was given a buffer takes scratch from there alone.
-/// Errors   what kernels find wrong stops every later one and is thrown by `wait()`, which resets it; launches raise
-///          cuda_error at once.
+/// call of a size, no verb allocates. A context that was given a buffer takes scratch from there alone, all of it one
+/// block: `scratch_bytes` are enough, whichever calls came before.
+/// Errors   what kernels find wrong belongs to the call that found it. It stops that call's later kernels; the calls
+///          that take what it would have made (a keep set; after observe() the state) are refused with it, in any
+///          context where it is a keep set, in this one where it is the state. Other calls are not touched. The keep
+///          set's `read` and the ticket's `wait` raise it; so does `wait` here, of what they have not told. Launches
+///          raise cuda_error at once.
 class device {
  public:
   explicit device(stream s) : device(s, nullptr, 0) {}
   /// Scratch inside [buffer, buffer + bytes), device memory that the caller owns and that is aligned to 256 bytes.
-  device(stream s, void* buffer, std::size_t bytes)
-      : memory_{s, static_cast<std::byte*>(buffer), bytes}, scratch_(source()) {
+  device(stream s, void* buffer, std::size_t bytes) : memory_{s, static_cast<std::byte*>(buffer), bytes} {
     KVEVICT_EXPECTS((buffer != nullptr || bytes == 0) && reinterpret_cast<std::uintptr_t>(buffer) % 256 == 0,
                     "device: a buffer of ", bytes,
                     " bytes is null or not aligned to 256 bytes; align it, or give none");
+    memory_.scratch = &scratch_;
+    if (buffer != nullptr) scratch_.reserve(bytes);
+    own_.set(verdict::stage::launched);
     expect_sequences(64, 1);
   }
   device(device const&) = delete;
@@ -56,20 +45,22 @@ class device {
   std::size_t block_shared_bytes() const { return block_shared_bytes_; }
   stream queue() const { return memory_.from; }
   arena& scratch() { return scratch_; }
-  void reserve(std::size_t bytes) { scratch_.reserve(bytes); }
+  void reserve(std::size_t bytes) {
+    if (memory_.buffer == nullptr || is_dry()) return scratch_.reserve(bytes);
+    KVEVICT_EXPECTS(bytes <= memory_.bytes, "device: ", bytes, " bytes are to be reserved and the buffer has ",
+                    memory_.bytes, "; lend as many, or let the context take its own");
+  }
   watched watch(char const* verb = nullptr) const {
-    return {reinterpret_cast<std::uint32_t*>(status_.data()), reinterpret_cast<fault_record*>(status_.data()) + 1,
-            room_, of_layer_, verb};
+    call_status const own = own_.status();
+    return {call_ == nullptr ? own : call_->status(), own, of_layer_, first_layer_,
+            call_ == nullptr ? 0 : number_,           verb};
   }
   /// A record for each of the sequences of a view, those of all its layers. Every verb says so before it launches.
   void expect_sequences(std::int32_t sequences, std::int32_t layers) {
     of_layer_ = std::max(1, sequences / std::max(1, layers));
-    if (sequences <= room_ || is_dry()) return;
-    buffer larger;
-    larger.grow(queue(), (static_cast<std::size_t>(sequences) + 1) * sizeof(fault_record));
-    fill_bytes(queue(), larger.data(), 0, larger.size());
-    if (room_ != 0) copy_on_device(queue(), larger.data(), status_.data(), status_.size());
-    std::swap(status_, larger), room_ = sequences;
+    if (is_dry()) return;
+    own_.expect_sequences(queue(), sequences);
+    if (call_ != nullptr) call_->expect_sequences(queue(), sequences);
   }
 
   /// Every launch has a number of its own, by which its kernel knows its own faults.
@@ -96,38 +87,128 @@ class device {
       fill_bytes(queue(), p, 0, bytes);
   }
   bool is_dry() const { return dry_ != nullptr; }
+  void expect_no_dry_run(char const* verb) const {
+    KVEVICT_EXPECTS(!is_dry(), verb,
+                    ": this is a dry run, in which nothing runs and nothing is read; leave the call out");
+  }
 
-  /// Waits for the stream; raises contract_violation if a kernel since the last wait has refused its input: the first
-  /// sequence's first fault. Nothing has been moved then.
+  /// Waits for the stream; raises contract_violation if a kernel since the last wait has refused its input and no keep
+  /// set and no ticket has said so here: the first call's, of its sequences the first. Nothing was written or moved by
+  /// that call and those that take what it makes; what the others did is done.
   void wait() {
-    std::uint32_t raised = 0;
-    copy_to_host(queue(), &raised, status_.data(), sizeof raised);
+    expect_no_dry_run("wait");
+    std::uint32_t words[2] = {0, 0};  // whether, and how many calls
+    copy_to_host(queue(), words, own_.status().raised, sizeof words);
     synchronize(queue());
-    if (raised == 0) return;
-    std::vector<fault_record> all(static_cast<std::size_t>(room_) + 1);
-    copy_to_host(queue(), all.data(), status_.data(), status_.size());
+    if (words[0] == 0) return;
+    verdict::copy const found(own_, queue());
     synchronize(queue());
-    fill_bytes(queue(), status_.data(), 0, status_.size());
-    raise(*std::find_if(all.begin() + 1, all.end() - 1, [](fault_record const& r) { return r.place != 0; }));
+    own_.clear(queue());
+    observed_.clear(queue(), 0);
+    std::vector<std::uint32_t> const told = std::move(told_);
+    told_.clear();
+    if (words[1] <= told.size()) return;
+    raise(found.earliest(
+        [&](fault_record const& r) { return std::find(told.begin(), told.end(), r.call) == told.end(); }));
+  }
+  /// Waits for what the call that is under way has put into the stream; raises what it was refused with, or what wait()
+  /// does where there is none.
+  void finish() {
+    if (call_ == nullptr) return wait();
+    call_->set(verdict::stage::launched);
+    verdict::copy const found(*call_, queue());
+    synchronize(queue());
+    if (fault_record const* const f = found.first()) tell(*f);
+  }
+  /// Raises what a call was refused with, so that `wait` need not.
+  [[noreturn]] void tell(fault_record const& f) {
+    if (f.call != 0 && std::find(told_.begin(), told_.end(), f.call) == told_.end()) told_.push_back(f.call);
+    if (f.call != 0) observed_.clear(queue(), f.call);
+    raise(f);
   }
 
   /// What `call(ctx)` would do: the call is made with a context that launches nothing and whose memory does not exist.
+  /// Nothing outside is written; what only a real run can give (`wait`, `read`, `assign`, `scores`) is refused.
   template <class Call> static dry_run try_out(stream s, Call&& call) {
-    device ctx(s, nullptr, 0);
     dry_run out;
-    ctx.dry_ = &out, ctx.memory_.dry = true;
+    device ctx(s, out);
     call(ctx);
     out.scratch_bytes = ctx.scratch_.high_water();
     return out;
   }
+
+  /// From here to the end of its life, what kernels find wrong is a call's, whose status is `of`; until done() the call
+  /// counts as refused. `sequences` of `layers`, the first of which is number `first_layer`.
+  class call {
+   public:
+    call(device& ctx, verdict& of, std::int32_t sequences, std::int32_t layers, std::int32_t first_layer = 0,
+         observed_states::memory const* reads = nullptr)
+        : ctx_(ctx) {
+      ctx.parents_.clear();
+      ctx.first_layer_ = first_layer;
+      if (ctx.is_dry()) return;
+      of.set(verdict::stage::refused);
+      ctx.expect_sequences(sequences, layers);
+      of.expect_sequences(ctx.queue(), sequences);
+      ctx.call_ = &of, ctx.sticky_ = false, ctx.number_ = ctx.next_number();
+      if (reads != nullptr) takes(*reads);
+    }
+    /// The same for what is observed into that state.
+    call(device& ctx, observed_states::memory state, std::int32_t sequences, std::int32_t layers,
+         std::int32_t first_layer)
+        : call(ctx, ctx.is_dry() ? ctx.nameless_ : ctx.observed_.find(state, [&] { return ctx.next_number(); }).status,
+               sequences, layers, first_layer) {
+      if (ctx.is_dry()) return;
+      ctx.sticky_ = true, ctx.number_ = ctx.observed_.number_of(*ctx.call_);
+      takes(state);
+    }
+    call(call const&) = delete;
+    call& operator=(call const&) = delete;
+    ~call() { ctx_.call_ = nullptr, ctx_.first_layer_ = 0, ctx_.parents_.clear(); }
+    void done() {
+      if (ctx_.call_ != nullptr) ctx_.call_->set(verdict::stage::launched);
+    }
+    /// The call is refused where that one was, or what was observed into that state.
+    void takes(verdict const& from) {
+      if (!ctx_.is_dry() && from.at() == verdict::stage::launched) ctx_.parents_.push_back(from.status());
+    }
+    void takes(observed_states::memory state) {
+      ctx_.observed_.each(state, [&](verdict const& from) {
+        if (&from != ctx_.call_) ctx_.parents_.push_back(from.status());
+      });
+    }
+
+   private:
+    device& ctx_;
+  };
+  bool is_calling(verdict const& of) const { return call_ == &of; }
+  /// Of calls that make nothing that could carry it.
+  verdict& nameless() { return nameless_; }
+  std::vector<call_status> const& parents() const { return parents_; }
+  /// Whether the call's first kernel leaves what was found before.
+  bool is_sticky() const { return call_ == nullptr || sticky_; }
+
+  observed_states& observed() { return observed_; }
+  dry_keep_sets& dry_rows() { return dry_rows_; }
 
  private:
   struct memory {
     stream from;
     std::byte* buffer;
     std::size_t bytes, used = 0;
+    arena const* scratch = nullptr;
     bool dry = false;
   };
+  device(stream s, dry_run& out) : memory_{s, nullptr, 0}, dry_(&out) { memory_.dry = true; }
+
+  std::uint32_t next_number() {
+    constexpr std::uint32_t most = (1u << watched::call_bits) - 1;
+    return context_ << watched::call_bits | (calls_ = calls_ % most + 1);
+  }
+  static std::uint32_t next_context() {
+    static std::atomic<std::uint32_t> contexts{0};
+    return contexts.fetch_add(1, std::memory_order_relaxed) % (1u << (32 - watched::call_bits));
+  }
   memory_source source() {
     memory_source s;
     s.self = &memory_;
@@ -135,10 +216,11 @@ class device {
       auto& m = *static_cast<memory*>(self);
       if (m.dry) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
       if (m.buffer == nullptr) return cuda::allocate(m.from, bytes);
-      KVEVICT_EXPECTS(m.used + bytes <= m.bytes, "device: scratch of ", m.used + bytes,
+      KVEVICT_EXPECTS(m.used == 0 && bytes <= m.bytes, "device: scratch of at least ", m.scratch->in_use() + bytes,
                       " bytes is needed and the buffer has ", m.bytes,
-                      "; give try_out(...).scratch_bytes, and reserve them");
-      return m.buffer + (m.used += bytes) - bytes;
+                      "; lend try_out(...).scratch_bytes of that call");
+      m.used = bytes;  // all of it
+      return m.buffer;
     };
     s.release = [](void* self, void* block) {
       auto& m = *static_cast<memory*>(self);
@@ -146,17 +228,23 @@ class device {
       if (m.buffer == nullptr)
         cuda::release(m.from, block);
       else
-        m.used = 0;  // the arena gives back all its blocks before it takes one again
+        m.used = 0;
     };
     return s;
   }
 
   memory memory_;
-  arena scratch_;
-  buffer status_;                         // the word in the first record's place, then a record of each sequence
-  std::int32_t room_ = 0, of_layer_ = 1;  // sequences
-  std::uint32_t launched_ = 0;
+  arena scratch_{source()};
+  verdict own_, nameless_;  // of the context since the last wait; of a call that makes nothing
+  verdict* call_ = nullptr;
+  std::vector<call_status> parents_;
+  observed_states observed_;
+  std::vector<std::uint32_t> told_;  // calls
+  std::uint32_t context_ = next_context(), calls_ = 0, number_ = 0, launched_ = 0;
+  std::int32_t of_layer_ = 1, first_layer_ = 0;  // sequences of a layer
+  bool sticky_ = false;
   dry_run* dry_ = nullptr;
+  dry_keep_sets dry_rows_;
   std::size_t block_shared_bytes_ = most_shared_bytes();
 };
 

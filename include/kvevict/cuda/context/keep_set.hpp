@@ -15,47 +15,66 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// Rows of ascending token indices: row r = b·heads + h is tokens[r·stride, r·stride + counts[r]). Owns its memory,
-/// which only grows;
-/// `plan(…, out)` reuses it. It must go, or be planned into again, on the stream that it was made on.
-class keep_set {
+/// Rows of ascending token indices. Owns its memory, which only grows; `plan(…, out)` reuses it. It must go, or be
+/// planned into again, on the stream that it was made on. Another stream may use it behind an event.
+///
+/// It carries whether its plan was refused: every verb that takes it is refused then, too, in any context, whether or
+/// not anybody has waited.
+class keep_set : public keep_arrays {
  public:
   keep_set() = default;
   keep_set(keep_set&& other) noexcept { swap(other); }
   keep_set& operator=(keep_set&& other) noexcept { return swap(other), *this; }
 
-  std::int32_t sequences = 0, heads = 0;
-  std::int64_t stride = 0;
-  std::int32_t* tokens = nullptr;   // (B·H, stride) device memory
-  std::int32_t* counts = nullptr;   // (B·H)
-  std::int32_t* lengths = nullptr;  // (B·H) physical length of each row when it was planned
+  std::uint64_t epoch = 0;  // layer_view::epoch of the plan, see fingerprint; pages are not compared on a device
 
-  std::int64_t rows() const { return std::int64_t{sequences} * heads; }
-
-  /// Makes room for rows of up to `most` tokens.
-  void resize(device const& ctx, std::int32_t b, std::int32_t h, std::int64_t most) {
-    std::int64_t const wide = (most + 3) / 4 * 4;
-    if (!ctx.is_dry()) memory_.grow(ctx.queue(), static_cast<std::size_t>(std::int64_t{b} * h * (wide + 2)) * 4);
-    sequences = b, heads = h, stride = wide;
-    tokens = reinterpret_cast<std::int32_t*>(memory_.data());
-    counts = tokens + rows() * stride;
-    lengths = counts + rows();
+  /// Makes room for rows of up to `most` tokens, and says where. A dry run only says.
+  keep_arrays resize(device& ctx, std::int32_t b, std::int32_t h, std::int64_t most) {
+    std::int64_t const n = std::int64_t{b} * h, before = (n + 3) / 4 * 4, wide = (most + 3) / 4 * 4;
+    auto const bytes = static_cast<std::size_t>(2 * before + n * wide) * 4;
+    keep_arrays to{b, h, wide};
+    if (ctx.is_dry()) return ctx.dry_rows().set(*this, to), to;
+    bool const fresh = bytes > memory_.size() || n != rows();
+    memory_.grow(ctx.queue(), bytes);
+    if (fresh)
+      fill_bytes(ctx.queue(), memory_.data(), 0,
+                 static_cast<std::size_t>(2 * before) * 4);  // nobody reads what nobody has written
+    if (!ctx.is_calling(status_)) status_.set(verdict::stage::no_call);
+    to.counts = reinterpret_cast<std::int32_t*>(memory_.data());
+    to.lengths = to.counts + before;
+    to.tokens = to.lengths + before;
+    return static_cast<keep_arrays&>(*this) = to;
   }
 
-  /// A copy for the host; waits, and raises what kernels have refused.
+  /// A copy for the host; waits.
+  /// Errors   contract_violation as the plan that was to fill it; counts that are none of its rows' (it was written in
+  ///          another stream, and no event lies between). The same every time.
   kvevict::keep_set read(device& ctx) const {
+    ctx.expect_no_dry_run("read");
+    expect_planned("read");
     kvevict::keep_set out;
     auto const n = static_cast<std::size_t>(rows()), wide = static_cast<std::size_t>(stride);
-    std::vector<std::int32_t> all(n * (wide + 2));
-    if (n != 0) copy_to_host(ctx.queue(), all.data(), tokens, all.size() * 4);
-    ctx.wait();
-    out.sequences = sequences, out.heads = heads;
+    std::vector<std::int32_t> of_rows(2 * n), kept(n * wide);
+    verdict::copy const found(status_, ctx.queue());
+    copy_to_host(ctx.queue(), of_rows.data(), counts, n * 4);
+    copy_to_host(ctx.queue(), of_rows.data() + n, lengths, n * 4);
+    copy_to_host(ctx.queue(), kept.data(), tokens, n * wide * 4);
+    if (status_.at() == verdict::stage::no_call)
+      ctx.wait();
+    else
+      synchronize(ctx.queue());
+    if (fault_record const* const f = found.first()) ctx.tell(*f);
+    out.sequences = sequences, out.heads = heads, out.made_for.epoch = epoch;
     out.row_begin.assign(1, 0);
     for (std::size_t r = 0; r < n; ++r) {
-      auto const row = all.begin() + static_cast<std::ptrdiff_t>(r * wide);
-      out.tokens.insert(out.tokens.end(), row, row + all[n * wide + r]);
+      std::int32_t const count = of_rows[r], length = of_rows[n + r];
+      KVEVICT_EXPECTS(count >= 0 && count <= length && count <= stride, "read: row ", r, " keeps ", count,
+                      " tokens of ", length, " in a keep_set with room for ", stride,
+                      "; let the stream wait for the one that it was planned in, by an event");
+      auto const row = kept.begin() + static_cast<std::ptrdiff_t>(r * wide);
+      out.tokens.insert(out.tokens.end(), row, row + count);
       out.row_begin.push_back(out.kept());
-      out.lengths.push_back(all[n * (wide + 1) + r]);
+      out.lengths.push_back(length);
     }
     return out;
   }
@@ -66,35 +85,45 @@ class keep_set {
   /// Errors   contract_violation if its arrays do not describe each other, or a row has more tokens than its length;
   ///          this one is as it was.
   void assign(device& ctx, kvevict::keep_set const& keep) {
+    ctx.expect_no_dry_run("assign");
     contract::expect_rows("assign", keep);
     std::int64_t most = 0;
     for (std::int64_t r = 0; r < keep.rows(); ++r) {
-      std::int64_t const n = keep.lengths[static_cast<std::size_t>(r)];
-      KVEVICT_EXPECTS(keep.row(r).size <= n, "assign: row ", r, " keeps ", keep.row(r).size, " tokens of ", n,
+      std::int64_t const count = keep.row(r).size, n = keep.lengths[static_cast<std::size_t>(r)];
+      KVEVICT_EXPECTS(count <= n, "assign: row ", r, " keeps ", count, " tokens of ", n,
                       "; provide the keep set as plan() made it");
-      most = n > most ? n : most;
+      most = count > most ? count : most;
     }
     resize(ctx, keep.sequences, keep.heads, most);
+    epoch = keep.made_for.epoch;
     auto const n = static_cast<std::size_t>(rows()), wide = static_cast<std::size_t>(stride);
-    std::vector<std::int32_t> all(n * (wide + 2));
+    std::vector<std::int32_t> of_rows(n), kept(n * wide);
     for (std::size_t r = 0; r < n; ++r) {
       auto const row = keep.row(static_cast<std::int64_t>(r));
-      for (std::int64_t i = 0; i < row.size; ++i) all[r * wide + static_cast<std::size_t>(i)] = row[i];
-      all[n * wide + r] = static_cast<std::int32_t>(row.size);
-      all[n * (wide + 1) + r] = keep.lengths[r];
+      for (std::int64_t i = 0; i < row.size; ++i) kept[r * wide + static_cast<std::size_t>(i)] = row[i];
+      of_rows[r] = static_cast<std::int32_t>(row.size);
     }
-    if (n != 0) copy_to_device(ctx.queue(), tokens, all.data(), all.size() * 4);
-    ctx.wait();
+    copy_to_device(ctx.queue(), tokens, kept.data(), kept.size() * 4);
+    copy_to_device(ctx.queue(), counts, of_rows.data(), n * 4);
+    copy_to_device(ctx.queue(), lengths, keep.lengths.data(), n * 4);
+    synchronize(ctx.queue());
+  }
+
+  /// Of the plan that was to fill it.
+  verdict& status() { return status_; }
+  verdict const& status() const { return status_; }
+  void expect_planned(char const* verb) const {
+    if (status_.at() == verdict::stage::refused) messages::keep_set_refused(verb);
   }
 
  private:
   void swap(keep_set& other) noexcept {
-    std::swap(sequences, other.sequences), std::swap(heads, other.heads), std::swap(stride, other.stride);
-    std::swap(tokens, other.tokens), std::swap(counts, other.counts), std::swap(lengths, other.lengths);
-    std::swap(memory_, other.memory_);
+    std::swap(static_cast<keep_arrays&>(*this), static_cast<keep_arrays&>(other));
+    std::swap(memory_, other.memory_), std::swap(status_, other.status_), std::swap(epoch, other.epoch);
   }
 
   buffer memory_;
+  verdict status_;
 };
 
 }  // namespace cuda

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What kernels found wrong: a word in device memory that stops every later kernel, and a record of each sequence, of
-// which the first becomes an exception where the host waits.
+// What kernels find wrong in a call: a word in device memory that stops every later kernel of the call, and a record of
+// each sequence, of which the first becomes an exception where the host waits for what the call makes.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,29 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
-/// What every kernel of the library is given first: a word for the whole batch, in which the launch that first finds
-/// something wrong writes its number, and a record of every sequence.
+/// Whether a call was refused, and why, in device memory.
+struct call_status {
+  std::uint32_t* raised = nullptr;  // 0: nothing; behind it how many calls were refused, where they are several
+  fault_record* records = nullptr;  // (room); before the first the one that was taken over from another call
+  std::int32_t room = 0;            // sequences; those beyond share them
+
+  KVEVICT_HOST_DEVICE fault_record& taken_over() const { return records[-1]; }
+};
+
+/// What every kernel of the library is given first: the status of its call, whose word the launch that first finds
+/// something wrong writes its number into; and that of its context, which keeps what was found since the last wait.
 ///
 /// A kernel is stopped by the number of another launch, not by its own: so no copy of the word is needed, every thread
 /// of a launch decides alike whatever the others write meanwhile, and all of them say what they find wrong.
-struct watched {
-  std::uint32_t* raised;        // 0: nothing
-  fault_record* records;        // (room); sequences beyond share them
-  std::int32_t room, of_layer;  // sequences
-  char const* verb = nullptr;   // of faults that several verbs have
-  std::uint32_t launch = 0;     // number, not 0; of a captured graph the same again
+struct watched : call_status {
+  call_status all;                     // of the context; the call's own where it belongs to no verb
+  std::int32_t of_layer, first_layer;  // sequences of a layer; its number
+  std::uint32_t call;                  // number of the call, the context's in its upper bits
+  char const* verb = nullptr;          // of faults that several verbs have
+  std::uint32_t launch = 0;            // number, not 0; of a captured graph the same again
 
   static constexpr std::uint32_t for_good = 0x80000000u, most_launches = for_good - 1;
+  static constexpr std::uint32_t call_bits = 20;
 
   /// A kernel before this one failed, so that nothing may be read through the view, and nothing written.
   KVEVICT_DEVICE bool stopped(thread& t) const {
@@ -33,14 +43,54 @@ struct watched {
     return true;
   }
   KVEVICT_DEVICE void refuse(thread& t, fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what = 0,
-                             std::int64_t other = 0, std::int64_t token = 0) const {
-    atomic_compare_exchange(t, raised, 0u, launch);
-    fault_record& r = records[sequence % room];
-    std::uint64_t const place = fault_record::place_of(kind, head, token);
+                             std::int64_t other = 0, std::int64_t token = 0, std::int32_t more = 0,
+                             std::int32_t even_more = 0) const {
+    refuse_of(t, verb, kind, sequence, head, what, other, token, more, even_more);
+  }
+  /// The same of a component, by its name.
+  KVEVICT_DEVICE void refuse_of(thread& t, char const* component, fault kind, std::int32_t sequence, std::int32_t head,
+                                std::int64_t what = 0, std::int64_t other = 0, std::int64_t token = 0,
+                                std::int32_t more = 0, std::int32_t even_more = 0) const {
+    raise(t, true);
+    fault_record const f = record_of(kind, sequence, head, what, other, token, more, even_more, component);
+    KVEVICT_KEEP_LOOP
+    for (int i = 0; i < (all.raised == raised ? 1 : 2); ++i) note(t, i == 0 ? records : all.records, f);
+  }
+
+  KVEVICT_DEVICE fault_record record_of(fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what,
+                                        std::int64_t other, std::int64_t token, std::int32_t more,
+                                        std::int32_t even_more, char const* text) const {
+    return {fault_record::place_of(kind, head, token),
+            0,
+            first_layer + sequence / of_layer,
+            sequence,
+            call,
+            what,
+            other,
+            {more, even_more},
+            text};
+  }
+  /// Stops the kernels behind this one; `counts`: this call is one more that was refused.
+  KVEVICT_DEVICE void raise(thread& t, bool counts) const {
+    if (atomic_compare_exchange(t, raised, 0u, launch) != 0) return;
+    if (all.raised != raised) atomic_compare_exchange(t, all.raised, 0u, launch);
+    if (counts) atomic_add(t, all.raised + 1, 1u);
+  }
+  /// The same for what another call was refused with. It counts where it is news to this context.
+  KVEVICT_DEVICE void raise_from(thread& t, fault_record const& f) const {
+    bool const news = f.call >> call_bits != call >> call_bits;
+    raise(t, news);
+    if (news && all.raised != raised) note(t, all.records, f);
+  }
+  /// Into the records of a status: the earliest of a sequence's faults stays.
+  KVEVICT_DEVICE void note(thread& t, fault_record* to, fault_record const& f) const {
+    fault_record& r = to[f.sequence % (to == records ? room : all.room)];
+    std::uint64_t const place = f.place;
     if (atomic_max(t, &r.place, place) >= place) return;
     one_by_one(t, &r.turn, [&] {
       if (atomic_load(t, &r.place) != place) return;  // another one is earlier
-      r.layer = sequence / of_layer, r.sequence = sequence, r.what = what, r.other = other, r.verb = verb;
+      r.layer = f.layer, r.sequence = f.sequence, r.call = f.call, r.what = f.what, r.other = f.other;
+      r.more[0] = f.more[0], r.more[1] = f.more[1], r.verb = f.verb;
     });
   }
 };
@@ -51,9 +101,10 @@ template <class Kernel> watched& watch_of(Kernel& k) {
   else if constexpr (requires { k.c; })
     return k.c.watch;
   else {
-    static_assert(requires { k.tile.c.watch; },
-                  "launch: the kernel has no `watched watch`; give it one from ctx.watch(), and let it begin with "
-                  "`if (watch.stopped(t)) return;`");
+    static_assert(
+        requires { k.tile.c.watch; },
+        "launch: the kernel has no `watched watch`; give it one from ctx.watch(), and let it begin with "
+        "`if (watch.stopped(t)) return;`");
     return k.tile.c.watch;
   }
 }

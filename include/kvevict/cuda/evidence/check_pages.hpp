@@ -41,6 +41,13 @@ template <class Entry> struct written_pages {
     }
   }
 
+  /// Both name the same page.
+  KVEVICT_DEVICE bool same(layer_view<Entry> const& v, std::int64_t at, std::int64_t other,
+                           std::int64_t columns) const {
+    return entry(v, at, columns) == entry(v, other, columns) &&
+           (apart == 0 || layer_of(v, at, columns) == layer_of(v, other, columns));
+  }
+
  private:
   KVEVICT_DEVICE static std::int32_t heads(layer_view<Entry> const& v) { return v.pages.per_head() ? v.heads() : 1; }
   KVEVICT_DEVICE static Entry entry(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
@@ -53,8 +60,14 @@ template <class Entry> struct written_pages {
   }
 };
 
+/// Tokens that a row of the table has pages for.
+template <class Entry> KVEVICT_DEVICE std::int64_t room_of(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
+  if (v.pages.row_begin != nullptr && v.pages.row_begin[v.pages.row_of(b, h)] < 0) return 0;
+  return std::min(v.pages.capacity(b, h), v.pages.most_tokens());
+}
+
 /// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's
-/// row.
+/// row. The second kernel of a call: it raises what the first has recorded.
 ///
 /// Shapes   a page table (table rows, pages), words of zeros → words.
 template <class Entry> struct check_pages_kernel {
@@ -62,6 +75,7 @@ template <class Entry> struct check_pages_kernel {
   watched watch;
   layer_view<Entry> v;
   std::array<validation::id_rule, layer_view<Entry>::max_components> rules;
+  std::array<char const*, layer_view<Entry>::max_components> names;
   written_pages<Entry> written;
   std::int64_t pages;  // most of a row
   bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
@@ -72,6 +86,8 @@ template <class Entry> struct check_pages_kernel {
     if (r >= v.pages.rows() || watch.stopped(t)) return;
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+    if (fault_record const& before = watch.taken_over(); before.place != 0) return watch.raise_from(t, before);
+    if (watch.records[b % watch.room].place != 0) return watch.raise(t, true);  // its lengths are not to be believed
     if (i >= validation::pages_in_use(v, b, h)) return;
     Entry const page = v.pages.entry(b, h, i);
     std::int64_t name;
@@ -79,27 +95,76 @@ template <class Entry> struct check_pages_kernel {
       name = static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(page));
     else
       name = static_cast<std::int64_t>(page);
-    if (!sound(name)) return watch.refuse(t, fault::page, b, h, name, i, i);
+    if (!is_sound(t, b, h, i, name)) return;
     if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
     for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
-    if (twice) watch.refuse(t, fault::page_twice, b, h, name, i, i);
+    if (twice) refuse_twice(t, prefixes ? at : second_user(at));
   }
 
  private:
-  KVEVICT_DEVICE bool sound(std::int64_t name) const {
-    bool all = true;
+  /// The page alone; else it is refused.
+  KVEVICT_DEVICE bool is_sound(thread& t, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t name) const {
+    auto const refuse = [&](fault kind, std::int64_t other, char const* of) {
+      watch.refuse_of(t, of, kind, b, h, name, other, i);
+      return false;
+    };
     if constexpr (page_table<Entry>::holds_pointers) {
       auto const address = static_cast<std::uintptr_t>(name);
-      all = address != 0 && address % static_cast<std::uintptr_t>(v.pages.alignment) == 0;
-      for (component const& c : v)
-        all =
-            all &&
-            (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0;
+      if (address == 0) return refuse(fault::page_null, 0, nullptr);
+      for (std::int32_t c = 0; c < v.component_count; ++c)
+        if (component const& it = v.begin()[c];
+            (address + static_cast<std::uintptr_t>(it.rows.offset)) % static_cast<std::uintptr_t>(size_of(it.type)) !=
+            0)
+          return refuse(fault::page_unaligned, 0, names[static_cast<std::size_t>(c)]);
+      if (address % static_cast<std::uintptr_t>(v.pages.alignment) != 0)
+        return refuse(fault::page_alignment, v.pages.alignment, nullptr);
     } else {
-      for (std::int32_t c = 0; c < v.component_count; ++c) all = all && rules[static_cast<std::size_t>(c)].allows(name);
+      for (std::int32_t c = 0; c < v.component_count; ++c)
+        if (validation::id_rule const& rule = rules[static_cast<std::size_t>(c)]; !rule.allows(name))
+          return refuse(name < 0 || name >= rule.pool ? fault::page : fault::page_between, rule.pool,
+                        names[static_cast<std::size_t>(c)]);
     }
-    return all;
+    return true;
+  }
+
+  /// f(place of a page in use, its row, whether it is written) of all rows in order whose lengths can be believed, until
+  /// it says so. Only on the way to an error.
+  template <class F> KVEVICT_DEVICE void each_page(F f) const {
+    std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
+    for (std::int64_t r = 0; r < v.pages.rows(); ++r) {
+      auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+      if (std::int32_t const n = v.length(b, h); n < 0 || n > room_of(v, b, h)) continue;
+      for (std::int64_t i = 0, n = validation::pages_in_use(v, b, h); i < n; ++i)
+        if (f(r * pages + i, r, i >= validation::read_only_pages(v, b, h))) return;
+    }
+  }
+  /// Of the rows that write the page at `at`, the second in order, or the same row's second page: whichever thread has
+  /// come too late, it is this one that is named.
+  KVEVICT_DEVICE std::int64_t second_user(std::int64_t at) const {
+    std::int64_t users = 0, second = at;
+    each_page([&](std::int64_t other, std::int64_t, bool is_written) {
+      if (is_written && written.same(v, at, other, pages) && ++users == 2) second = other;
+      return users == 2;
+    });
+    return second;
+  }
+  /// With another page of its row that is the same, else with the first of another row.
+  KVEVICT_DEVICE void refuse_twice(thread& t, std::int64_t at) const {
+    std::int64_t const heads = v.pages.per_head() ? v.heads() : 1, r = at / pages, i = at % pages;
+    auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+    std::int64_t in_row = -1, other = -1;
+    each_page([&](std::int64_t place, std::int64_t row, bool) {
+      if (place == at || !written.same(v, at, place, pages)) return false;
+      if (row == r && in_row < 0) in_row = place % pages;
+      if (row != r && other < 0) other = place;
+      return in_row >= 0;
+    });
+    if (in_row >= 0 || other < 0)
+      watch.refuse(t, fault::page_twice, b, h, std::min(i, std::max<std::int64_t>(in_row, 0)), std::max(i, in_row), i);
+    else
+      watch.refuse(t, fault::page_shared, b, h, other % pages, 0, i, static_cast<std::int32_t>(other / pages / heads),
+                   static_cast<std::int32_t>(other / pages % heads));
   }
 };
 

@@ -53,7 +53,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     using fault_of = planning::sequence_plan::fault;
     if (first == 0 && p.wrong != fault_of::none)
       watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b,
-                   0, p.asked, p.protected_tokens);
+                   0, p.asked, p.protected_tokens, 0, p.front, p.back);
     for (std::int32_t h = first; h < H; h += step) {
       std::int64_t const r = std::int64_t{b} * H + h;
       row it = whole_row(cache, b, h);
@@ -96,7 +96,6 @@ template <class Evidence, class All> struct observe_rows_kernel {
   row* rows;
   std::int64_t* begin;
   std::int64_t stride;
-  std::int32_t most_rows;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
@@ -105,8 +104,12 @@ template <class Evidence, class All> struct observe_rows_kernel {
     auto const b = static_cast<std::int32_t>(r / e.cache.heads()), h = static_cast<std::int32_t>(r % e.cache.heads());
     row it = whole_row(e.cache, b, h);
     std::int32_t const n = rows_of(e, b);
-    bool const equal = has<Evidence, facts::features> || n == most_rows;
-    if (n > it.tokens || n > most_rows || !equal) watch.refuse(t, fault::new_rows, b, h, n, it.tokens);
+    if constexpr (!has<Evidence, facts::features>) {
+      if (n != rows_of(e, 0)) watch.refuse(t, fault::unequal_rows, b, h, n, rows_of(e, 0));
+      if (n < 1) watch.refuse(t, fault::no_rows, b, h, n, it.tokens);
+    }
+    if (n > it.tokens) watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
+    if (all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
     if (want.of(b) < 0) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
       // its share of the sequence's
@@ -152,29 +155,33 @@ score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_vie
 template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep,
                   Layers const& layers, budget const& want) {
-  std::int32_t const most = kernels::new_rows(ctx, e);
   if constexpr (!has<Evidence, facts::features>)
     KVEVICT_EXPECTS(
         e.cache.sequences() == 0 || e.attention.positions != nullptr,
         "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
-  KVEVICT_EXPECTS(e.cache.order == row_order::ascending || most <= 1,
-                  "observe: the rows are scattered; only single steps can be observed");
   score_rows out = allocate_rows("observe", scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
                                                                       layers, want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb), e, all, want, out.rows, begin_of(out),
-                                                          stride_of(out), most});
+                                                          stride_of(out)});
   rank_by_position(ctx, e.cache, out, false, all);
   return out;
 }
 
-/// Known to the host from `most_rows`; that every sequence provides as many is checked on the device.
+/// What a device sizes its grids and scratch by: an upper bound, 0 where no sequence provides any.
+inline void expect_most_rows(std::int32_t most_rows) {
+  KVEVICT_EXPECTS(most_rows >= 0, "evidence: most_rows is ", most_rows,
+                  "; a device cannot look row_begin up, say how many rows a sequence provides at most");
+}
+
+/// As many as there may be, one at least; of scattered rows one. How many there are only the device knows.
 template <class Evidence> std::int32_t kernel(kernels::new_rows_tag, device&, Evidence const& e) {
+  if (e.cache.order == row_order::scattered) return 1;
   if constexpr (has<Evidence, facts::features>)
-    return e.input.most_rows;
+    return std::max(1, e.input.most_rows);
   else
-    return e.attention.most_rows;
+    return std::max(1, e.attention.most_rows);
 }
 
 inline std::int64_t kernel(kernels::most_rows_tag, device&, feature_rows const& in, std::int32_t sequences) {

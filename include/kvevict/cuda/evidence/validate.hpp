@@ -15,10 +15,15 @@ void has_kernel(kernels::validate_tag, device&);
 
 struct no_rows {};
 
-/// What depends on nothing that is not known yet: lengths against tables, prefixes and each other, CSR offsets, how
-/// many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
+/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes and each
+/// other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
 ///
-/// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. One thread a row.
+/// It makes the call's status anew, each sequence's record by the block that checks the sequence: what it finds, what
+/// another call was refused with whose result this one takes, or nothing. The word is zero then; the next kernel, which
+/// reads the records, raises it. A sticky status stays what it is where it was raised.
+///
+/// Shapes   a view of (B·H) rows, evidence of B sequences (or none) → words of zeros. A block a sequence, threads over
+///          its heads.
 template <class Entry, class Rows> struct check_view_kernel {
   static constexpr int max_threads = 128;
   watched watch;
@@ -26,30 +31,96 @@ template <class Entry, class Rows> struct check_view_kernel {
   Rows rows;
   std::uint32_t* words;
   std::int64_t count;
+  call_status parent;  // of the call whose result is taken, or none
+  bool sticky;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    if (watch.stopped(t)) return;
-    std::int64_t const r = std::int64_t{t.block().x} * t.block_size().x + t.linear_index();
-    for (std::int64_t i = r; i < count; i += std::int64_t{t.grid_size().x} * t.block_size().x) words[i] = 0;
-    if (r >= v.rows()) return;
-    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
-    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b),
-                       room = std::min(v.pages.capacity(b, h), v.pages.most_tokens());
-    bool const offsets = v.pages.row_begin == nullptr || v.pages.row_begin[v.pages.row_of(b, h)] >= 0;
-    bool const alike = v.pages.per_head() || n == v.length(b, 0);
-    bool const prefix = fixed >= 0 && (fixed % v.pages.page_size == 0 || fixed >= n);
-    if (n < 0 || n > room || !offsets || !alike) watch.refuse(t, fault::length, b, h, n, room);
-    if (!prefix) watch.refuse(t, fault::read_only, b, h, fixed, v.pages.page_size);
-    if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(t, b, h, n);
+    if (sticky && atomic_load(t, watch.raised) != 0) return;
+    for (std::int64_t i = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(); i < count;
+         i += std::int64_t{t.grid_size().x} * t.block_size().x)
+      words[i] = 0;
+    if (t.block().x == 0 && t.linear_index() == 0) take_over(t);
+    for (auto b = static_cast<std::int32_t>(t.block().x); b < watch.room;
+         b += static_cast<std::int32_t>(t.grid_size().x))
+      check_sequence(t, b);
   }
 
  private:
-  KVEVICT_DEVICE void check_rows(thread& t, std::int32_t b, std::int32_t h, std::int64_t n) const {
+  /// A thread's earliest fault, or none.
+  struct found {
+    fault_record f;
+    KVEVICT_DEVICE void take(watched const& watch, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
+                             std::int64_t other, std::int32_t more = 0) {
+      if (fault_record::place_of(kind, h, 0) > f.place)
+        f = watch.record_of(kind, b, h, what, other, 0, more, 0, watch.verb);
+    }
+  };
+
+  KVEVICT_DEVICE void take_over(thread& t) const {
+    fault_record& to = watch.taken_over();
+    if (!sticky) *watch.raised = 0;
+    to = {};
+    if (parent.raised == nullptr || atomic_load(t, parent.raised) == 0) return;
+    for (std::int32_t i = -1; i < parent.room && to.place == 0; ++i) to = parent.records[i];
+  }
+
+  KVEVICT_DEVICE void check_sequence(thread& t, std::int32_t b) const {
+    KVEVICT_SHARED(t, std::uint64_t, first, 1);
+    if (t.linear_index() == 0) first[0] = 0;
+    t.sync_block();
+    found mine{};
+    if (b < v.sequences())
+      for (auto h = static_cast<std::int32_t>(t.linear_index()); h < v.heads();
+           h += static_cast<std::int32_t>(t.block_size().x))
+        check_row(mine, b, h);
+    if (mine.f.place != 0) atomic_max(t, &first[0], mine.f.place);
+    t.sync_block();
+    if (first[0] == 0 ? t.linear_index() == 0 : mine.f.place == first[0]) watch.records[b] = mine.f;
+    if (mine.f.place != 0 && mine.f.place == first[0] && watch.all.raised != watch.raised)
+      watch.note(t, watch.all.records, mine.f);
+    t.sync_block();
+  }
+
+  KVEVICT_DEVICE void check_row(found& mine, std::int32_t b, std::int32_t h) const {
+    std::int64_t const n = v.length(b, h), fixed = v.read_only_tokens(b), P = v.pages.page_size;
+    if (v.pages.row_begin != nullptr) {
+      std::int64_t const r = v.pages.row_of(b, h), from = v.pages.row_begin[r], to = v.pages.row_begin[r + 1];
+      if (from < 0 || from > to)
+        return mine.take(watch, fault::page_offsets, b, h, from, to, static_cast<std::int32_t>(r));
+    }
+    if (n < 0)
+      mine.take(watch, fault::negative_length, b, h, n, 0);
+    else if (n > room_of(v, b, h))
+      mine.take(watch, fault::length_beyond_table, b, h, n, room_of(v, b, h));
+    else if (!v.pages.per_head() && n != v.length(b, 0))
+      mine.take(watch, fault::lengths_differ, b, h, n, v.length(b, 0));
+    if (fixed < 0 || (fixed % P != 0 && fixed < n)) mine.take(watch, fault::read_only, b, h, fixed, P);
+    if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);
+  }
+  KVEVICT_DEVICE void check_rows(found& mine, std::int32_t b, std::int32_t h, std::int64_t n) const {
     std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
-    if (from < 0 || from > to) return watch.refuse(t, fault::row_begin, b, h, from, to);
-    if (rows.rows(b) > rows.most_rows) watch.refuse(t, fault::query_rows, b, h, rows.rows(b), rows.most_rows);
-    if constexpr (std::is_same_v<Rows, attention_rows>)
-      if (to > from && n > rows.slots) watch.refuse(t, fault::query_rows, b, h, rows.slots, n);
+    if (from < 0 || from > to) return mine.take(watch, fault::row_begin, b, h, from, to);
+    if (to - from > rows.most_rows) mine.take(watch, fault::most_rows, b, h, to - from, rows.most_rows);
+    if constexpr (std::is_same_v<Rows, attention_rows>) {
+      if (to > from && rows.weights == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
+      if (to > from && n > rows.slots) mine.take(watch, fault::softmax_slots, b, h, n, rows.slots);
+    } else if constexpr (std::is_same_v<Rows, query_rows>) {
+      if (to > from && rows.data == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
+    }
+  }
+};
+
+/// A call that takes the results of several others, beyond the first. One thread.
+struct take_over_kernel {
+  static constexpr int max_threads = 32;
+  watched watch;
+  call_status parent;
+
+  KVEVICT_DEVICE void operator()(thread& t) const {
+    if (watch.stopped(t) || t.linear_index() != 0 || atomic_load(t, parent.raised) == 0) return;
+    fault_record& to = watch.taken_over();
+    for (std::int32_t i = -1; i < parent.room && to.place == 0; ++i) to = parent.records[i];
+    watch.raise_from(t, to);
   }
 };
 
@@ -72,15 +143,20 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
 /// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose
 /// pages are compared with all that rows write.
 template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows) {
-  if (v.rows() == 0) return;
   ctx.expect_sequences(v.sequences(), v.pages.layers);
+  call_status const status = ctx.watch();
+  if (v.rows() == 0) {  // and there is no kernel to clear it
+    if (!ctx.is_sticky()) ctx.zero("status", status.raised, sizeof *status.raised);
+    return;
+  }
   frame scratch(ctx.scratch());
-  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
+  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
   std::int64_t const total = v.pages.rows() * k.pages;
   KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
                   " places for pages; provide fewer sequences or layers at once");
   std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
   for (std::int32_t c = 0; c < v.component_count; ++c) {
+    k.names[static_cast<std::size_t>(c)] = name_of(v.begin()[c].what);
     validation::id_rule const rule = k.rules[static_cast<std::size_t>(c)] = validation::rule_of(v, v.begin()[c]);
     pool = std::min(pool, rule.pool);
   }
@@ -96,9 +172,14 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
     words = (pool * (k.written.apart == 0 ? 1 : v.pages.layers) + 31) / 32;
   }
   k.written.words = scratch.allocate<std::uint32_t>(words);
-  ctx.launch({blocks_for(std::max(v.rows(), std::min<std::int64_t>(words, 1 << 17)), 128)}, {128}, 0,
-             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words});
+  auto const& parents = ctx.parents();
+  std::uint32_t const blocks =
+      std::max(static_cast<std::uint32_t>(v.sequences()), blocks_for(std::min<std::int64_t>(words, 1 << 17), 128));
+  ctx.launch({blocks}, {128}, 0,
+             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words,
+                                            parents.empty() ? call_status{} : parents[0], ctx.is_sticky()});
   ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+  for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
   k.prefixes = true;
   if (v.read_only != nullptr) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
 }
@@ -121,20 +202,17 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   using all = evidence<View, Facts...>;
   expect_view(e.cache);
   validate_shape(e);
-  auto const check = [&](auto const& rows, void const* data) {
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || data != nullptr,
-                    "evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
-    KVEVICT_EXPECTS(e.cache.sequences() == 0 || rows.most_rows > 0, "evidence: most_rows is ", rows.most_rows,
-                    "; a device cannot look row_begin up, say how many rows a sequence provides at most");
+  auto const check = [&](auto const& rows) {
+    if (e.cache.sequences() != 0) expect_most_rows(rows.most_rows);
     contract::check_strides(rows, std::int64_t{e.cache.sequences()} * rows.most_rows);
     check_arrays(ctx, e.cache, rows);
   };
   if constexpr (has<all, facts::queries>)
-    check(e.attention, e.attention.data);
+    check(e.attention);
   else if constexpr (has<all, facts::weights>)
-    check(e.attention, e.attention.weights);
+    check(e.attention);
   else if constexpr (has<all, facts::features>)
-    check(e.input, e.input.data);
+    check(e.input);
   else
     check_arrays(ctx, e.cache, no_rows{});
 }

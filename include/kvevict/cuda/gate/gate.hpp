@@ -34,7 +34,7 @@ struct gate_output_kernel {
       number = number && x == x;
       best = x > best ? x : best;
     }
-    if (!number) c.watch.refuse(t, fault::gate_not_finite, b, static_cast<std::int32_t>(h), 0, 0, i);
+    if (!number) c.watch.refuse(t, fault::gate_not_a_number, b, static_cast<std::int32_t>(h), 0, 0, i);
     c.p[(c.first_row(b) + i) * c.heads + h] = best;
   }
 };
@@ -45,16 +45,12 @@ struct gate_output_kernel {
 /// Cost     6·T·E·A flop without tensor cores, then 4·T·N·A; four launches. Scratch 4·A bytes a new token (of
 ///          B·most_rows), 12·A without a memory. Up to 64 new tokens a sequence: the memory's rows are shared out to
 ///          blocks, one launch and an eighth of its size more. Best with gate heads of 64 and less.
-/// Errors   as on the host; what only the device sees by fault::query_rows and fault::gate_memory, before anything is
-///          written, and by fault::gate_not_finite.
+/// Errors   as on the host; what only the device sees before anything is written, but for fault::gate_not_a_number.
 inline void kernel(kernels::gate_tag, device& ctx, gate_weights const& w, feature_rows const& in, gate_mask sees,
                    std::int32_t sequences, std::int32_t heads, float* p) {
   expect_gate(w, in, sequences, heads);
   if (sequences == 0) return;
-  KVEVICT_EXPECTS(in.data != nullptr,
-                  "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
-  KVEVICT_EXPECTS(in.most_rows > 0, "gate: most_rows is ", in.most_rows,
-                  "; a device cannot look row_begin up, say how many rows a sequence provides at most");
+  expect_most_rows(in.most_rows);
   KVEVICT_EXPECTS(in.token_stride >= in.width, "gate: a token_stride of ", in.token_stride, " elements for rows of ",
                   in.width, "; give the distance from one token's hidden state to the next");
   KVEVICT_EXPECTS(w.head_dim <= wide_gate_attention_kernel::most_width, "gate: heads of ", w.head_dim,
@@ -123,9 +119,9 @@ struct expect_prompt_kernel {
     if (r >= out.count() || watch.stopped(t)) return;
     row const& it = out.rows[r];
     if (it.active && in.rows(it.sequence) != it.tokens)
-      watch.refuse(t, fault::query_rows, it.sequence, it.head, in.rows(it.sequence), it.tokens);
+      watch.refuse(t, fault::prompt, it.sequence, it.head, in.rows(it.sequence), it.tokens);
     if (in.memory.rows != nullptr && in.memory.tokens != nullptr && in.memory.tokens[it.sequence] != 0)
-      watch.refuse(t, fault::gate_memory, it.sequence, it.head, in.memory.tokens[it.sequence], 0);
+      watch.refuse(t, fault::gate_memory_holds, it.sequence, it.head, in.memory.tokens[it.sequence]);
   }
 };
 inline void kernel(kernels::expect_prompt_tag, device& ctx, feature_rows const& in, score_rows const& out) {

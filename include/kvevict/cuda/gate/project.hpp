@@ -58,11 +58,13 @@ struct check_gate_kernel {
     if (i >= c.sequences || c.watch.stopped(t)) return;
     auto const b = static_cast<std::int32_t>(i);
     std::int32_t const rows = c.in.rows(b), earlier = c.earlier(b);
-    if (rows < 0 || rows > c.in.most_rows) c.watch.refuse(t, fault::query_rows, b, 0, rows, c.in.most_rows);
-    bool const fits =
-        c.in.memory.rows == nullptr || (earlier >= 0 && std::int64_t{earlier} + rows <= c.in.memory.capacity);
-    if (!fits || (c.sees == gate_mask::bidirectional && earlier != 0))
-      c.watch.refuse(t, fault::gate_memory, b, 0, std::int64_t{earlier} + rows, c.in.memory.capacity);
+    if (rows < 0) c.watch.refuse(t, fault::row_begin, b, 0);
+    if (rows > c.in.most_rows) c.watch.refuse(t, fault::most_rows, b, 0, rows, c.in.most_rows);
+    if (rows > 0 && c.in.data == nullptr) c.watch.refuse(t, fault::no_hidden_states, b, 0);
+    if (c.in.memory.rows == nullptr) return;
+    if (earlier < 0 || std::int64_t{earlier} + rows > c.in.memory.capacity)
+      c.watch.refuse(t, fault::gate_memory_full, b, 0, earlier, c.in.memory.capacity, 0, rows);
+    if (c.sees == gate_mask::bidirectional && earlier != 0) c.watch.refuse(t, fault::gate_continues, b, 0, earlier);
   }
 };
 

@@ -73,14 +73,15 @@ template <class F> void kernel(kernels::each_sequence_tag, device& ctx, score_ro
   ctx.launch({blocks_for(rows.sequences, 32)}, {32}, 0, each_sequence_kernel<F>{ctx.watch(), rows, f});
 }
 
-/// For inspection: waits.
+/// For inspection: waits, and raises what was found wrong.
 inline void kernel(kernels::read_scores_tag, device& ctx, score_rows const& from, std::vector<float>& values) {
+  ctx.expect_no_dry_run("scores");
   auto const rows = static_cast<std::size_t>(from.count()), stride = static_cast<std::size_t>(stride_of(from));
   std::vector<row> descriptions(rows);
   std::vector<float> all(rows * stride);
   if (rows != 0) copy_to_host(ctx.queue(), descriptions.data(), from.rows, rows * sizeof(row));
   if (!all.empty()) copy_to_host(ctx.queue(), all.data(), from.values, all.size() * sizeof(float));
-  ctx.wait();
+  ctx.finish();
   values.clear();
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t j = 0; j < static_cast<std::size_t>(descriptions[r].tokens); ++j)

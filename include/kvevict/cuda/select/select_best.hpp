@@ -19,8 +19,7 @@ template <class Keys> struct select_best_kernel {
   static constexpr int max_threads = 1024;
   watched watch;
   score_rows s;
-  std::int32_t *tokens, *counts, *lengths;
-  std::int64_t stride;
+  keep_arrays to;
   // keys that the launch's shared bytes hold: no row is longer, and the scores are read once; 0: none
   std::uint32_t held;
 
@@ -37,8 +36,8 @@ template <class Keys> struct select_best_kernel {
     std::int64_t const r = t.block().x;
     row const it = s.rows[r];
     std::int32_t const kept = it.active ? it.budget : it.tokens;
-    if (t.linear_index() == 0) lengths[r] = it.tokens, counts[r] = kept;
-    std::int32_t* const out = tokens + r * stride;
+    if (t.linear_index() == 0) to.lengths[r] = it.tokens, to.counts[r] = kept;
+    std::int32_t* const out = to.tokens + r * to.stride;
     if (kept == it.tokens) return write_all(t, 0, it.tokens, out);
     select(t, Keys(s, r), it, out, histogram, words);
   }
@@ -140,22 +139,19 @@ template <class Keys> struct select_best_kernel {
 ///          000 tokens on an H100, 39 600 on an A100, 23 200 everywhere); longer rows: four. Rows in no order read
 ///          their positions as often as keys, and three times more when ties are cut.
 inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
-  out.resize(ctx, s.sequences, s.heads, s.most_tokens);
+  keep_arrays const to = out.resize(ctx, s.sequences, s.heads, s.most_tokens);
   bool const fits = s.most_tokens <= select_best_kernel<scattered_keys>::most_held(ctx.block_shared_bytes());
   std::uint32_t const held = fits ? static_cast<std::uint32_t>((s.most_tokens + 3) / 4 * 4) : 0;
   auto const launch = [&](auto kernel) {
     ctx.launch({static_cast<std::uint32_t>(s.count())}, {threads_for(s.most_tokens, 4)},
                shared_bytes<std::uint32_t>(held), kernel);
   };
-  if (s.positions != nullptr)
-    return launch(
-        select_best_kernel<scattered_keys>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+  if (s.positions != nullptr) return launch(select_best_kernel<scattered_keys>{ctx.watch(), s, to, held});
   expect_vectors(s);
   if (fits)
-    launch(
-        select_best_kernel<ordered_keys<true>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+    launch(select_best_kernel<ordered_keys<true>>{ctx.watch(), s, to, held});
   else
-    launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, 0});
+    launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, to, 0});
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -63,7 +63,7 @@ class keep_set : public keep_arrays {
       ctx.wait();
     else
       synchronize(ctx.queue());
-    if (fault_record const* const f = found.first()) ctx.tell(*f);
+    if (fault_record const* const f = found.first()) ctx.tell(*f, status_.number());
     out.sequences = sequences, out.heads = heads, out.made_for.epoch = epoch;
     out.row_begin.assign(1, 0);
     for (std::size_t r = 0; r < n; ++r) {

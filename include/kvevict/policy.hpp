@@ -74,6 +74,19 @@ template <class Score> policy(Score, protect) -> policy<Score>;
 template <class Context> struct keep_sets { using type = keep_set; };
 template <class Context> using keep_set_of = typename keep_sets<Context>::type;
 
+/// A plan on the host: its keep set says that it is none from the first check to the last write, and then what it is
+/// for.
+template <class Entry> struct host_plan {
+  layer_view<Entry> const& cache;
+  keep_set& out;
+
+  host_plan(layer_view<Entry> const& planned_on, keep_set& keep) : cache(planned_on), out(keep) { out.refused = true; }
+  void done() { out.made_for = fingerprint_of(cache), out.refused = false; }
+};
+template <class Evidence> auto begin_call(host&, Evidence const& e, budget const&, keep_set& out) {
+  return host_plan(e.cache, out);
+}
+
 namespace contract {
 
 /// The state component that `observe` fills and plan() reads back.
@@ -115,20 +128,8 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
 }
 
-/// A host's keep set says that it is none from the first check of a plan to its last write, and then what it is for.
-template <class Entry> struct host_plan {
-  layer_view<Entry> const& cache;
-  keep_set& out;
-  void done() const { out.made_for = fingerprint_of(cache), out.refused = false; }
-};
-template <class Entry> host_plan(layer_view<Entry> const&, keep_set&) -> host_plan<Entry>;
-template <class Evidence> auto begin_call(host&, Evidence const& e, budget const&, keep_set& out) {
-  out.refused = true;
-  return host_plan{e.cache, out};
-}
-
-/// A context that works later is told where a call begins: what its kernels find wrong from there to done() is that of
-/// the keep set that plan() fills, or of the state that observe() writes.
+/// A context is told where a call begins: what is found wrong from there to done(), by kernels of a device later, is that
+/// of the keep set that plan() fills, or of the state that observe() writes.
 struct no_call {
   constexpr void done() const {}
 };

@@ -185,8 +185,9 @@ TEST_CASE("bad input on a device: no rows, no slots, a buffer that is not aligne
   q.data = w.weights = nullptr, x.data = nullptr;
   r.plan_refuses(snapkv, kvevict::prompt(r.view(), q), "rows without data", "(B+1) offsets");
   r.plan_refuses(snapkv, kvevict::prompt(r.view(), w), "rows without data", "(B+1) offsets");
-  r.plan_refuses(policy, kvevict::prompt(r.view(), x), "rows without data", "(B+1) offsets");
-  r.ignores(policy, kvevict::prompt(r.view(), x), "rows without data", "(B+1) offsets");
+  r.plan_refuses(policy, kvevict::prompt(r.view(), x), "hidden states without data", "(B+1) offsets",
+                 {.tokens_per_head = 40});
+  r.ignores(policy, kvevict::prompt(r.view(), x), "hidden states without data", "(B+1) offsets");
   cuda::keep_set keep;
   kvevict::plan(r.ctx, presets::streaming_llm(), kvevict::contents(r.view()), {.tokens_per_head = 39}, keep);
   r.refuses([&](cuda::device& on) { replace(on, r.view(), keep, nullptr); }, "replace: slots is null", "device memory");

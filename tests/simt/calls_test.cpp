@@ -189,6 +189,32 @@ TEST_CASE("the context tells of what nobody else has told, once") {
     CHECK(said(ctx) == "");
     CHECK_THAT(refusal([&] { keeps[2].read(ctx); }), Contains("in layer 2"));
   }
+  SECTION("a slot is not written by a keep set whose refusal has been told") {
+    all[1].plan(ctx, keeps[1]);
+    CHECK_FALSE(refusal([&] { keeps[1].read(ctx); }).empty());
+    CHECK(said(ctx) == "");
+    on_device<std::int32_t> const slots(std::vector<std::int32_t>(4, 77));
+    replace(ctx, all[1].there->view, keeps[1], slots.data());
+    CHECK_THAT(said(ctx), Contains("in layer 1"));
+    CHECK(slots.read() == std::vector<std::int32_t>(4, 77));
+  }
+  SECTION("a refusal of its own is not hidden by one that another context has told") {
+    cuda::device other(default_stream());
+    all[1].plan(other, keeps[1]);
+    CHECK_FALSE(refusal([&] { keeps[1].read(ctx); }).empty());
+    all[1].observe(ctx);
+    CHECK_THAT(said(ctx), Contains("observe: the score of"));
+    CHECK(said(ctx) == "");
+    CHECK_THAT(said(other), Contains("plan: the score of"));
+  }
+  SECTION("an empty batch with a fresh keep set and ticket") {
+    auto none = all[0].there->view;
+    none.pages.sequences = 0;
+    kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(none), all[0].ask(), keeps[0]);
+    compact(ctx, none, keeps[0], kvevict::compaction::stable, tickets[0]);
+    CHECK(keeps[0].read(ctx).rows() == 0);
+    CHECK(refusal([&] { tickets[0].wait(ctx); }) == "");
+  }
   SECTION("scores tell themselves") {
     std::vector<float> values;
     all[1].plan(ctx, keeps[1]);

@@ -244,8 +244,9 @@ TEST_CASE("both contexts say the same of budgets, positions and scores") {
   scattered.cache.view.order = kvevict::row_order::scattered;
   observes_alike(scattered, h2o, few.queries(), "only single steps can be observed");
   scattered.cache.fill(role::position, [](int, int h, int t, int) { return h == 1 && t > 5 ? 5 : t; });
-  alike(scattered.cache, "plan: the positions of sequence 0, head 1 are not distinct",
-        [&](auto& on, auto const& view) { plan(on.ctx, presets::random(), contents(view), twenty); });
+  alike(scattered.cache, "plan: the positions of sequence 0, head 1 are not distinct", [&](auto& on, auto const& view) {
+    plan(on.ctx, presets::random({.sinks = 4, .recent = 1}), contents(view), twenty);
+  });
   r.cache.set(*r.cache.view.find(role::k), 1, 1, 9, 3, no_number);
   plans_alike(r, snapkv, all.queries(), "plan: the score of token 0 of sequence 1, head 1 in layer 2 is NaN");
   observes_alike(r, h2o, few.queries(), "observe: the score of token 0 of sequence 1, head 1 in layer 2 is NaN");
@@ -264,9 +265,9 @@ TEST_CASE("both contexts say the same of gates") {
       policy.score.sees = sees;
       auto const rows = on.rows(x.rows(tokens.empty() ? kvevict::gate_memory{} : memory.view()));
       if (observed)
-        observe(on.ctx, policy, prompt(view, rows), twenty);
+        observe(on.ctx, policy, prompt(view, rows), {.tokens_per_head = 40});
       else
-        plan(on.ctx, policy, prompt(view, rows), twenty);
+        plan(on.ctx, policy, prompt(view, rows), {.tokens_per_head = 40});
     });
   };
   auto const causal = kvevict::gate_mask::causal, both = kvevict::gate_mask::bidirectional;
@@ -372,7 +373,6 @@ TEST_CASE("more rows may be announced than there are, and a batch may be wholly 
         plan(on.ctx, snapkv, prompt(view, idle(on, on.rows(all.rows()), weights_of)), plenty);
         plan(on.ctx, h2o, prompt(view, idle(on, on.rows(all.queries()), data_of)), plenty);
         auto const policy = presets::attention_gate(on.gate(gate.weights()));
-        plan(on.ctx, policy, prompt(view, idle(on, on.rows(gate.states({0, 0}, {40, 30}).rows()), data_of)), plenty);
         observe(on.ctx, policy, prompt(view, idle(on, on.rows(gate.states({0, 0}, {40, 30}).rows()), data_of)), plenty);
       });
     }
@@ -383,6 +383,11 @@ TEST_CASE("more rows may be announced than there are, and a batch may be wholly 
   });
   on_gpu gpu;
   device_cache<std::int32_t> there(r.cache);
+  auto without = gpu.rows(last_rows(r.in, 2).queries());
+  without.positions = nullptr;
+  CHECK(refusal([&] {
+          observe(gpu.ctx, h2o, step(there.view, without), twenty), gpu.finish();
+        }).find("observe: the rows carry no positions") == 0);
   auto q = gpu.rows(all.queries());
   for (std::int32_t const most : {0, 8, 39}) {
     q.most_rows = most;

@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/fingerprint.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/slice.hpp>
 
 namespace kvevict {
@@ -25,9 +26,7 @@ struct keep_set {
 
   std::int64_t rows() const { return std::int64_t{sequences} * heads; }
   slice<std::int32_t const> row(std::int64_t r) const {
-    KVEVICT_EXPECTS(!refused,
-                    "keep_set: the plan that was to fill it was refused or has failed, so that it names no "
-                    "tokens; plan again, or keep all");
+    if (refused) messages::keep_set_refused("keep_set");
     auto const i = static_cast<std::size_t>(r);
     return {tokens.data() + row_begin[i], row_begin[i + 1] - row_begin[i]};
   }

@@ -47,6 +47,10 @@ namespace messages {
 }
 
 // Of observe.
+[[noreturn]] inline void no_positions() {
+  contract::violate(
+      "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+}
 [[noreturn]] inline void unequal_rows(std::int32_t sequence, std::int64_t rows, std::int64_t first) {
   contract::violate("observe: sequence ", sequence, " provides ", rows, " rows and sequence 0 ", first,
                     "; observe prompts and steps in separate calls");

@@ -32,6 +32,7 @@ enum class fault : std::uint8_t {
   page_alignment,
   page_twice,
   page_shared,
+  no_positions,
   unequal_rows,
   no_rows,
   position,
@@ -112,6 +113,7 @@ inline void raise_input(fault_record const& s) {
                         " bytes; correct the address, or pages.alignment");
     case fault::page_twice: messages::page_twice(s.what, s.other, b, h);
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
+    case fault::no_positions: messages::no_positions();
     case fault::unequal_rows: messages::unequal_rows(b, s.what, s.other);
     case fault::no_rows: messages::no_rows(s.other);
     case fault::position: messages::negative_position(b, s.what);

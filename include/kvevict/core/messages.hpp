@@ -58,6 +58,10 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate(verb, ": ", row(sequence, head), " has ", tokens, " tokens, but the keep set was planned for ",
                     planned, "; plan again after the cache has changed");
 }
+[[noreturn]] inline void keep_set_refused(char const* verb) {
+  contract::violate(verb, ": the plan that was to fill this keep set was refused or has failed, so that it names no ",
+                    "tokens; plan again, or keep all");
+}
 [[noreturn]] inline void keep_set_out_of_order(char const* verb, std::int32_t sequence, std::int32_t head,
                                                std::int64_t tokens) {
   contract::violate(verb, ": the kept tokens of ", row(sequence, head), " are not strictly ascending within [0, ",

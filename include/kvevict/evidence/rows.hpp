@@ -102,9 +102,7 @@ namespace planning {
 template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
   std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
-    KVEVICT_EXPECTS(
-        rows == 0 || e.attention.positions != nullptr,
-        "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
+    if (rows != 0 && e.attention.positions == nullptr) messages::no_positions();
     if (rows != rows_of(e, 0)) messages::unequal_rows(b, rows, rows_of(e, 0));
     if (rows < 1) messages::no_rows(tokens);
     for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)

@@ -37,7 +37,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
     verdict::copy const found(status_, ctx.queue());
     ready_ = false;
     synchronize(ctx.queue());
-    if (fault_record const* const f = found.first()) ctx.tell(*f);
+    if (fault_record const* const f = found.first()) ctx.tell(*f, status_.number());
     lengths_host_.assign(all.begin(), all.begin() + rows_);
     order_ = before_;
     bytes_moved_ = 0;

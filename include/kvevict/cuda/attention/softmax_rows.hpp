@@ -140,7 +140,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (gained) ctx.launch({blocks_for(rows, 4)}, {128}, 0, norms_kernel{c});
   std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
-             sum_weights_kernel{c, what == reading::single_rows || what == reading::at_most, chunks});
+             sum_weights_kernel{c, what == reading::single_rows || what == reading::single_new_rows, chunks});
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); one read of the weights, two with step gain. Errors

@@ -70,19 +70,22 @@ template <class Entry> struct attention_call {
   }
 };
 
-/// How many rows a call reads of every sequence: a window, all of it, exactly the window, or that many at most.
-enum class reading : std::uint8_t { window, all_tokens, single_rows, at_most };
+/// How many rows a call reads of every sequence: a window, summed or each by itself, or all of it. In rows of observe()
+/// the window is an upper bound: it reads as many as there are.
+enum class reading : std::uint8_t { window, single_rows, all_tokens, new_rows, single_new_rows };
 
-/// In rows of observe() a window is an upper bound: it reads as many as there are.
 inline reading reading_of(score_rows const& out, reading otherwise) {
-  return std::string_view(out.verb) == "observe" ? reading::at_most : otherwise;
+  if (std::string_view(out.verb) != "observe") return otherwise;
+  return otherwise == reading::window ? reading::new_rows : reading::single_new_rows;
 }
 
 /// The rows that are provided suffice.
 template <class Call> KVEVICT_DEVICE void expect_rows(thread& t, Call const& c, row const& it, reading what) {
   constexpr bool softmax = std::is_same_v<std::decay_t<decltype(c.handed())>, attention_rows>;
   std::int32_t const given = c.handed().rows(it.sequence),
-                     needed = what == reading::at_most ? 1 : rows_needed(c.o.rows, it.tokens);
+                     needed = what == reading::new_rows || what == reading::single_new_rows
+                                  ? 1
+                                  : rows_needed(c.o.rows, it.tokens);
   if (given > c.handed().most_rows)
     c.watch.refuse(t, fault::most_rows, it.sequence, it.head, given, c.handed().most_rows);
   if (what == reading::all_tokens) {

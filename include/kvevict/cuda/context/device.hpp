@@ -52,8 +52,13 @@ class device {
   }
   watched watch(char const* verb = nullptr) const {
     call_status const own = own_.status();
-    return {call_ == nullptr ? own : call_->status(), own, of_layer_, first_layer_,
-            call_ == nullptr ? 0 : number_,           verb};
+    return {call_ == nullptr ? own : call_->status(),
+            own,
+            of_layer_,
+            first_layer_,
+            call_ == nullptr ? 0 : number_,
+            call_ == &nameless_,
+            verb};
   }
   /// A record for each of the sequences of a view, those of all its layers. Every verb says so before it launches.
   void expect_sequences(std::int32_t sequences, std::int32_t layers) {
@@ -118,12 +123,13 @@ class device {
     call_->set(verdict::stage::launched);
     verdict::copy const found(*call_, queue());
     synchronize(queue());
-    if (fault_record const* const f = found.first()) tell(*f);
+    if (fault_record const* const f = found.first()) tell(*f, number_);
   }
-  /// Raises what a call was refused with, so that `wait` need not.
-  [[noreturn]] void tell(fault_record const& f) {
-    if (f.call != 0 && std::find(told_.begin(), told_.end(), f.call) == told_.end()) told_.push_back(f.call);
-    if (f.call != 0) observed_.clear(queue(), f.call);
+  /// Raises what a call of that number was refused with, so that `wait` need not.
+  [[noreturn]] void tell(fault_record const& f, std::uint32_t number) {
+    bool const own = f.call >> watched::call_bits == context_;
+    if (own) told(f.call), observed_.clear(queue(), f.call);
+    if (!own || number == nameless_.number()) told(number);
     raise(f);
   }
 
@@ -151,6 +157,7 @@ class device {
       ctx.expect_sequences(sequences, layers);
       of.expect_sequences(ctx.queue(), sequences);
       ctx.call_ = &of, ctx.sticky_ = false, ctx.number_ = ctx.next_number();
+      of.set_number(ctx.number_);
       if (reads != nullptr) takes(*reads);
     }
     /// The same for what is observed into that state.
@@ -201,6 +208,11 @@ class device {
   };
   device(stream s, dry_run& out) : memory_{s, nullptr, 0}, dry_(&out) { memory_.dry = true; }
 
+  /// Of a call that was refused here, in the stream's order or at once.
+  void told(std::uint32_t number) {
+    if (number >> watched::call_bits == context_ && std::find(told_.begin(), told_.end(), number) == told_.end())
+      told_.push_back(number);
+  }
   std::uint32_t next_number() {
     constexpr std::uint32_t most = (1u << watched::call_bits) - 1;
     return context_ << watched::call_bits | (calls_ = calls_ % most + 1);

@@ -26,6 +26,8 @@ class keep_set : public keep_arrays {
   keep_set(keep_set&& other) noexcept { swap(other); }
   keep_set& operator=(keep_set&& other) noexcept { return swap(other), *this; }
 
+  std::uint64_t epoch = 0;  // layer_view::epoch of the plan, see fingerprint; pages are not compared on a device
+
   /// Makes room for rows of up to `most` tokens, and says where. A dry run only says.
   keep_arrays resize(device& ctx, std::int32_t b, std::int32_t h, std::int64_t most) {
     std::int64_t const n = std::int64_t{b} * h, before = (n + 3) / 4 * 4, wide = (most + 3) / 4 * 4;
@@ -61,8 +63,8 @@ class keep_set : public keep_arrays {
       ctx.wait();
     else
       synchronize(ctx.queue());
-    if (fault_record const* const f = found.first()) ctx.tell(*f);
-    out.sequences = sequences, out.heads = heads;
+    if (fault_record const* const f = found.first()) ctx.tell(*f, status_.number());
+    out.sequences = sequences, out.heads = heads, out.made_for.epoch = epoch;
     out.row_begin.assign(1, 0);
     for (std::size_t r = 0; r < n; ++r) {
       std::int32_t const count = of_rows[r], length = of_rows[n + r];
@@ -93,6 +95,7 @@ class keep_set : public keep_arrays {
       most = count > most ? count : most;
     }
     resize(ctx, keep.sequences, keep.heads, most);
+    epoch = keep.made_for.epoch;
     auto const n = static_cast<std::size_t>(rows()), wide = static_cast<std::size_t>(stride);
     std::vector<std::int32_t> of_rows(n), kept(n * wide);
     for (std::size_t r = 0; r < n; ++r) {
@@ -110,14 +113,13 @@ class keep_set : public keep_arrays {
   verdict& status() { return status_; }
   verdict const& status() const { return status_; }
   void expect_planned(char const* verb) const {
-    KVEVICT_EXPECTS(status_.at() != verdict::stage::refused, verb,
-                    ": the plan that was to fill this keep set was refused at once; plan again");
+    if (status_.at() == verdict::stage::refused) messages::keep_set_refused(verb);
   }
 
  private:
   void swap(keep_set& other) noexcept {
     std::swap(static_cast<keep_arrays&>(*this), static_cast<keep_arrays&>(other));
-    std::swap(memory_, other.memory_), std::swap(status_, other.status_);
+    std::swap(memory_, other.memory_), std::swap(status_, other.status_), std::swap(epoch, other.epoch);
   }
 
   buffer memory_;

@@ -28,6 +28,7 @@ struct watched : call_status {
   call_status all;                     // of the context; the call's own where it belongs to no verb
   std::int32_t of_layer, first_layer;  // sequences of a layer; its number
   std::uint32_t call;                  // number of the call, the context's in its upper bits
+  bool makes_nothing;                  // that could carry what was taken over
   char const* verb = nullptr;          // of faults that several verbs have
   std::uint32_t launch = 0;            // number, not 0; of a captured graph the same again
 
@@ -76,10 +77,11 @@ struct watched : call_status {
     if (all.raised != raised) atomic_compare_exchange(t, all.raised, 0u, launch);
     if (counts) atomic_add(t, all.raised + 1, 1u);
   }
-  /// The same for what another call was refused with. It counts where it is news to this context.
+  /// The same for what another call was refused with. It counts where it is news to this context, and where only the
+  /// context can tell.
   KVEVICT_DEVICE void raise_from(thread& t, fault_record const& f) const {
     bool const news = f.call >> call_bits != call >> call_bits;
-    raise(t, news);
+    raise(t, news || makes_nothing);
     if (news && all.raised != raised) note(t, all.records, f);
   }
   /// Into the records of a status: the earliest of a sequence's faults stays.

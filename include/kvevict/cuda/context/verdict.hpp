@@ -22,6 +22,9 @@ class verdict {
 
   stage at() const { return at_; }
   void set(stage s) { at_ = s; }
+  /// Of the call that it is of now, see watched::call.
+  std::uint32_t number() const { return number_; }
+  void set_number(std::uint32_t number) { number_ = number; }
   call_status status() const {
     if (room_ == 0) return {};
     auto* const records = reinterpret_cast<fault_record*>(memory_.data());
@@ -30,6 +33,7 @@ class verdict {
 
   /// A record for each of that many sequences; what was found stays.   Errors  cuda_error, and it is as before.
   void expect_sequences(stream s, std::int32_t sequences) {
+    sequences = std::max(sequences, 1);
     if (sequences <= room_) return;
     buffer larger;
     larger.grow(s, (static_cast<std::size_t>(sequences) + 2) * sizeof(fault_record));
@@ -77,6 +81,7 @@ class verdict {
  private:
   buffer memory_;
   std::int32_t room_ = 0;
+  std::uint32_t number_ = 0;
   stage at_ = stage::no_call;
 };
 

@@ -23,6 +23,7 @@ template <class Entry> observed_states::memory state_memory(layer_view<Entry> co
 
 /// plan: the keep set's. One that reads the state is refused where what was observed into it was.
 template <class Evidence> device::call begin_call(device& ctx, Evidence const& e, budget const& b, keep_set& out) {
+  if (!ctx.is_dry()) out.epoch = e.cache.epoch;
   observed_states::memory const state = state_memory(e.cache);
   return device::call(ctx, out.status(), e.cache.sequences(), e.cache.pages.layers, b.layer,
                       has<Evidence, facts::state> ? &state : nullptr);

@@ -105,6 +105,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
     row it = whole_row(e.cache, b, h);
     std::int32_t const n = rows_of(e, b);
     if constexpr (!has<Evidence, facts::features>) {
+      if (n > 0 && e.attention.positions == nullptr) return watch.refuse(t, fault::no_positions, b, h);
       if (n != rows_of(e, 0)) watch.refuse(t, fault::unequal_rows, b, h, n, rows_of(e, 0));
       if (n < 1) watch.refuse(t, fault::no_rows, b, h, n, it.tokens);
     }
@@ -155,10 +156,6 @@ score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_vie
 template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep,
                   Layers const& layers, budget const& want) {
-  if constexpr (!has<Evidence, facts::features>)
-    KVEVICT_EXPECTS(
-        e.cache.sequences() == 0 || e.attention.positions != nullptr,
-        "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
   score_rows out = allocate_rows("observe", scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
                                                                       layers, want};

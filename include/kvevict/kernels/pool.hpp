@@ -8,7 +8,6 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
-#include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
@@ -27,7 +26,7 @@ inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* cop
   bool const maximum = o.kind == pooling::max;
   float const outside = maximum ? -__builtin_inff() : 0.0f;
   kvevict::fill(copy, copy + half, outside);
-  for (std::int64_t j = 0; j < n; ++j) copy[half + j] = is_finite(x[j]) ? x[j] : __builtin_nanf("");
+  for (std::int64_t j = 0; j < n; j += lanes) store(copy + half + j, finite_or_nan(load_some(x + j, n - j)));
   kvevict::fill(copy + half + n, copy + pool_row_floats(n, o.width), outside);
   for (std::int64_t j = 0; j < n; j += lanes) {
     vec v = load(copy + j);

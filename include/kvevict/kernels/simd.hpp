@@ -53,6 +53,13 @@ inline vec load(void const* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+/// The first min(n, lanes) floats, zeros behind them.
+inline vec load_some(float const* p, std::int64_t n) {
+  if (n >= lanes) return load(p);
+  vec v = {};
+  std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(float));
+  return v;
+}
 inline void store(float* p, vec v) { std::memcpy(p, &v, sizeof v); }
 /// The first min(n, lanes) floats.
 inline void store_some(float* p, vec v, std::int64_t n) {
@@ -70,6 +77,8 @@ template <int N> vec load_first(float const* p) {
 }
 inline ivec bits_of(vec v) { return (ivec)v; }
 inline vec float_of(ivec v) { return (vec)v; }
+/// NaN in place of what is not finite; by the bits, as -ffast-math may fold arithmetic that does it.
+inline vec finite_or_nan(vec v) { return (bits_of(v) & 0x7fffffff) < 0x7f800000 ? v : splat(__builtin_nanf("")); }
 /// The second operand wins when one is NaN.
 inline vec max(vec a, vec b) { return a > b ? a : b; }
 inline vec min(vec a, vec b) { return a < b ? a : b; }

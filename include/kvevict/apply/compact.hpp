@@ -160,7 +160,8 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 ///   view.with_order(done.order())
 ///
 /// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
-///          layers share a table a page is named by every layer that gives it up: it is free when all have.
+///          layers share a table, or where heads have tables of their own into pages that they share, a page is named by
+///          every layer or head that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only token
 ///          dropped; unequal counts on a table that heads share; rows common to all heads but different sets; page-wise

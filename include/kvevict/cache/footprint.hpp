@@ -110,7 +110,7 @@ inline bool overlap(footprint const& a, footprint const& b, std::int32_t& work) 
 }  // namespace footprints
 
 /// Steps of a search that is exact as long as they last. Strides that nest take a handful.
-inline constexpr std::int32_t overlap_steps = 4096;
+inline constexpr std::int32_t overlap_steps = 4096, thorough_steps = 1 << 16;
 
 /// True when a byte belongs to both, or when `steps` do not suffice to exclude it.
 inline bool overlap(footprint const& a, footprint const& b, std::int32_t steps = overlap_steps) {

@@ -21,7 +21,8 @@ inline namespace KVEVICT_ABI {
 struct row_map {
   std::byte* base = nullptr;
   std::int64_t offset = 0;
-  std::int64_t page_count = 0;  // pages in the pool; table entries must be below it
+  // pages in the pool, or rows or blocks where ids count those; table entries must be below it, with all their slots
+  std::int64_t page_count = 0;
   std::int64_t page_stride = 0;
   std::int64_t head_stride = 0;  // 0: one row for all heads (MLA, shared positions), or per-head tables
   std::int64_t slot_stride = 0;

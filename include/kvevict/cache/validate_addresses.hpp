@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <limits>
 
-#include <kvevict/cache/validate_places.hpp>
+#include <kvevict/cache/validate_ids.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

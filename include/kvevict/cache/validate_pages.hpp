@@ -56,6 +56,12 @@ template <class Entry, class F> void for_each_table_row(layer_view<Entry> const&
     for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h) f(b, h);
 }
 
+template <class Entry> std::int64_t count_pages(layer_view<Entry> const& v) {
+  std::int64_t n = 0;
+  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) { n += pages_in_use(v, b, h); });
+  return n;
+}
+
 /// Page i of row (b, h) of the table.
 struct table_place {
   std::int32_t b, h;

@@ -312,7 +312,7 @@ template <class Entry> void compare(std::uint64_t seed, arena& scratch, support:
 }  // namespace
 
 TEST_CASE("ownership: validate accepts exactly the views in which no byte has two owners") {
-  std::uint64_t const views = number("KVEVICT_VIEWS", 30'000), first = number("KVEVICT_VIEWS_SEED", 1);
+  std::uint64_t const views = number("KVEVICT_VIEWS", 20'000), first = number("KVEVICT_VIEWS_SEED", 1);
   arena scratch;
   support::byte_owners owners;
   counts seen;
@@ -327,7 +327,7 @@ TEST_CASE("ownership: validate accepts exactly the views in which no byte has tw
   std::printf("ownership: KVEVICT_VIEWS=%llu KVEVICT_VIEWS_SEED=%llu\n", static_cast<unsigned long long>(views),
               static_cast<unsigned long long>(first));
   for (auto const& [what, n] : seen.of) {
-    if (views > 30'000) std::printf("  %8lld  %s\n", static_cast<long long>(n), what.c_str());
-    if (views >= 30'000) CHECK(n > static_cast<std::int64_t>(views) / 2000);
+    if (views > 20'000) std::printf("  %8lld  %s\n", static_cast<long long>(n), what.c_str());
+    if (views >= 20'000) CHECK(n > static_cast<std::int64_t>(views) / 2000);
   }
 }

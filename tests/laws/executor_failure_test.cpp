@@ -48,7 +48,7 @@ std::int64_t check(verb const& v) {
   }
   v.restore(before), v.forget();
   for (std::int64_t n = 0;; ++n)
-    for (std::int64_t const tasks : {0, 1, 3}) {
+    for (std::int64_t const tasks : {0, 1}) {
       failing_pool pool{n, tasks};
       kvevict::host ctx(pool.as_executor());
       bool threw = false, right = false;
@@ -190,10 +190,8 @@ TEST_CASE("laws: two contexts in two threads on one pool do what they do alone")
   kvevict::threads pool(3);
   bool right[2] = {true, true};
   auto const all = [&](bool& ok) {
-    for (int i = 0; i < 3; ++i) {
-      verbs::observations([&](verb const& v) { ok = repeats(pool, v) && ok; });
-      verbs::applications([&](verb const& v) { ok = repeats(pool, v) && ok; });
-    }
+    verbs::observations([&](verb const& v) { ok = repeats(pool, v) && ok; });
+    verbs::applications([&](verb const& v) { ok = repeats(pool, v) && ok; });
   };
   presets();
   std::thread other([&] { all(right[1]); });

@@ -12,6 +12,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/cuda/context/dry_run.hpp>
 #include <kvevict/cuda/context/observed_states.hpp>
+#include <kvevict/cuda/context/scratch_memory.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -199,13 +200,6 @@ class device {
   dry_keep_sets& dry_rows() { return dry_rows_; }
 
  private:
-  struct memory {
-    stream from;
-    std::byte* buffer;
-    std::size_t bytes, used = 0;
-    arena const* scratch = nullptr;
-    bool dry = false;
-  };
   device(stream s, dry_run& out) : memory_{s, nullptr, 0}, dry_(&out) { memory_.dry = true; }
 
   /// Of a call that was refused here, in the stream's order or at once.
@@ -221,32 +215,8 @@ class device {
     static std::atomic<std::uint32_t> contexts{0};
     return contexts.fetch_add(1, std::memory_order_relaxed) % (1u << (32 - watched::call_bits));
   }
-  memory_source source() {
-    memory_source s;
-    s.self = &memory_;
-    s.allocate = [](void* self, std::size_t bytes) -> void* {
-      auto& m = *static_cast<memory*>(self);
-      if (m.dry) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
-      if (m.buffer == nullptr) return cuda::allocate(m.from, bytes);
-      KVEVICT_EXPECTS(m.used == 0 && bytes <= m.bytes, "device: scratch of at least ", m.scratch->in_use() + bytes,
-                      " bytes is needed and the buffer has ", m.bytes,
-                      "; lend try_out(...).scratch_bytes of that call");
-      m.used = bytes;  // all of it
-      return m.buffer;
-    };
-    s.release = [](void* self, void* block) {
-      auto& m = *static_cast<memory*>(self);
-      if (m.dry) return;
-      if (m.buffer == nullptr)
-        cuda::release(m.from, block);
-      else
-        m.used = 0;
-    };
-    return s;
-  }
-
-  memory memory_;
-  arena scratch_{source()};
+  scratch_memory memory_;
+  arena scratch_{memory_.source()};
   verdict own_, nameless_;  // of the context since the last wait; of a call that makes nothing
   verdict* call_ = nullptr;
   std::vector<call_status> parents_;

@@ -52,9 +52,8 @@ class device {
                     memory_.bytes, "; lend as many, or let the context take its own");
   }
   watched watch(char const* verb = nullptr) const {
-    call_status const own = own_.status();
-    return {call_ == nullptr ? own : call_->status(),
-            own,
+    return {(call_ == nullptr ? direct_ : *call_).status(),
+            own_.status(),
             of_layer_,
             first_layer_,
             call_ == nullptr ? 0 : number_,
@@ -66,7 +65,7 @@ class device {
     of_layer_ = std::max(1, sequences / std::max(1, layers));
     if (is_dry()) return;
     own_.expect_sequences(queue(), sequences);
-    if (call_ != nullptr) call_->expect_sequences(queue(), sequences);
+    (call_ == nullptr ? direct_ : *call_).expect_sequences(queue(), sequences);
   }
 
   /// Every launch has a number of its own, by which its kernel knows its own faults.
@@ -109,7 +108,7 @@ class device {
     if (words[0] == 0) return;
     verdict::copy const found(own_, queue());
     synchronize(queue());
-    own_.clear(queue());
+    own_.clear(queue()), direct_.clear(queue());
     observed_.clear(queue(), 0);
     std::vector<std::uint32_t> const told = std::move(told_);
     told_.clear();
@@ -217,7 +216,8 @@ class device {
   }
   scratch_memory memory_;
   arena scratch_{memory_.source()};
-  verdict own_, nameless_;  // of the context since the last wait; of a call that makes nothing
+  verdict own_;                // what all calls were refused with since the last wait
+  verdict direct_, nameless_;  // of kernels outside of calls; of a call that makes nothing
   verdict* call_ = nullptr;
   std::vector<call_status> parents_;
   observed_states observed_;

@@ -99,3 +99,29 @@ TEST_CASE("laws: an observe whose allocation fails has written nothing") {
 TEST_CASE("laws: compact, apply and replace fail before the first byte moves, or not at all") {
   check_all([](auto f) { verbs::applications(f); }, 56);
 }
+
+TEST_CASE("laws: a view whose lengths are those of the last result keeps them when memory runs out") {
+  auto const r = verbs::make_room(layouts::layout::head_pages);
+  auto& view = r->cache.view;
+  reference::generator random(3);
+  kvevict::host ctx;
+  auto const first = random_keep(random, view, true);
+  kvevict::compacted<std::int32_t> done;
+  kvevict::compact(ctx, view, first, kvevict::compaction::stable, done);
+  std::vector<std::int32_t> const lengths(done.lengths().begin(), done.lengths().end());
+  view.lengths = {done.lengths().data, view.heads(), 1};
+  auto const second = random_keep(random, view, true);
+  auto const before = r->cache.snapshot();
+  for (std::int64_t n = 0;; ++n) {
+    failing_allocation const nth(n);
+    try {
+      kvevict::host fresh;
+      kvevict::compact(fresh, view, second, kvevict::compaction::stable, done);
+      break;
+    } catch (std::bad_alloc const&) {
+    }
+    for (std::size_t i = 0; i < lengths.size(); ++i) REQUIRE(view.lengths.data[i] == lengths[i]);
+    REQUIRE(r->cache.snapshot() == before);
+  }
+  for (std::int64_t i = 0; i < second.rows(); ++i) CHECK(done.lengths()[i] == second.row(i).size);
+}

@@ -510,9 +510,9 @@ TEST_CASE("edges: weights of single rows are refused where a window's are, and w
   newest[3] = 2;
   says(w.rows, window_options{4}, "above 1");
   newest[3] = std::numeric_limits<float>::quiet_NaN();
-  says(w.rows, window_options{4}, "the score of token 3 of sequence 1, head 0 is NaN");
+  says(w.rows, window_options{4}, "the score of token 3 of sequence 1, head 0 in layer 0 is NaN");
   cache.set(*cache.view.find(role::k), 1, 1, 2, 3, std::numeric_limits<float>::quiet_NaN());
-  says(a.queries(), window_options{4}, "of sequence 1, head 1 is NaN");
+  says(a.queries(), window_options{4}, "of sequence 1, head 1 in layer 0 is NaN");
 }
 
 TEST_CASE("edges: what is wrong with rows is refused, and nothing is written behind it") {

@@ -75,6 +75,17 @@ struct layers {
   }
 };
 
+/// A kernel of one's own.
+struct counter {
+  static constexpr int max_threads = 32;
+  cuda::watched watch;
+  std::uint32_t* ran;
+
+  KVEVICT_DEVICE void operator()(cuda::thread& t) const {
+    if (!watch.stopped(t)) cuda::atomic_add(t, ran, 1u);
+  }
+};
+
 std::string said(cuda::device& ctx) {
   return refusal([&] { ctx.wait(); });
 }
@@ -214,6 +225,13 @@ TEST_CASE("the context tells of what nobody else has told, once") {
     compact(ctx, none, keeps[0], kvevict::compaction::stable, tickets[0]);
     CHECK(keeps[0].read(ctx).rows() == 0);
     CHECK(refusal([&] { tickets[0].wait(ctx); }) == "");
+  }
+  SECTION("kernels outside of calls go on when a ticket has told") {
+    all[1].plan(ctx, keeps[1]);
+    CHECK_FALSE(refusal([&] { keeps[1].read(ctx); }).empty());
+    on_device<std::uint32_t> const ran(std::vector<std::uint32_t>{0});
+    ctx.launch({1}, {32}, 0, counter{ctx.watch(), ran.data()});
+    CHECK(ran.read()[0] == 32);
   }
   SECTION("scores tell themselves") {
     std::vector<float> values;

@@ -62,7 +62,7 @@ TEST_CASE("a chain that meets a wrong score, page or budget moves nothing and sa
     auto const k = *cache.view.find(kvevict::role::k);
     float const key = cache.get(k, 1, 0, 7, 3);
     cache.set(k, 1, 0, 7, 3, std::numeric_limits<float>::quiet_NaN());
-    says(rows.queries(), ask, "of sequence 1, head 0 is NaN");
+    says(rows.queries(), ask, "of sequence 1, head 0 in layer 0 is NaN");
     cache.set(k, 1, 0, 7, 3, key);
     std::int32_t const budgets[] = {24, 5};
     device_memory memory;

@@ -71,7 +71,7 @@ TEST_CASE("all that a launch finds wrong is recorded, and its sequences' first i
       CHECK(r.turn == 0);
     }
     CHECK(ran.read()[0] == 8 * 64);  // all of the first launch's threads, none of the others'
-    CHECK(message(ctx).find("plan: the score of token 3 of sequence 2, head 1 is NaN") == 0);
+    CHECK(message(ctx).find("plan: the score of token 3 of sequence 2, head 1 in layer 0 is NaN") == 0);
     CHECK(message(ctx).empty());
   }
 }
@@ -97,7 +97,7 @@ TEST_CASE("a fault outlives a larger batch") {
   ctx.launch({1}, {64}, 0, finder{ctx.watch("plan"), ran.data(), true});
   ctx.expect_sequences(1000, 1);
   ctx.launch({1}, {64}, 0, finder{ctx.watch("plan"), ran.data(), false});
-  CHECK(message(ctx).find("of sequence 2, head 1 is NaN") != std::string::npos);
+  CHECK(message(ctx).find("of sequence 2, head 1 in layer 0 is NaN") != std::string::npos);
   CHECK(ran.read()[0] == 64);
 }
 
@@ -120,7 +120,7 @@ TEST_CASE("of several wrong keys the first sequence's first token is named, in a
       std::string const text = message(ctx);
       INFO(text);
       // attention of a row with a NaN key is NaN everywhere
-      CHECK(text.find("plan: the score of token 0 of sequence 1, head 1 is NaN") == 0);
+      CHECK(text.find("plan: the score of token 0 of sequence 1, head 1 in layer 0 is NaN") == 0);
     }
   });
 }

@@ -94,7 +94,7 @@ template <class Entry> struct room {
 };
 template <class Entry = std::int32_t>
 std::shared_ptr<room<Entry>> make_room(layouts::layout l, std::int32_t state_floats = 0) {
-  batch in = random_batch(91, {.Hq = 4, .H = 2, .D = 8, .N = {48, 48}});
+  batch in = random_batch(91, {.Hq = 4, .H = 2, .D = 8, .N = {30, 30}});
   auto shape = cache_shape_of(in);
   shape.page_size = 8, shape.state_floats = state_floats;
   return std::make_shared<room<Entry>>(l, std::move(in), std::move(shape));
@@ -130,7 +130,7 @@ verb make(std::string name, std::shared_ptr<room<Entry>> r, bool writes, Call ca
 
 /// Every preset from one form of evidence, those that read attention each in its own way from all.
 template <class F> void plans(F&& f) {
-  kvevict::budget const ask{.tokens_per_head = 40, .layer = 0, .layer_count = 2};
+  kvevict::budget const ask{.tokens_per_head = 20, .layer = 0, .layer_count = 2};
   for (form const as : {form::queries, form::lse, form::weights})
     for (any_preset const& p : presets()) {
       if (as != form::queries && p.name != "h2o" && p.name != "snapkv" && p.name != "ahakv") continue;
@@ -151,7 +151,7 @@ struct nothing {};
 inline bytes bytes_of(nothing) { return {}; }
 
 template <class F> void observations(F&& f) {
-  kvevict::budget const ask{.tokens_per_head = 40};
+  kvevict::budget const ask{.tokens_per_head = 20};
   auto const of_attention = [&](char const* name, auto policy) {
     auto const r = make_room(layouts::layout::head_pages, kvevict::state_floats(policy));
     auto const say = [&](char const* from) { return std::string("observe ") + name + " from " + from; };
@@ -200,7 +200,7 @@ template <class Entry, class F> void applications_in(layouts::layout l, F&& f) {
     }));
   }
   std::vector<std::vector<std::int32_t>> rows;
-  for (std::int64_t i = 0; i < r->cache.view.rows(); ++i) rows.push_back(random_row(random, 48, 47));
+  for (std::int64_t i = 0; i < r->cache.view.rows(); ++i) rows.push_back(random_row(random, 30, 29));
   kvevict::keep_set const one = keep_of(r->cache.view, rows);
   f(make<kvevict::replaced>("replace" + where, r, false,
                             [=](auto& ctx, auto& of, auto& out) { kvevict::replace(ctx, of.cache.view, one, out); }));

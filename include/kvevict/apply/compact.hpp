@@ -102,9 +102,10 @@ template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan co
 
 }  // namespace moves
 
-/// Everything that takes memory; before the first byte moves.
+/// Everything that takes memory; before the first byte moves. The view may have the lengths of the result before, which
+/// stay until then.
 template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v) {
-  this->lengths_host_ = plan_.lengths;
+  this->lengths_host_.resize(plan_.lengths.size());
   this->heads_ = v.heads();
   this->order_ = plan_.order;
   this->bytes_moved_ = bytes_of_moves(v);
@@ -123,6 +124,7 @@ template <class Entry> template <class Context> void compacted<Entry>::move(Cont
 #else
   kernels::move_rows(ctx, v, plan_);
 #endif
+  std::copy(plan_.lengths.begin(), plan_.lengths.end(), this->lengths_host_.begin());
   this->ready_ = true;
 }
 

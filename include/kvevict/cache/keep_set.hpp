@@ -21,7 +21,7 @@ struct keep_set {
   std::vector<std::int32_t> tokens;     // (Σ kept)
   std::vector<std::int64_t> row_begin;  // (B·H + 1)
   std::vector<std::int32_t> lengths;    // (B·H) physical length of each row when it was planned
-  fingerprint made_for;                 // the cache that it was planned on
+  fingerprint made_for = {};            // the cache that it was planned on
   bool refused = false;  // the plan that was to fill it was refused or has failed: what is here means nothing
 
   std::int64_t rows() const { return std::int64_t{sequences} * heads; }

@@ -28,7 +28,7 @@ struct move_plan {
   std::vector<std::int32_t> lengths_before;         // (B·H)
   std::vector<std::int32_t> lengths;                // (B·H) physical lengths afterwards
   row_order order = row_order::ascending;           // of the rows afterwards
-  fingerprint made_for;                             // the cache that it was planned on
+  fingerprint made_for = {};                        // the cache that it was planned on
   bool refused = false;  // the call that was to fill it was refused or has failed: what is here means nothing
 
   std::int64_t rows() const { return std::int64_t{sequences} * heads; }

@@ -19,7 +19,7 @@ struct attention_rows {
   std::int32_t slots = 0;                   // floats in a row, at least the longest N
   std::int32_t const* row_begin = nullptr;  // (B + 1)
   std::int32_t const* positions = nullptr;  // (T) logical positions; null: row i of n is token N − n + i
-  std::int32_t most_rows = 0;               // of a sequence; only a device context reads it, and needs it
+  std::int32_t most_rows = 0;               // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };

@@ -47,7 +47,7 @@ struct feature_rows {
   std::int32_t width = 0;                   // E
   std::int32_t const* row_begin = nullptr;  // (B + 1)
   gate_memory memory{};
-  std::int32_t most_rows = 0;  // of a sequence; only a device context reads it, and needs it
+  std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
 };

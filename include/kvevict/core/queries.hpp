@@ -29,7 +29,7 @@ struct query_rows {
   float const* lse = nullptr;               // (T, Hq), or null
   std::int64_t lse_token_stride = 0, lse_head_stride = 0;
   log_base base = log_base::e;
-  std::int32_t most_rows = 0;  // of a sequence; only a device context reads it, and needs it
+  std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
   float logit_scale() const { return scale != 0 ? scale : 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)); }

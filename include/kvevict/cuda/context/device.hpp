@@ -12,6 +12,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/cuda/context/dry_run.hpp>
 #include <kvevict/cuda/context/observed_states.hpp>
+#include <kvevict/cuda/context/scratch_memory.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -51,9 +52,8 @@ class device {
                     memory_.bytes, "; lend as many, or let the context take its own");
   }
   watched watch(char const* verb = nullptr) const {
-    call_status const own = own_.status();
-    return {call_ == nullptr ? own : call_->status(),
-            own,
+    return {(call_ == nullptr ? direct_ : *call_).status(),
+            own_.status(),
             of_layer_,
             first_layer_,
             call_ == nullptr ? 0 : number_,
@@ -65,7 +65,7 @@ class device {
     of_layer_ = std::max(1, sequences / std::max(1, layers));
     if (is_dry()) return;
     own_.expect_sequences(queue(), sequences);
-    if (call_ != nullptr) call_->expect_sequences(queue(), sequences);
+    (call_ == nullptr ? direct_ : *call_).expect_sequences(queue(), sequences);
   }
 
   /// Every launch has a number of its own, by which its kernel knows its own faults.
@@ -108,7 +108,7 @@ class device {
     if (words[0] == 0) return;
     verdict::copy const found(own_, queue());
     synchronize(queue());
-    own_.clear(queue());
+    own_.clear(queue()), direct_.clear(queue());
     observed_.clear(queue(), 0);
     std::vector<std::uint32_t> const told = std::move(told_);
     told_.clear();
@@ -199,13 +199,6 @@ class device {
   dry_keep_sets& dry_rows() { return dry_rows_; }
 
  private:
-  struct memory {
-    stream from;
-    std::byte* buffer;
-    std::size_t bytes, used = 0;
-    arena const* scratch = nullptr;
-    bool dry = false;
-  };
   device(stream s, dry_run& out) : memory_{s, nullptr, 0}, dry_(&out) { memory_.dry = true; }
 
   /// Of a call that was refused here, in the stream's order or at once.
@@ -221,33 +214,10 @@ class device {
     static std::atomic<std::uint32_t> contexts{0};
     return contexts.fetch_add(1, std::memory_order_relaxed) % (1u << (32 - watched::call_bits));
   }
-  memory_source source() {
-    memory_source s;
-    s.self = &memory_;
-    s.allocate = [](void* self, std::size_t bytes) -> void* {
-      auto& m = *static_cast<memory*>(self);
-      if (m.dry) return reinterpret_cast<void*>((m.used += bytes) - bytes + (std::size_t{1} << 20));
-      if (m.buffer == nullptr) return cuda::allocate(m.from, bytes);
-      KVEVICT_EXPECTS(m.used == 0 && bytes <= m.bytes, "device: scratch of at least ", m.scratch->in_use() + bytes,
-                      " bytes is needed and the buffer has ", m.bytes,
-                      "; lend try_out(...).scratch_bytes of that call");
-      m.used = bytes;  // all of it
-      return m.buffer;
-    };
-    s.release = [](void* self, void* block) {
-      auto& m = *static_cast<memory*>(self);
-      if (m.dry) return;
-      if (m.buffer == nullptr)
-        cuda::release(m.from, block);
-      else
-        m.used = 0;
-    };
-    return s;
-  }
-
-  memory memory_;
-  arena scratch_{source()};
-  verdict own_, nameless_;  // of the context since the last wait; of a call that makes nothing
+  scratch_memory memory_;
+  arena scratch_{memory_.source()};
+  verdict own_;                // what all calls were refused with since the last wait
+  verdict direct_, nameless_;  // of kernels outside of calls; of a call that makes nothing
   verdict* call_ = nullptr;
   std::vector<call_status> parents_;
   observed_states observed_;

@@ -25,7 +25,7 @@ struct call_status {
 /// A kernel is stopped by the number of another launch, not by its own: so no copy of the word is needed, every thread
 /// of a launch decides alike whatever the others write meanwhile, and all of them say what they find wrong.
 struct watched : call_status {
-  call_status all;                     // of the context; the call's own where it belongs to no verb
+  call_status all;                     // of the context
   std::int32_t of_layer, first_layer;  // sequences of a layer; its number
   std::uint32_t call;                  // number of the call, the context's in its upper bits
   bool makes_nothing;                  // that could carry what was taken over
@@ -55,7 +55,7 @@ struct watched : call_status {
     raise(t, true);
     fault_record const f = record_of(kind, sequence, head, what, other, token, more, even_more, component);
     KVEVICT_KEEP_LOOP
-    for (int i = 0; i < (all.raised == raised ? 1 : 2); ++i) note(t, i == 0 ? records : all.records, f);
+    for (int i = 0; i < 2; ++i) note(t, i == 0 ? records : all.records, f);
   }
 
   KVEVICT_DEVICE fault_record record_of(fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what,
@@ -74,15 +74,15 @@ struct watched : call_status {
   /// Stops the kernels behind this one; `counts`: this call is one more that was refused.
   KVEVICT_DEVICE void raise(thread& t, bool counts) const {
     if (atomic_compare_exchange(t, raised, 0u, launch) != 0) return;
-    if (all.raised != raised) atomic_compare_exchange(t, all.raised, 0u, launch);
+    atomic_compare_exchange(t, all.raised, 0u, launch);
     if (counts) atomic_add(t, all.raised + 1, 1u);
   }
   /// The same for what another call was refused with. It counts where it is news to this context, and where only the
   /// context can tell.
   KVEVICT_DEVICE void raise_from(thread& t, fault_record const& f) const {
-    bool const news = f.call >> call_bits != call >> call_bits;
-    raise(t, news || makes_nothing);
-    if (news && all.raised != raised) note(t, all.records, f);
+    bool const counts = makes_nothing || f.call >> call_bits != call >> call_bits;
+    raise(t, counts);
+    if (counts) note(t, all.records, f);
   }
   /// Into the records of a status: the earliest of a sequence's faults stays.
   KVEVICT_DEVICE void note(thread& t, fault_record* to, fault_record const& f) const {

@@ -34,6 +34,8 @@ class verdict {
   /// A record for each of that many sequences; what was found stays.   Errors  cuda_error, and it is as before.
   void expect_sequences(stream s, std::int32_t sequences) {
     sequences = std::max(sequences, 1);
+    KVEVICT_EXPECTS(sequences <= 1 << 22, "validate: a view of ", sequences,
+                    " sequences; a device keeps a record of each, provide fewer at once");
     if (sequences <= room_) return;
     buffer larger;
     larger.grow(s, (static_cast<std::size_t>(sequences) + 2) * sizeof(fault_record));

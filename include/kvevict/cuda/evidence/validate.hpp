@@ -76,8 +76,7 @@ template <class Entry, class Rows> struct check_view_kernel {
     if (mine.f.place != 0) atomic_max(t, &first[0], mine.f.place);
     t.sync_block();
     if (first[0] == 0 ? t.linear_index() == 0 : mine.f.place == first[0]) watch.records[b] = mine.f;
-    if (mine.f.place != 0 && mine.f.place == first[0] && watch.all.raised != watch.raised)
-      watch.note(t, watch.all.records, mine.f);
+    if (mine.f.place != 0 && mine.f.place == first[0]) watch.note(t, watch.all.records, mine.f);
     t.sync_block();
   }
 

@@ -12,7 +12,7 @@ namespace fuzz {
 
 /// What sound input may be refused for: the policy or the cache cannot do what is asked, and the message says so.
 inline bool may_be_refused(std::string const& m) {
-  constexpr char const* reasons[] = {"overlap; correct base", "of component k overlap each", /*KNOWN*/"protected tokens of",
+  constexpr char const* reasons[] = {"protected tokens of",
                                      "share a page table; use",
                                      "has one row for all heads",
                                      "have one state component in common",

@@ -85,7 +85,8 @@ template <class Entry> void cache<Entry>::fill() {
     for (std::int32_t h = 0; h < shape_.heads; ++h) {
       std::int32_t const n = view.length(b, h);
       std::vector<std::int32_t> positions;
-      for (std::int32_t t = 0, p = 0; t < n; ++t) positions.push_back(p += in_.between(1, 3));
+      for (std::int32_t t = 0, p = 0; t < n; ++t)  // alike in all that share a prefix
+        positions.push_back(p += t < view.read_only_tokens(b) ? 1 : in_.between(1, 3));
       if (view.order == kvevict::row_order::scattered)  // a prefix is first in position, too
         in_.shuffle(positions, static_cast<std::size_t>(std::min(n, view.read_only_tokens(b))));
       for (component const& c : view)

@@ -174,7 +174,7 @@ template <class Entry> class session {
       bool const state = shape_.state_floats > 0;
       evidence const e = choose_evidence(in_, *cache_, view, group_, state ? 1 : policy_.window, policy_.what, gate_);
       if (state && policy_.what == needs::prompt && !observe(view, e)) return;
-      if (!plan_again(view, e, true)) continue;
+      if (!plan_again(view, e, state)) continue;
       if (in_.one_in(3)) {
         kvevict::replaced slot;
         if (!attempt([&] { kvevict::replace(serial_, view, keep_, slot); })) continue;

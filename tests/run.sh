@@ -13,7 +13,8 @@ a host emulation) runs with the address and the thread sanitizer, the threads gr
 latter, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
-  --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today
+  --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today;
+                 flags/matrix: every cell
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve

@@ -92,7 +92,8 @@ def commit():
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--full", action="store_true")
+    full = bool(os.environ.get("KVEVICT_SIMT_FULL"))  # tests/run.sh --full
+    arguments.add_argument("--full", action="store_true", default=full)
     arguments.add_argument("--seed", type=int, default=commit())
     given = arguments.parse_args()
     FACTORS["compiler"] = compilers()

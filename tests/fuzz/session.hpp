@@ -2,17 +2,16 @@
 // One run: a cache is planned, cut and decoded into, and after every verb the laws are looked at.
 #pragma once
 
-#include <kvevict/cache/move_plan_bytes.hpp>
 #include <kvevict/threads.hpp>
 
 #include "fuzz/breaks.hpp"
-#include "fuzz/policies.hpp"
+#include "fuzz/laws.hpp"
 
 namespace fuzz {
 
 /// What sound input may be refused for: the policy or the cache cannot do what is asked, and the message says so.
 inline bool may_be_refused(std::string const& m) {
-  constexpr char const* reasons[] = {"overlap; correct base", "of component k overlap each", /*KNOWN*/"protected tokens of",
+  constexpr char const* reasons[] = {"protected tokens of",
                                      "share a page table; use",
                                      "has one row for all heads",
                                      "have one state component in common",
@@ -36,6 +35,7 @@ inline kvevict::threads& pool() {
 template <class Entry> class session {
  public:
   using view_type = kvevict::layer_view<Entry>;
+  using laws_of = laws<Entry>;
 
   explicit session(input& in)
       : in_(in),
@@ -112,64 +112,8 @@ template <class Entry> class session {
         "threads plan what one thread plans");
     if (!planned) return false;
     ++done().plans;
-    check_keep(view);
+    laws_of::check_keep(view, keep_, budget_, policy_);
     return true;
-  }
-
-  /// Slots in order of position.
-  static std::vector<std::int32_t> order(view_type const& v, std::int32_t b, std::int32_t h) {
-    std::vector<std::int32_t> out;
-    for (std::int32_t t = 0; t < v.length(b, h); ++t) out.push_back(t);
-    if (v.order == kvevict::row_order::ascending) return out;
-    component const& at = *v.find(role::position);
-    auto const position = [&](std::int32_t t) {
-      std::int32_t p;
-      std::memcpy(&p, cache<Entry>::address(v, at, b, h, t, 0), 4);
-      return p;
-    };
-    std::sort(out.begin(), out.end(), [&](auto s, auto t) { return position(s) < position(t); });
-    return out;
-  }
-
-  void check_keep(view_type const& v) {
-    law(keep_.sequences == v.sequences() && keep_.heads == v.heads(), "a keep set has the rows of its view");
-    for (std::int32_t b = 0; b < v.sequences(); ++b) {
-      std::int64_t sum = 0, all = 0;
-      std::int32_t const want = budget_.of(b), fixed = v.read_only_tokens(b);
-      for (std::int32_t h = 0; h < v.heads(); ++h) {
-        auto const row = keep_(b, h);
-        std::int32_t const n = v.length(b, h);
-        law(keep_.lengths[static_cast<std::size_t>(b * v.heads() + h)] == n, "a keep set knows the lengths");
-        for (std::int64_t i = 0; i < row.size; ++i)
-          law(row[i] >= 0 && row[i] < n && (i == 0 || row[i - 1] < row[i]), "kept tokens ascend within the row");
-        sum += row.size, all += n;
-        if (policy_.capped)
-          law(want == 0 || row.size <= std::max(want, 0), "a cap holds");
-        else if (policy_.equal_counts && policy_.uniform)
-          law(row.size == std::min(n, want), "a head keeps its budget");
-        if (policy_.unlimited) law(row.size == n, "everything is kept");
-        std::vector<bool> kept(static_cast<std::size_t>(n));
-        for (std::int32_t const t : row) kept[static_cast<std::size_t>(t)] = true;
-        auto const by_position = order(v, b, h);
-        std::int32_t const front = std::min(policy_.protect.front(fixed), n),
-                           back = std::min(policy_.protect.back(want, fixed), n - front);
-        for (std::int32_t i = 0; i < front + back; ++i)
-          law(kept[static_cast<std::size_t>(
-                  by_position[static_cast<std::size_t>(i < front ? i : n - 1 - (i - front))])],
-              "protected tokens are kept");
-      }
-      if (policy_.uniform && !policy_.equal_counts && !policy_.capped)
-        law(sum == std::min<std::int64_t>(all, std::int64_t{want} * v.heads()),
-            "the heads of a sequence keep their budget");
-    }
-  }
-
-  using payloads = std::vector<std::vector<std::byte>>;
-  payloads tokens(view_type const& v, std::int32_t b, std::int32_t h) {
-    payloads out(static_cast<std::size_t>(std::max(0, v.length(b, h))));
-    for (std::size_t t = 0; t < out.size(); ++t)
-      for (component const& c : v) cache<Entry>::read(v, c, b, h, static_cast<std::int32_t>(t), out[t]);
-    return out;
   }
 
   /// Moves, stored and read again, are carried out, by compact() or by apply().
@@ -191,7 +135,7 @@ template <class Entry> class session {
               moves.lengths_before == plan.lengths_before && moves.order == plan.order,
           "a stored plan is read back");
     std::vector<payloads> was;
-    for (std::int32_t r = 0; r < view.rows(); ++r) was.push_back(tokens(view, r / view.heads(), r % view.heads()));
+    for (std::int32_t r = 0; r < view.rows(); ++r) was.push_back(laws_of::tokens(view, r));
     image const before = cache_->memory;
     bool const by_plan = hurt || in_.one_in(2);
     auto& ctx = in_.one_in(2) ? serial_ : threaded_;
@@ -200,73 +144,11 @@ template <class Entry> class session {
         }))
       return false;
     if (hurt) moves = done_.moves();
-    check_moved(view, moves, before);
+    laws_of::check_moved(*cache_, view, moves, before);
     for (std::int32_t r = 0; r < view.rows(); ++r)
-      check_row(view, moves, r, was[static_cast<std::size_t>(r)], hurt, mode);
-    check_freed(view, moves);
+      laws_of::check_row(view, moves, r, was[static_cast<std::size_t>(r)], hurt ? nullptr : &keep_, mode);
+    laws_of::check_freed(view, moves, done_);
     return true;
-  }
-
-  /// The whole memory is what the moves, one after the other, make of it.
-  void check_moved(view_type const& v, kvevict::move_plan const& p, image const& before) {
-    image const after = cache_->memory;
-    restore(before);
-    std::vector<std::byte> row;
-    for (std::int32_t r = 0; r < v.rows(); ++r)
-      for (component const& c : v)
-        for (std::int64_t i = p.row_begin[std::size_t(r)]; i < p.row_begin[std::size_t(r) + 1]; ++i) {
-          std::int32_t const b = r / v.heads(), h = r % v.heads();
-          if (c.alias_of >= 0 || (h > 0 && v.shared_by_heads(c))) continue;
-          row.clear();
-          cache<Entry>::read(v, c, b, h, p.sources[std::size_t(i)], row);
-          for (std::int32_t run = 0; run < c.rows.n_runs; ++run)
-            std::copy_n(row.data() + run * c.rows.run_bytes, c.rows.run_bytes,
-                        cache<Entry>::address(v, c, b, h, p.destinations[std::size_t(i)], run));
-        }
-    law(cache_->memory == after, "moving writes the destinations of its moves and nothing else");
-  }
-  void restore(image const& to) {
-    for (std::size_t i = 0; i < to.size(); ++i) std::copy(to[i].begin(), to[i].end(), cache_->memory[i].begin());
-  }
-
-  void check_row(view_type const& v, kvevict::move_plan const& p, std::int32_t r, payloads const& was, bool hurt,
-                 kvevict::compaction mode) {
-    auto const i = static_cast<std::size_t>(r);
-    std::vector<std::int32_t> slots;
-    for (std::size_t t = 0; t < was.size(); ++t) slots.push_back(static_cast<std::int32_t>(t));
-    for (std::int64_t k = p.row_begin[i]; k < p.row_begin[i + 1]; ++k)
-      slots[static_cast<std::size_t>(p.destinations[std::size_t(k)])] =
-          slots[static_cast<std::size_t>(p.sources[std::size_t(k)])];
-    slots.resize(static_cast<std::size_t>(p.lengths[i]));
-    auto const kept = keep_.row(r);
-    view_type shorter = v;
-    payloads const is = tokens(shorter, r / v.heads(), r % v.heads());
-    for (std::size_t t = 0; t < slots.size(); ++t)
-      law(is[t] == was[static_cast<std::size_t>(slots[t])], "a token's rows move together");
-    std::sort(slots.begin(), slots.end());
-    law(std::adjacent_find(slots.begin(), slots.end()) == slots.end(), "no token is there twice");
-    done().cut += slots.size() < was.size(), done().moved += p.row_begin[i + 1] - p.row_begin[i];
-    if (hurt) return;
-    law(std::equal(slots.begin(), slots.end(), kept.begin(), kept.end()), "the kept tokens are what is left");
-    if (mode == kvevict::compaction::stable)
-      for (std::int64_t k = p.row_begin[i] + 1; k < p.row_begin[i + 1]; ++k)
-        law(p.destinations[std::size_t(k)] == p.destinations[std::size_t(k) - 1] + 1, "stable moves keep the order");
-  }
-
-  void check_freed(view_type const& v, kvevict::move_plan const& p) {
-    std::vector<Entry> freed;
-    std::int32_t const P = v.pages.page_size;
-    for (std::int32_t r = 0; r < v.rows() && !v.pages.is_identity(); ++r) {
-      if (!v.pages.per_head() && r % v.heads() != 0) continue;
-      auto const i = static_cast<std::size_t>(r);
-      for (std::int32_t page = (p.lengths[i] + P - 1) / P; page < (p.lengths_before[i] + P - 1) / P; ++page)
-        freed.push_back(v.pages.entry(r / v.heads(), r % v.heads(), page));
-    }
-    auto const told = done_.freed_pages();
-    law(std::equal(told.begin(), told.end(), freed.begin(), freed.end()),
-        "freed pages are those behind the new lengths");
-    law(std::equal(p.lengths.begin(), p.lengths.end(), done_.lengths().begin(), done_.lengths().end()),
-        "lengths are the plan's");
   }
 
   /// The engine's part: shorter rows, and pages that others may have.
@@ -292,7 +174,7 @@ template <class Entry> class session {
       bool const state = shape_.state_floats > 0;
       evidence const e = choose_evidence(in_, *cache_, view, group_, state ? 1 : policy_.window, policy_.what, gate_);
       if (state && policy_.what == needs::prompt && !observe(view, e)) return;
-      if (!plan_again(view, e, true)) continue;
+      if (!plan_again(view, e, state)) continue;
       if (in_.one_in(3)) {
         kvevict::replaced slot;
         if (!attempt([&] { kvevict::replace(serial_, view, keep_, slot); })) continue;
@@ -318,7 +200,7 @@ template <class Entry> class session {
     image const after = cache_->memory;
     component const& state = *view.find(role::state);
     std::vector<std::byte> now;
-    restore(before);
+    laws_of::restore(*cache_, before);
     for (std::int32_t r = 0; r < view.rows(); ++r)
       for (std::int32_t t = view.read_only_tokens(r / view.heads());
            t < view.length(r / view.heads(), r % view.heads()); ++t) {

@@ -124,7 +124,7 @@ TEST_CASE("laws: a stack that is put together wrongly is refused, and nothing ha
        "pages.sequences counts those of all layers");
   says(apart, with(apart.whole(), [](auto& v) { v.components[0].rows.layer_stride = 0; }), ask,
        "would be written by both");
-  says(apart, with(apart.whole(), [](auto& v) { v.components[1].rows.layer_stride -= 4; }), ask, "overlap each other");
+  says(apart, with(apart.whole(), [](auto& v) { v.components[1].rows.layer_stride -= 4; }), ask, "reaches behind the ");
   says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.page_stride -= 4; }), ask, "overlap each other");
   says(inside, with(inside.whole(), [](auto& v) { v.components[0].rows.layer_stride = std::int64_t{1} << 62; }), ask,
        "does not fit into 64 bits");

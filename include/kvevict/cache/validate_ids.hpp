@@ -48,8 +48,10 @@ template <class Entry> void check_pool_ends(layer_view<Entry> const& v) {
         auto const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
         KVEVICT_EXPECTS(behind <= (m.page_count - 1 - id) * m.page_stride, "validate: page ", i, " of ",
                         messages::row(b, h), " has id ", id, " and reaches behind the ", m.page_count,
-                        " pages of component ", name_of(c.what),
-                        "; ids that count rows need page_count to count them, too: correct it, or the table");
+                        " pages of component ", name_of(c.what), " (page_stride ", m.page_stride, ", slot_stride ",
+                        m.slot_stride, ", head_stride ", m.head_stride, ", layer_stride ", m.layer_stride,
+                        "); ids that count rows need page_count to count them, too, and layers lie behind all pages: "
+                        "correct strides, page_count or the table");
       }
     });
   }

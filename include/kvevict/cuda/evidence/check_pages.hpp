@@ -148,17 +148,23 @@ template <class Entry> struct check_pages_kernel {
     });
     return second;
   }
-  /// With another page of its row that is the same, else with the first of another row.
+  /// With another page of its row that is the same, else with the first of another row. Of two rows of addresses the
+  /// later one is named first, as on the host, which sorts them.
   KVEVICT_DEVICE void refuse_twice(thread& t, std::int64_t at) const {
+    std::int64_t in_row = -1, other = -1;
+    for (bool search = true; search;) {
+      in_row = other = -1;
+      each_page([&](std::int64_t place, std::int64_t row, bool) {
+        if (place == at || !written.same(v, at, place, pages)) return false;
+        if (row == at / pages && in_row < 0) in_row = place % pages;
+        if (row != at / pages && other < 0) other = place;
+        return in_row >= 0;
+      });
+      search = page_table<Entry>::holds_pointers && in_row < 0 && other > at;
+      if (search) at = other;
+    }
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1, r = at / pages, i = at % pages;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
-    std::int64_t in_row = -1, other = -1;
-    each_page([&](std::int64_t place, std::int64_t row, bool) {
-      if (place == at || !written.same(v, at, place, pages)) return false;
-      if (row == r && in_row < 0) in_row = place % pages;
-      if (row != r && other < 0) other = place;
-      return in_row >= 0;
-    });
     if (in_row >= 0 || other < 0)
       watch.refuse(t, fault::page_twice, b, h, std::min(i, std::max<std::int64_t>(in_row, 0)), std::max(i, in_row), i);
     else

@@ -91,7 +91,9 @@ install_missing() {
     command -v qemu-aarch64 >/dev/null && command -v qemu-x86_64 >/dev/null || missing+=(qemu-user)
   fi
   if command -v dpkg-query >/dev/null; then
-    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev; do
+    local multilib=()  # 32-bit programs, for tests/flags
+    [[ $(uname -m) != x86_64 || $(g++ -dumpversion 2>/dev/null) != 12* ]] || multilib=(g++-12-multilib)
+    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev "${multilib[@]}"; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
   fi

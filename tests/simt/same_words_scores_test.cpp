@@ -68,8 +68,8 @@ TEST_CASE("both contexts say the same of gates") {
     });
   };
   auto const causal = kvevict::gate_mask::causal, both = kvevict::gate_mask::bidirectional;
-  hidden const all = gate.states({0, 0}, {40, 30}), part = gate.states({0, 0}, {40, 29});
-  says(part, {}, 40, causal, "gate: sequence 1 provides 29 hidden states for 30 tokens in order", false);
+  hidden const all = gate.states({0, 0}, {40, 30}), part = gate.states({0, 0}, {39, 30});
+  says(part, {}, 40, causal, "gate: sequence 0 provides 39 hidden states for 40 tokens in order", false);
   says(all, {0, 3}, 60, causal, "gate: the memory already holds 3 tokens of sequence 1", false);
   says(all, {0, 15}, 42, causal, "gate: 15 + 30 tokens of sequence 1 do not fit the memory's 42", true);
   says(all, {0, 3}, 42, both, "gate: sequence 1 continues after 3 tokens", true);

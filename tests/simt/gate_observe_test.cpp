@@ -108,7 +108,8 @@ TEST_CASE("a gate observed in chunks on a device has the host's state and plans 
       std::vector<std::size_t> from(3, 0), to(3, 0);
       for (std::size_t most = 30; from != N; from = to, most = most == 30 ? 1 : 30) {
         for (std::size_t b = 0; b < 3; ++b) to[b] = std::min(N[b], from[b] + 1 + random.below(most));
-        if (from[0] != 0 && from != to) CHECK(contains(both.observe(from, to, int32(to[0]) - 1), "do not fit the memory"));
+        if (from[0] != 0 && from != to)
+          CHECK(contains(both.observe(from, to, int32(to[0]) - 1), "do not fit the memory"));
         REQUIRE(both.observe(from, to, 60) == "");
         both.compare();
       }

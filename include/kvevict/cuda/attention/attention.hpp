@@ -149,10 +149,11 @@ void kernel(kernels::window_weights_tag, device& ctx, layer_view<Entry> const& v
   expect_most_rows(q.most_rows);
   frame scratch(ctx.scratch());
   attention_call<Entry> const c = make_call(ctx, scratch, view, q, o, out);
-  with_weights(ctx, scratch, c, reading_of(out, reading::single_rows), [&]<class Product>(weight_tile<Entry, Product> const& tile) {
-    ctx.launch({static_cast<std::uint32_t>(out.count()) * blocks_for(out.most_tokens, 128)}, {128}, 0,
-               window_weights_kernel<Entry, Product>{tile});
-  });
+  with_weights(ctx, scratch, c, reading_of(out, reading::single_rows),
+               [&]<class Product>(weight_tile<Entry, Product> const& tile) {
+                 ctx.launch({static_cast<std::uint32_t>(out.count()) * blocks_for(out.most_tokens, 128)}, {128}, 0,
+                            window_weights_kernel<Entry, Product>{tile});
+               });
 }
 
 /// Attention that each token has received from all N rows of its sequence (kernels/column_sums.hpp), by the same two

@@ -25,7 +25,7 @@ template <class Entry> std::uint64_t table_hash(layer_view<Entry> const& v) {
   };
   page_table<Entry> const& t = v.pages;
   std::uint64_t sum = mix(1, static_cast<std::uint64_t>(t.page_size)), place = 2;
-  for (std::int64_t row = 0; row < t.rows() && !t.is_identity(); ++row) {
+  for (std::int64_t row = 0; row < t.rows() && v.heads() != 0 && !t.is_identity(); ++row) {
     std::int64_t const r = t.per_head() ? row : row * v.heads();
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int64_t const pages = (std::int64_t{v.length(b, h)} + t.page_size - 1) / t.page_size;

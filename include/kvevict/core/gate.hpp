@@ -55,7 +55,7 @@ struct feature_rows {
 /// The hidden state of row `last`, the largest that may be read, lies a stride of its own behind the one before it.
 inline void expect_feature_stride(feature_rows const& in, std::int64_t last) {
   KVEVICT_EXPECTS(last <= 0 || (in.token_stride >= in.width && in.token_stride <= farthest_element / last),
-                  "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width, " up to row ", last,
+                  "gate: a token_stride of ", in.token_stride, " elements for rows of ", in.width,
                   "; give the distance from one token's hidden state to the next");
 }
 

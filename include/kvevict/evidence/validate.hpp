@@ -53,8 +53,7 @@ inline void check_strides(char const* what, std::int64_t last, std::int32_t head
   KVEVICT_EXPECTS(
       (last <= 0 || token_stride <= farthest_element / last) && (heads <= 1 || head_stride <= farthest_element / heads),
       "evidence: ", what, " are ", token_stride, " elements apart from token to token and ", head_stride,
-      " from head to head, so that the address of row ", last, ", head ", heads - 1,
-      " does not fit into 64 bits; correct the strides");
+      " from head to head, so that addresses of rows do not fit into 64 bits; correct the strides");
 }
 inline void check_strides(query_rows const& q, std::int64_t last) {
   check_strides("queries", last, q.heads, q.token_stride, q.head_stride, q.head_dim);

@@ -92,6 +92,14 @@ TEST_CASE("row bytes: ids that count rows, whose last slots lie behind the pool,
   CHECK(c.refused() == "");
 }
 
+TEST_CASE("row bytes: ids that count rows and start pages, the last of which is not whole") {
+  ids c({0, 8, 16}, 1);
+  c.add(role::k, 0, 22, row, 2 * row);
+  CHECK_THAT(c.refused(), Contains("has id 16 and reaches behind the 22 pages of component k"));
+  c.view.components[0].rows.page_count = 23;
+  CHECK(c.refused() == "");
+}
+
 TEST_CASE("row bytes: ids that count rows of one pool with K and V adjacent, for two heads and for one") {
   for (std::int64_t const H : {1, 2}) {
     std::int64_t const rows = 3 * 4 * H;

@@ -110,6 +110,8 @@ template <class Entry, class Rows> struct check_view_kernel {
 };
 
 /// A call that takes the results of several others, beyond the first. One thread.
+///
+/// Shapes   a status → a status.
 struct take_over_kernel {
   static constexpr int max_threads = 32;
   watched watch;

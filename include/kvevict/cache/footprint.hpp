@@ -19,7 +19,7 @@ struct footprint {
   };
 
   std::int64_t start = 0, run = 0;
-  dimension dimensions[5] = {};
+  dimension dimensions[6] = {};  // layers, pages or blocks and rows of a block, heads, slots, runs
   std::int32_t count = 0;
 
   void add(std::int64_t extent, std::int64_t stride) {

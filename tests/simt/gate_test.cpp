@@ -144,7 +144,7 @@ struct plan_case {
     values.assign(static_cast<std::size_t>(begin.back()), garbage);
   }
   kvevict::score_rows view(kvevict::row* r, std::int64_t const* starts, float* to, std::int32_t const* at) const {
-    return {r, B, H, starts, to, scattered ? at : nullptr, 0, most, begin.back()};
+    return {r, B, H, starts, to, scattered ? at : nullptr, 0, 1, most, begin.back()};
   }
 };
 
@@ -373,7 +373,7 @@ TEST_CASE("a device expects hidden states of the whole cache") {
       if (!e.tokens.empty()) in.memory = {there.put(std::vector<float>(8)), 4, 1, there.put(e.tokens)};
       std::vector<kvevict::row> const rows{{0, 0, 5, 0, 5, 5, 3, true}, {1, 0, 6, 0, 6, 6, 3, e.second_active}};
       kvevict::score_rows out{
-          there.put(rows), 2, 1, there.put(std::vector<std::int64_t>{0, 6, 12}), nullptr, nullptr, 0, 6, 12};
+          there.put(rows), 2, 1, there.put(std::vector<std::int64_t>{0, 6, 12}), nullptr, nullptr, 0, 1, 6, 12};
       cuda::device ctx(default_stream());
       auto const message = refusal([&] { kernels::expect_prompt(ctx, in, out), ctx.wait(); });
       if (e.what.empty())
@@ -504,7 +504,7 @@ TEST_CASE("a kernel that has refused stops a gate, and no tokens are no work") {
   std::vector<kvevict::row> longer = rows;
   longer[0].tokens = 6;
   kvevict::score_rows out{
-      there.put(longer), 2, 1, there.put(std::vector<std::int64_t>{0, 5, 11}), values.data(), nullptr, 0, 6, 11};
+      there.put(longer), 2, 1, there.put(std::vector<std::int64_t>{0, 5, 11}), values.data(), nullptr, 0, 1, 6, 11};
   cuda::device ctx(default_stream());
   kernels::expect_prompt(ctx, in, out);
   out.rows = there.put(rows);

@@ -103,9 +103,9 @@ kvevict::keep_set on_host(reference::selection_input& in) {
 template <class Keys>
 cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {
   cuda::keep_set out;
-  out.resize(ctx, s.sequences, s.heads, s.most_tokens);
+  cuda::keep_arrays const to = out.resize(ctx, s.sequences, s.heads, s.most_tokens);
   ctx.launch({static_cast<std::uint32_t>(s.sequences)}, {block}, cuda::shared_bytes<std::uint32_t>(held),
-             cuda::select_best_kernel<Keys>{ctx.watch(), s, out.tokens, out.counts, out.lengths, out.stride, held});
+             cuda::select_best_kernel<Keys>{ctx.watch(), s, to, held});
   return out;
 }
 cuda::keep_set launched(cuda::device& ctx, kvevict::score_rows const& s, std::uint32_t block, std::uint32_t held) {

@@ -12,7 +12,7 @@
 #include <benchmark/benchmark.h>
 
 #include <kvevict/core/host.hpp>
-#include <kvevict/kernels/simd.hpp>
+#include <kvevict/kernels/shuffle.hpp>
 
 namespace bench {
 

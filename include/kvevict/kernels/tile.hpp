@@ -13,7 +13,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/queries.hpp>
-#include <kvevict/kernels/simd.hpp>
+#include <kvevict/kernels/shuffle.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

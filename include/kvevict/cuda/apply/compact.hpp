@@ -8,6 +8,7 @@
 #include <kvevict/apply/compaction_result.hpp>
 #include <kvevict/cuda/apply/expect_keep.hpp>
 #include <kvevict/cuda/apply/move_rows.hpp>
+#include <kvevict/cuda/context/call.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 
 namespace kvevict {

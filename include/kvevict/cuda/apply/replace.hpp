@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <kvevict/cuda/apply/expect_keep.hpp>
+#include <kvevict/cuda/context/call.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <kvevict/cuda/context/call.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
 #include <kvevict/evidence/budget.hpp>
 #include <kvevict/evidence/evidence.hpp>

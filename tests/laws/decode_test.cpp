@@ -6,6 +6,8 @@
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/h2o.hpp>
+#include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/lagkv.hpp>
 #include <kvevict/presets/snapkv.hpp>
 
 #include "support/catch.hpp"

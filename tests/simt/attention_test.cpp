@@ -7,7 +7,7 @@
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/kernels/host.hpp>
-#include <kvevict/layers/uniform.hpp>
+#include <kvevict/layers/layers.hpp>
 
 #include "simt/device_cache.hpp"
 #include "support/batch_cache.hpp"

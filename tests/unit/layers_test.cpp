@@ -118,7 +118,8 @@ std::vector<std::string> kernels_without_shapes(std::string const& text) {
 /// Names of structs, classes and functions that a room defines twice: they would hide what is where.
 std::vector<std::string> doubles(std::vector<source> const& files) {
   std::map<std::string, std::set<std::string>> files_of;  // room and name
-  static std::regex const type("(?:^|\n)(?:template <[^\n]*>\\s)?(?:struct|class|enum class) ((?:\\w+::)?\\w+)[^;\n(]*\\{");
+  static std::regex const type(
+      "(?:^|\n)(?:template <[^\n]*>\\s)?(?:struct|class|enum class) ((?:\\w+::)?\\w+)[^;\n(]*\\{");
   for (source const& file : files)
     if (layer_of(file.path) == "cuda")
       for (std::sregex_iterator i(file.text.begin(), file.text.end(), type), end; i != end; ++i)

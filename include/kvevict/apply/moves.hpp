@@ -42,7 +42,7 @@ void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep,
 /// The cache is as it was when that was planned, as far as lengths do not tell.
 template <class Entry>
 void expect_made_for(char const* verb, char const* what, layer_view<Entry> const& v, fingerprint const& made_for) {
-  contract::expect_same(verb, what, made_for, {v.epoch, made_for.table == 0 ? 0 : table_hash(v)});
+  contract::expect_same(verb, what, made_for, fingerprint{v.epoch, made_for.table == 0 ? 0 : table_hash(v)});
 }
 
 /// The keep set belongs to this view, and keeps its read-only prefixes.

@@ -69,7 +69,7 @@ keep_check<Entry> check_of(char const* verb, device& ctx, layer_view<Entry> cons
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
-  if (!ctx.is_dry()) contract::expect_same(verb, "keep set", {set.epoch, 0}, {v.epoch, 0});
+  if (!ctx.is_dry()) contract::expect_same(verb, "keep set", fingerprint{set.epoch, 0}, fingerprint{v.epoch, 0});
   return {ctx.watch(verb),
           v,
           keep,

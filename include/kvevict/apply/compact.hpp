@@ -143,14 +143,14 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
   freed.clear();
   this->freed_begin_.assign(1, 0);
   std::int64_t const P = v.pages.page_size;
-  if (v.heads() == 0)
-    this->freed_begin_.resize(static_cast<std::size_t>(v.pages.rows()) + 1, 0);  // no tokens, no pages
-  for (std::int64_t t = 0; v.heads() != 0 && t < v.pages.rows(); ++t) {
-    std::int64_t const r = v.pages.per_head() ? t : t * v.heads();
-    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
-    std::int64_t const used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
-    std::int64_t const before =
-        v.pages.is_identity() ? used : (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
+  for (std::int64_t t = 0; t < v.pages.rows(); ++t) {
+    std::int64_t const heads = std::max(v.heads(), 1), r = v.pages.per_head() ? t : t * heads;
+    auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+    std::int64_t used = 0, before = 0;
+    if (v.heads() != 0 && !v.pages.is_identity()) {
+      used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
+      before = (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
+    }
     for (std::int64_t i = used; i < before; ++i) freed.push_back(v.pages.entry(b, h, i));
     this->freed_begin_.push_back(static_cast<std::int64_t>(freed.size()));
   }

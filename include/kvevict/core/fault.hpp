@@ -76,6 +76,7 @@ struct fault_record {
   std::int64_t what, other;      // of that kind: a count, a page id
   std::int32_t more[2];          // of that kind
   char const* verb;              // or a component's name; the host's text, which a device only carries
+  bool unreadable = false;       // lengths or offsets of the sequence are wrong: what they count must not be read
 
   static constexpr std::uint64_t place_of(fault kind, std::int32_t head, std::int64_t token) {
     return ~(std::uint64_t{static_cast<std::uint32_t>(head)} << 40 |

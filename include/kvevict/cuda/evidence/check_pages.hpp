@@ -86,7 +86,7 @@ template <class Entry> struct check_pages_kernel {
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (fault_record const& before = watch.taken_over(); before.place != 0) return watch.raise_from(t, before);
-    if (watch.records[b % watch.room].place != 0) return watch.raise(t, true);  // its lengths are not to be believed
+    if (watch.records[b % watch.room].unreadable) return watch.raise(t, true);  // as the kernel before has found
     if (i >= validation::pages_in_use(v, b, h)) return;
     Entry const page = v.pages.entry(b, h, i);
     std::int64_t name;

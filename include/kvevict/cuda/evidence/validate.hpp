@@ -52,7 +52,7 @@ template <class Entry, class Rows> struct check_view_kernel {
     KVEVICT_DEVICE void take(watched const& watch, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
                              std::int64_t other, std::int32_t more = 0) {
       if (fault_record::place_of(kind, h, 0) > f.place)
-        f = watch.record_of(kind, b, h, what, other, 0, more, 0, watch.verb);
+        f = watch.record_of(kind, b, h, what, other, 0, more, 0, watch.verb), f.unreadable = true;
     }
   };
 

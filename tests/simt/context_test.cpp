@@ -38,6 +38,11 @@ struct room {
   void plan_small(cuda::device& ctx, cuda::keep_set& keep) const {
     kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(there.view), twenty, keep);
   }
+  void compact(cuda::device& ctx, cuda::keep_set& keep, cuda::compacted<std::int32_t>& done) const {
+    plan_small(ctx, keep);
+    kvevict::compact(ctx, there.view, keep, kvevict::compaction::stable, done);
+    done.wait(ctx);
+  }
 };
 
 template <class Call> std::size_t scratch_of(Call const& call) {
@@ -146,9 +151,7 @@ TEST_CASE("a dry run leaves what it is shown as it was") {
   cuda::device ctx(default_stream());
   cuda::keep_set keep;
   cuda::compacted<std::int32_t> done;
-  large.plan_small(ctx, keep);
-  compact(ctx, large.there.view, keep, kvevict::compaction::stable, done);
-  done.wait(ctx);
+  large.compact(ctx, keep, done);
   auto const before = keep.read(ctx);
   auto const lengths = std::vector<std::int32_t>(done.lengths().begin(), done.lengths().end());
   auto const *const tokens = keep.tokens, *const on_device_lengths = done.lengths_on_device();
@@ -178,9 +181,7 @@ TEST_CASE("what only a real run can give is refused in a dry one, by name") {
   cuda::device ctx(default_stream());
   cuda::keep_set keep;
   cuda::compacted<std::int32_t> done;
-  r.plan_small(ctx, keep);
-  compact(ctx, r.there.view, keep, kvevict::compaction::stable, done);
-  done.wait(ctx);
+  r.compact(ctx, keep, done);
   auto const host_set = keep.read(ctx);
   auto const says = [&](auto const& call, char const* verb) {
     CHECK_THAT(refusal([&] { cuda::device::try_out(default_stream(), call); }),
@@ -199,4 +200,17 @@ TEST_CASE("what only a real run can give is refused in a dry one, by name") {
   CHECK(values == std::vector<float>{1.0f});
   CHECK(done.ok());
   CHECK(keep.read(ctx).tokens == host_set.tokens);
+}
+
+TEST_CASE("a result that nothing was put into the stream for has nothing to tell") {
+  room const r;
+  cuda::device ctx(default_stream());
+  cuda::keep_set keep;
+  cuda::compacted<std::int32_t> done;
+  for (int again = 0; again < 2; ++again) {
+    CHECK_THAT(refusal([&] { done.wait(ctx); }), Contains("no compaction was put into the stream") && Contains("; "));
+    CHECK_FALSE(done.ok());
+  }
+  r.compact(ctx, keep, done);
+  CHECK(done.ok());
 }

@@ -28,8 +28,9 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   /// tickets and keep sets tell. The same every time.
   void wait(device& ctx) {
     ctx.expect_no_dry_run("wait");
-    KVEVICT_EXPECTS(status_.at() != verdict::stage::refused,
-                    "wait: the compaction that this result was for was refused at once; compact again");
+    KVEVICT_EXPECTS(status_.at() == verdict::stage::launched,
+                    "wait: no compaction was put into the stream for this result, or it was refused at once; compact "
+                    "into it first");
     auto const words = static_cast<std::size_t>(words_);
     std::vector<std::int32_t> all(static_cast<std::size_t>(3 * rows_ + table_rows_));  // zeros where there are no heads
     freed_.assign(static_cast<std::size_t>(table_rows_ * pages_), Entry{});

@@ -48,8 +48,10 @@ struct score_rows {
   std::int32_t layer = 0, layers = 1;       // of a stack the first and how many
   std::int64_t most_tokens = 0;             // no row is longer
   std::int64_t total_floats = 0;            // of a plane of `values`
-  char const* verb = "plan";                // whose rows they are: what their errors begin with
+  bool observed = false;                    // of observe(): a window reads the rows that have just come
 
+  /// Whose rows they are: what their errors begin with.
+  constexpr char const* verb() const { return observed ? "observe" : "plan"; }
   constexpr std::int64_t count() const { return std::int64_t{sequences} * heads; }
   constexpr slice<float> scores(std::int64_t r) const { return {values + begin[r], begin[r + 1] - begin[r]}; }
   constexpr std::int32_t layer_of(std::int32_t sequence) const {

@@ -20,8 +20,10 @@ inline namespace KVEVICT_ABI {
 namespace planning {
 
 template <class Entry>
-score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
-  expect_positions(verb, cache);
+score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+  score_rows out;
+  out.observed = observed;
+  expect_positions(out.verb(), cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.allocate<std::int64_t>(n + 1);
   auto* rows = scratch.allocate<row>(n);
@@ -34,8 +36,10 @@ score_rows make_rows(char const* verb, frame& scratch, layer_view<Entry> const& 
     begin[r + 1] = begin[r] + tokens;
     longest = std::max<std::int64_t>(longest, tokens);
   }
-  score_rows out{rows, cache.sequences(), cache.heads(), begin, scratch.allocate<float>(begin[n]), nullptr, layer};
-  out.most_tokens = longest, out.total_floats = begin[n], out.verb = verb, out.layers = cache.pages.layers;
+  out.rows = rows, out.sequences = cache.sequences(), out.heads = cache.heads();
+  out.begin = begin, out.values = scratch.allocate<float>(begin[n]);
+  out.layer = layer, out.layers = cache.pages.layers;
+  out.most_tokens = longest, out.total_floats = begin[n];
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
   auto* positions = scratch.allocate<std::int32_t>(begin[n]);
@@ -70,7 +74,7 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   if (rows.positions == nullptr || it.candidates == 0) return;
   std::int64_t found = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
-  if (found != it.candidates) messages::equal_positions(rows.verb, it.sequence, it.head);
+  if (found != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
@@ -124,7 +128,7 @@ void has_kernel(new_rows_tag, host&);
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
                   Layers const& layers, budget const& want, sharing share) {
-  score_rows out = planning::make_rows("plan", scratch, cache, want.layer);
+  score_rows out = planning::make_rows(false, scratch, cache, want.layer);
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     row* const of = out.rows + std::int64_t{b} * H;
@@ -147,7 +151,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
                   budget const& want) {
-  score_rows out = planning::make_rows("observe", scratch, e.cache, want.layer);
+  score_rows out = planning::make_rows(true, scratch, e.cache, want.layer);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);

@@ -45,7 +45,7 @@ inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
       s.begin[s.count()] / 8);
   for (std::int64_t r = 0; r < s.count(); ++r) {
     if (bad[r] < 0) continue;
-    messages::not_finite(s.verb, bad[r], s.rows[r].sequence, s.rows[r].head, s.layer_of(s.rows[r].sequence),
+    messages::not_finite(s.verb(), bad[r], s.rows[r].sequence, s.rows[r].head, s.layer_of(s.rows[r].sequence),
                          s.values[s.begin[r] + bad[r]]);
   }
 }

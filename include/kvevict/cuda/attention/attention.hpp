@@ -28,7 +28,7 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
   std::int32_t const most_rows = std::max(1, std::min(o.rows, q.most_rows));
-  return {ctx.watch(out.verb),
+  return {ctx.watch(out.verb()),
           view,
           *view.find(role::k),
           q,

@@ -125,7 +125,7 @@ inline void sum_weights(device& ctx, attention_rows const& a, window_options con
   if (out.count() == 0) return;
   expect_most_rows(a.most_rows);
   frame scratch(ctx.scratch());
-  weights_call c{ctx.watch(out.verb),
+  weights_call c{ctx.watch(out.verb()),
                  a,
                  o,
                  out,

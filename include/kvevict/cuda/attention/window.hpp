@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cmath>
-#include <string_view>
 
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/step_gain.hpp>
@@ -75,7 +74,7 @@ template <class Entry> struct attention_call {
 enum class reading : std::uint8_t { window, single_rows, all_tokens, new_rows, single_new_rows };
 
 inline reading reading_of(score_rows const& out, reading otherwise) {
-  if (std::string_view(out.verb) != "observe") return otherwise;
+  if (!out.observed) return otherwise;
   return otherwise == reading::window ? reading::new_rows : reading::single_new_rows;
 }
 

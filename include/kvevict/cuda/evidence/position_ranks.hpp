@@ -92,7 +92,7 @@ void rank_by_position(device& ctx, layer_view<Entry> const& cache, score_rows co
              rows = static_cast<std::uint32_t>(out.count());
   ctx.launch({rows * chunks}, {256}, 0,
              gather_positions_kernel<Entry>{ctx.watch(), cache, out, const_cast<std::int32_t*>(out.positions), chunks});
-  ctx.launch({rows}, {256}, 0, interval_kernel<Then>{ctx.watch(out.verb), out, active_only, then});
+  ctx.launch({rows}, {256}, 0, interval_kernel<Then>{ctx.watch(out.verb()), out, active_only, then});
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -128,15 +128,16 @@ template <class Evidence, class All> struct observe_rows_kernel {
 /// Their memory: N of the longest possible row a row, so that grids and scratch depend on nothing that only the device
 /// knows.
 template <class Entry>
-score_rows allocate_rows(char const* verb, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
-  planning::expect_positions(verb, cache);
-  std::int64_t const n = cache.rows(), most = cache.pages.most_tokens(), stride = (most + 3) / 4 * 4;
+score_rows allocate_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   score_rows out;
+  out.observed = observed;
+  planning::expect_positions(out.verb(), cache);
+  std::int64_t const n = cache.rows(), most = cache.pages.most_tokens(), stride = (most + 3) / 4 * 4;
   out.rows = scratch.allocate<row>(n);
   out.begin = scratch.allocate<std::int64_t>(n + 1);
   out.values = scratch.allocate<float>(n * stride);
   out.positions = cache.order == row_order::ascending ? nullptr : scratch.allocate<std::int32_t>(n * stride);
-  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer, out.verb = verb;
+  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer;
   out.most_tokens = most, out.total_floats = n * stride;
   return out;
 }
@@ -145,9 +146,9 @@ inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::in
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
                   protect const& keep, Layers const& layers, budget const& want, sharing share) {
-  score_rows out = allocate_rows("plan", scratch, cache, want.layer);
+  score_rows out = allocate_rows(false, scratch, cache, want.layer);
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
-             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb), cache, keep, layers, want, share, out.rows,
+             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb()), cache, keep, layers, want, share, out.rows,
                                              begin_of(out), stride_of(out)});
   rank_by_position(ctx, cache, out, true, as_planned{});
   return out;
@@ -156,11 +157,11 @@ score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_vie
 template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep,
                   Layers const& layers, budget const& want) {
-  score_rows out = allocate_rows("observe", scratch, e.cache, want.layer);
+  score_rows out = allocate_rows(true, scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
                                                                       layers, want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
-             observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb), e, all, want, out.rows, begin_of(out),
+             observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb()), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out)});
   rank_by_position(ctx, e.cache, out, false, all);
   return out;

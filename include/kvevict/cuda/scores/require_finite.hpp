@@ -35,7 +35,7 @@ struct require_finite_kernel {
 inline void kernel(kernels::require_finite_tag, device& ctx, score_rows const& s) {
   std::uint32_t const chunks = blocks_for(s.most_tokens, 256);
   ctx.launch({static_cast<std::uint32_t>(s.count()) * chunks}, {256}, 0,
-             require_finite_kernel{ctx.watch(s.verb), s, chunks});
+             require_finite_kernel{ctx.watch(s.verb()), s, chunks});
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

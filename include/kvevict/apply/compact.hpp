@@ -18,7 +18,7 @@ inline namespace KVEVICT_ABI {
 /// What a compaction did, at once.
 template <class Entry> class compacted : public compaction_result<Entry> {
  public:
-  move_plan const& moves() const { return this->order(), plan_; }
+  move_plan const& moves() const { return this->expect_ready(), plan_; }
 
  private:
   template <class Context, class E>
@@ -81,19 +81,12 @@ inline void expect_no_doubles(move_plan const& p, std::int64_t row) {
 }
 
 template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
-  auto const rows = static_cast<std::size_t>(v.rows());
-  KVEVICT_EXPECTS(
-      !p.refused,
-      "apply: the call that was to fill the move plan was refused or has failed, so that it names no moves; "
-      "plan again, or keep all");
+  if (p.refused) messages::move_plan_refused("apply");
   KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences,
                   " sequences of ", p.heads, " heads and the cache ", v.sequences(), " of ", v.heads(),
                   "; use the view that was planned on");
-  KVEVICT_EXPECTS(p.row_begin.size() == rows + 1 && p.lengths.size() == rows && p.lengths_before.size() == rows &&
-                      p.destinations.size() == p.sources.size() && p.row_begin[0] == 0 &&
-                      p.row_begin[rows] == p.moves() && std::is_sorted(p.row_begin.begin(), p.row_begin.end()),
-                  "apply: the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
-  expect_made_for("apply", "move plan", v, p.made_for);
+  contract::expect_rows("apply", p);
+  contract::expect_same("apply", "move plan", p.made_for, fingerprint_of(v));
   KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
                   "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set "
                   "move_plan::order");
@@ -162,14 +155,14 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 ///   view.with_order(done.order())
 ///
 /// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
-///          layers share a table, or where heads have tables of their own into pages that they share, a page is named by
-///          every layer or head that gives it up: it is free when all have.
+///          layers share a table, or where heads have tables of their own into pages that they share, a page is named
+///          by every layer or head that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
-/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only token
-///          dropped; unequal counts on a table that heads share; rows common to all heads but different sets; page-wise
-///          quantisation. The cache is untouched then, and `out` has no result; so it is when memory runs out, and when
-///          the executor throws before a row has moved. After that only an executor that gives up its tasks makes it
-///          fail: move_interrupted.
+/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
+///          token dropped; unequal counts on a table that heads share; rows common to all heads but different sets;
+///          page-wise quantisation. The cache is untouched then, and `out` has no result; so it is when memory runs
+///          out, and when the executor throws before a row has moved. After that only an executor that gives up its
+///          tasks makes it fail: move_interrupted.
 template <class Context, class Entry>
 void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
              compacted<Entry>& out) {

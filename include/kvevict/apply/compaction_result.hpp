@@ -47,6 +47,12 @@ template <class Entry> class compaction_result {
   std::int64_t bytes_moved() const { return expect_ready(), bytes_moved_; }
 
  protected:
+  void expect_ready() const {
+    KVEVICT_EXPECTS(ready_,
+                    "compacted: there is no result; on a device call wait(ctx) first, and after a call that was "
+                    "refused or has failed free no page, and keep the lengths that were");
+  }
+
   std::vector<std::int32_t> lengths_host_;  // (B·H)
   std::vector<Entry> freed_;
   std::vector<std::int64_t> freed_begin_;  // (rows of the table + 1)
@@ -57,11 +63,6 @@ template <class Entry> class compaction_result {
  private:
   slice<std::int32_t const> all_lengths() const {
     return {lengths_host_.data(), static_cast<std::int64_t>(lengths_host_.size())};
-  }
-  void expect_ready() const {
-    KVEVICT_EXPECTS(ready_,
-                    "compacted: there is no result; on a device call wait(ctx) first, and after a call that was "
-                    "refused or has failed free no page, and keep the lengths that were");
   }
 };
 

@@ -39,21 +39,16 @@ void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep,
   messages::keep_set_without_prefix(verb, b, h, v.read_only_tokens(b));
 }
 
-/// The cache is as it was when that was planned, as far as lengths do not tell.
-template <class Entry>
-void expect_made_for(char const* verb, char const* what, layer_view<Entry> const& v, fingerprint const& made_for) {
-  contract::expect_same(verb, what, made_for, fingerprint{v.epoch, made_for.table == 0 ? 0 : table_hash(v)});
-}
-
-/// The keep set belongs to this view, and keeps its read-only prefixes.
+/// The keep set belongs to this view, whose fingerprint is `now`, and keeps its read-only prefixes.
 template <class Context, class Entry>
-void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, keep_set const& keep) {
-  contract::expect_planned(verb, keep);
+void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, fingerprint const& now,
+                 keep_set const& keep) {
+  if (keep.refused) messages::keep_set_refused(verb);
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
                   v.heads(), "; use the view that was planned on");
   contract::expect_rows(verb, keep);
-  expect_made_for(verb, "keep set", v, keep.made_for);
+  contract::expect_same(verb, "keep set", keep.made_for, now);
   frame scratch(ctx.scratch());
   auto* const faults = scratch.template allocate<fault>(v.rows());
   ctx.for_each(
@@ -140,10 +135,11 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
   out.refused = true;
   expect_mode(verb, mode);
   validate(view, ctx.scratch());
-  expect_keep(verb, ctx, view, keep);
+  fingerprint const now = fingerprint_of(view);
+  expect_keep(verb, ctx, view, now, keep);
   write_plan(ctx, view, keep, mode, out);
   expect_movable(verb, view, out);
-  out.made_for = fingerprint_of(view);
+  out.made_for = now;
   out.refused = false;
 }
 
@@ -152,9 +148,9 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
 /// How the kept tokens come to fill the front of their rows; nothing is moved. `apply` executes it.
 ///
 /// Cost     O(pages) checks, O(kept), one worker per row.
-/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only token
-///          dropped; unequal counts on a table that heads share; page-wise quantisation where tokens would move. `out`
-///          is `refused` then, whatever is thrown, and no verb takes it.
+/// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
+///          token dropped; unequal counts on a table that heads share; page-wise quantisation where tokens would move.
+///          `out` is `refused` then, whatever is thrown, and no verb takes it.
 template <class Context, class Entry>
 void plan_moves(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode, move_plan& out) {
   moves::plan_checked("plan_moves", ctx, view, keep, mode, out);

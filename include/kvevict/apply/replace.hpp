@@ -74,7 +74,7 @@ template <class Context, class Entry>
 void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
   out.ready_ = false;
   validate(view, ctx.scratch());
-  moves::expect_keep("replace", ctx, view, keep);
+  moves::expect_keep("replace", ctx, view, fingerprint_of(view), keep);
   for (std::int64_t r = 0; r < view.rows(); ++r) moves::expect_one_victim(view, keep, r);
   out.slots_.resize(static_cast<std::size_t>(view.rows()));
   out.heads_ = view.heads();

@@ -43,17 +43,9 @@ struct keep_set {
 
 namespace contract {
 
-/// A refused plan leaves nothing to apply.
-inline void expect_planned(char const* verb, keep_set const& keep) {
-  KVEVICT_EXPECTS(
-      !keep.refused, verb,
-      ": the plan that was to fill the keep set was refused or has failed, so that it names no tokens; plan "
-      "again, or keep all");
-}
-
-/// The arrays of a keep set are those of its rows; O(rows).
+/// The plan was not refused, and the arrays are those of the rows; O(rows).
 inline void expect_rows(char const* verb, keep_set const& keep) {
-  expect_planned(verb, keep);
+  if (keep.refused) messages::keep_set_refused(verb);
   auto const rows = static_cast<std::size_t>(keep.rows());
   KVEVICT_EXPECTS(keep.sequences >= 0 && keep.heads >= 0 && keep.row_begin.size() == rows + 1 &&
                       keep.lengths.size() == rows && keep.row_begin[0] == 0 && keep.row_begin[rows] == keep.kept() &&

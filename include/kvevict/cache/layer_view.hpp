@@ -40,9 +40,9 @@ template <class Entry = std::int32_t> struct layer_view {
   std::int32_t component_count = 0;
   row_order order = row_order::ascending;
   std::int32_t const* read_only = nullptr;  // (B), or null: nothing is shared
-  // a number of the engine's, another one whenever tokens of a row have changed, which lengths and pages may not show: an
-  // aborted or retried step, a rejected draft, a sequence that was preempted. A keep set of another epoch is refused;
-  // 0: the engine does not count.
+  // a number of the engine's, another one whenever tokens of a row have changed, which lengths and pages may not show:
+  // an aborted or retried step, a rejected draft, a sequence that was preempted. A keep set of another epoch is
+  // refused; 0: the engine does not count.
   std::uint64_t epoch = 0;
 
   constexpr std::int32_t sequences() const { return pages.sequences; }

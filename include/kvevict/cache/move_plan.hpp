@@ -3,12 +3,14 @@
 // moves.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include <kvevict/cache/fingerprint.hpp>
 #include <kvevict/cache/layer_view.hpp>
-#include <kvevict/core/slice.hpp>
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -35,5 +37,20 @@ struct move_plan {
   std::int64_t moves() const { return static_cast<std::int64_t>(sources.size()); }
 };
 
+namespace contract {
+
+/// The plan was not refused, and the arrays are those of the rows; O(rows).
+inline void expect_rows(char const* verb, move_plan const& plan) {
+  if (plan.refused) messages::move_plan_refused(verb);
+  auto const rows = static_cast<std::size_t>(plan.rows());
+  KVEVICT_EXPECTS(plan.sequences >= 0 && plan.heads >= 0 && plan.row_begin.size() == rows + 1 &&
+                      plan.lengths.size() == rows && plan.lengths_before.size() == rows &&
+                      plan.destinations.size() == plan.sources.size() && plan.row_begin[0] == 0 &&
+                      plan.row_begin[rows] == plan.moves() &&
+                      std::is_sorted(plan.row_begin.begin(), plan.row_begin.end()),
+                  verb, ": the plan's row_begin and lengths do not describe its moves; fill them as plan_moves() does");
+}
+
+}  // namespace contract
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -116,15 +116,7 @@ inline void write(keep_set const& keep, std::vector<std::byte>& out) {
 /// Appends the plan to `out`.
 /// Errors   contract_violation as for a keep set.
 inline void write(move_plan const& plan, std::vector<std::byte>& out) {
-  auto const rows = static_cast<std::size_t>(plan.rows());
-  KVEVICT_EXPECTS(!plan.refused,
-                  "write: the call that was to fill the move plan was refused or has failed; plan again");
-  KVEVICT_EXPECTS(plan.row_begin.size() == rows + 1 && plan.lengths.size() == rows &&
-                      plan.lengths_before.size() == rows && plan.destinations.size() == plan.sources.size() &&
-                      plan.row_begin[0] == 0 && plan.row_begin[rows] == plan.moves() &&
-                      std::is_sorted(plan.row_begin.begin(), plan.row_begin.end()),
-                  "write: the move plan's row_begin and lengths do not describe its moves; fill them as plan_moves() "
-                  "does");
+  contract::expect_rows("write", plan);
   stored::writer to(out);
   to.head({stored::move_plan_magic, plan.sequences, plan.heads, plan.moves(), static_cast<std::int64_t>(plan.order),
            plan.made_for});

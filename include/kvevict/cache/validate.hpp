@@ -55,9 +55,8 @@ template <class Entry> void check_offsets(page_table<Entry> const& t) {
   for (std::int64_t i = 0; i < t.rows(); ++i) {
     std::int64_t const H = t.per_head() ? t.heads : 1,
                        r = t.row_of(static_cast<std::int32_t>(i / H), static_cast<std::int32_t>(i % H));
-    KVEVICT_EXPECTS(t.row_begin[r] >= 0 && t.row_begin[r] <= t.row_begin[r + 1], "validate: pages.row_begin[", r,
-                    "] = ", t.row_begin[r], " and [", r + 1, "] = ", t.row_begin[r + 1],
-                    "; offsets must start at 0 or above and never descend");
+    std::int64_t const from = t.row_begin[r], to = t.row_begin[r + 1];
+    if (from < 0 || from > to) messages::page_offsets(r, from, to);
   }
 }
 
@@ -68,17 +67,10 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
   for (std::int32_t b = 0; b < v.sequences(); ++b)
     for (std::int32_t h = 0; h < v.heads(); ++h) {
       std::int32_t const n = v.length(b, h), fixed = v.read_only_tokens(b);
-      KVEVICT_EXPECTS(n >= 0, "validate: the length of sequence ", b, ", head ", h, " is ", n,
-                      "; lengths are token counts");
-      KVEVICT_EXPECTS(n <= t.capacity(b, h), "validate: sequence ", b, ", head ", h, " has ", n,
-                      " tokens, but its table addresses ", t.capacity(b, h),
-                      "; provide the whole table, or correct the length");
-      KVEVICT_EXPECTS(t.per_head() || n == v.length(b, 0), "validate: heads 0 and ", h, " of sequence ", b, " have ",
-                      v.length(b, 0), " and ", n,
-                      " tokens but share a page table; give every head its own (pages.head_stride)");
-      KVEVICT_EXPECTS(fixed >= 0 && (fixed % t.page_size == 0 || fixed >= n), "validate: read_only[", b, "] = ", fixed,
-                      " tokens is not a multiple of the page size ", t.page_size,
-                      "; a page is shared as a whole, or the whole sequence is");
+      if (n < 0) messages::negative_length(b, h, n);
+      if (n > t.capacity(b, h)) messages::length_beyond_table(b, h, n, t.capacity(b, h));
+      if (!t.per_head() && n != v.length(b, 0)) messages::lengths_differ(b, h, v.length(b, 0), n);
+      if (fixed < 0 || (fixed % t.page_size != 0 && fixed < n)) messages::read_only(b, fixed, t.page_size);
       used += pages_in_use(v, b, h);
     }
   KVEVICT_EXPECTS(
@@ -93,12 +85,11 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 /// written, without touching another one.
 ///
 /// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range; strides, alignment,
-/// int64
-///          range; and that no byte belongs to two rows: of one table row, or of two of which one is written. A row owns
-///          all slots of its pages in use; components that alias and rows that all heads share count once.
-/// Cost     O(pages in use + largest id / 64) where strides alone keep pages apart; for tables of addresses a sort. Else
-///          a sort for each pair of components and a look at the pages that come close, see page_search. K and V are
-///          not read.
+///          int64 range; and that no byte belongs to two rows: of one table row, or of two of which one is written. A
+///          row owns all slots of its pages in use; components that alias and rows that all heads share count once.
+/// Cost     O(pages in use + largest id / 64) where strides alone keep pages apart; for tables of addresses a sort.
+///          Else a sort for each pair of components and a look at the pages that come close, see page_search. K and V
+///          are not read.
 /// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages,
 ///          reserved ones). Ids may count less than a page (rows of a cache whose heads interleave, blocks), when all
 ///          slots of a page lie below page_count. A cache whose strides are wrong is refused when pages in use collide.

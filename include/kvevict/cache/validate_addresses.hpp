@@ -15,16 +15,13 @@ namespace validation {
 template <class Entry>
 void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int64_t extent, std::int32_t b,
                    std::int32_t h, std::int32_t i) {
-  KVEVICT_EXPECTS(address != 0, "validate: page ", i, " of sequence ", b, ", head ", h,
-                  " is null; every page in use needs an address");
+  if (address == 0) messages::page_null(i, b, h);
   KVEVICT_EXPECTS(address <= static_cast<std::uintptr_t>(std::numeric_limits<std::int64_t>::max() - extent),
                   "validate: page ", i, " of sequence ", b, ", head ", h,
                   " ends beyond the addresses of 63 bits; correct the table, or the strides");
   for (component const& c : v)
-    KVEVICT_EXPECTS(
-        (address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) == 0,
-        "validate: page ", i, " of sequence ", b, ", head ", h, " is not aligned to the elements of component ",
-        name_of(c.what), "; correct the address or the offset");
+    if ((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) != 0)
+      messages::page_unaligned(i, b, h, name_of(c.what));
 }
 
 /// Bytes from a page's address to the end of what it holds, in all layers.

@@ -11,7 +11,7 @@
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
-#include <kvevict/core/messages.hpp>
+#include <kvevict/core/view_messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -68,12 +68,8 @@ struct table_place {
   std::int64_t i;
 };
 [[noreturn]] inline void violate_double(table_place x, table_place y) {
-  if (x.b == y.b && x.h == y.h)
-    contract::violate("validate: pages ", std::min(x.i, y.i), " and ", std::max(x.i, y.i), " of ",
-                      messages::row(x.b, x.h), " are the same page; a row uses a page once, correct the table");
-  contract::violate("validate: page ", x.i, " of ", messages::row(x.b, x.h), " is also page ", y.i, " of ",
-                    messages::row(y.b, y.h),
-                    " and would be written by both; copy it, or declare the shared front with read_only");
+  if (x.b == y.b && x.h == y.h) messages::page_twice(std::min(x.i, y.i), std::max(x.i, y.i), x.b, x.h);
+  messages::page_shared(x.i, x.b, x.h, y.i, y.b, y.h);
 }
 
 /// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
@@ -92,9 +88,7 @@ template <class Entry> void violate_double(layer_view<Entry> const& v, std::int3
 template <class Entry>
 void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
   std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
-  KVEVICT_EXPECTS(id >= 0 && id < c.rows.page_count, "validate: page ", i, " of sequence ", b, ", head ", h, " has id ",
-                  id, ", but component ", name_of(c.what), " has ", c.rows.page_count,
-                  " pages; correct the table, index_mask or page_count");
+  if (id < 0 || id >= c.rows.page_count) messages::page_unknown(i, b, h, id, name_of(c.what), c.rows.page_count);
 }
 
 /// Pages of a pool that a bitmap is made for: ids of int32, and as many of int64, of which each names a row of some

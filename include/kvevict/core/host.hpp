@@ -15,7 +15,7 @@
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
-// Named by instruction set, so that everything instantiated with the context is too (see isa.hpp).
+
 /// Runs `task(state, i)` for every i in [0, count), in any order, on any threads, and returns when all are done.
 /// Non-owning and replaceable: an engine lends its own pool by filling in three fields. Default: serial.
 ///

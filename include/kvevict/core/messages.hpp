@@ -62,6 +62,10 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate(verb, ": the plan that was to fill this keep set was refused or has failed, so that it names no ",
                     "tokens; plan again, or keep all");
 }
+[[noreturn]] inline void move_plan_refused(char const* verb) {
+  contract::violate(verb, ": the call that was to fill this move plan was refused or has failed, so that it names no ",
+                    "moves; plan again, or keep all");
+}
 [[noreturn]] inline void keep_set_out_of_order(char const* verb, std::int32_t sequence, std::int32_t head,
                                                std::int64_t tokens) {
   contract::violate(verb, ": the kept tokens of ", row(sequence, head), " are not strictly ascending within [0, ",

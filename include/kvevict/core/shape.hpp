@@ -11,8 +11,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 /// One layer of a batch. `pool_pages` and `table_pages` (entries over all rows) are read by the checks of the view; 0
-/// for contiguous caches. Of a stack of layers `sequences` and both counts are those of all layers together; where heads
-/// have tables of their own into pages that they share, pool_pages counts the heads, too.
+/// for contiguous caches. Of a stack of layers `sequences` and both counts are those of all layers together; where
+/// heads have tables of their own into pages that they share, pool_pages counts the heads, too.
 struct cache_shape {
   std::int32_t sequences = 1, q_heads = 1, kv_heads = 1, head_dim = 128;
   std::int64_t tokens = 0;  // of the longest row

@@ -28,8 +28,8 @@ template <class Evidence> auto begin_call(host&, Evidence const& e, budget const
 
 namespace contract {
 
-/// A context is told where a call begins: what is found wrong from there to done(), by kernels of a device later, is that
-/// of the keep set that plan() fills, or of the state that observe() writes.
+/// A context is told where a call begins: what is found wrong from there to done(), by kernels of a device later, is
+/// that of the keep set that plan() fills, or of the state that observe() writes.
 struct no_call {
   constexpr void done() const {}
 };

@@ -12,6 +12,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
+/// The least of the rows that were added, by any number of threads.
 class first_row {
  public:
   void add(std::int64_t r) {

@@ -40,8 +40,8 @@ template <class Entry> struct replace_kernel {
 /// (B·H) in device memory. Nothing is moved; rows become scattered where a slot is not the last one.
 ///
 /// Cost     O(pages) checks, 3 launches, 4 with a read-only prefix.
-/// Errors   as on the host, what only the device can see, and a refusal of the keep set's plan, by ctx.wait(); `slots` is undefined
-///          then.
+/// Errors   as on the host, what only the device can see, and a refusal of the keep set's plan, by ctx.wait(); `slots`
+///          is undefined then.
 template <class Entry>
 void replace(cuda::device& ctx, layer_view<Entry> const& view, cuda::keep_set const& keep, std::int32_t* slots) {
   cuda::device::call call(ctx, ctx.nameless(), view.sequences(), view.pages.layers);

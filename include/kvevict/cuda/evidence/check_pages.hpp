@@ -127,8 +127,8 @@ template <class Entry> struct check_pages_kernel {
     return true;
   }
 
-  /// f(place of a page in use, its row, whether it is written) of all rows in order whose lengths can be believed, until
-  /// it says so. Only on the way to an error.
+  /// f(place of a page in use, its row, whether it is written) of all rows in order whose lengths can be believed,
+  /// until it says so. Only on the way to an error.
   template <class F> KVEVICT_DEVICE void each_page(F f) const {
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     for (std::int64_t r = 0; r < v.pages.rows(); ++r) {

@@ -4,12 +4,6 @@
 #include "support/gate_case.hpp"
 
 using namespace simt_test;
-using namespace support;
-using kvevict::role;
-using layouts::layout;
-namespace cuda = kvevict::cuda;
-namespace presets = kvevict::presets;
-using room = both_rooms;
 
 TEST_CASE("more rows may be announced than there are, and a batch may be wholly idle") {
   auto const same_state = [](auto const& policy, std::int32_t floats, std::size_t rows, bool scattered) {

@@ -78,11 +78,11 @@ struct on_gpu {
 };
 
 /// Two sequences of 40 and 30 tokens, with state and positions, for both contexts.
-struct both_rooms {
+struct room {
   batch in = random_batch(71, {.Hq = 4, .H = 2, .D = 8, .N = {40, 30}});
   layouts::cache<std::int32_t> cache;
 
-  explicit both_rooms(layout l = layout::head_pages, std::int32_t floats = 1) : cache(l, shape(floats)) {
+  explicit room(layout l = layout::head_pages, std::int32_t floats = 1) : cache(l, shape(floats)) {
     fill(cache, in);
     cache.fill(role::state, [](int b, int h, int t, int c) { return b + h + t + c; });
   }
@@ -115,13 +115,11 @@ template <class Cache, class Call> void alike(Cache& cache, std::string const& w
 }
 
 template <class Policy, class Rows>
-void plans_alike(both_rooms& r, Policy const& p, Rows const& rows, std::string const& what,
-                 kvevict::budget b = twenty) {
+void plans_alike(room& r, Policy const& p, Rows const& rows, std::string const& what, kvevict::budget b = twenty) {
   alike(r.cache, what, [&](auto& on, auto const& view) { plan(on.ctx, p, prompt(view, on.rows(rows)), b); });
 }
 template <class Policy, class Rows>
-void observes_alike(both_rooms& r, Policy const& p, Rows const& rows, std::string const& what,
-                    kvevict::budget b = twenty) {
+void observes_alike(room& r, Policy const& p, Rows const& rows, std::string const& what, kvevict::budget b = twenty) {
   alike(r.cache, what, [&](auto& on, auto const& view) { observe(on.ctx, p, step(view, on.rows(rows)), b); });
 }
 template <class Cache> void contents_alike(Cache& cache, std::string const& what, kvevict::budget b = twenty) {

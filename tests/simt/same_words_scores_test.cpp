@@ -4,12 +4,6 @@
 #include "support/gate_case.hpp"
 
 using namespace simt_test;
-using namespace support;
-using kvevict::role;
-using layouts::layout;
-namespace cuda = kvevict::cuda;
-namespace presets = kvevict::presets;
-using room = both_rooms;
 
 TEST_CASE("both contexts say the same of budgets, positions and scores") {
   room r;

@@ -3,12 +3,6 @@
 #include "simt/same_words.hpp"
 
 using namespace simt_test;
-using namespace support;
-using kvevict::role;
-using layouts::layout;
-namespace cuda = kvevict::cuda;
-namespace presets = kvevict::presets;
-using room = both_rooms;
 
 TEST_CASE("both contexts say the same of lengths, prefixes and pages") {
   room r;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Strides of evidence on a device, which cannot see where the only row of a sequence lies: each must step over a row and
-// stay within 64 bits. And a cache without heads, which every verb leaves alone.
+// Strides of evidence on a device, which cannot see where the only row of a sequence lies: each must step over a row
+// and stay within 64 bits. And a cache without heads, which every verb leaves alone.
 #include <limits>
 
 #include <kvevict/cuda.cuh>

@@ -4,8 +4,8 @@ set -euo pipefail
 
 usage() {
   cat <<'EOF'
-tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH] [--isa [LIST]]
-             [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
+tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH]
+             [--isa [LIST]] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
@@ -13,7 +13,7 @@ a host emulation) runs with the address and the thread sanitizer, the threads gr
 latter, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
-  --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of them of today;
+  --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of today;
                  flags/matrix: every cell
   --cuda         run the simt tests on this machine's GPU instead, then under compute-sanitizer where there is one
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
@@ -60,7 +60,10 @@ while (($#)); do
         mutants=$1
         shift
       fi ;;
-    --fuzz) fuzz=${2-}; [[ $fuzz =~ ^[1-9][0-9]{0,4}$ ]] || refuse "--fuzz needs minutes, a whole number above 0"; shift 2 ;;
+    --fuzz)
+      fuzz=${2-}
+      [[ $fuzz =~ ^[1-9][0-9]{0,4}$ ]] || refuse "--fuzz needs minutes, a whole number above 0"
+      shift 2 ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
     --help | -h) usage; exit 0 ;;
@@ -209,7 +212,9 @@ if [[ -n $gpu ]]; then
   run_on_gpu
 elif [[ -n $mutants ]]; then
   log=$(mktemp)
-  if [[ $mutants == all ]]; then tests/mutants/run.py; else tests/mutants/run.py --tenth "$mutants"; fi | tee "$log" || true
+  tenth=(--tenth "$mutants")
+  [[ $mutants != all ]] || tenth=()
+  tests/mutants/run.py ${tenth[@]+"${tenth[@]}"} | tee "$log" || true
   passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
   rm -f -- "$log"
   lap mutants
@@ -228,7 +233,8 @@ elif [[ -n $isa ]]; then
 elif [[ -z $model$training || -n $only ]]; then
   if [[ $only != threads ]]; then
     pass asan
-    [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'  # what does not depend on the build type has run
+    # what does not depend on the build type has run
+    [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'
   fi
   if [[ -z $only || $only == simt ]]; then
     only=simt pass tsan

@@ -61,7 +61,9 @@ def main():
     programs, failures, passed = Path(sys.argv[1]), 0, 0
 
     def run(name, arguments, stdin=""):
-        return subprocess.run([programs / name, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [programs / name, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60
+        )
 
     def check(good, what, done):
         nonlocal failures, passed
@@ -84,17 +86,31 @@ def main():
         done = run("engine_generate", [*generate, "--tokens", 5], prompt)
         tokens = done.stdout.split()
         check(done.returncode == 0 and 0 < len(tokens) <= 5, "a sound call", done)
-        done = run("engine_generate", [*generate, "--tokens", POSITIONS - 20 + 1], prompt)  # the last one is not fed back
+        done = run(
+            "engine_generate", [*generate, "--tokens", POSITIONS - 20 + 1], prompt
+        )  # the last one is not fed back
         check(done.returncode == 0, "as many tokens as the model has positions", done)
 
         refused("an empty prompt", "the prompt has no tokens", "engine_generate", generate, "[]")
         refused("no prompt", "JSON array of token ids", "engine_generate", generate, "")
         refused("a prompt that is a text", "JSON array of token ids", "engine_generate", generate, '"text"')
         refused("a token outside the vocabulary", "outside the vocabulary", "engine_generate", generate, "[1, 32]")
-        refused("a prompt longer than the model", "65 tokens.*64 positions", "engine_generate", generate, json.dumps([1] * 65))
+        refused(
+            "a prompt longer than the model",
+            "65 tokens.*64 positions",
+            "engine_generate",
+            generate,
+            json.dumps([1] * 65),
+        )
         for count in (POSITIONS - 20 + 2, 999999999, 2**31 - 1):
             refused(f"{count} tokens", "at most 45", "engine_generate", [*generate, "--tokens", count], prompt)
-        refused("an unknown policy", "no preset 'lru'.*keydiff", "engine_generate", ["--model", whole, "--policy", "lru"], prompt)
+        refused(
+            "an unknown policy",
+            "no preset 'lru'.*keydiff",
+            "engine_generate",
+            ["--model", whole, "--policy", "lru"],
+            prompt,
+        )
         gate = ["--model", whole, "--policy", "attention_gate"]
         refused("gates without a file", "needs --gates", "engine_generate", gate, prompt)
 
@@ -108,15 +124,20 @@ def main():
         model = write_model(folder / "short", cut=100)
         refused("a file cut short", "truncated", "engine_generate", ["--model", model], prompt)
         model = write_model(folder / "headless", cut=4100)
-        refused("a file cut short in its header", "truncated|parse error", "engine_generate", ["--model", model], prompt)
+        refused(
+            "a file cut short in its header", "truncated|parse error", "engine_generate", ["--model", model], prompt
+        )
         huge = write_model(folder / "huge", config=dict(max_positions=1 << 22))
-        refused("positions beyond memory", "at most", "engine_generate", ["--model", huge, "--tokens", 2**31 - 1], prompt)
+        refused(
+            "positions beyond memory", "at most", "engine_generate", ["--model", huge, "--tokens", 2**31 - 1], prompt
+        )
         refused("no model", "no such file", "engine_generate", ["--model", folder / "none"], prompt)
 
         many = write_model(folder / "many", config=dict(max_positions=160))
-        for count, words in (("0", "whole number"), ("-5", "whole number"), ("many", "whole number"), ("9999999999999", "whole number"),
-                             ("17", "at most 16"), ("2000", "at most 16")):  # fmt: skip
-            refused(f"speed of {count} tokens", words, "engine_speed", [many, count])
+        for count in ("0", "-5", "many", "9999999999999"):
+            refused(f"speed of {count} tokens", "whole number", "engine_speed", [many, count])
+        for count in (17, 2000):
+            refused(f"speed of {count} tokens", "at most 16", "engine_speed", [many, count])
         refused("speed of a model without positions", "at most -80", "engine_speed", [whole])
         done = run("engine_speed", [many, 16])
         check(done.returncode == 0, "the speed of a small model", done)

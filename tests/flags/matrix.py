@@ -29,7 +29,8 @@ FACTORS = {
     "runtime": ["", "-fno-rtti", "-fno-exceptions"],
     "bits": ["", "-m32 -msse2 -mfpmath=sse"],
 }
-# Headers of the kernel, which Debian links for -m32 in g++-multilib alone, a package that the AArch64 compiler excludes.
+# Headers of the kernel, which Debian links for -m32 in g++-multilib alone, a package that the AArch64 compiler
+# excludes.
 KERNEL = "-idirafter /usr/include/x86_64-linux-gnu"
 NEEDED = ("compiler", "library", "bits")  # what a machine may lack
 

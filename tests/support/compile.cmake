@@ -13,7 +13,8 @@ foreach(compiler IN LISTS COMPILERS)
   if(compiler MATCHES "nvcc$")  # which has no such flag
     set(only -x cu -o /dev/null)
   endif()
-  execute_process(COMMAND "${compiler}" ${FLAGS} ${only} "${SOURCE}" RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  execute_process(COMMAND "${compiler}" ${FLAGS} ${only} "${SOURCE}"
+    RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output)
   string(FIND "${output}" "${expect}" found)
   if("${expect}" STREQUAL "" AND NOT code EQUAL 0)
     string(APPEND wrong "${compiler}: ${SOURCE} does not compile\n${output}")

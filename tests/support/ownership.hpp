@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who owns which byte of a cache, by brute force: every byte of every row of every component is marked. Written from the
-// documents of the view, with nothing of validate().
+// Who owns which byte of a cache, by brute force: every byte of every row of every component is marked. Written from
+// the documents of the view, with nothing of validate().
 #pragma once
 
 #include <algorithm>
@@ -20,10 +20,10 @@ inline char const* name_of(ownership x) {
 
 /// Marks the bytes of one view after the other; its memory grows and stays.
 ///
-/// A row of the table (of a sequence, or of a sequence and head with a table of its own; a contiguous sequence is one) owns all slots of its pages in
-/// use, in all components but aliases. Sound: no byte is marked twice by a row, nor by two rows of which one may write
-/// it; and every page lies in the pool, whose pages are page_count pieces: as a whole page where pages do not collide,
-/// else a piece of page_stride bytes at most, so that a page takes several.
+/// A row of the table (of a sequence, or of a sequence and head with a table of its own; a contiguous sequence is one)
+/// owns all slots of its pages in use, in all components but aliases. Sound: no byte is marked twice by a row, nor by
+/// two rows of which one may write it; and every page lies in the pool, whose pages are page_count pieces: as a whole
+/// page where pages do not collide, else a piece of page_stride bytes at most, so that a page takes several.
 class byte_owners {
  public:
   template <class Entry> ownership judge(kvevict::layer_view<Entry> const& v) {

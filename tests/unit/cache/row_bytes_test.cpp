@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Views in which strides alone do not tell whether rows share bytes: pages among each other, ids that count rows, pools of
-// blocks. ownership_test.cpp compares random ones with a brute force.
+// Views in which strides alone do not tell whether rows share bytes: pages among each other, ids that count rows, pools
+// of blocks. ownership_test.cpp compares random ones with a brute force.
 #include <limits>
 #include <vector>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Strides of evidence that would lead to another row, before the array or beyond 64 bits: refused, also where one row is
-// handed in that lies behind others.
+// Strides of evidence that would lead to another row, before the array or beyond 64 bits: refused, also where one row
+// is handed in that lies behind others.
 #include <limits>
 
 #include <kvevict/kvevict.hpp>

@@ -8,6 +8,7 @@ tests/mutants/run.py --tenth COMMIT  every tenth, from one that the commit choos
 """
 
 import concurrent.futures
+import os
 import pathlib
 import re
 import shutil
@@ -105,7 +106,7 @@ def main():
     for name in ("main", "allocations", "simt/device", "simt/scheduler"):  # they use nothing that a mutant changes
         command = ["g++", *flags.split(), f"-I{root / 'include'}", "-c", tests / f"support/{name}.cpp"]
         subprocess.run([*command, "-o", common / f"{pathlib.Path(name).name}.o"], check=True)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         failed = 0
         unchanged = sorted({m["test"] for m in mutants}) if both else []
         plain = [pool.submit(with_scratch, lambda s, t=t: verdict(t, root / "include", s)) for t in unchanged]

@@ -22,6 +22,7 @@ struct attention_rows {
   std::int32_t most_rows = 0;               // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
+  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
 };
 
 }  // namespace KVEVICT_ABI

@@ -32,6 +32,7 @@ struct query_rows {
   std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
+  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
   float logit_scale() const { return scale != 0 ? scale : 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)); }
 };
 

@@ -34,15 +34,16 @@ constexpr std::int32_t rows_needed(std::int32_t wanted, std::int32_t tokens) { r
 
 /// Of sequence b with N tokens the last `wanted` rows, or as many as there are: never more than `tokens` where they are
 /// those tokens. In scattered rows a slot says nothing about time, so that a row sees all.
-constexpr window_rows newest_rows(std::int32_t const* row_begin, std::int32_t b, std::int32_t tokens,
-                                  std::int32_t wanted, visibility sees, bool scattered) {
+template <class Rows>
+constexpr window_rows newest_rows(Rows const& rows, std::int32_t b, std::int32_t tokens, std::int32_t wanted,
+                                  visibility sees, bool scattered) {
   // values, not std::min's references: on a device one of several references is a place in local memory
-  std::int32_t const given = row_begin[b + 1] - row_begin[b],
+  std::int32_t const given = rows.rows(b),
                      there = sees == visibility::all ? given : rows_needed(given, tokens),
                      count = there < 0 ? 0 : rows_needed(wanted, there);
   bool const causal = sees == visibility::causal && !scattered;
   std::int32_t const first_token = tokens - count;
-  return {count, row_begin[b + 1] - std::int64_t{count}, first_token, causal ? first_token + 1 : tokens,
+  return {count, rows.first_row(b) + given - count, first_token, causal ? first_token + 1 : tokens,
           causal ? 1 : 0};
 }
 

@@ -94,7 +94,7 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
     row const& in = out.rows[r];
     if (!in.active || in.tokens == 0) return;
     window_rows const w =
-        newest_rows(a.row_begin, in.sequence, in.tokens, o.rows, visibility::causal, out.positions != nullptr);
+        newest_rows(a, in.sequence, in.tokens, o.rows, visibility::causal, out.positions != nullptr);
     std::int32_t const step = apart ? 1 : w.count, planes = apart ? w.count : 1;
     for (std::int32_t i = 0; i < planes; ++i)
       if (!reduce_rows(a, o, in, w, i * step, (i + 1) * step, G, parts + slot * longest, out.plane(i).scores(r).data))

@@ -84,7 +84,7 @@ template <class Entry> class column_pass {
     row const& in = out_.rows[r];
     auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(shape_.block_tokens(), in.tokens - first));
     query_block q = make_query_block(memory, window * shape_.group, q_.head_dim);
-    std::int64_t const t = q_.row_begin[in.sequence] + first;
+    std::int64_t const t = q_.first_row(in.sequence) + first;
     pack_queries(q, q_, t, window, in.head, shape_.group, static_cast<std::int32_t>(first) + 1, 1, nullptr);
     if (shape_.normalised)
       fill_lse(q, q_, t, in.head, shape_.group);

@@ -66,7 +66,7 @@ inline window_row describe_window(query_rows const& q, window_options const& o, 
   row const& row = out.rows[r];
   window_row w{};
   w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens;
-  w.in = newest_rows(q.row_begin, row.sequence, row.tokens, o.rows, o.sees, out.positions != nullptr);
+  w.in = newest_rows(q, row.sequence, row.tokens, o.rows, o.sees, out.positions != nullptr);
   w.tiles = padded(row.tokens, tile_tokens) / tile_tokens;
   w.rows = static_cast<std::int32_t>(padded(std::int64_t{w.in.count} * (q.heads / out.heads), row_block));
   w.sums = apart ? w.in.count : 1;

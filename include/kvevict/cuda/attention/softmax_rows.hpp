@@ -27,7 +27,7 @@ struct weights_call {
 
   KVEVICT_DEVICE attention_rows const& handed() const { return a; }
   KVEVICT_DEVICE window_rows window_of(row const& it) const {
-    return newest_rows(a.row_begin, it.sequence, it.tokens, most_rows, visibility::causal, out.positions != nullptr);
+    return newest_rows(a, it.sequence, it.tokens, most_rows, visibility::causal, out.positions != nullptr);
   }
   /// Of window row w of query head g.
   KVEVICT_DEVICE float const* weights(row const& it, window_rows const& in, std::int32_t g, std::int32_t w) const {

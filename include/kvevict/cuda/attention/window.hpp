@@ -42,7 +42,7 @@ template <class Entry> struct attention_call {
 
   KVEVICT_DEVICE query_rows const& handed() const { return q; }
   KVEVICT_DEVICE window_rows window_of(row const& it) const {
-    return newest_rows(q.row_begin, it.sequence, it.tokens, most_rows, o.sees, out.positions != nullptr);
+    return newest_rows(q, it.sequence, it.tokens, most_rows, o.sees, out.positions != nullptr);
   }
   /// Query head g of row r of scores.
   KVEVICT_DEVICE head_rows head_of(window_rows const& in, row const& it, std::int64_t r, std::int32_t g) const {

@@ -169,7 +169,7 @@ std::vector<window_options> all_options() {
   using rr = row_reduce;
   constexpr auto gain = weighting::step_gain;
   constexpr auto soft = weighting::softmax;
-  constexpr auto causal = visibility::causal;
+  constexpr auto causal = row_place::in_cache;
   return {{8},
           {1},
           {5, rr::sum, gr::max},
@@ -248,7 +248,7 @@ TEST_CASE("edges: rows that come after the cache see all of it") {
                        group_reduce::mean,
                        weighting::softmax,
                        0,
-                       visibility::all};
+                       row_place::behind_cache};
       for (row& r : a.rows) r.active = r.active && a.query_tokens(r.sequence) >= std::min(o.rows, r.tokens);
       same(cache, a.out(), a.queries_with_lse(log_base::two, false, 1.5), tolerance(s.cache.type), window(o));
     });

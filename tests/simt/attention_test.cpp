@@ -274,7 +274,7 @@ TEST_CASE("attention on a device refuses what the host refuses") {
     says(q, {0}, false, "give at least one row");
     says(q,
          {8, kvevict::row_reduce::mean, kvevict::group_reduce::mean, kvevict::weighting::softmax, 0,
-          kvevict::visibility::all},
+          kvevict::row_place::behind_cache},
          false, "provide their LSE");
     says(q,
          {8,
@@ -282,7 +282,7 @@ TEST_CASE("attention on a device refuses what the host refuses") {
           kvevict::group_reduce::mean,
           kvevict::weighting::softmax,
           0,
-          kvevict::visibility::causal,
+          kvevict::row_place::in_cache,
           {2}},
          false, "odd width");
     q.lse = wrong.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1;

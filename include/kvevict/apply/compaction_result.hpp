@@ -43,6 +43,13 @@ template <class Entry> class compaction_result {
     return {freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
   }
 
+  /// The cache afterwards: the view that was compacted, with these lengths (this object's, for as long as it lives) and
+  /// this order.
+  layer_view<Entry> view(layer_view<Entry> const& before) const {
+    layer_view<Entry> out = before;
+    out.lengths = {lengths().data, heads_, 1};
+    return out.with_order(order());
+  }
   row_order order() const { return expect_ready(), order_; }
   std::int64_t bytes_moved() const { return expect_ready(), bytes_moved_; }
 

@@ -27,6 +27,9 @@ struct length_map {
 /// and ties go by the position component, and stages that need neighbours refuse.
 enum class row_order : std::uint8_t { ascending, scattered };
 
+/// Where the cache carries positions, `plan` and `observe` check that ascending rows are; or the engine has proven it.
+enum class order_proof : std::uint8_t { checked, by_engine };
+
 /// A layer's cache: page table, components, lengths (non-owning, trivially copyable). `read_only[b]` tokens at the
 /// front of sequence b are shared with others (prefix cache): never evicted, never written; a multiple of the page
 /// size, or the whole sequence.
@@ -39,6 +42,7 @@ template <class Entry = std::int32_t> struct layer_view {
   std::array<component, max_components> components{};
   std::int32_t component_count = 0;
   row_order order = row_order::ascending;
+  order_proof proof = order_proof::checked;
   std::int32_t const* read_only = nullptr;  // (B), or null: nothing is shared
   // a number of the engine's, another one whenever tokens of a row have changed, which lengths and pages may not show:
   // an aborted or retried step, a rejected draft, a sequence that was preempted. A keep set of another epoch is
@@ -69,9 +73,9 @@ template <class Entry = std::int32_t> struct layer_view {
     out.components[static_cast<std::size_t>(out.component_count++)] = c;
     return out;
   }
-  layer_view with_order(row_order o) const {
+  layer_view with_order(row_order o, order_proof p = order_proof::checked) const {
     layer_view out = *this;
-    out.order = o;
+    out.order = o, out.proof = p;
     return out;
   }
   layer_view with_read_only(std::int32_t const* tokens) const {
@@ -84,6 +88,11 @@ template <class Entry = std::int32_t> struct layer_view {
     layer_view out = *this;
     out.epoch = e;
     return out;
+  }
+
+  /// The position component that an ascending view's order is checked by, or null.
+  constexpr component const* checked_positions() const {
+    return order == row_order::ascending && proof == order_proof::checked ? find(role::position) : nullptr;
   }
 
   /// One row serves all heads (MLA, common positions): what is written for one head is written for all.

@@ -4,14 +4,18 @@
 
 #include <cstdint>
 
-#include <kvevict/core/abi.hpp>
+#include <kvevict/core/queries.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+/// Which column of a softmax row is a token's: its slot in the row, or the cell of the cache that it lies in, page id ·
+/// page size + slot of the page (llama.cpp's cells are pages of one slot).
+enum class columns : std::uint8_t { by_slot, by_entry };
+
 /// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of
 /// head hq is weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row
-/// summing to 1.
+/// summing to 1. What it holds of tokens that the row does not see is not read.
 struct attention_rows {
   float const* weights = nullptr;  // (T, Hq, ≥ N)
   std::int64_t token_stride = 0, head_stride = 0;
@@ -20,6 +24,9 @@ struct attention_rows {
   std::int32_t const* row_begin = nullptr;  // (B + 1)
   std::int32_t const* positions = nullptr;  // (T) logical positions; null: row i of n is token N − n + i
   std::int32_t most_rows = 0;               // of a sequence, or more; only a device context reads it, and needs it
+  row_sum sum = row_sum::one;
+  visibility sees{};
+  columns by = columns::by_slot;
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
   constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }

@@ -2,10 +2,12 @@
 // What is said of rows of evidence, in every context: each text stands here, once.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/core/queries.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -24,6 +26,53 @@ namespace messages {
                                        std::int64_t tokens) {
   contract::violate("evidence: a softmax row has ", slots, " floats and ", row(sequence, head), " ", tokens,
                     " tokens; provide one weight per slot and say how many in attention_rows::slots");
+}
+
+/// Of row `row` of the sequence's, by the LSE that was given for it.
+[[noreturn]] inline void weight_sum(std::int32_t sequence, std::int32_t head, std::int64_t q_head, std::int64_t row_of,
+                                    double sum, float lse, log_base base) {
+  double const log = std::log(sum), given = static_cast<double>(lse);
+  // ln Σ exp(logits) of a row, by what the sum says, against what the given number would be in the other base
+  double const natural = (base == log_base::e ? given : given * 0.69314718055994531) + log;
+  double const in_other_base = base == log_base::e ? given * 0.69314718055994531 : given;
+  bool const other_base = std::fabs(natural - in_other_base) < 0.02 * std::fabs(given) + 0.01;
+  char const* const cause =
+      lse - lse != 0 ? "the LSE is infinite; give the row's log-sum-exp, -inf for a row that sees no token"
+      : other_base && base == log_base::e
+          ? "the LSE looks like one of base two, as FlashInfer gives it; say log_base::two"
+      : other_base ? "the LSE looks like a natural one; say log_base::e"
+      : sum > 1    ? "the scale, the softcap or the log_base is not the one that the engine's softmax used, or the LSE "
+                     "belongs to other rows"
+                   : "the scale, the softcap, the log_base or what a row sees is not what the engine's softmax used; "
+                     "where that went over more tokens (of other shards, evicted since, a learned sink), say so: "
+                     ".with_lse(…).partial()";
+  contract::violate("evidence: ", row(sequence, head), ": the attention weights of row ", row_of, " of query head ",
+                    q_head, " add up to ", sum, " instead of 1, by an LSE of ", lse, "; ", cause);
+}
+/// Of softmax rows.
+[[noreturn]] inline void softmax_sum(std::int32_t sequence, std::int32_t head, std::int64_t q_head, std::int64_t row_of,
+                                     double sum) {
+  contract::violate("evidence: ", row(sequence, head), ": softmax row ", row_of, " of query head ", q_head,
+                    " adds up to ", sum,
+                    " instead of 1 over the tokens that it sees; provide normalised attention "
+                    "weights, each in its token's column, and say with .partial() where more tokens took part");
+}
+/// Row `row_of` of the sequence's, at that position, cannot be told what it sees.
+[[noreturn]] inline void row_sight(sight_fault why, std::int32_t sequence, std::int32_t head, std::int64_t row_of,
+                                   std::int64_t position) {
+  char const* const text =
+      why == sight_fault::negative     ? ", which no token has; give each row its token's logical position"
+      : why == sight_fault::descending ? ", before the row above it; give a sequence's rows in order of position"
+      : why == sight_fault::before_its_token
+          ? ", before the slot of its token, so that the cache holds tokens behind it (drafts, padding); write each "
+            "token's position into a role::position component, or say where padding ends (visibility::first_token)"
+      : why == sight_fault::behind_its_token
+          ? ", behind the slot of its token, so that tokens were evicted, and nobody knows which ones it still sees; "
+            "write each token's position into a role::position component"
+      : why == sight_fault::unknown
+          ? " or any other, and sees only some tokens of scattered rows; give the rows their positions"
+          : ", in scattered rows, where no slot begins a sequence; visibility::first_token is for ascending rows";
+  contract::violate("evidence: row ", row_of, " of ", row(sequence, head), " is at position ", position, text);
 }
 
 // Of plan.

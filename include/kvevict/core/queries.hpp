@@ -5,12 +5,17 @@
 #include <cstdint>
 
 #include <kvevict/core/dtype.hpp>
+#include <kvevict/core/visibility.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 /// Logarithm of an engine's LSE: FlashAttention and TensorRT-LLM natural, FlashInfer base 2.
 enum class log_base : std::uint8_t { e, two };
+
+/// What a row's weights add up to over the tokens of the cache that it sees: one; or less, where the engine's softmax
+/// also went over others: tokens of other shards, tokens that were evicted since, a learned sink.
+enum class row_sum : std::uint8_t { one, at_most_one };
 
 /// Rotated queries of some tokens of each sequence, ragged: sequence b owns rows [row_begin[b], row_begin[b+1]).
 ///
@@ -29,7 +34,10 @@ struct query_rows {
   float const* lse = nullptr;               // (T, Hq), or null
   std::int64_t lse_token_stride = 0, lse_head_stride = 0;
   log_base base = log_base::e;
-  std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
+  row_sum sum = row_sum::one;  // of weights by that LSE
+  visibility sees{};
+  float const* sink_logits = nullptr;  // (Hq) a learned logit of each query head in every row's softmax, or null
+  std::int32_t most_rows = 0;          // of a sequence, or more; only a device context reads it, and needs it
 
   constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
   constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }

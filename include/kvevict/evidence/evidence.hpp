@@ -32,17 +32,18 @@ struct state {};   // the cache carries a role::state component that `observe` h
 /// A cache with facts about it. Cheap to copy; owns nothing.
 template <class View, class... Facts> struct evidence : Facts... {
   View cache;
+  visibility sees{};  // of the layer's rows of attention, these and later ones
 
-  /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass.
+  /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass. −inf is a row
+  /// that sees no token, and counts for nothing.
   ///
-  /// Errors   contract_violation by the verb that reads it, if it makes a weight larger than 1 + 1e-3, or a score not
-  ///          finite. An LSE that is too large (base two, but said to be e) only makes weights too small, and is not
-  ///          noticed.
+  /// Errors   contract_violation by the verb that reads it, if a row's weights do not add up to 1, see
+  ///          kernels::expect_sums for the tolerance, or a score is not finite.
   auto with_lse(float const* values, std::int64_t token_stride, std::int64_t head_stride,
                 log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)");
-    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache};
+    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache, sees};
     out.attention.lse = values;
     out.attention.lse_token_stride = token_stride;
     out.attention.lse_head_stride = head_stride;
@@ -53,6 +54,32 @@ template <class View, class... Facts> struct evidence : Facts... {
   evidence with_scale(float scale) const {
     evidence out = *this;
     out.attention.scale = scale;
+    return out;
+  }
+  /// What a row sees, where that is not all of its past: a sliding window, chunks, sinks, padding on the left. Of a
+  /// layer whose rows see fewer tokens than its budget, plan() keeps those that the newest row sees, and no others.
+  evidence with_visibility(visibility const& v) const {
+    evidence out = *this;
+    out.sees = v;
+    if constexpr (requires { out.attention.sees; }) out.attention.sees = v;
+    return out;
+  }
+  /// The engine's softmax went over more tokens than the cache holds (other shards', evicted since) or had a learned
+  /// sink: the weights of a row add up to less than 1.
+  evidence partial() const {
+    static_assert(
+        (std::is_same_v<Facts, facts::lse> || ...) || (std::is_same_v<Facts, facts::weights> || ...),
+        "partial: only an LSE or softmax rows can be of more tokens than the cache holds; use with_lse first");
+    evidence out = *this;
+    out.attention.sum = row_sum::at_most_one;
+    return out;
+  }
+  /// A learned logit of each query head, (Hq), in the softmax of every row.
+  evidence with_sink_logits(float const* logits) const {
+    static_assert((std::is_same_v<Facts, facts::queries> || ...),
+                  "with_sink_logits: they stand beside logits of queries; provide those with prompt(cache, queries)");
+    evidence out = *this;
+    out.attention.sink_logits = logits;
     return out;
   }
   /// c·tanh(z/c) on the logits, as the engine's softmax had it; default none.
@@ -85,15 +112,15 @@ concept evidence_of_cache = requires(Evidence const& e) {
 /// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the
 /// last W, accumulated attention all of them.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows const& queries) {
-  return evidence<layer_view<Entry>, facts::queries>{{queries}, cache};
+  return evidence<layer_view<Entry>, facts::queries>{{queries}, cache, {}};
 }
 /// The same from an engine whose attention is eager: softmax rows in place of queries.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_rows const& rows) {
-  return evidence<layer_view<Entry>, facts::weights>{{rows}, cache};
+  return evidence<layer_view<Entry>, facts::weights>{{rows}, cache, {}};
 }
 /// Hidden states of the newest tokens, for gates: of a whole prompt, or, with the gate's memory, of its next chunk.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
-  return evidence<layer_view<Entry>, facts::features>{{rows}, cache};
+  return evidence<layer_view<Entry>, facts::features>{{rows}, cache, {}};
 }
 /// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe`
 /// checks that all sequences provide equally many rows, at least one, that each row has a position and its token a
@@ -103,16 +130,16 @@ template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Row
 }
 
 /// K, V and positions alone: for policies that need no attention.
-template <class Entry> auto contents(layer_view<Entry> const& cache) { return evidence<layer_view<Entry>>{cache}; }
+template <class Entry> auto contents(layer_view<Entry> const& cache) { return evidence<layer_view<Entry>>{cache, {}}; }
 
 /// What `observe` has written into the cache's role::state component.
 template <class Entry> auto remembered(layer_view<Entry> const& cache) {
-  return evidence<layer_view<Entry>, facts::state>{{}, cache};
+  return evidence<layer_view<Entry>, facts::state>{{}, cache, {}};
 }
 
 /// The true queries of tokens that come after the cache, with their LSE over everything they saw: for the oracle only.
 template <class Entry> auto future(layer_view<Entry> const& cache, query_rows const& queries) {
-  return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache};
+  return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache, {}};
 }
 
 }  // namespace KVEVICT_ABI

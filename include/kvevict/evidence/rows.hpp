@@ -19,11 +19,45 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace planning {
 
+/// Positions of an ascending row ascend, from 0 or above.
+template <class Entry>
+void expect_ascending(char const* verb, token_rows<Entry> const& at, std::int32_t b, std::int32_t h,
+                      std::int32_t tokens) {
+  std::int64_t last = -1;
+  bool sound = true;
+  each_run(at, 0, tokens, [&](std::int64_t, std::int64_t count, std::byte const* p) {
+    auto const position = [&](std::int64_t i) {
+      return *reinterpret_cast<std::int32_t const*>(p + i * at.slot_stride);
+    };
+    sound = sound & (position(0) > last);
+    for (std::int64_t i = 1; i < count; ++i) sound = sound & (position(i - 1) < position(i));
+    last = position(count - 1);
+  });
+  if (sound) return;
+  last = -1;
+  for (std::int32_t j = 0; j < tokens; ++j) {
+    std::int32_t const p = *reinterpret_cast<std::int32_t const*>(at(j));
+    if (p <= last) messages::not_ascending(verb, b, h, j, last, p);
+    last = p;
+  }
+}
+
+/// Of all rows; those of heads that share one are looked at once.
+template <class Entry> void expect_order(char const* verb, layer_view<Entry> const& cache) {
+  component const* const positions = cache.checked_positions();
+  if (positions == nullptr) return;
+  std::int32_t const H = cache.heads(), apart = cache.shared_by_heads(*positions) ? std::min(H, 1) : H;
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    for (std::int32_t h = 0; h < apart; ++h)
+      expect_ascending(verb, cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
+}
+
 template <class Entry>
 score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
   score_rows out;
   out.observed = observed;
   expect_positions(out.verb(), cache);
+  expect_order(out.verb(), cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.allocate<std::int64_t>(n + 1);
   auto* rows = scratch.allocate<row>(n);

@@ -3,8 +3,7 @@
 #pragma once
 
 #include <kvevict/core/evidence_messages.hpp>
-#include <kvevict/kernels/first_row.hpp>
-#include <kvevict/kernels/softmax.hpp>
+#include <kvevict/kernels/window_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -16,7 +15,7 @@ inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of 
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 
 /// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks
-/// (double) per query head, or every query row's maximum and sum.
+/// (double) per query head and a vector of each row's weights, or every query row's maximum and sum.
 struct column_shape {
   std::int32_t group, head_dim;
   std::int64_t tokens;  // longest row
@@ -29,15 +28,20 @@ struct column_shape {
   }
   constexpr std::int64_t strip_floats() const { return strip_tiles * tile_floats(head_dim); }
   constexpr std::int64_t column_floats() const { return std::int64_t{group} * strip_tokens; }
+  constexpr std::int64_t block_rows() const { return padded(std::int64_t{group} * block_tokens(), row_block); }
   constexpr std::int64_t sum_floats() const {
-    return std::max(3 * column_floats(), 2 * padded(std::int64_t{group} * block_tokens(), row_block));
+    return std::max(3 * column_floats() + (normalised ? block_rows() * lanes : 0), 2 * block_rows());
   }
   constexpr std::int64_t share_floats() const { return padded(query_floats() + strip_floats() + sum_floats(), 16); }
 };
 
-/// Scratch of column_sums for `total` tokens over all rows (b, h); without LSE one float for each of their query rows.
-constexpr std::int64_t column_sums_bytes(std::int64_t total, column_shape const& s, std::int64_t concurrency) {
-  return concurrency * s.share_floats() * 4 + (s.normalised ? 0 : padded(total * s.group * 4, 64));
+/// Scratch of column_sums for `total` tokens over all rows (b, h): of each of their query rows an LSE, or the sum of its
+/// weights; and what it sees.
+constexpr std::int64_t column_sums_bytes(std::int64_t rows, std::int64_t total, column_shape const& s,
+                                         std::int64_t concurrency) {
+  return concurrency * s.share_floats() * 4 + padded(total * s.group * (s.normalised ? 8 : 4), 64) +
+         padded(rows * static_cast<std::int64_t>(sizeof(window_rows)), 64) +
+         total * static_cast<std::int64_t>(sizeof(sight)) + rows * 64;
 }
 
 template <class Entry> class column_pass {
@@ -57,13 +61,21 @@ template <class Entry> class column_pass {
   void run() {
     frame f(ctx_.scratch());
     memory_ = f.allocate<float>(shape_.share_floats() * ctx_.concurrency());
-    if (!shape_.normalised) {
+    if (shape_.normalised)
+      checked_ = weight_sums(f, out_.begin[out_.count()] * shape_.group);
+    else
       lse_ = f.allocate<float>(out_.begin[out_.count()] * shape_.group);
-      each(shape_.block_tokens(), &column_pass::normalise);
+    in_ = f.allocate<window_rows>(out_.count());
+    for (std::int64_t r = 0; r < out_.count(); ++r) {
+      row const& of = out_.rows[r];
+      if (!of.active) continue;
+      in_[r] = newest_rows(view_, q_, of.sequence, of.tokens, of.tokens, row_place::in_cache);
+      read_sights(f, view_, q_, of.sequence, of.head, of.tokens, row_place::in_cache, in_[r]);
     }
+    if (!shape_.normalised) each(shape_.block_tokens(), &column_pass::normalise);
     each(strip_tokens, &column_pass::sum_strip);
-    if (too_large_.found())
-      messages::weight_above_one(out_.rows[too_large_.get()].sequence, out_.rows[too_large_.get()].head);
+    for (std::int64_t r = 0; shape_.normalised && r < out_.count(); ++r)
+      if (out_.rows[r].active) check(r);
   }
 
  private:
@@ -79,18 +91,36 @@ template <class Entry> class column_pass {
     });
   }
 
+  /// How many query rows a block has that begins at `first`.
+  std::int32_t rows_from(std::int64_t r, std::int64_t first) const {
+    return static_cast<std::int32_t>(std::min<std::int64_t>(shape_.block_tokens(), out_.rows[r].tokens - first));
+  }
   /// Query rows [first, first + block_tokens) of all heads of row r.
   query_block pack(std::int64_t r, std::int64_t first, float* memory) const {
     row const& in = out_.rows[r];
-    auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(shape_.block_tokens(), in.tokens - first));
+    std::int32_t const window = rows_from(r, first);
     query_block q = make_query_block(memory, window * shape_.group, q_.head_dim);
-    std::int64_t const t = q_.first_row(in.sequence) + first;
-    pack_queries(q, q_, t, window, in.head, shape_.group, static_cast<std::int32_t>(first) + 1, 1, nullptr);
+    q.tokens = in.tokens;
+    pack_queries(q, q_, in_[r], static_cast<std::int32_t>(first), window, in.head, shape_.group, nullptr);
     if (shape_.normalised)
-      fill_lse(q, q_, t, in.head, shape_.group);
+      fill_lse(q, q_, in_[r], static_cast<std::int32_t>(first), in.head, shape_.group);
     else
       q.lse = lse_ + (out_.begin[r] + first) * shape_.group;
     return q;
+  }
+  /// A row of the block that begins at i may see one of the tokens [first, last).
+  bool sees_any(std::int64_t r, std::int64_t i, std::int64_t first, std::int64_t last) const {
+    window_rows const& in = in_[r];
+    auto const oldest = static_cast<std::int32_t>(i), newest = oldest + rows_from(r, i) - 1;
+    return in.end(newest) > first && (in.of(oldest).from < last || (in.always.from < last && in.always.to > first));
+  }
+
+  void check(std::int64_t r) const {
+    row const& in = out_.rows[r];
+    double norm = -1;
+    for (std::int64_t i = 0; i < in.tokens; i += shape_.block_tokens())
+      expect_sums(view_, keys_, q_, in_[r], static_cast<std::int32_t>(i), rows_from(r, i), shape_.group, in.sequence,
+                  in.head, in.tokens, q_.sum, checked_.from((out_.begin[r] + i) * shape_.group), memory_, norm);
   }
 
   void pack_tile(std::int64_t r, std::int64_t first, float* to) const {
@@ -105,7 +135,8 @@ template <class Entry> class column_pass {
     float* const peaks = tokens + shape_.strip_floats();
     float* const sums = peaks + padded(q.rows, row_block);
     kvevict::fill(peaks, sums, below_all_logits), kvevict::fill(sums, sums + padded(q.rows, row_block), 0.0f);
-    for (std::int64_t t = 0; t < first + q.window; t += tile_tokens) {
+    for (std::int64_t t = 0; t < q.some.to; t += tile_tokens) {
+      if (q.sees_none(t)) continue;
       pack_tile(r, t, tokens);
       for (int i = 0; i < q.rows; i += row_block) {
         vec z[row_block][tile_vectors], peak = load_first<row_block>(peaks + i), sum = load_first<row_block>(sums + i);
@@ -116,7 +147,12 @@ template <class Entry> class column_pass {
         store_some(peaks + i, peak, row_block), store_some(sums + i, sum, row_block);
       }
     }
-    for (int i = 0; i < q.rows; ++i) q.lse[i] = peaks[i] + __builtin_log2f(sums[i]);
+    for (int i = 0; i < q.rows; ++i) {
+      q.lse[i] = lse_of(peaks[i], sums[i]);
+      if (q_.sink_logits != nullptr)
+        q.lse[i] =
+            lse_with(q.lse[i], q_.sink_logits[out_.rows[r].head * shape_.group + i / q.window] * 1.44269504088896341f);
+    }
   }
 
   void sum_strip(std::int64_t r, std::int64_t first, float* memory) {
@@ -126,31 +162,33 @@ template <class Entry> class column_pass {
     float* const block_sums = tokens + shape_.strip_floats();
     double* const sums = reinterpret_cast<double*>(block_sums + shape_.column_floats());  // the same
     std::int64_t const last = std::min<std::int64_t>(first + strip_tokens, in.tokens), size = shape_.column_floats();
+    float* const checked = shape_.normalised ? block_sums + 3 * size : nullptr;
     for (std::int64_t t = first; t < last; t += tile_tokens)
       pack_tile(r, t, tokens + (t - first) / tile_tokens * tile_floats(q_.head_dim));
     kvevict::fill(sums, sums + size, 0.0);
-    vec largest = {};
-    for (std::int64_t i = first / shape_.block_tokens() * shape_.block_tokens(); i < in.tokens;
-         i += shape_.block_tokens()) {
+    for (std::int64_t i = 0; i < in.tokens; i += shape_.block_tokens()) {
+      if (!sees_any(r, i, first, last)) continue;
       query_block const q = pack(r, i, memory);
       kvevict::fill(block_sums, block_sums + size, 0.0f);
-      for (std::int64_t t = first; t < std::min(last, i + q.window); t += tile_tokens) {
+      if (checked != nullptr) kvevict::fill_n(checked, std::int64_t{q.rows} * lanes, 0.0f);
+      for (std::int64_t t = first; t < last; t += tile_tokens) {
+        if (q.sees_none(t)) continue;
         std::int64_t const tile = (t - first) / tile_tokens;
         sum_tile(q, tokens + tile * tile_floats(q_.head_dim), t, block_sums + tile * shape_.group * tile_tokens,
-                 largest);
+                 checked);
       }
+      if (checked != nullptr) take_parts(checked, q.rows, checked_.from((out_.begin[r] + i) * shape_.group));
       for (std::int64_t j = 0; j < size; ++j) sums[j] += static_cast<double>(block_sums[j]);
     }
-    if (max_of(largest) > largest_sound_weight) too_large_.add(r);
     for (std::int64_t j = 0; j < size; ++j) block_sums[j] = static_cast<float>(sums[j]);
     put(r, first, last, block_sums);
   }
 
-  static void sum_tile(query_block const& q, float const* tokens, std::int64_t first, float* columns, vec& largest) {
+  static void sum_tile(query_block const& q, float const* tokens, std::int64_t first, float* columns, float* checked) {
     for (int i = 0; i < q.rows; i += row_block) {
       vec z[row_block][tile_vectors];
       logits(q, i, tokens, first, z);
-      add_weights(z, q, i, q.window, columns, largest);
+      add_weights(z, q, i, q.window, columns, checked);
     }
   }
 
@@ -169,7 +207,8 @@ template <class Entry> class column_pass {
   score_rows const& out_;
   column_shape shape_;
   float *memory_ = nullptr, *lse_ = nullptr;
-  first_row too_large_;
+  window_rows* in_ = nullptr;  // (B·H)
+  weight_sums checked_;        // of every query row, with the engine's LSE
 };
 
 /// Attention that each token has received from all N rows of its sequence, row i being token i.
@@ -184,6 +223,7 @@ template <class Entry> class column_pass {
 template <class Entry>
 void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how,
             score_rows const& out) {
+  expect_visibility(q.sees);
   KVEVICT_EXPECTS(out.positions == nullptr,
                   "column_sums: the rows are scattered, so slots are not in the order of the queries; keep a "
                   "running sum in the cache's state instead, or compact stably");
@@ -191,6 +231,7 @@ void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_row
     row const& in = out.rows[r];
     if (in.active && q.rows(in.sequence) != in.tokens)
       messages::not_all_rows("column_sums", in.sequence, q.rows(in.sequence), "query", in.tokens);
+    if (in.active) expect_sights(view, q, in, in.tokens, row_place::in_cache);
   }
   column_pass<Entry>(ctx, view, q, how, out).run();
 }

@@ -33,14 +33,27 @@ inline void expect_single_rows(window_options const& o, score_rows const& out) {
       messages::too_few_tokens(o.rows, out.rows[r].sequence, out.rows[r].tokens);
 }
 
+/// What a row sees is a count or none.
+inline void expect_visibility(visibility const& v) {
+  KVEVICT_EXPECTS(v.window >= 0 && v.chunk >= 0 && v.sinks >= 0, "evidence: a row that sees a window of ", v.window,
+                  " tokens, chunks of ", v.chunk, " and ", v.sinks, " sinks; give counts, 0 for none");
+}
+
+template <class Rows>
+void expect_one_row(char const* verb, Rows const& rows, window_options const& o, score_rows const& out) {
+  KVEVICT_EXPECTS(out.positions == nullptr || ((o.rows == 1 || rows.positions != nullptr) &&
+                                               o.pool_before_group.width == 1 && o.pool.width == 1),
+                  verb,
+                  ": the rows are scattered, so tokens have no neighbours, and of rows without positions only the "
+                  "newest one's view is known; compact them stably first, or give positions and ask for no "
+                  "pooling");
+}
+
 inline void expect_window_options(query_rows const& q, window_options const& o, score_rows const& out) {
-  expect_pooling(o.pool_before_group), expect_pooling(o.pool), expect_window_rows(o);
-  KVEVICT_EXPECTS(out.positions == nullptr || (o.rows == 1 && o.pool_before_group.width == 1 && o.pool.width == 1),
-                  "window_scores: the rows are scattered, so only the newest row's view of them is known and they have "
-                  "no neighbours; "
-                  "compact them stably first, or ask for one row and no pooling");
+  expect_pooling(o.pool_before_group), expect_pooling(o.pool), expect_window_rows(o), expect_visibility(q.sees);
+  expect_one_row("window_scores", q, o, out);
   KVEVICT_EXPECTS(
-      out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
+      out.count() == 0 || o.place == row_place::in_cache || (q.lse != nullptr && o.weights == weighting::softmax),
       "window_scores: rows that come after the cache attend to more than it holds; provide their LSE and use "
       "weighting::softmax");
 }

@@ -67,7 +67,7 @@ struct window_options {
   group_reduce group = group_reduce::mean;
   weighting weights = weighting::softmax;
   float min_gain = 0;
-  visibility sees = visibility::causal;
+  row_place place = row_place::in_cache;
   pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
   pool_options pool{};               // of the scores, over the evictable tokens
 };

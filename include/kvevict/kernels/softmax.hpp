@@ -41,23 +41,30 @@ inline void merge(vec peak, vec sum, vec& all_peak, vec& all_sum) {
   all_peak = top;
 }
 
-/// log2 of Σ 2^z from a block's (peak, sum).
-inline void store_lse(float* lse, vec peak, vec sum) {
-  for (int r = 0; r < row_block; ++r) lse[r] = peak[r] + __builtin_log2f(sum[r]);
+/// log2 of Σ 2^z from a maximum and a sum; +∞ of no logits, so that all weights are 0.
+inline float lse_of(float peak, float sum) { return sum == 0 ? __builtin_inff() : peak + __builtin_log2f(sum); }
+
+/// The same with one more logit, a learned sink's.
+inline float lse_with(float lse, float sink) {
+  if (lse == __builtin_inff()) return lse;
+  float const top = lse > sink ? lse : sink;
+  return top + __builtin_log2f(__builtin_exp2f(lse - top) + __builtin_exp2f(sink - top));
 }
 
-/// Adds 2^(z − lse) of a block's rows to their sums, of `per_sum` rows each, and keeps the largest weight.  sums (…,
-/// tile_tokens)
+/// Adds 2^(z − lse) of a block's rows to their sums over rows, of `per_sum` rows each, and, where each row is checked,
+/// to its running sum over tokens.  sums (…, tile_tokens), checked (rows, lanes) or null
 inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,
-                        float* sums, vec& largest) {
+                        float* sums, float* checked) {
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
     float* const column = sums + (row + r) / per_sum * tile_tokens;
+    vec all = {};
     for (int v = 0; v < tile_vectors; ++v) {
       vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
-      largest = max(w, largest);
+      all += w;
       store(column + v * lanes, load(column + v * lanes) + w);
     }
+    if (checked != nullptr) store(checked + (row + r) * lanes, load(checked + (row + r) * lanes) + all);
   }
 }
 
@@ -73,9 +80,6 @@ inline void reduce_heads(group_reduce how, std::int32_t group, std::int64_t stri
     store(x + j, sum * share);
   }
 }
-
-/// A weight above this means that the LSE belongs to other logits.
-inline constexpr float largest_sound_weight = 1.001f;
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

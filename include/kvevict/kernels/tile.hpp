@@ -9,10 +9,12 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/queries.hpp>
+#include <kvevict/core/window.hpp>
 #include <kvevict/kernels/shuffle.hpp>
 
 namespace kvevict {
@@ -84,33 +86,45 @@ void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t
 
 /// Some query rows of the G heads of one KV head: row r is window row r % window of query head r / window.
 struct query_block {
-  float* packed;       // queries × scale, see above
-  float* lse;          // (rows) base 2
-  float* after;        // (rows) multiplies tanh under a softcap
-  std::int32_t* sees;  // (rows) how many tokens of the cache it sees
+  float* packed;            // queries × scale, see above
+  float* lse;               // (rows) base 2; +∞ where a row sees nothing
+  float* after;             // (rows) multiplies tanh under a softcap
+  std::int32_t *from, *to;  // (rows) what it sees
   std::int32_t rows, window, head_dim;
-  std::int32_t all_see;  // tokens that every row sees
   bool capped;
+  sight all, some, always;               // orders that every row sees; that any row may see; see window_rows
+  std::int32_t tokens;                   // of the row of the cache
+  std::int32_t const* orders = nullptr;  // of its tokens, or null: their slots
 
   float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
+  bool sees_whole(std::int64_t first) const {
+    return orders == nullptr && first >= all.from && first + tile_tokens <= all.to;
+  }
+  /// No row sees a token of the tile.
+  bool sees_none(std::int64_t first) const {
+    return orders == nullptr && (first >= some.to || (first + tile_tokens <= some.from &&
+                                                      (first >= always.to || first + tile_tokens <= always.from)));
+  }
 };
 
 /// Floats of a block of that many rows, and one taken from scratch.
 constexpr std::int64_t query_block_floats(std::int64_t rows, std::int64_t head_dim) {
-  return padded(rows, row_block) * (padded(head_dim, lanes) + 3);
+  return padded(rows, row_block) * (padded(head_dim, lanes) + 4);
 }
 inline query_block make_query_block(float* memory, std::int32_t rows, std::int32_t head_dim) {
   std::int64_t const n = padded(rows, row_block);
   float* const rest = memory + n * padded(head_dim, lanes);
-  return {memory, rest, rest + n, reinterpret_cast<std::int32_t*>(rest + 2 * n), 0, 0, head_dim, 0, false};
+  auto* const bounds = reinterpret_cast<std::int32_t*>(rest + 2 * n);
+  return {memory, rest, rest + n, bounds, bounds + n, 0, 0, head_dim, false, {}, {}, {}, 0};
 }
 
-/// Fills a block with query rows [first, first + window) of the heads of KV head h, so that logits come out in base 2.
-/// Row w sees
-/// `sees + w·step` tokens. `gains` (one per window row) multiply the logits, or null.
-inline void pack_queries(query_block& out, query_rows const& q, std::int64_t first, std::int32_t window, std::int32_t h,
-                         std::int32_t group, std::int32_t sees, std::int32_t step, float const* gains) {
-  out.rows = window * group, out.window = window, out.all_see = sees, out.capped = q.softcap != 0;
+/// Fills a block with window rows [first, first + window) of `in`, of the heads of KV head h, so that logits come out
+/// in base 2. `gains` (one per window row) multiply the logits, or null.
+inline void pack_queries(query_block& out, query_rows const& q, window_rows const& in, std::int32_t first,
+                         std::int32_t window, std::int32_t h, std::int32_t group, float const* gains) {
+  out.rows = window * group, out.window = window, out.capped = q.softcap != 0;
+  out.all = sight_up_to(std::numeric_limits<std::int32_t>::max()), out.some = {out.all.to, out.all.from};
+  out.always = in.always;
   constexpr float log2_e = 1.44269504088896341f;
   row_map const contiguous{nullptr, 0, 0, 0, 0, 0, 0, q.head_dim * size_of(q.type), 1};
   std::int64_t const chunks = padded(q.head_dim, lanes) / lanes;
@@ -119,9 +133,12 @@ inline void pack_queries(query_block& out, query_rows const& q, std::int64_t fir
     float const gain = (gains == nullptr ? 1.0f : gains[w]) * log2_e;
     float const factor = out.capped ? q.logit_scale() / q.softcap : q.logit_scale() * gain;
     out.after[r] = q.softcap * gain;
-    out.sees[r] = sees + w * step;
-    auto const* row =
-        static_cast<std::byte const*>(q.data) + ((first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
+    sight const s = in.of(first + w);
+    out.from[r] = s.from, out.to[r] = s.to;
+    out.all = {std::max(out.all.from, s.from), std::min(out.all.to, s.to)};
+    out.some = {std::min(out.some.from, s.from), std::max(out.some.to, s.to)};
+    auto const* row = static_cast<std::byte const*>(q.data) +
+                      ((in.first + first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
     float* to = out.packed + ((r / row_block) * chunks * row_block + r % row_block) * lanes;
     with_type(q.type, [&](auto type) {
       for (std::int32_t d = 0; d < q.head_dim; d += lanes, to += row_block * lanes)
@@ -130,13 +147,18 @@ inline void pack_queries(query_block& out, query_rows const& q, std::int64_t fir
   }
 }
 
-/// The block's LSE as the engine gave it, in base 2.
-inline void fill_lse(query_block& out, query_rows const& q, std::int64_t first, std::int32_t h, std::int32_t group) {
-  for (std::int32_t r = 0; r < out.rows; ++r) {
-    float const x =
-        q.lse[(first + r % out.window) * q.lse_token_stride + (h * group + r / out.window) * q.lse_head_stride];
-    out.lse[r] = q.base == log_base::two ? x : x * 1.44269504088896341f;
-  }
+/// The engine's LSE of window row w of query head hq, in base 2. −∞ says that it sees nothing: then, and where the
+/// cache says so, its weights are 0.
+inline float engine_lse(query_rows const& q, window_rows const& in, std::int32_t w, std::int64_t hq) {
+  float const x = q.lse[(in.first + w) * q.lse_token_stride + hq * q.lse_head_stride];
+  if (x == -__builtin_inff() || in.sees_none(w)) return __builtin_inff();
+  return q.base == log_base::two ? x : x * 1.44269504088896341f;
+}
+/// That of a block.
+inline void fill_lse(query_block& out, query_rows const& q, window_rows const& in, std::int32_t first, std::int32_t h,
+                     std::int32_t group) {
+  for (std::int32_t r = 0; r < out.rows; ++r)
+    out.lse[r] = engine_lse(q, in, first + r % out.window, std::int64_t{h} * group + r / out.window);
 }
 
 /// z = q · tile for one block of query rows.  → (row_block, tile_tokens)
@@ -161,6 +183,14 @@ inline ivec count_from(std::int64_t first, int step = 1) {
   return x;
 }
 
+/// Orders of the tokens of a vector, starting at `first`; beyond the last one an order that no row sees.
+inline ivec orders_from(query_block const& q, std::int64_t first) {
+  if (q.orders == nullptr) return count_from(first);
+  ivec x = std::numeric_limits<std::int32_t>::max() - ivec{};
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(lanes, q.tokens - first); ++i) x[i] = q.orders[first + i];
+  return x;
+}
+
 /// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see
 /// the token.
 inline void logits(query_block const& q, int row, float const* tile, std::int64_t first,
@@ -169,10 +199,13 @@ inline void logits(query_block const& q, int row, float const* tile, std::int64_
   if (q.capped)
     for (int r = 0; r < row_block; ++r)
       for (vec& x : z[r]) x = tanh(x) * q.after[row + r];
-  if (first + tile_tokens > q.all_see)
+  if (q.sees_whole(first)) return;
+  for (int v = 0; v < tile_vectors; ++v) {
+    ivec const o = orders_from(q, first + v * lanes);
+    ivec const always = (o >= q.always.from) & (o < q.always.to);
     for (int r = 0; r < row_block; ++r)
-      for (int v = 0; v < tile_vectors; ++v)
-        z[r][v] = count_from(first + v * lanes) < q.sees[row + r] ? z[r][v] : splat(-__builtin_inff());
+      z[r][v] = ((o < q.to[row + r]) & ((o >= q.from[row + r]) | always)) != 0 ? z[r][v] : splat(-__builtin_inff());
+  }
 }
 
 }  // namespace kernels

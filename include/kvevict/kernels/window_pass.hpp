@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include <kvevict/core/fill.hpp>
-#include <kvevict/kernels/first_row.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/window_rows.hpp>
 
@@ -32,10 +31,10 @@ template <class Entry> class window_pass {
     std::int64_t count = 0, next = first, room = kept_weights_bytes * ctx_.concurrency();
     for (; next < out_.count(); ++next) {
       if (!out_.rows[next].active || out_.rows[next].tokens == 0) continue;
-      window_row const w = describe_window(q_, o_, out_, next, shape_.apart);
+      window_row const w = describe_window(view_, q_, o_, out_, next, shape_.apart);
       room -= shape_.normalised ? 0 : std::min(w.weight_bytes(), kept_weights_bytes);
       if (count > 0 && room < 0) break;
-      rows[count++] = read_window(f, w, shape_, q_, o_, out_);
+      rows[count++] = read_window(f, view_, w, shape_, q_, o_, out_);
     }
     share_ = shape_.share_floats();
     memory_ = f.allocate<float>(share_ * ctx_.concurrency());
@@ -65,20 +64,26 @@ template <class Entry> class window_pass {
           count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
     }
     each_item(&window_pass::sum_columns);
-    if (too_large_.found())
-      messages::weight_above_one(out_.rows[too_large_.get()].sequence, out_.rows[too_large_.get()].head);
+    for (std::int64_t i = 0; shape_.normalised && i < count; ++i) check(rows[i]);
     if (shape_.pool_width > 1)
       ctx_.for_each(count, [&](std::int64_t i, std::int32_t slot) { pool_heads(rows[i], memory_ + slot * share_); });
   }
 
   query_block pack(window_row const& w, float* memory) const {
     query_block q = make_query_block(memory, w.in.count * shape_.group, q_.head_dim);
-    pack_queries(q, q_, w.in.first, w.in.count, w.h, shape_.group, w.in.first_sees, w.in.step, w.gains);
+    pack_queries(q, q_, w.in, 0, w.in.count, w.h, shape_.group, w.gains);
+    q.tokens = w.tokens, q.orders = out_.positions == nullptr ? nullptr : out_.positions + out_.begin[w.index];
     if (w.lse != nullptr)
       q.lse = w.lse;
     else if (shape_.normalised)
-      fill_lse(q, q_, w.in.first, w.h, shape_.group);
+      fill_lse(q, q_, w.in, 0, w.h, shape_.group);
     return q;
+  }
+
+  void check(window_row const& w) const {
+    double norm = -1;
+    expect_sums(view_, keys_, q_, w.in, 0, w.in.count, shape_.group, w.b, w.h, w.tokens,
+                o_.place == row_place::in_cache ? q_.sum : row_sum::at_most_one, w.checked, memory_, norm);
   }
 
   void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
@@ -90,6 +95,10 @@ template <class Entry> class window_pass {
     query_block const q = pack(w, memory);
     float* const tokens = memory + shape_.query_floats();
     for (std::int64_t t = first; t < last; ++t) {
+      if (q.sees_none(t * tile_tokens)) {
+        leave_out(w, t);
+        continue;
+      }
       pack_tile(w, t, tokens);
       for (int r = 0; r < w.rows; r += row_block) {
         vec z[row_block][tile_vectors];
@@ -100,6 +109,20 @@ template <class Entry> class window_pass {
     }
   }
 
+  /// A tile that no row sees.
+  static void leave_out(window_row const& w, std::int64_t t) {
+    kvevict::fill_n(w.peak + t * w.rows, w.rows, below_all_logits), kvevict::fill_n(w.sum + t * w.rows, w.rows, 0.0f);
+    if (w.weights != nullptr)
+      kvevict::fill_n(w.weights + t * w.rows * tile_tokens, std::int64_t{w.rows} * tile_tokens, 0.0f);
+  }
+
+  /// A learned sink's logit for row r, in base 2.
+  float sink_of(window_row const& w, std::int32_t r) const {
+    float const gain = w.gains == nullptr ? 1.0f : w.gains[r % w.in.count];
+    return q_.sink_logits[w.h * shape_.group + std::min(r / w.in.count, shape_.group - 1)] * gain *
+           1.44269504088896341f;
+  }
+
   /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
   /// be multiplied with.
   void normalise(window_row const& w) const {
@@ -107,7 +130,10 @@ template <class Entry> class window_pass {
       vec peak = splat(below_all_logits), sum = {};
       for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
         merge(load_first<row_block>(w.peak + i), load_first<row_block>(w.sum + i), peak, sum);
-      store_lse(w.lse + r, peak, sum);
+      for (int i = 0; i < row_block; ++i) {
+        w.lse[r + i] = lse_of(peak[i], sum[i]);
+        if (q_.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(w, r + i));
+      }
       if (w.weights != nullptr)
         for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
           store_some(w.peak + i, exp2(load_first<row_block>(w.peak + i) - load_first<row_block>(w.lse + r)), row_block);
@@ -118,22 +144,23 @@ template <class Entry> class window_pass {
     query_block const q = w.weights == nullptr ? pack(w, memory) : query_block{};
     float* const tokens = memory + shape_.query_floats();
     float* const sums = tokens + tile_floats(q_.head_dim);  // (G, w.sums, tile_tokens)
-    vec largest = {};
+    float* const checked = shape_.normalised ? sums + shape_.group * w.sums * tile_tokens : nullptr;  // (rows, lanes)
+    if (checked != nullptr) kvevict::fill_n(checked, std::int64_t{w.rows} * lanes, 0.0f);
     for (std::int64_t t = first; t < last; ++t) {
       kvevict::fill(sums, sums + shape_.group * w.sums * tile_tokens, 0.0f);
       if (w.weights != nullptr)
         add_kept(w, t, sums);
-      else {
+      else if (!q.sees_none(t * tile_tokens)) {
         pack_tile(w, t, tokens);
         for (int r = 0; r < w.rows; r += row_block) {
           vec z[row_block][tile_vectors];
           logits(q, r, tokens, t * tile_tokens, z);
-          add_weights(z, q, r, w.per_sum(), sums, largest);
+          add_weights(z, q, r, w.per_sum(), sums, checked);
         }
       }
       put(w, t * tile_tokens, sums);
     }
-    if (shape_.normalised && max_of(largest) > largest_sound_weight) too_large_.add(w.index);
+    if (checked != nullptr) take_parts(checked, w.in.count * shape_.group, w.checked);
   }
 
   void add_kept(window_row const& w, std::int64_t t, float* sums) const {
@@ -179,7 +206,6 @@ template <class Entry> class window_pass {
   window_shape shape_;
   std::int64_t share_ = 0;
   float* memory_ = nullptr;
-  first_row too_large_;
 };
 
 }  // namespace kernels

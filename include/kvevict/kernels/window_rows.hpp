@@ -2,10 +2,12 @@
 // What a call of window_scores or window_weights works on: the rows of each KV head, and the scratch that takes.
 #pragma once
 
+#include <kvevict/cache/row_sights.hpp>
 #include <kvevict/core/step_gain.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/softmax.hpp>
+#include <kvevict/kernels/weight_sums.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -26,9 +28,11 @@ struct window_shape {
   constexpr std::int64_t query_floats() const {
     return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16);
   }
+  constexpr std::int64_t block_rows() const { return padded(std::int64_t{group} * window, row_block); }
   constexpr std::int64_t share_floats() const {
-    std::int64_t const sums = std::int64_t{group} * (apart ? window : 1) * tile_tokens;
-    std::int64_t const scores = query_floats() + tile_floats(head_dim) + sums;
+    std::int64_t const sums = std::int64_t{group} * (apart ? window : 1) * tile_tokens,
+                       checked = normalised ? block_rows() * lanes : 0;
+    std::int64_t const scores = query_floats() + tile_floats(head_dim) + sums + checked;
     return padded(std::max(scores, pool_width > 1 ? pool_row_floats(tokens, pool_width) : 0), 16);
   }
 };
@@ -52,6 +56,7 @@ struct window_row {
   std::int32_t rows;       // G·W padded to whole row blocks
   std::int32_t sums;       // of a query head: 1, or W
   float* gains = nullptr;  // (W), step gain only
+  weight_sums checked;     // (rows), with the engine's LSE
   // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)
   float *lse = nullptr, *peak = nullptr, *sum = nullptr;
   float* weights = nullptr;  // (tiles, rows, tile_tokens): 2^(z − peak), or null
@@ -61,40 +66,61 @@ struct window_row {
   std::int64_t weight_bytes() const { return tiles * rows * tile_tokens * 4; }
 };
 
-inline window_row describe_window(query_rows const& q, window_options const& o, score_rows const& out, std::int64_t r,
-                                  bool apart) {
+template <class Entry>
+window_row describe_window(layer_view<Entry> const& view, query_rows const& q, window_options const& o,
+                           score_rows const& out, std::int64_t r, bool apart) {
   row const& row = out.rows[r];
   window_row w{};
   w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens;
-  w.in = newest_rows(q, row.sequence, row.tokens, o.rows, o.sees, out.positions != nullptr);
+  w.in = newest_rows(view, q, row.sequence, row.tokens, o.rows, o.place);
   w.tiles = padded(row.tokens, tile_tokens) / tile_tokens;
   w.rows = static_cast<std::int32_t>(padded(std::int64_t{w.in.count} * (q.heads / out.heads), row_block));
   w.sums = apart ? w.in.count : 1;
   return w;
 }
 
+/// What every row sees, where that does not follow from its number. Scratch: 8 bytes a row.
+template <class Entry, class Rows>
+void read_sights(frame& f, layer_view<Entry> const& view, Rows const& rows, std::int32_t b, std::int32_t h,
+                 std::int32_t tokens, row_place place, window_rows& in) {
+  if (sees_by_index(view, rows)) return;
+  row_sights<Entry> const sights = sights_of(view, rows, b, h, tokens, in, place);
+  auto* const each = f.allocate<sight>(in.count);
+  for (std::int32_t w = 0; w < in.count; ++w) each[w] = sights.of(w);
+  in.each = each, in.always = sights.always();
+}
+
 /// The row with its scratch taken.
-inline window_row read_window(frame& f, window_row w, window_shape const& s, query_rows const& q,
-                              window_options const& o, score_rows const& out) {
+template <class Entry>
+window_row read_window(frame& f, layer_view<Entry> const& view, window_row w, window_shape const& s,
+                       query_rows const& q, window_options const& o, score_rows const& out) {
+  read_sights(f, view, q, w.b, w.h, w.tokens, o.place, w.in);
   if (s.pool_width > 1) w.heads = f.allocate<float>(s.group * w.tiles * tile_tokens);
-  if (s.normalised) return w;
+  if (s.normalised) {
+    w.checked = weight_sums(f, w.rows);
+    return w;
+  }
   w.lse = f.allocate<float>(w.rows), w.peak = f.allocate<float>(w.tiles * w.rows),
   w.sum = f.allocate<float>(w.tiles * w.rows);
   if (w.weight_bytes() <= kept_weights_bytes) w.weights = f.allocate<float>(w.weight_bytes() / 4);
   if (o.weights == weighting::softmax) return w;
   w.gains = f.allocate<float>(w.in.count);
+  row_sights<Entry> const sights = sights_of(view, q, w.b, w.h, w.tokens, w.in, o.place);
   for (std::int32_t i = 0; i < w.in.count; ++i)
-    w.gains[i] = step_gain(w.in.position(q.positions, i) + 1, out.rows[w.index].budget, o.min_gain);
+    // of scattered rows without positions it is the newest
+    w.gains[i] = step_gain((sights.position(i) < 0 ? w.tokens - 1 : sights.position(i)) + 1, out.rows[w.index].budget,
+                           o.min_gain);
   return w;
 }
 
 /// Scratch of window_scores for `rows` rows (B·H) of at most `tokens` tokens, G query heads each.
 constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const& s, std::int64_t concurrency) {
-  std::int64_t const block_rows = padded(std::int64_t{s.group} * s.window, row_block), fixed = 64;
+  std::int64_t const block_rows = s.block_rows(), fixed = 64;
   std::int64_t bytes =
       concurrency * s.share_floats() * 4 + padded(rows * static_cast<std::int64_t>(sizeof(window_row)), 64) + fixed;
   if (s.pool_width > 1) bytes += rows * padded(s.group * s.tiles() * tile_tokens * 4, 64);
-  if (s.normalised) return bytes;
+  bytes += rows * padded(s.window * static_cast<std::int64_t>(sizeof(sight)), 64);
+  if (s.normalised) return bytes + rows * weight_sums::bytes(block_rows);
   std::int64_t const stats = padded(s.tiles() * block_rows * 4, 64) * 2,
                      weights = s.tiles() * block_rows * tile_tokens * 4;
   std::int64_t const limit = kept_weights_bytes * concurrency;
@@ -102,13 +128,27 @@ constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const
   return bytes + rows * stats + std::min(rows * padded(weights, 64), limit);
 }
 
-inline void expect_window(query_rows const& q, window_options const& o, score_rows const& out) {
+/// Every row of evidence can be told what it sees.
+template <class Entry, class Rows>
+void expect_sights(layer_view<Entry> const& view, Rows const& rows, row const& of, std::int32_t wanted,
+                   row_place place) {
+  if (rows.positions == nullptr && sees_by_index(view, rows)) return;
+  window_rows const in = newest_rows(view, rows, of.sequence, of.tokens, wanted, place);
+  row_sights<Entry> const sights = sights_of(view, rows, of.sequence, of.head, of.tokens, in, place);
+  for (std::int32_t w = 0; w < in.count; ++w)
+    if (sight_fault const why = sights.fault_of(w); why != sight_fault::none)
+      messages::row_sight(why, of.sequence, of.head, in.first + w - rows.first_row(of.sequence), sights.position(w));
+}
+
+template <class Entry>
+void expect_window(layer_view<Entry> const& view, query_rows const& q, window_options const& o, score_rows const& out) {
   expect_window_options(q, o, out);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
     std::int32_t const needed = rows_needed(o.rows, row.tokens);
     if (row.active && q.rows(row.sequence) < needed)
       messages::too_few_queries(row.sequence, q.rows(row.sequence), needed);
+    if (row.active) expect_sights(view, q, row, o.rows, o.place);
   }
 }
 

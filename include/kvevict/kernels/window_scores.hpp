@@ -29,7 +29,7 @@ void has_kernel(window_weights_tag, host&);
 template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
             score_rows const& out) {
-  expect_window(q, o, out);
+  expect_window(view, q, o, out);
   window_pass<Entry> pass(ctx, view, q, o, out, false);
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
   pool(ctx, o.pool, out);
@@ -45,7 +45,7 @@ template <class Entry>
 void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options o,
             score_rows const& out) {
   o.reduce = row_reduce::sum;
-  expect_window(q, o, out);
+  expect_window(view, q, o, out);
   expect_single_rows(o, out);
   window_pass<Entry> pass(ctx, view, q, o, out, true);
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);

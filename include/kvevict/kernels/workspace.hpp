@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <kvevict/core/shape.hpp>
+#include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_best.hpp>
 #include <kvevict/kernels/gate.hpp>
@@ -17,31 +18,35 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-// Without an LSE, which never needs more with one; softmax rows take one row of floats a worker, which is less than
-// either.
+// With or without an LSE, whichever takes more; softmax rows take two rows of floats a worker.
 
 inline std::int64_t workspace(pool_tag, host const& ctx, cache_shape const& s, pool_options const& o) {
   return o.width == 1 ? 0 : pool_bytes(s.tokens, o.width, ctx.concurrency());
 }
-inline window_shape largest_window(cache_shape const& s, window_options const& o, bool apart) {
+inline window_shape largest_window(cache_shape const& s, window_options const& o, bool apart, bool normalised) {
   // rows that are tokens of the cache are no more than those, rows that come after it may be
-  auto const window = static_cast<std::int32_t>(o.sees == visibility::all ? std::int64_t{o.rows}
-                                                                          : std::min<std::int64_t>(o.rows, s.tokens));
-  return {s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, false, apart};
+  auto const window = static_cast<std::int32_t>(
+      o.place == row_place::behind_cache ? std::int64_t{o.rows} : std::min<std::int64_t>(o.rows, s.tokens));
+  return {s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, normalised, apart};
+}
+inline std::int64_t window_bytes(host const& ctx, cache_shape const& s, window_options const& o, bool apart) {
+  return std::max({window_scores_bytes(s.rows(), largest_window(s, o, apart, false), ctx.concurrency()),
+                   window_scores_bytes(s.rows(), largest_window(s, o, apart, true), ctx.concurrency()),
+                   softmax_rows_bytes(s.tokens, ctx.concurrency())});
 }
 inline std::int64_t workspace(window_scores_tag, host const& ctx, cache_shape const& s, window_options const& o) {
-  window_shape const shape = largest_window(s, o, false);
-  return std::max({window_scores_bytes(s.rows(), shape, ctx.concurrency()),
-                   scratch_step(ctx.concurrency() * s.tokens * 4), workspace(pool_tag{}, ctx, s, o.pool)});
+  return std::max(window_bytes(ctx, s, o, false), workspace(pool_tag{}, ctx, s, o.pool));
 }
 inline std::int64_t workspace(window_weights_tag, host const& ctx, cache_shape const& s, window_options const& o) {
-  return std::max({window_scores_bytes(s.rows(), largest_window(s, o, true), ctx.concurrency()),
-                   scratch_step(ctx.concurrency() * s.tokens * 4), require_finite_bytes(s.rows())});
+  return std::max(window_bytes(ctx, s, o, true), require_finite_bytes(s.rows()));
 }
 inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape const& s) {
-  column_shape const shape{s.q_heads / s.kv_heads, s.head_dim, s.tokens, false};
-  return std::max(column_sums_bytes(s.rows() * s.tokens, shape, ctx.concurrency()),
-                  scratch_step(ctx.concurrency() * s.tokens * 4));
+  std::int64_t bytes = softmax_rows_bytes(s.tokens, ctx.concurrency());
+  for (bool const normalised : {false, true}) {
+    column_shape const shape{s.q_heads / s.kv_heads, s.head_dim, s.tokens, normalised};
+    bytes = std::max(bytes, column_sums_bytes(s.rows(), s.rows() * s.tokens, shape, ctx.concurrency()));
+  }
+  return bytes;
 }
 inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) {
   return require_finite_bytes(s.rows());

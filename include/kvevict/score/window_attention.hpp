@@ -75,7 +75,7 @@ struct future_attention {
  private:
   constexpr window_options options() const {
     window_options o{rows, row_reduce::mean, group};
-    o.sees = visibility::all;
+    o.place = row_place::behind_cache;
     return o;
   }
 };

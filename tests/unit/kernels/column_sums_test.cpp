@@ -146,7 +146,7 @@ TEST_CASE("column sums allocate once and stay within their scratch bound") {
       for (int i = 0; i < 5; ++i) kernels::column_sums(ctx, cache.view, q, group_reduce::mean, a.out());
       CHECK(allocations() == before);
       CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
-            kernels::column_sums_bytes(a.begin.back(), {3, 24, 300, lse}, 2));
+            kernels::column_sums_bytes(std::ssize(a.rows), a.begin.back(), {3, 24, 300, lse}, 2));
     });
   }
 }

@@ -20,7 +20,7 @@ namespace {
 /// What the kernel must give for row r.
 std::vector<double> expected(attention_case const& a, std::size_t r, window_options const& o, double more = 1) {
   row const& in = a.rows[r];
-  bool const causal = o.sees == visibility::causal;
+  bool const causal = o.place == row_place::in_cache;
   std::int32_t const end = a.query_tokens(in.sequence);
   std::int32_t const W = std::max(0, std::min({o.rows, end, causal ? in.tokens : end}));
   std::vector<double> gains;
@@ -149,7 +149,7 @@ TEST_CASE("step gain holds the entropy of a row at the budget") {
   }
 }
 
-TEST_CASE("positions decide the gain when they are given") {
+TEST_CASE("positions decide the gain and what a row sees when they are given") {
   host ctx;
   attention_case a(shape_of({30}, 1, 1, 16));
   a.rows[0].budget = 30;
@@ -159,8 +159,8 @@ TEST_CASE("positions decide the gain when they are given") {
   window_options o = window(2);
   o.weights = weighting::step_gain, o.reduce = row_reduce::sum;
   scores(a, layout::bnsh, ctx, q, o);
-  CHECK(a.values[0] == Approx(1.0 / 29 + 1.0 / 30));
-  CHECK(a.values[29] == Approx(1.0 / 30));
+  CHECK(a.values[0] == Approx(2.0 / 30));
+  CHECK(a.values[29] == Approx(2.0 / 30));  // the row above the last one is at its position, and sees it
 }
 
 TEST_CASE("weights of single rows have the bits of windows of one row") {
@@ -217,7 +217,7 @@ TEST_CASE("weights of single rows are refused before they are folded") {
   window_options pooled = window(4);
   pooled.pool.width = 3;
   says(a.queries(), pooled, "not pooled");
-  says(a.queries_with_lse(log_base::e, true, 0.1), window(4), "above 1");
+  says(a.queries_with_lse(log_base::e, true, 0.1), window(4), "add up to 10");
   a.numbers_of_queries()[static_cast<std::size_t>((40 + 4) * 2 * 8 + 3)] = std::nanf("");  // the second newest row's
   a.store_queries();
   says(a.queries(), window(4), "sequence 1, head 0 in layer 0 is NaN");
@@ -229,7 +229,7 @@ TEST_CASE("rows after the cache see all of it") {
   s.query_tokens = {12, 12};
   attention_case a(s);
   window_options o = window(12);
-  o.sees = visibility::all;
+  o.place = row_place::behind_cache;
   scores(a, layout::pointers, ctx, a.queries_with_lse(log_base::e, false, 1.7), o);
   check(a, o, 1e-5, 1.7);
   CHECK_THROWS_WITH(kernels::window_scores(ctx, layer_view<>{}, a.queries(), o, a.out()), Catch::Contains("LSE"));

@@ -212,17 +212,17 @@ TEST_CASE("bad input: a stride over nothing may be anything") {
 }
 TEST_CASE("bad input: LSE of the wrong base") {
   room r;
-  r.refuses(snapkv, r.lse(kvevict::log_base::two), twenty, "is above 1", "log_base");
-  r.refuses(h2o, r.lse(kvevict::log_base::two), twenty, "is above 1", "scale");
+  r.refuses(snapkv, r.lse(kvevict::log_base::two), twenty, "add up to", "log_base");
+  r.refuses(h2o, r.lse(kvevict::log_base::two), twenty, "add up to", "log_base");
   attention const two = last_rows(r.in, 2);
   r.ignores(
       h2o, kvevict::step(r.view(), two.queries()).with_lse(two.lse.data(), two.lse_stride(), 1, kvevict::log_base::two),
-      "is above 1", "log_base");
+      "add up to", "log_base");
 }
 TEST_CASE("bad input: another scale than the LSE's") {
   room r;
-  r.refuses(snapkv, r.lse().with_scale(1.0f), twenty, "is above 1", "the scale, the softcap or the log_base");
-  r.refuses(h2o, r.lse().with_scale(1.0f), twenty, "is above 1", "the scale, the softcap or the log_base");
+  r.refuses(snapkv, r.lse().with_scale(1.0f), twenty, "add up to", "the scale, the softcap or the log_base");
+  r.refuses(h2o, r.lse().with_scale(1.0f), twenty, "add up to", "the scale, the softcap or the log_base");
 }
 TEST_CASE("bad input: scale or softcap negative or not finite") {
   room r;

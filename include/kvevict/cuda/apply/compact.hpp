@@ -23,6 +23,13 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   /// compaction into this object. Valid in stream order, without waiting; unchanged lengths where a kernel has refused.
   std::int32_t const* lengths_on_device() const { return lengths_; }
 
+  /// The host's, with the lengths in device memory.
+  layer_view<Entry> view(layer_view<Entry> const& before) const {
+    layer_view<Entry> out = before;
+    out.lengths = {lengths_, heads_, 1};
+    return out.with_order(this->order());
+  }
+
   /// Waits for the stream; raises contract_violation if a kernel has refused its input, or the plan of the keep set was
   /// refused: nothing of this view was moved then, and no page is free. What other calls did is done; of it their own
   /// tickets and keep sets tell. The same every time.

@@ -40,7 +40,7 @@ KVEVICT_HOST_DEVICE inline double tolerance_of_logits(dtype keys, dtype queries,
 }
 /// Whether a sum is sound by a tolerance of its logarithm.
 KVEVICT_HOST_DEVICE inline bool is_sound(double sum, row_sum expected, double tolerance) {
-  return sum <= std::exp(tolerance) && (expected == row_sum::at_most_one || sum >= std::exp(-tolerance));
+  return sum <= std::exp(tolerance) && (expected == row_sum::at_most_one || (sum > 0 && sum >= std::exp(-tolerance)));
 }
 
 }  // namespace weight_sum

@@ -68,26 +68,25 @@ template <class Entry> class softmax_reader {
 
   std::int32_t rows() const { return window_.count; }
   std::int64_t position(std::int32_t w) const { return sights_.position(w); }
-  /// What window row w sees, and whether that is anything.
   sight seen(std::int32_t w) const {
     return sees_by_index(view_, a_) && orders_ == nullptr ? window_.of(w) : sights_.of(w);
   }
-  bool sees_none(std::int32_t w) const {
-    window_rows one = window_;
+  bool sees(std::int32_t w, std::int64_t j) const {
+    std::int32_t const order = orders_ == nullptr ? static_cast<std::int32_t>(j) : orders_[j];
     sight const s = seen(w);
-    one.each = &s;
-    return one.sees_none(0);
+    return order < s.to && (order >= s.from || window_.always.has(order));
+  }
+  bool sees_none(std::int32_t w) const {
+    for (std::int64_t j = 0; j < in_.tokens; ++j)
+      if (sees(w, j)) return false;
+    return true;
   }
   /// Weights of window row w of query head hq, those of tokens that it does not see left out.
   slice<float const> read(std::int32_t w, std::int32_t hq) const {
     float const* const x = a_.weights + (window_.first + w) * a_.token_stride + hq * a_.head_stride;
     sight const s = seen(w);
     if (orders_ == nullptr && a_.by == columns::by_slot && s.from <= 0) return {x, std::min(s.to, in_.tokens)};
-    for (std::int32_t j = 0; j < in_.tokens; ++j) {
-      std::int32_t const order = orders_ == nullptr ? j : orders_[j];
-      bool const is_seen = order < s.to && (order >= s.from || window_.always.has(order));
-      buffer_[j] = is_seen ? x[column_of(j)] : 0.0f;
-    }
+    for (std::int64_t j = 0; j < in_.tokens; ++j) buffer_[j] = sees(w, j) ? x[column_of(j)] : 0.0f;
     return {buffer_, in_.tokens};
   }
   /// Of the row among those of its sequence.

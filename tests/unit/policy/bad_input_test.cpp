@@ -52,8 +52,9 @@ struct room {
   void refuses(Policy const& p, Evidence const& e, kvevict::budget const& b, std::string const& what,
                std::string const& remedy) {
     auto const bytes = cache.snapshot();
+    auto const proven = view().with_order(kvevict::row_order::ascending, kvevict::order_proof::by_engine);
     kvevict::keep_set out =
-        kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(view()), {.tokens_per_head = 9});
+        kvevict::plan(ctx, presets::streaming_llm(), kvevict::contents(proven), {.tokens_per_head = 9});
     auto const tokens = out.tokens;
     auto const begin = out.row_begin;
     std::string const message = message_of(p, e, b, out);

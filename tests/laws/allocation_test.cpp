@@ -144,6 +144,10 @@ TEST_CASE("laws: decoding allocates nothing after the first steps") {
           for (auto what : {kvevict::role::k, kvevict::role::v})
             for (int b = 0; b < 2; ++b)
               for (int h = 0; h < 2; ++h) cache.set(*cache.view.find(what), b, h, cache.view.length(b, h) - 1, 0, 1.0f);
+          for (int b = 0; b < 2; ++b)
+            for (int h = 0; h < 2; ++h)
+              cache.set(*cache.view.find(kvevict::role::position), b, h, cache.view.length(b, h) - 1, 0,
+                        static_cast<float>(i));
           kvevict::observe(ctx, policy, kvevict::step(cache.view, one), ask);
           kvevict::plan(ctx, policy, kvevict::remembered(cache.view), ask, keep);
           kvevict::compact(ctx, cache.view, keep, kvevict::compaction::stable, done);

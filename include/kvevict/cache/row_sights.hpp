@@ -111,6 +111,36 @@ constexpr row_sights<Entry> sights_of(layer_view<Entry> const& view, Rows const&
           place == row_place::in_cache ? in.first_token : static_cast<std::int32_t>(behind)};
 }
 
+/// How many of `count` rows see token j of an ascending row of the cache; O(log² N).
+template <class Entry>
+constexpr std::int32_t rows_that_see(row_sights<Entry> const& of, std::int32_t count, std::int32_t j) {
+  bool const always = of.always().has(j);
+  auto const first_behind = [&](bool ends) {  // the first row that sees up to j, or that sees only what follows
+    std::int32_t low = 0, high = count;
+    while (low < high) {
+      std::int32_t const middle = low + (high - low) / 2;
+      sight const s = of.of(middle);
+      if (ends ? s.to <= j : s.from <= j)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  };
+  std::int32_t const first = first_behind(true), last = always ? count : first_behind(false);
+  return last > first ? last - first : 0;
+}
+
+/// How many rows have seen the token at position p, if there was one at every position up to `newest`.
+constexpr std::int64_t rows_since(visibility const& sees, std::int64_t p, std::int64_t newest) {
+  std::int64_t last = newest;
+  if (p >= sees.sinks) {
+    if (sees.window != 0 && p + sees.window - 1 < last) last = p + sees.window - 1;
+    if (sees.chunk != 0 && p - p % sees.chunk + sees.chunk - 1 < last) last = p - p % sees.chunk + sees.chunk - 1;
+  }
+  return last - p + 1;
+}
+
 /// Every row sees the tokens up to its own and nothing else depends on positions: `window_rows::each` is not needed.
 template <class Entry, class Rows> constexpr bool sees_by_index(layer_view<Entry> const& view, Rows const& rows) {
   return rows.sees.is_whole() && view.find(role::position) == nullptr;

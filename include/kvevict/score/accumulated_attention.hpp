@@ -19,7 +19,7 @@ enum class column_norm : std::uint8_t { none, rows_that_see };
 
 /// Attention that a token has received from all rows so far, group mean.
 ///
-///   o(h,j) = 1/G · Σ_g Σ_{i≥j} a(h·G+g, i, j)         [rows_that_see: ÷ (N − j)]
+///   o(h,j) = 1/G · Σ_g Σ_{i≥j} a(h·G+g, i, j)         [rows_that_see: ÷ the rows that see j, N − j of a plain prompt]
 ///
 /// Paper    H2O, Zhang et al., NeurIPS 2023, arXiv:2306.14048; with rows_that_see kvpress' observed attention.
 ///          Differs: GQA by the group mean (the authors' code has none).
@@ -46,7 +46,10 @@ struct accumulated_attention {
     KVEVICT_EXPECTS(out.positions == nullptr,
                     "accumulated_attention: rows_that_see counts rows by index, and the rows are scattered; "
                     "use stable compaction or column_norm::none");
-    kernels::each_token(ctx, out, divide{});
+    if constexpr (has<Evidence, facts::state>)
+      kernels::each_token(ctx, out, divide_by_age<decltype(e.cache)>{e.cache, e.sees});
+    else
+      kernels::each_token(ctx, out, divide<decltype(e.cache), decltype(e.attention)>{e.cache, e.attention});
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
@@ -63,8 +66,35 @@ struct accumulated_attention {
     kernels::update_state(ctx, e.cache, state, update_options{}, work);
   }
 
-  struct divide {
-    constexpr void operator()(row const& in, std::int64_t j, float& x) const { x /= static_cast<float>(in.tokens - j); }
+  /// Of a prompt: by its rows that see the token.
+  template <class View, class Rows> struct divide {
+    View cache;
+    Rows rows;
+
+    constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+      std::int64_t count = in.tokens - j;
+      if (!sees_by_index(cache, rows)) {
+        window_rows const all = newest_rows(cache, rows, in.sequence, in.tokens, in.tokens, row_place::in_cache);
+        count = rows_that_see(sights_of(cache, rows, in.sequence, in.head, in.tokens, all, row_place::in_cache),
+                              all.count, static_cast<std::int32_t>(j));
+      }
+      if (count > 0) x /= static_cast<float>(count);
+    }
+  };
+  /// Of a state: by the rows since the token came, evicted ones, too, where the cache carries positions.
+  template <class View> struct divide_by_age {
+    View cache;
+    visibility sees;
+
+    constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+      component const* const carried = cache.find(role::position);
+      auto const position = [&](std::int64_t token) -> std::int64_t {
+        return carried == nullptr ? token - sees.padding(in.sequence)
+                                  : element<std::int32_t const>(cache, *carried, in.sequence, in.head, token);
+      };
+      std::int64_t const count = rows_since(sees, position(j), position(in.tokens - 1));
+      if (count > 0) x /= static_cast<float>(count);
+    }
   };
 };
 

@@ -122,7 +122,7 @@ auto single_row(window_options const& o, std::int32_t k) {
     kernels::each_token(ctx, out, copy_plane{each.plane(k).values, out.begin, out.heads});
   };
 }
-auto columns(group_reduce how) {
+auto all_columns(group_reduce how) {
   return [how](auto& ctx, auto const& view, auto const& rows, score_rows const& out) {
     kernels::column_sums(ctx, view, rows, how, out);
   };
@@ -216,6 +216,11 @@ std::vector<std::int32_t> shifted_positions(attention_case const& a) {
   return p;
 }
 
+/// Tokens at the positions that shifted_positions() means.
+template <class Cache> void shift_tokens(Cache& cache) {
+  cache.fill(role::position, [](int b, int, int t, int) { return static_cast<float>(t + 20 * b + 5); });
+}
+
 }  // namespace
 
 TEST_CASE("edges: window scores of ragged heads in every layout, page size and type") {
@@ -230,8 +235,9 @@ TEST_CASE("edges: window scores of ragged heads in every layout, page size and t
         auto const base = i % 2 == 0 ? log_base::e : log_base::two;
         bool const lse = i % 3 != 1;
         auto q = lse ? a.queries_with_lse(base, true, 1.25) : a.queries();
+        q.sum = row_sum::at_most_one;
         auto const positions = shifted_positions(a);
-        if (i % 2 == 1) q.positions = positions.data();
+        if (i % 2 == 1) shift_tokens(cache), q.positions = positions.data();
         CAPTURE(lse, static_cast<int>(base), o.rows);
         same(cache, a.out(), q, tolerance(s.cache.type), window(o));
       });
@@ -262,7 +268,7 @@ TEST_CASE("edges: column sums of ragged sequences in every layout, page size and
     s.query_tokens = s.cache.lengths;
     over(i, s, [&](auto& cache, attention_case& a) {
       auto const q = i % 2 == 0 ? a.queries() : a.queries_with_lse(i % 4 == 1 ? log_base::e : log_base::two);
-      same(cache, a.out(), q, tolerance(s.cache.type), columns(static_cast<group_reduce>(i % 3)));
+      same(cache, a.out(), q, tolerance(s.cache.type), all_columns(static_cast<group_reduce>(i % 3)));
     });
   }
 }
@@ -291,11 +297,11 @@ TEST_CASE("edges: softmax rows, sharpened, with gaps between them") {
     over(i, s, [&](auto& cache, attention_case& a) {
       softmax_rows w(a);
       auto const positions = shifted_positions(a);
-      if (i % 4 == 1) w.rows.positions = positions.data();
+      if (i % 4 == 1) shift_tokens(cache), w.rows.positions = positions.data();
       window_options o = all_options()[i % 6];
       CAPTURE(o.rows, all);
       if (all)
-        same(cache, a.out(), w.rows, 2e-5, columns(static_cast<group_reduce>(i / 6 % 3)));
+        same(cache, a.out(), w.rows, 2e-5, all_columns(static_cast<group_reduce>(i / 6 % 3)));
       else
         same(cache, a.out(), w.rows, 2e-5, window(o));
     });
@@ -311,9 +317,15 @@ TEST_CASE("edges: scattered rows have one row that sees all tokens") {
         for (std::int32_t j = 0; j < r.tokens; ++j) positions.push_back((j * 37 + 5) % 1009);
       score_rows out = a.out();
       out.positions = positions.data();
+      std::size_t at = 0;
+      for (row const& r : a.rows)
+        for (std::int32_t j = 0; j < r.tokens; ++j)
+          element<std::int32_t>(cache.view, *cache.view.find(role::position), r.sequence, r.head, j) = positions[at++];
+      cache.view.order = row_order::scattered;
       window_options o{1};
       if (i % 3 == 2) o.weights = weighting::step_gain, o.min_gain = 0.5f;
-      auto const q = i % 3 == 1 ? a.queries_with_lse(log_base::e, false, 2) : a.queries();
+      auto q = i % 3 == 1 ? a.queries_with_lse(log_base::e, false, 2) : a.queries();
+      q.sum = row_sum::at_most_one;
       same(cache, out, q, tolerance(s.cache.type), window(o));
     });
   }
@@ -331,7 +343,7 @@ TEST_CASE("edges: head dimensions beyond the registers, tables of 64-bit ids") {
       a.fill(cache);
       CAPTURE(D, static_cast<int>(type));
       same(cache, a.out(), a.queries(), tolerance(type), window({4}));
-      same(cache, a.out(), a.queries_with_lse(log_base::e), tolerance(type), columns(group_reduce::mean));
+      same(cache, a.out(), a.queries_with_lse(log_base::e), tolerance(type), all_columns(group_reduce::mean));
     }
 }
 
@@ -370,7 +382,7 @@ TEST_CASE("edges: column sums of more than one block of query rows against doubl
     a.fill(cache);
     for (bool const lse : {false, true}) {
       auto const got =
-          there(cache, a.out(), lse ? a.queries_with_lse(log_base::two) : a.queries(), columns(group_reduce::mean));
+          there(cache, a.out(), lse ? a.queries_with_lse(log_base::two) : a.queries(), all_columns(group_reduce::mean));
       double worst = 0;
       for (std::int32_t b = 0; b < 2; ++b) {
         auto const want = a.summed(b, 0, 0, a.tokens(b, 0));
@@ -442,7 +454,7 @@ TEST_CASE("edges: the bits of scores depend on neither schedule nor page size") 
         window_options pooled = sharp;
         pooled.pool_before_group = {3, pooling::average};
         std::vector<std::vector<float>> const got{there(cache, a.out(), a.queries(), window({9})),
-                                                  there(cache, a.out(), a.queries(), columns(group_reduce::max)),
+                                                  there(cache, a.out(), a.queries(), all_columns(group_reduce::max)),
                                                   there(cache, a.out(), a.queries(), window(pooled)),
                                                   there(cache, a.out(), w.rows, window(sharp))};
         if (first.empty()) first = got;
@@ -462,7 +474,7 @@ TEST_CASE("edges: a key that is not a number is not hidden") {
   for (group_reduce const how : {group_reduce::mean, group_reduce::max}) {
     same(cache, a.out(), a.queries_with_lse(log_base::e), 1e-5, window({4, row_reduce::mean, how}));
     same(cache, a.out(), a.queries(), 1e-5, window({4, row_reduce::mean, how}));
-    same(cache, a.out(), a.queries(), 1e-5, columns(how));
+    same(cache, a.out(), a.queries(), 1e-5, all_columns(how));
   }
 }
 
@@ -505,7 +517,7 @@ TEST_CASE("edges: weights of single rows are refused where a window's are, and w
   softmax_rows w(a);
   says(a.queries(), window_options{8}, "8 rows are asked for and sequence 1 has 6 tokens");
   says(w.rows, window_options{8}, "8 rows are asked for and sequence 1 has 6 tokens");
-  says(a.queries_with_lse(log_base::e, true, 0.01), window_options{4}, "above 1");
+  says(a.queries_with_lse(log_base::e, true, 0.01), window_options{4}, "add up to");
   float* const newest = w.weights.data() + 45 * w.rows.token_stride;
   newest[3] = 2;
   says(w.rows, window_options{4}, "above 1");
@@ -538,17 +550,17 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   short_w.row_begin = few;
   says(short_q, window({7}), "sequence 1 provides 5 query rows and the window needs 7");
   says(short_w, window({7}), "sequence 1 provides 5 softmax rows and the score reads 7");
-  says(short_q, columns(group_reduce::mean), "sequence 1 provides 5 query rows for 25 tokens");
-  says(short_w, columns(group_reduce::mean), "sequence 1 provides 5 softmax rows for 25 tokens");
-  says(moved_q, columns(group_reduce::mean), "sequence 0 provides 30 query rows for 40 tokens");
+  says(short_q, all_columns(group_reduce::mean), "sequence 1 provides 5 query rows for 25 tokens");
+  says(short_w, all_columns(group_reduce::mean), "sequence 1 provides 5 softmax rows for 25 tokens");
+  says(moved_q, all_columns(group_reduce::mean), "sequence 0 provides 30 query rows for 40 tokens");
   says(q, window({4}), "sequence 0 provides 40 rows, but most_rows is 39", 39);
   says(w.rows, window({4}), "sequence 0 provides 40 rows, but most_rows is 39", 39);
   says(w.rows, window({30, row_reduce::mean, group_reduce::mean, weighting::step_gain}), "but most_rows is 8", 8);
   says(q, window({4}), "most_rows", 0);
-  says(q, columns(group_reduce::mean), "most_rows", 0);
+  says(q, all_columns(group_reduce::mean), "most_rows", 0);
   says(w.rows, window({4}), "most_rows", 0);
-  says(a.queries_with_lse(log_base::e, true, 0.01), window({4}), "above 1", -1, false);
-  says(a.queries_with_lse(log_base::e, true, 0.9), columns(group_reduce::mean), "above 1", -1, false);
+  says(a.queries_with_lse(log_base::e, true, 0.01), window({4}), "add up to", -1, false);
+  says(a.queries_with_lse(log_base::e, true, 0.9), all_columns(group_reduce::mean), "add up to", -1, false);
   softmax_rows wrong(a);
   wrong.weights[39 * static_cast<std::size_t>(wrong.rows.token_stride) + 7] = 1.01f;
   says(wrong.rows, window({4}), "above 1", -1, false);
@@ -556,7 +568,7 @@ TEST_CASE("edges: what is wrong with rows is refused, and nothing is written beh
   a.rows[2].active = a.rows[3].active = false;
   std::string text;
   there(cache, a.out(), short_q, window({8}), -1, &text);
-  there(cache, a.out(), short_w, columns(group_reduce::sum), -1, &text);
+  there(cache, a.out(), short_w, all_columns(group_reduce::sum), -1, &text);
   CHECK(text.empty());
 }
 
@@ -568,6 +580,6 @@ TEST_CASE("edges: nothing to score launches nothing that reads") {
     layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
     auto const values = there(cache, a.out(), a.queries(), window({4}));
     CHECK(values == std::vector<float>(values.size(), untouched));
-    CHECK(there(cache, a.out(), a.queries(), columns(group_reduce::mean)) == values);
+    CHECK(there(cache, a.out(), a.queries(), all_columns(group_reduce::mean)) == values);
   }
 }

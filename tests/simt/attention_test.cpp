@@ -54,7 +54,7 @@ template <class Cache> both run(variant const& v, Cache& cache, batch const& in,
   q.data = typed.data(), q.type = v.queries, q.softcap = v.softcap;
   if (v.lse)
     q.lse = lse.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1,
-    q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
+    q.sum = kvevict::row_sum::at_most_one, q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
   auto const sum = [&](auto& ctx, auto const& view, auto const& given, kvevict::score_rows& out) {
     if (v.all_rows)
       kernels::column_sums(ctx, view, given, v.o.group, out);
@@ -286,7 +286,7 @@ TEST_CASE("attention on a device refuses what the host refuses") {
           {2}},
          false, "odd width");
     q.lse = wrong.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1;
-    says(q, {8}, false, "weight is above 1");
-    says(q, {8}, true, "weight is above 1");
+    says(q, {8}, false, "add up to");
+    says(q, {8}, true, "add up to");
   });
 }

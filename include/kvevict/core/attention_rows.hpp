@@ -13,6 +13,9 @@ inline namespace KVEVICT_ABI {
 /// page size + slot of the page (llama.cpp's cells are pages of one slot).
 enum class columns : std::uint8_t { by_slot, by_entry };
 
+/// By how much the sum of a softmax row may differ from 1: what weights of 16 bits lose.
+inline constexpr double softmax_tolerance = 0.02;
+
 /// Attention weights of some tokens of each sequence over the slots of the cache, ragged like `query_rows`: row t of
 /// head hq is weights[t·token_stride + hq·head_stride + slot], one float per slot of its KV head's row, each row
 /// summing to 1. What it holds of tokens that the row does not see is not read.

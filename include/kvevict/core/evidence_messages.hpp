@@ -28,7 +28,10 @@ namespace messages {
                     " tokens; provide one weight per slot and say how many in attention_rows::slots");
 }
 
-/// Of row `row` of the sequence's, by the LSE that was given for it.
+/// Alike in every context, whose last digits differ.
+inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
+
+/// Of row `row_of` of the sequence's, by the LSE that was given for it.
 [[noreturn]] inline void weight_sum(std::int32_t sequence, std::int32_t head, std::int64_t q_head, std::int64_t row_of,
                                     double sum, float lse, log_base base) {
   double const log = std::log(sum), given = static_cast<double>(lse);
@@ -47,13 +50,13 @@ namespace messages {
                      "where that went over more tokens (of other shards, evicted since, a learned sink), say so: "
                      ".with_lse(…).partial()";
   contract::violate("evidence: ", row(sequence, head), ": the attention weights of row ", row_of, " of query head ",
-                    q_head, " add up to ", sum, " instead of 1, by an LSE of ", lse, "; ", cause);
+                    q_head, " add up to ", rounded(sum), " instead of 1, by an LSE of ", lse, "; ", cause);
 }
 /// Of softmax rows.
 [[noreturn]] inline void softmax_sum(std::int32_t sequence, std::int32_t head, std::int64_t q_head, std::int64_t row_of,
                                      double sum) {
   contract::violate("evidence: ", row(sequence, head), ": softmax row ", row_of, " of query head ", q_head,
-                    " adds up to ", sum,
+                    " adds up to ", rounded(sum),
                     " instead of 1 over the tokens that it sees; provide normalised attention "
                     "weights, each in its token's column, and say with .partial() where more tokens took part");
 }

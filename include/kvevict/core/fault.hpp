@@ -32,6 +32,7 @@ enum class fault : std::uint8_t {
   page_alignment,
   page_twice,
   page_shared,
+  not_ascending,
   no_positions,
   unequal_rows,
   no_rows,
@@ -45,6 +46,7 @@ enum class fault : std::uint8_t {
   all_queries,
   softmax_rows,
   all_softmax_rows,
+  row_sight,
   tokens,
   prompt,
   gate_memory_holds,
@@ -52,8 +54,9 @@ enum class fault : std::uint8_t {
   gate_memory_full,
   gate_continues,
   gate_not_a_number,
-  weight_above_one,
+  weight_sum,
   softmax_weight,
+  softmax_sum,
   not_finite,
   weighted_score,
   keep_set,
@@ -88,6 +91,14 @@ struct fault_record {
   std::int32_t token() const { return static_cast<std::int32_t>(~place & 0xffffffffu); }
 };
 
+/// A float whose bits a record carries.
+inline float float_of(std::int64_t bits) {
+  auto const low = static_cast<std::uint32_t>(bits);
+  float x;
+  std::memcpy(&x, &low, sizeof x);
+  return x;
+}
+
 /// Raises it, in the host's words. Of a view and of evidence.
 inline void raise_input(fault_record const& s) {
   std::int32_t const b = s.sequence, h = s.head();
@@ -114,6 +125,7 @@ inline void raise_input(fault_record const& s) {
                         " bytes; correct the address, or pages.alignment");
     case fault::page_twice: messages::page_twice(s.what, s.other, b, h);
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
+    case fault::not_ascending: messages::not_ascending(s.verb, b, h, s.token(), s.what, s.other);
     case fault::no_positions: messages::no_positions();
     case fault::unequal_rows: messages::unequal_rows(b, s.what, s.other);
     case fault::no_rows: messages::no_rows(s.other);
@@ -142,14 +154,13 @@ inline void raise_score(fault_record const& s) {
     case fault::gate_memory_full: messages::gate_memory_full(s.what, s.more[0], b, s.other);
     case fault::gate_continues: messages::gate_continues(b, s.what);
     case fault::gate_not_a_number: messages::gate_not_a_number();
-    case fault::weight_above_one: messages::weight_above_one(b, h);
+    case fault::row_sight: messages::row_sight(static_cast<sight_fault>(s.other), b, h, s.token(), s.what);
+    case fault::weight_sum:
+      messages::weight_sum(b, h, s.more[0], s.more[1], static_cast<double>(float_of(s.what)), float_of(s.other),
+                           static_cast<log_base>(s.other >> 32));
+    case fault::softmax_sum: messages::softmax_sum(b, h, s.more[0], s.more[1], static_cast<double>(float_of(s.what)));
     case fault::softmax_weight: messages::softmax_weight(b, h);
-    case fault::not_finite: {
-      float x;
-      auto const bits = static_cast<std::uint32_t>(s.what);
-      std::memcpy(&x, &bits, sizeof x);
-      messages::not_finite(s.verb, s.token(), b, h, s.layer, x);
-    }
+    case fault::not_finite: messages::not_finite(s.verb, s.token(), b, h, s.layer, float_of(s.what));
     case fault::weighted_score:
       contract::violate("count_best: ", messages::row(b, h),
                         ": a score is not finite after its weight; check the scores first and keep weights moderate");

@@ -43,8 +43,7 @@ template <class Rows>
 constexpr window_rows newest_rows(Rows const& rows, std::int32_t b, std::int32_t tokens, std::int32_t wanted,
                                   row_place place, bool scattered) {
   // values, not std::min's references: on a device one of several references is a place in local memory
-  std::int32_t const given = rows.rows(b),
-                     there = place == row_place::in_cache ? rows_needed(given, tokens) : given,
+  std::int32_t const given = rows.rows(b), there = place == row_place::in_cache ? rows_needed(given, tokens) : given,
                      count = there < 0 ? 0 : rows_needed(wanted, there);
   bool const causal = place == row_place::in_cache && !scattered;
   std::int32_t const first_token = tokens - count, all = scattered ? std::numeric_limits<std::int32_t>::max() : tokens;

@@ -127,9 +127,6 @@ template <class Entry> void expect_cells(layer_view<Entry> const& view, attentio
     }
 }
 
-/// By how much Σ of a softmax row may differ from 1: what 16-bit weights lose.
-inline constexpr double softmax_tolerance = 0.02;
-
 enum class row_fault : std::uint8_t { none, weight, sum };
 /// The row's weights lie in [0, 1] and add up to what the engine says. What is not a number is found by its score.
 template <class Entry>
@@ -180,14 +177,14 @@ bool reduce_rows(softmax_reader<Entry> const& reader, attention_rows const& a, w
 /// Says what is wrong with the first row that is not sound.
 template <class Entry>
 void violate_row(softmax_reader<Entry> const& reader, attention_rows const& a, row const& in, std::int32_t G) {
-  for (std::int32_t g = 0; g < G; ++g)
-    for (std::int32_t w = 0; w < reader.rows(); ++w) {
-      std::int32_t const hq = in.head * G + g;
+  for (row_fault const what : {row_fault::weight, row_fault::sum})
+    for (std::int32_t i = 0; i < G * reader.rows(); ++i) {
+      std::int32_t const w = i % reader.rows(), hq = in.head * G + i / reader.rows();
       slice<float const> const x = reader.read(w, hq);
       double const sum = sum_of_floats(x.data, x.size);
-      row_fault const why = fault_of_row(reader, a, w, x, sum);
-      if (why == row_fault::weight) messages::softmax_weight(in.sequence, in.head);
-      if (why == row_fault::sum) messages::softmax_sum(in.sequence, in.head, hq, reader.number(w), sum);
+      if (fault_of_row(reader, a, w, x, sum) != what) continue;
+      if (what == row_fault::weight) messages::softmax_weight(in.sequence, in.head);
+      messages::softmax_sum(in.sequence, in.head, hq, reader.number(w), sum);
     }
 }
 

@@ -118,9 +118,11 @@ template <class Entry> class column_pass {
   void check(std::int64_t r) const {
     row const& in = out_.rows[r];
     double norm = -1;
-    for (std::int64_t i = 0; i < in.tokens; i += shape_.block_tokens())
-      expect_sums(view_, keys_, q_, in_[r], static_cast<std::int32_t>(i), rows_from(r, i), shape_.group, in.sequence,
-                  in.head, in.tokens, q_.sum, checked_.from((out_.begin[r] + i) * shape_.group), memory_, norm);
+    for (std::int32_t g = 0; g < shape_.group; ++g)
+      for (std::int64_t i = 0; i < in.tokens; i += shape_.block_tokens())
+        expect_sums(view_, keys_, q_, in_[r], static_cast<std::int32_t>(i), rows_from(r, i),
+                    std::int64_t{in.head} * shape_.group + g, in, q_.sum,
+                    checked_.from((out_.begin[r] + i) * shape_.group + g * rows_from(r, i)), memory_, norm);
   }
 
   void pack_tile(std::int64_t r, std::int64_t first, float* to) const {

@@ -86,32 +86,29 @@ inline double norm_of(query_rows const& q, std::int64_t row, std::int64_t hq) {
   return std::sqrt(squares);
 }
 
-/// Raises unless the weights of rows [0, rows) of KV head (b, h) add up to what q.sum says: row r is window row
-/// first + r % window of query head r / window. Rows that see nothing count for nothing, and what is not a number is
-/// found by its score.
+/// Raises unless the weights of window rows [first, first + window) of query head hq add up to what is expected. Rows
+/// that see nothing count for nothing, and what is not a number is found by its score.
 ///
 /// Σ_j weight(j) within exp(±τ), or not above it:  τ = 10⁻³ + 8u + 2⁻²²·|lse| + (u + (D+8)·2⁻²⁴)·scale·‖q‖·max‖k‖,
 /// u the unit roundoffs of K and Q (0 of f32); the keys are only looked at where the rest of τ does not suffice.
 template <class Entry>
 void expect_sums(layer_view<Entry> const& view, component const& keys, query_rows const& q, window_rows const& in,
-                 std::int32_t first, std::int32_t window, std::int32_t group, std::int32_t b, std::int32_t h,
-                 std::int64_t tokens, row_sum expected, weight_sums const& sums, float* tile, double& norm) {
-  for (std::int32_t r = 0; r < window * group; ++r) {
-    std::int32_t const w = first + r % window;
-    std::int64_t const hq = std::int64_t{h} * group + r / window, row = in.first + w;
-    if ((sums[r] & weight_sum::not_a_number) != 0) continue;
+                 std::int32_t first, std::int32_t window, std::int64_t hq, row const& of, row_sum expected,
+                 weight_sums const& sums, float* tile, double& norm) {
+  for (std::int32_t w = first; w < first + window; ++w) {
+    std::int64_t const row = in.first + w, total = sums[w - first];
     float const given = q.lse[row * q.lse_token_stride + hq * q.lse_head_stride];
-    if (given == -__builtin_inff() || in.sees_none(w)) continue;
+    if ((total & weight_sum::not_a_number) != 0 || given == -__builtin_inff() || in.sees_none(w)) continue;
     double const lse = static_cast<double>(given) * (q.base == log_base::two ? 0.69314718055994531 : 1.0);
-    double sum = weight_sum::value_of(sums[r]);
+    double sum = weight_sum::value_of(total);
     if (q.sink_logits != nullptr) sum += std::exp(static_cast<double>(q.sink_logits[hq]) - lse);
     double const least = weight_sum::least_tolerance(keys.type, q.type, lse);
     if (weight_sum::is_sound(sum, expected, least)) continue;
-    if (norm < 0) norm = largest_norm(view, keys, b, h, tokens, tile);
+    if (norm < 0) norm = largest_norm(view, keys, of.sequence, of.head, of.tokens, tile);
     double const bound = static_cast<double>(q.logit_scale()) * norm_of(q, row, hq) * norm;
     if (!weight_sum::is_sound(sum, expected,
                               least + weight_sum::tolerance_of_logits(keys.type, q.type, q.head_dim, bound)))
-      messages::weight_sum(b, h, hq, row - q.first_row(b), sum, given, q.base);
+      messages::weight_sum(of.sequence, of.head, hq, row - q.first_row(of.sequence), sum, given, q.base);
   }
 }
 

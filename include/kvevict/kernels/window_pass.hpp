@@ -82,8 +82,10 @@ template <class Entry> class window_pass {
 
   void check(window_row const& w) const {
     double norm = -1;
-    expect_sums(view_, keys_, q_, w.in, 0, w.in.count, shape_.group, w.b, w.h, w.tokens,
-                o_.place == row_place::in_cache ? q_.sum : row_sum::at_most_one, w.checked, memory_, norm);
+    for (std::int32_t g = 0; g < shape_.group; ++g)
+      expect_sums(view_, keys_, q_, w.in, 0, w.in.count, std::int64_t{w.h} * shape_.group + g, out_.rows[w.index],
+                  o_.place == row_place::in_cache ? q_.sum : row_sum::at_most_one, w.checked.from(g * w.in.count),
+                  memory_, norm);
   }
 
   void pack_tile(window_row const& w, std::int64_t tile, float* to) const {

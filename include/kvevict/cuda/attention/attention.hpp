@@ -7,6 +7,7 @@
 #include <kvevict/cuda/attention/columns.hpp>
 #include <kvevict/cuda/attention/lse.hpp>
 #include <kvevict/cuda/attention/product.hpp>
+#include <kvevict/cuda/attention/weight_sums.hpp>
 #include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
@@ -39,7 +40,8 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
           q.softcap == 0 ? scale * log2_e : scale / q.softcap,
           q.softcap * log2_e,
           o.weights == weighting::step_gain ? scratch.allocate<float>(out.count() * most_rows) : nullptr,
-          nullptr};
+          nullptr,
+          sight_memory::of(scratch, out.count(), most_rows, !sees_by_index(view, q))};
 }
 
 /// f(product) with the fastest that types and layout allow.
@@ -77,7 +79,9 @@ void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading 
   auto const rows = static_cast<std::uint32_t>(c.out.count());
   std::int64_t const wide = std::int64_t{c.group} * c.most_rows, tokens = c.out.most_tokens;
   bool const own_lse = c.q.lse == nullptr || c.o.weights == weighting::step_gain;
-  if (!own_lse || c.gains != nullptr) check_window(ctx, c, what);  // else lse_kernel does
+  if (!own_lse) c.sums = scratch.allocate<std::uint64_t>(c.out.count() * wide);
+  bool const checked = !own_lse || looks_at_rows(c);  // else lse_kernel counts rows
+  if (checked) check_window(ctx, c, what);
   with_product(c.view, c.keys, c.q, [&](auto product) {
     using P = decltype(product);
     if (own_lse) {  // few rows: columns in splits of a fixed width, so that no bit depends on how long a row may be
@@ -90,10 +94,11 @@ void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading 
                  lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
                                            split});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0,
-                 lse_kernel<Entry>{c, what, peaks, sums, splits, split});
+                 lse_kernel<Entry>{c, what, peaks, sums, splits, split, checked});
     }
     using transposed = decltype(product.transposed());
-    f(weight_tile<Entry, transposed>{c, product.transposed(), own_lse});
+    f(weight_tile<Entry, transposed>{c, product.transposed()});
+    if (!own_lse) check_sums(ctx, c);
   });
 }
 
@@ -124,7 +129,7 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 ///          33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7),
 ///          wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per split of 1 024 tokens. D
 ///          ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
-/// Errors   as on the host; what needs a look at the rows by fault::queries and fault::weight_above_one.
+/// Errors   as on the host; what needs a look at the rows by fault::queries and fault::weight_sum.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,
             window_options const& o, score_rows const& out) {

@@ -56,10 +56,12 @@ template <class Entry, class Product> struct column_sums_kernel {
     typename weights_of::keys keys;
     tile.load_keys(t, it, static_cast<std::int32_t>(first), keys);
     float const share = c.o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(std::max(in.count, 1)) : 1.0f;
-    float result[tiles][2] = {}, largest = 0;
+    float result[tiles][2] = {};
+    token_orders const orders = orders_of(c.out, it, r);
     for (std::int32_t g = 0; g < c.group; ++g) {
       double sums[tiles][2] = {};
-      add_head(t, in, c.head_of(in, it, r, g), static_cast<std::int32_t>(first), keys, sums, largest);
+      add_head(t, in, orders, c.head_of(in, it, r, g), static_cast<std::int32_t>(first), keys,
+               c.sums == nullptr ? nullptr : c.sums + (r * c.group + g) * c.most_rows, sums);
       KVEVICT_UNROLL
       for (int m = 0; m < tiles; ++m) KVEVICT_UNROLL
       for (int e = 0; e < 2; ++e) {
@@ -70,7 +72,6 @@ template <class Entry, class Product> struct column_sums_kernel {
         result[m][e] = with_head(c.o.group, g, result[m][e], x);
       }
     }
-    tile.refuse_above_one(t, it, largest);
     float const share_of_head = over_heads(c.o.group, c.group);
     KVEVICT_UNROLL
     for (int m = 0; m < tiles; ++m) KVEVICT_UNROLL
@@ -85,11 +86,19 @@ template <class Entry, class Product> struct column_sums_kernel {
     if (t.lane() % 4 == 0 && first + j >= 0 && first + j < it.tokens) to[j] = x;
   }
 
-  KVEVICT_DEVICE void add_head(thread& t, window_rows const& in, head_rows const& q, std::int32_t first,
-                               typename weights_of::keys const& keys, double (&sums)[tiles][2], float& largest) const {
+  /// The first and the last token that a block writes, of the chunk that `first` lies in.
+  KVEVICT_DEVICE sight written_by(std::int32_t first, thread& t) const {
+    std::int32_t const half = pool.width / 2, begin = first - static_cast<std::int32_t>(t.warp() * 32);
+    return {begin + half, begin + 128 - half};
+  }
+
+  KVEVICT_DEVICE void add_head(thread& t, window_rows const& in, token_orders const& orders, head_rows const& q,
+                               std::int32_t first, typename weights_of::keys const& keys, std::uint64_t* checked,
+                               double (&sums)[tiles][2]) const {
     // rows before this one see none of these tokens
-    std::int32_t const unseen = in.step == 0 ? 0 : first + 1 - in.first_sees;
+    std::int32_t const unseen = in.step == 0 || in.each != nullptr ? 0 : first + 1 - in.first_sees;
     std::int32_t const begin = unseen <= 0 ? 0 : unseen / 16 * 16;
+    sight const mine = written_by(first, t);
     for (std::int32_t from = begin / block * block; from < in.count; from += block) {
       float part[tiles][2] = {};
       std::int32_t const start = std::max(from, begin), end = std::min(from + block, in.count);
@@ -104,7 +113,8 @@ template <class Entry, class Product> struct column_sums_kernel {
         // arrive while weights are worked out: no compiler moves them behind the barrier
         tile.load_rows(t, q, w + 16, end, now);
         t.sync_warp();
-        tile.weigh(t, now, in, w, end, first, z, largest);
+        tile.weigh(t, now, in, orders, w, end, first, z);
+        if (checked != nullptr) tile.add_to_sums(t, z, w, end, first, mine.from, mine.to, checked);
         KVEVICT_UNROLL
         for (int k = 0; k < weights_of::size; ++k) part[k / 4 / weights_of::wide][k % 4 / 2] += tile.at(z, k);
         tile.load_scales(t, q, w + 16, end, now);

@@ -2,6 +2,8 @@
 // The log-sum-exp of every query row over the tokens it sees, where the engine gives none.
 #pragma once
 
+#include <limits>
+
 #include <kvevict/cuda/attention/window.hpp>
 #include <kvevict/cuda/shim/divisor.hpp>
 
@@ -32,8 +34,8 @@ template <class Entry, class Product> struct lse_part_kernel {
     if (first >= total) return;
     std::int32_t const last = std::min(first + 31, total - 1);
     std::int32_t const newest = first / in.count == last / in.count ? last % in.count : in.count - 1;  // sees most
-    std::int64_t const begin = s * split,
-                       end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), in.sees(newest));
+    std::int64_t const begin = s * split, seen = c.out.positions == nullptr ? in.end(newest) : it.tokens,
+                       end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), seen);
     part p[4] = {{-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}};
     if (begin < end)
       scan(t, it, in, r, first, total, static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end), p);
@@ -62,17 +64,22 @@ template <class Entry, class Product> struct lse_part_kernel {
                            std::int32_t total, std::int32_t begin, std::int32_t end, part (&p)[4]) const {
     typename Product::rows rows[2];
     float slope[4];
-    std::int32_t sees[4], least = it.tokens;  // that every row of the warp sees
+    token_orders const orders = orders_of(c.out, it, r);
+    std::int32_t of[4];
+    sight all = sight_up_to(it.tokens);  // that every row of the warp sees
     std::byte const* query[4];
     KVEVICT_UNROLL
     for (int k = 0; k < 4; ++k) {
       std::int32_t const i = std::min(first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k, total - 1),
                          w = i % in.count;
       head_rows const q = c.head_of(in, it, r, i / in.count);
-      query[k] = q.query(w), slope[k] = q.slope_of(w), sees[k] = in.sees(w);
-      least = std::min(least, sees[k]);
+      query[k] = q.query(w), slope[k] = q.slope_of(w), of[k] = w;
+      sight const seen = in.of(w);
+      all = {std::max(all.from, seen.from), std::min(all.to, seen.to)};
     }
-    for (std::uint32_t d = 4; d < warp_size; d *= 2) least = std::min(least, shuffle_xor(t, least, d));
+    for (std::uint32_t d = 4; d < warp_size; d *= 2)
+      all = {std::max(all.from, shuffle_xor(t, all.from, d)), std::min(all.to, shuffle_xor(t, all.to, d))};
+    if (orders.positions != nullptr) all.to = 0;
     KVEVICT_UNROLL
     for (int m = 0; m < 2; ++m) rows[m] = product.load_rows(t, query[2 * m], query[2 * m + 1]);
     token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
@@ -91,7 +98,7 @@ template <class Entry, class Product> struct lse_part_kernel {
         float x[2 * tiles];
         KVEVICT_UNROLL
         for (int i = 0; i < 2 * tiles; ++i) x[i] = z[k / 2][i / 2].values[k % 2 * 2 + i % 2] * slope[k];
-        if (j + tiles * 8 > least) hide(t, j, sees[k], x);
+        if (j < all.from || j + tiles * 8 > all.to) hide(t, in, orders, j, of[k], x);
         accumulate(x, p[k]);
       }
     }
@@ -106,10 +113,11 @@ template <class Entry, class Product> struct lse_part_kernel {
         return at.slot(page, token - page * at.page_size);
       });
   }
-  KVEVICT_DEVICE static void hide(thread& t, std::int32_t j, std::int32_t sees, float (&x)[2 * tiles]) {
+  KVEVICT_DEVICE static void hide(thread& t, window_rows const& in, token_orders const& orders, std::int32_t j,
+                                  std::int32_t w, float (&x)[2 * tiles]) {
     KVEVICT_UNROLL
     for (int i = 0; i < 2 * tiles; ++i)
-      if (j + i / 2 * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + i % 2 >= sees) x[i] = -3e38f;
+      if (!orders.sees(in, w, j + i / 2 * 8 + static_cast<std::int32_t>(t.lane() % 4 * 2) + i % 2)) x[i] = -3e38f;
   }
   /// More logits of a row. A NaN or an infinite one makes the sum NaN, which it then stays.
   KVEVICT_DEVICE static void accumulate(float const (&x)[2 * tiles], part& p) {
@@ -134,12 +142,13 @@ template <class Entry> struct lse_kernel {
   float const *peaks, *sums;
   std::uint32_t splits;
   std::int64_t split;
+  bool checked;  // by check_window_kernel
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(),
                        wide = std::int64_t{c.group} * c.most_rows, r = at / wide, i = at % wide;
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
-    if (i == 0 && c.gains == nullptr) expect_rows(t, c, c.out.rows[r], what);
+    if (i == 0 && !checked) expect_rows(t, c, c.out.rows[r], what);
     window_rows const in = c.window_of(c.out.rows[r]);
     if (i >= in.count * c.group) return;
     std::int64_t const used = std::min<std::int64_t>(splits, (c.out.rows[r].tokens + split - 1) / split);
@@ -159,7 +168,20 @@ template <class Entry> struct lse_kernel {
         peak = top;
       }
     }
-    c.lse[r * wide + i] = peak + log2(sum);
+    c.lse[r * wide + i] = with_sink(in, c.out.rows[r], r, static_cast<std::int32_t>(i), peak, sum);
+  }
+
+ private:
+  /// +∞ of a row that sees nothing: its weights are 0.
+  KVEVICT_DEVICE float with_sink(window_rows const& in, row const& it, std::int64_t r, std::int32_t i, float peak,
+                                 float sum) const {
+    if (sum == 0) return std::numeric_limits<float>::infinity();
+    float const lse = peak + log2(sum);
+    if (c.q.sink_logits == nullptr) return lse;
+    float const gain = c.gains == nullptr ? 1.0f : c.gains[r * c.most_rows + i % in.count];
+    float const sink = c.q.sink_logits[it.head * c.group + i / in.count] * gain * 1.44269504088896341f;
+    float const top = fmaxf(lse, sink);
+    return top + log2(exp2(lse - top) + exp2(sink - top));
   }
 };
 

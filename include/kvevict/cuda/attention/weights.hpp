@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include <kvevict/core/weight_sum.hpp>
 #include <kvevict/cuda/attention/window.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -20,7 +21,6 @@ template <class Entry, class Product> struct weight_tile {
 
   attention_call<Entry> c;
   Product product;
-  bool sound_lse;  // the LSE is the kernel's own, so that no weight needs a check
 
   /// The keys of the tokens from `first` on; behind the last one its key again.
   KVEVICT_DEVICE void load_keys(thread& t, row const& it, std::int32_t first, keys& to) const {
@@ -69,27 +69,45 @@ template <class Entry, class Product> struct weight_tile {
   KVEVICT_DEVICE static float& at(weights& z, int k) { return z[k / 4 / wide][k / 4 % wide].values[k % 4]; }
 
   /// From products to weights; 0 where a row does not see a token.
-  KVEVICT_DEVICE void weigh(thread& t, query_tile const& q, window_rows const& in, std::int32_t w, std::int32_t end,
-                            std::int32_t first, weights& z, float& largest) const {
+  KVEVICT_DEVICE void weigh(thread& t, query_tile const& q, window_rows const& in, token_orders const& orders,
+                            std::int32_t w, std::int32_t end, std::int32_t first, weights& z) const {
     c.capped(z);
     KVEVICT_UNROLL
     for (int k = 0; k < size; ++k)
       at(z, k) = exp2(fma(at(z, k), q.slope[k / 4 % wide][k % 2], -q.lse[k / 4 % wide][k % 2]));
-    if (w + 16 > end || first + tiles * 16 > in.sees(w)) hide(t, in, w, end, first, z);
-    if (sound_lse) return;
-    KVEVICT_UNROLL
-    for (int k = 0; k < size; ++k) largest = fmaxf(largest, at(z, k));
+    if (w + 16 > end || !orders.see_all(in, w, w + 15, first, tiles * 16)) hide(t, in, orders, w, end, first, z);
   }
-  KVEVICT_DEVICE static void hide(thread& t, window_rows const& in, std::int32_t w, std::int32_t end,
-                                  std::int32_t first, weights& z) {
+  KVEVICT_DEVICE static void hide(thread& t, window_rows const& in, token_orders const& orders, std::int32_t w,
+                                  std::int32_t end, std::int32_t first, weights& z) {
     KVEVICT_UNROLL
     for (int k = 0; k < size; ++k) {
       std::int32_t const row = row_of(t, w, k), token = token_of(t, first, k);
-      if (row >= end || token >= in.sees(row)) at(z, k) = 0;
+      if (row >= end || token < 0 || !orders.sees(in, row, token)) at(z, k) = 0;
     }
   }
-  KVEVICT_DEVICE void refuse_above_one(thread& t, row const& it, float largest) const {
-    if (!sound_lse && largest > 1.001f) c.watch.refuse(t, fault::weight_above_one, it.sequence, it.head);
+
+  /// Adds the weights of the tokens in [from, to) to the sums of their query rows; `sums`: of row 0 of the head.
+  KVEVICT_DEVICE void add_to_sums(thread& t, weights& z, std::int32_t w, std::int32_t end, std::int32_t first,
+                                  std::int32_t from, std::int32_t to, std::uint64_t* sums) const {
+    KVEVICT_UNROLL
+    for (int n = 0; n < wide; ++n) KVEVICT_UNROLL
+    for (int e = 0; e < 2; ++e) {
+      float sum = 0;
+      KVEVICT_UNROLL
+      for (int i = 0; i < 2 * tiles; ++i) {
+        int const k = (i / 2 * wide + n) * 4 + i % 2 * 2 + e;
+        std::int32_t const token = token_of(t, first, k);
+        sum += token >= from && token < to ? at(z, k) : 0.0f;
+      }
+      for (std::uint32_t d = 4; d < warp_size; d *= 2) sum += shuffle_xor(t, sum, d);
+      std::int32_t const row = row_of(t, w, n, e);
+      if (t.lane() / 4 != 0 || row >= end) continue;
+      auto const part = static_cast<std::uint64_t>(weight_sum::part_of(sum));
+      if (sum != sum)
+        atomic_or(t, &sums[row], part);
+      else
+        atomic_add(t, &sums[row], part);
+    }
   }
 };
 
@@ -130,16 +148,14 @@ template <class Entry, class Product> struct window_weights_kernel {
     window_rows const in = c.window_of(it);
     typename weights_of::keys keys;
     tile.load_keys(t, it, static_cast<std::int32_t>(first), keys);
-    float largest = 0;
-    for (std::int32_t w = 0; w < in.count; w += 16)
-      take(t, in, it, r, static_cast<std::int32_t>(first), w, keys, largest);
-    tile.refuse_above_one(t, it, largest);
+    for (std::int32_t w = 0; w < in.count; w += 16) take(t, in, it, r, static_cast<std::int32_t>(first), w, keys);
   }
 
  private:
   KVEVICT_DEVICE void take(thread& t, window_rows const& in, row const& it, std::int64_t r, std::int32_t first,
-                           std::int32_t w, typename weights_of::keys const& keys, float& largest) const {
+                           std::int32_t w, typename weights_of::keys const& keys) const {
     auto const& c = tile.c;
+    token_orders const orders = orders_of(c.out, it, r);
     float reduced[weights_of::size] = {};
     for (std::int32_t g = 0; g < c.group; ++g) {
       head_rows const q = c.head_of(in, it, r, g);
@@ -149,7 +165,9 @@ template <class Entry, class Product> struct window_weights_kernel {
       typename weights_of::weights z = {};
       tile.product.multiply(t, keys, now.rows, z);
       t.sync_warp();
-      tile.weigh(t, now, in, w, in.count, first, z, largest);
+      tile.weigh(t, now, in, orders, w, in.count, first, z);
+      if (c.sums != nullptr)
+        tile.add_to_sums(t, z, w, in.count, first, first, it.tokens, c.sums + (r * c.group + g) * c.most_rows);
       KVEVICT_UNROLL
       for (int k = 0; k < weights_of::size; ++k) reduced[k] = with_head(c.o.group, g, reduced[k], tile.at(z, k));
     }

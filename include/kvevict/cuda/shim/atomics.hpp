@@ -30,8 +30,11 @@ template <class T> __device__ __forceinline__ T atomic_max(thread&, T* p, std::t
     return atomicMax(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
 }
 template <class T> __device__ __forceinline__ T atomic_or(thread&, T* p, std::type_identity_t<T> x) {
-  static_assert(is_word<T>, "atomic_or: int32 or uint32");
-  return atomicOr(p, x);
+  static_assert(is_word<T> || std::is_same_v<T, std::uint64_t>, "atomic_or: int32, uint32 or uint64");
+  if constexpr (is_word<T>)
+    return atomicOr(p, x);
+  else
+    return atomicOr(reinterpret_cast<unsigned long long*>(p), static_cast<unsigned long long>(x));
 }
 /// Writes `x` where `expected` was.
 template <class T>

@@ -84,6 +84,10 @@ template <class Rows> std::int32_t most_rows_of(Rows const& rows, std::int32_t s
   for (std::int32_t b = 0; b < sequences; ++b) most = std::max(most, rows.rows(b));
   return most;
 }
+inline kvevict::visibility on_device_sees(device_memory& m, kvevict::visibility v, std::int32_t sequences) {
+  if (v.first_token != nullptr) v.first_token = m.put(v.first_token, static_cast<std::size_t>(sequences));
+  return v;
+}
 inline kvevict::query_rows on_device_rows(device_memory& m, kvevict::query_rows q, std::int32_t sequences) {
   auto const T = static_cast<std::size_t>(q.row_begin[sequences]);
   q.most_rows = most_rows_of(q, sequences);
@@ -97,6 +101,8 @@ inline kvevict::query_rows on_device_rows(device_memory& m, kvevict::query_rows 
   q.data = m.put(static_cast<std::byte const*>(q.data), elements * static_cast<std::size_t>(kvevict::size_of(q.type)));
   if (q.positions != nullptr) q.positions = m.put(q.positions, T);
   q.row_begin = m.put(q.row_begin, static_cast<std::size_t>(sequences) + 1);
+  q.sees = on_device_sees(m, q.sees, sequences);
+  if (q.sink_logits != nullptr) q.sink_logits = m.put(q.sink_logits, static_cast<std::size_t>(q.heads));
   return q;
 }
 inline kvevict::attention_rows on_device_rows(device_memory& m, kvevict::attention_rows a, std::int32_t sequences) {
@@ -107,6 +113,7 @@ inline kvevict::attention_rows on_device_rows(device_memory& m, kvevict::attenti
                                             static_cast<std::size_t>((a.heads - 1) * a.head_stride + a.slots));
   if (a.positions != nullptr) a.positions = m.put(a.positions, T);
   a.row_begin = m.put(a.row_begin, static_cast<std::size_t>(sequences) + 1);
+  a.sees = on_device_sees(m, a.sees, sequences);
   return a;
 }
 inline kvevict::feature_rows on_device_rows(device_memory& m, kvevict::feature_rows x, std::int32_t sequences) {

@@ -40,6 +40,12 @@ template <class F> void with_cache(batch const& in, F&& f) {
   with_cache(layouts::layout::head_pages, cache_shape_of(in), in, f);
 }
 
+/// The budget, told that all layers are as long as the view's.
+template <class View> kvevict::budget in_equal_layers(View const& v, kvevict::budget b) {
+  b.lengths = {v.lengths.data, v.lengths.seq_stride, 0, v.lengths.head_stride};
+  return b;
+}
+
 inline index_rows rows_of_sequence(kvevict::keep_set const& keep, std::size_t b) {
   index_rows out;
   for (std::int32_t h = 0; h < keep.heads; ++h) {

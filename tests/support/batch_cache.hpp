@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/evidence/budget.hpp>
 
 #include "support/batch.hpp"
 #include "support/layouts.hpp"

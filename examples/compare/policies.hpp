@@ -77,8 +77,12 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
     llama::layer_cache const cache(one, l);
     auto const view = cache.view();
     double const start = now();
+    auto const& n = view.lengths;  // the prompt's, in all layers
     auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, l),
-                              {.tokens_per_head = tokens_per_head, .layer = l, .layer_count = seq.layers()});
+                              {.tokens_per_head = tokens_per_head,
+                               .layer = l,
+                               .layer_count = seq.layers(),
+                               .lengths = {n.data, n.seq_stride, 0, n.head_stride}});
     double const planned = now();
     auto const done = kvevict::compact(ctx, view, keep);
     out.move_us += (now() - planned) * 1e6;

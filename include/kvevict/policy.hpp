@@ -116,7 +116,8 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
 template <class Context, class Policy, class Evidence>
 void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   kernels::validate(ctx, e);
-  planning::expect_request(verb, p.protect, b, e.cache.pages.layers);
+  planning::expect_request(verb, p.protect, b, e.cache.pages.layers,
+                           planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
     state_of("plan", e.cache, p.score.state_floats());

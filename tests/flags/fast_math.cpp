@@ -122,7 +122,7 @@ int main() {
   auto const h2o = kvevict::presets::h2o();
   compare("snapkv", snap, N - W, snapkv);
   compare("ahakv", aha, N - W, ahakv);
-  compare("h2o", h2o, N - budget / 2, [](int h) { return attention(h, 0, false); });
+  compare("h2o", h2o, N - (budget + 1) / 2, [](int h) { return attention(h, 0, false); });
 
   float const infinity = __builtin_inff(), nan = __builtin_nanf("");
   for (float const x : {nan, infinity, -infinity}) {

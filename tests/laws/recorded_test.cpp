@@ -65,7 +65,8 @@ std::uint64_t planned(any_preset const& p, std::uint64_t seed) {
       rows.as = as;
       with_cache(layouts::all[seed % std::size(layouts::all)], cache, in, [&](auto& there) {
         kvevict::host ctx;
-        out.add(p.plan(ctx, there.view, rows, {.tokens_per_head = budget, .layer = 1, .layer_count = 4}));
+        kvevict::budget const ask{.tokens_per_head = budget, .layer = 1, .layer_count = 4};
+        out.add(p.plan(ctx, there.view, rows, in_equal_layers(there.view, ask)));
       });
     }
   return out.value();

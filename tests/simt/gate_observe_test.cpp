@@ -17,7 +17,7 @@ namespace cuda = kvevict::cuda;
 
 namespace {
 
-constexpr kvevict::budget no_cap{};
+constexpr kvevict::budget no_cap{.tokens_per_head = kvevict::budget::no_cap};
 
 /// Both sides of one layer: what the host observes and plans, and the device.
 template <class Cache> class gated {

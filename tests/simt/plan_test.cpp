@@ -120,8 +120,8 @@ void check_policy(Preset const& preset, Cache& cache, batch const& in, setting c
   hand(
       preset, cache.view, [](auto const& rows) { return rows; }, [](std::vector<float> const& x) { return x.data(); },
       [&](auto const& e) {
-        kvevict::scores(host, preset.policy, e, ask, want_scores);
-        kvevict::plan(host, preset.policy, e, ask, want);
+        kvevict::scores(host, preset.policy, e, in_equal_layers(cache.view, ask), want_scores);
+        kvevict::plan(host, preset.policy, e, in_equal_layers(cache.view, ask), want);
       });
   device_cache<entry> there(cache);
   device_memory memory;
@@ -134,8 +134,8 @@ void check_policy(Preset const& preset, Cache& cache, batch const& in, setting c
   hand(
       preset, there.view, rows_there, [&](std::vector<float> const& x) { return memory.put(x); },
       [&](auto const& e) {
-        kvevict::scores(ctx, on.policy, e, ask, got_scores);
-        kvevict::plan(ctx, on.policy, e, ask, keep);
+        kvevict::scores(ctx, on.policy, e, in_equal_layers(there.view, ask), got_scores);
+        kvevict::plan(ctx, on.policy, e, in_equal_layers(there.view, ask), keep);
       });
   auto const got = keep.read(ctx);
   double const relative = 2e-5;

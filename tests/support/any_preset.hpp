@@ -89,7 +89,7 @@ struct any_preset {
     plan_into(ctx, view, in, b, out);
     return out;
   }
-  [[nodiscard]] std::int32_t newest(std::int32_t budget) const { return std::max(last, budget * last_permille / 1000); }
+  [[nodiscard]] std::int32_t newest(std::int32_t budget) const { return std::max(last, (budget * last_permille + 999) / 1000); }
   [[nodiscard]] bool unlimited() const { return name == "full"; }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/evidence/budget.hpp>
 
 #include "support/batch.hpp"
 #include "support/layouts.hpp"
@@ -38,6 +39,12 @@ template <class F> void with_cache(layouts::layout l, layouts::cache_shape const
 }
 template <class F> void with_cache(batch const& in, F&& f) {
   with_cache(layouts::layout::head_pages, cache_shape_of(in), in, f);
+}
+
+/// The budget, told that all layers are as long as the view's.
+template <class View> kvevict::budget in_equal_layers(View const& v, kvevict::budget b) {
+  b.lengths = {v.lengths.data, v.lengths.seq_stride, 0, v.lengths.head_stride};
+  return b;
 }
 
 inline index_rows rows_of_sequence(kvevict::keep_set const& keep, std::size_t b) {

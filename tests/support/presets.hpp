@@ -113,7 +113,7 @@ template <class F> void for_each_preset(F&& f) {
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {
-        return expect::made(q, {0, q.budget / 2, 0}, reference::keep_h2o(q.prompt(), q.budget),
+        return expect::made(q, {0, (q.budget + 1) / 2, 0}, reference::keep_h2o(q.prompt(), q.budget),
                             [&] { return reference::column_sums(q.prompt()); });
       },
       0, 0, 500);

@@ -71,10 +71,10 @@ inline index_rows keep_streaming(std::size_t H, std::size_t N, std::size_t budge
   return index_rows(H, r);
 }
 
-/// recent = budget/2, heavy hitters the rest, by column sums over all rows.
+/// recent = ⌈budget/2⌉, heavy hitters the rest, by column sums over all rows.
 inline index_rows keep_h2o(layer const& in, std::size_t budget, protection p = {}, reduce group = reduce::mean) {
   if (in.N() <= budget) return identity(in.H(), in.N());
-  if (p.recent == 0) p.recent = budget / 2;
+  if (p.recent == 0) p.recent = (budget + 1) / 2;
   evictable const e(in.N(), p);
   return keep_uniform(cut(column_sums(in, group), e), budget, e);
 }

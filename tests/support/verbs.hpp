@@ -176,7 +176,7 @@ template <class F> void observations(F&& f) {
   auto const tokens = std::make_shared<std::vector<std::int32_t>>(2, 0);
   f(make<nothing>("observe attention_gate", r, true, [=](auto& ctx, auto& of, nothing&) {
     auto const in = of.rows.states.rows({of.memory.data(), floats, 70, tokens->data()});
-    kvevict::observe(ctx, policy, kvevict::prompt(of.cache.view, in), {});
+    kvevict::observe(ctx, policy, kvevict::prompt(of.cache.view, in), {.tokens_per_head = kvevict::budget::no_cap});
   }));
 }
 

@@ -32,6 +32,38 @@ constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denomin
   return best;
 }
 
+/// Where the first ones in that order end.
+struct last_of {
+  std::uint64_t remainder = ~std::uint64_t{0};
+  std::int64_t index = -1;
+
+  constexpr bool reaches(std::uint64_t r, std::int64_t i) const {
+    return r > remainder || (r == remainder && i <= index);
+  }
+};
+
+/// The last of the first `count` among those of [0, n) that are `in`; remainders are below `denominator`. There are as
+/// many. O(n log denominator), no memory.
+template <class Remainder, class In>
+constexpr last_of end_of_first(std::int64_t count, std::int64_t n, std::uint64_t denominator,
+                               Remainder const& remainder, In const& in) {
+  if (count <= 0) return {};
+  std::uint64_t low = 0, high = denominator - 1;
+  while (low < high) {
+    std::uint64_t const middle = low + (high - low + 1) / 2;
+    std::int64_t found = 0;
+    for (std::int64_t i = 0; i < n; ++i) found += in(i) && remainder(i) >= middle;
+    if (found >= count)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  for (std::int64_t i = 0; i < n; ++i) count -= in(i) && remainder(i) > low;
+  std::int64_t index = -1;
+  while (count > 0) ++index, count -= in(index) && remainder(index) == low;
+  return {low, index};
+}
+
 }  // namespace apportioning
 
 /// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until
@@ -62,6 +94,53 @@ constexpr void apportion(std::int64_t const* numerators, std::int64_t denominato
     }
   }
 }
+
+/// What apportion() does with shares that are rounded already, without memory: each is cut to what its part holds, and
+/// what was cut goes, one at a time in the same cyclic order, to the parts that still have room.
+///
+///   kept(i) = min(share(i) + rounds, held(i)), and one more for the first parts with room, until Σ kept = total
+///
+/// Σ share ≤ total ≤ Σ held. Parts: count(), denominator() of their remainders, share(i), remainder(i), held(i).
+/// O(n log total) once, then O(1) a part.
+template <class Parts> class settled {
+ public:
+  constexpr settled() = default;
+  constexpr settled(Parts const& parts, std::int64_t total) : parts_(parts) {
+    std::int64_t most = total - kept_after(0);
+    if (most == 0) return;
+    for (std::int64_t least = 0; least < most;) {
+      std::int64_t const middle = least + (most - least + 1) / 2;
+      if (kept_after(middle) <= total)
+        least = rounds_ = middle;
+      else
+        most = middle - 1;
+    }
+    last_ = apportioning::end_of_first(
+        total - kept_after(rounds_), parts_.count(), parts_.denominator(),
+        [&](std::int64_t i) { return parts_.remainder(i); }, [&](std::int64_t i) { return has_room(i); });
+  }
+
+  constexpr std::int64_t kept(std::int64_t i) const {
+    std::int64_t const whole = after(i, rounds_);
+    return last_.index >= 0 && has_room(i) && last_.reaches(parts_.remainder(i), i) ? whole + 1 : whole;
+  }
+  constexpr Parts const& parts() const { return parts_; }
+
+ private:
+  constexpr std::int64_t after(std::int64_t i, std::int64_t rounds) const {
+    return std::min(parts_.share(i) + rounds, parts_.held(i));
+  }
+  constexpr bool has_room(std::int64_t i) const { return parts_.share(i) + rounds_ < parts_.held(i); }
+  constexpr std::int64_t kept_after(std::int64_t rounds) const {
+    std::int64_t sum = 0;
+    for (std::int64_t i = 0; i < parts_.count(); ++i) sum += after(i, rounds);
+    return sum;
+  }
+
+  Parts parts_{};
+  std::int64_t rounds_ = 0;
+  apportioning::last_of last_{};
+};
 
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

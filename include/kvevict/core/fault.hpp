@@ -41,6 +41,7 @@ enum class fault : std::uint8_t {
   scattered_rows,
   negative_budget,
   budget_below_protected,
+  other_lengths,
   equal_positions,
   queries,
   all_queries,
@@ -142,6 +143,7 @@ inline void raise_score(fault_record const& s) {
   switch (s.kind()) {
     case fault::negative_budget: messages::negative_budget(s.verb, s.what, b);
     case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, b, s.more[0], s.more[1]);
+    case fault::other_lengths: messages::other_lengths(b, h, s.more[0], s.what, s.other);
     case fault::equal_positions: messages::equal_positions(s.verb, b, h);
     case fault::queries: messages::too_few_queries(b, s.what, s.other);
     case fault::all_queries: messages::not_all_rows("column_sums", b, s.what, "query", s.other);

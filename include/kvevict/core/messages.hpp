@@ -17,6 +17,10 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 }
 
 [[noreturn]] inline void negative_budget(char const* verb, std::int64_t asked, std::int32_t sequence) {
+  if (asked == 0)
+    contract::violate(verb, ": the budget of sequence ", sequence,
+                      " is 0 tokens; give what a head shall keep, or budget::no_cap where the budget is a gate's cap "
+                      "and there shall be none");
   contract::violate(verb, ": a budget of ", asked, " tokens for sequence ", sequence,
                     "; give a count, not a negative number");
 }
@@ -24,6 +28,16 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
                                                 std::int32_t front, std::int32_t back) {
   contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of sequence ",
                     sequence, " (", front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
+}
+/// `has` < 0: that the view's differ is not what is wrong.
+[[noreturn]] inline void other_lengths(std::int32_t sequence, std::int64_t head, std::int32_t layer, std::int64_t given,
+                                       std::int64_t has) {
+  std::string const where = "layer " + std::to_string(layer) + " of " + row(sequence, head);
+  if (has < 0)
+    contract::violate("plan: budget.lengths says that ", where, " has ", given,
+                      " tokens; give counts, not negative numbers");
+  contract::violate("plan: budget.lengths says that ", where, " has ", given, " tokens, but the view has ", has,
+                    "; give the lengths that all layers had before the first of them was planned");
 }
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
   contract::violate("observe: a position of sequence ", sequence, " is ", position,

@@ -4,19 +4,37 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include <kvevict/core/stage.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+/// Tokens of each layer of the model: data[s·seq_stride + l·layer_stride + h·head_stride], in the context's memory.
+/// Strides of 0: the same for all sequences, layers (as after a prompt), heads.
+struct layer_lengths {
+  std::int32_t const* data = nullptr;
+  std::int64_t seq_stride = 0, layer_stride = 0, head_stride = 0;
+
+  constexpr std::int32_t operator()(std::int32_t s, std::int32_t l, std::int32_t h) const {
+    return data[s * seq_stride + l * layer_stride + h * head_stride];
+  }
+};
+
 /// What is asked of one layer, or of each layer of a stack whose first is `layer`. Token counts, protected tokens
-/// included;
-/// `per_sequence` (B) overrides tokens_per_head.
+/// included; `per_sequence` (B) overrides tokens_per_head. 0 is refused.
+///
+/// `lengths`: of all layers, for layer stages that move budget between them (layers::pyramid), when layers are planned
+/// one by one; as they were before the first layer of the turn was planned, so a copy where compaction changes the
+/// engine's own. A stack of all layers needs none. Only that the view's layers have these lengths is checked.
 struct budget {
+  static constexpr std::int32_t no_cap = std::numeric_limits<std::int32_t>::max();  // where the budget is a cap: none
+
   std::int32_t tokens_per_head = 0;
   std::int32_t layer = 0, layer_count = 1;
   std::int32_t const* per_sequence = nullptr;
+  layer_lengths lengths{};
 
   constexpr std::int32_t of(std::int32_t b) const {
     return per_sequence == nullptr ? tokens_per_head : per_sequence[b];
@@ -29,7 +47,7 @@ struct budget {
 };
 
 /// Tokens that have no score and are never evicted: the first `sinks`, the newest `recent` (or that share of the
-/// budget, whichever is more, as far as the budget goes), and the cache's read-only prefix.
+/// budget, rounded up, whichever is more, as far as the budget goes), and the cache's read-only prefix.
 struct protect {
   using stage = stages::protect;
   std::int32_t sinks = 0;
@@ -38,7 +56,8 @@ struct protect {
 
   constexpr std::int32_t front(std::int32_t read_only) const { return std::max(sinks, read_only); }
   constexpr std::int32_t back(std::int32_t budget, std::int32_t read_only) const {
-    std::int64_t const share = std::int64_t{budget} * recent_permille / 1000;
+    std::int64_t const share =
+        budget == kvevict::budget::no_cap ? 0 : (std::int64_t{budget} * recent_permille + 999) / 1000;
     return std::max(recent,
                     static_cast<std::int32_t>(std::min<std::int64_t>(share, std::max(0, budget - front(read_only)))));
   }

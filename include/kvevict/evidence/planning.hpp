@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <limits>
 
@@ -14,43 +15,71 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (0: none) on rows that are scored in
-/// any case.
+/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (budget::no_cap: none) on rows that
+/// are scored in any case.
 enum class sharing : std::uint8_t { none, heads, cap };
 
 namespace planning {
 
-/// What a plan does to one sequence, from its lengths alone. Shared by all contexts.
+/// What a plan does to a row, or to the heads of one layer that share a budget, from lengths alone. Shared by all
+/// contexts.
 struct sequence_plan {
-  enum class fault : std::uint8_t { none, negative_budget, budget_below_protected };
+  enum class fault : std::uint8_t { none, no_budget, budget_below_protected, other_lengths };
 
-  std::int32_t asked, front, back, protected_tokens, budget;
-  std::int64_t total;  // tokens of all heads
-  bool cut;
-  fault wrong;
+  fault wrong = fault::none;
+  bool cut = false;  // else all is kept
+  std::int32_t asked = 0, front = 0, back = 0, protected_tokens = 0, longest = 0;
+  std::int64_t budget = 0, total = 0;  // of a row; of all heads, and their tokens, where they share the budget
+  std::int32_t layer = 0, head = 0, given = 0, has = 0;  // of other_lengths
 };
 
+/// Of the longest row; they must fit the budget.
+constexpr void find_protected(sequence_plan& p, protect const& keep) {
+  p.back = keep.back(p.asked, p.front);
+  p.protected_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(p.longest, std::int64_t{p.front} + p.back));
+  if (p.asked < p.protected_tokens) p.wrong = sequence_plan::fault::budget_below_protected;
+}
+
+/// Whether a layer stage moves budget between layers, so that units.hpp plans them, or does not look at it at all.
+template <class Layers> inline constexpr bool has_units = requires(Layers const& layers, layer_query const& q) {
+  { layers.moves_budget() } -> std::same_as<bool>;
+  layers.line_of(q);
+};
+template <class Layers> constexpr bool moves_budget(Layers const& layers) {
+  if constexpr (has_units<Layers>)
+    return layers.moves_budget();
+  else
+    return false;
+}
+template <class Layers> constexpr bool ignores_budget() {
+  if constexpr (requires { Layers::ignores_budget; })
+    return Layers::ignores_budget;
+  else
+    return false;
+}
+/// The least that a budget may be.
+template <class Layers> constexpr std::int32_t least_budget() { return ignores_budget<Layers>() ? 0 : 1; }
+
+/// Of a sequence whose layers have budgets of their own.
 template <class Layers>
 constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers, budget const& want, sharing share,
                                       std::int32_t b, std::int32_t heads, std::int64_t total, std::int32_t longest,
                                       std::int32_t read_only) {
-  sequence_plan p{want.of(b), 0, 0, 0, 0, total, false, sequence_plan::fault::none};
-  if (p.asked < 0) {
-    p.wrong = sequence_plan::fault::negative_budget;
+  sequence_plan p{};
+  p.asked = want.of(b), p.total = total, p.longest = longest;
+  if (p.asked < least_budget<Layers>()) {
+    p.wrong = sequence_plan::fault::no_budget;
     return p;
   }
-  if (share == sharing::cap && p.asked == 0) p.asked = std::numeric_limits<std::int32_t>::max();
   p.cut =
       share == sharing::cap || (share == sharing::heads ? total > std::int64_t{p.asked} * heads : longest > p.asked);
   if (!p.cut) return p;
-  p.front = keep.front(read_only), p.back = keep.back(want.of(b), read_only);
-  p.protected_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(longest, std::int64_t{p.front} + p.back));
-  if (p.asked < p.protected_tokens)
-    p.wrong = sequence_plan::fault::budget_below_protected;
-  else
-    p.budget = longest > p.asked
-                   ? layers(layer_query{p.asked, p.protected_tokens, longest, want.layer, want.layer_count})
-                   : p.asked;
+  p.front = keep.front(read_only);
+  find_protected(p, keep);
+  if (p.wrong != sequence_plan::fault::none) return p;
+  p.budget = longest > p.asked ? layers(layer_query{p.asked, p.protected_tokens, longest, want.layer, want.layer_count})
+                               : p.asked;
+  if (share == sharing::heads) p.budget *= heads;
   return p;
 }
 
@@ -66,12 +95,17 @@ constexpr std::int32_t behind(std::int32_t position) {
   return position == std::numeric_limits<std::int32_t>::max() ? position : position + 1;
 }
 
-/// Whether a row whose interval is known is scored, and its budget.
+/// Whether a row whose interval is known is scored, and its budget. What heads share is handed out evenly, lower heads
+/// first; their stage moves it.
 constexpr void assign_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
+  std::int64_t const mine =
+      share == sharing::heads ? p.budget / heads + (it.head < p.budget % heads ? 1 : 0) : p.budget;
   it.active = share == sharing::cap     ? it.candidates > 0
-              : share == sharing::heads ? p.total > std::int64_t{p.budget} * heads
-                                        : it.tokens > p.budget;
-  it.budget = !it.active ? it.tokens : share == sharing::cap ? std::min(p.budget, it.tokens) : p.budget;
+              : share == sharing::heads ? p.total > p.budget
+                                        : it.tokens > mine;
+  it.budget = !it.active              ? it.tokens
+              : share == sharing::cap ? static_cast<std::int32_t>(std::min<std::int64_t>(mine, it.tokens))
+                                      : static_cast<std::int32_t>(mine);
 }
 
 /// Turns a row whose interval excludes the new tokens into one that observe() reads: all tokens, the new ones known by
@@ -90,7 +124,11 @@ constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers 
   it.active = true;
 }
 
-inline void expect_request(char const* verb, protect const& keep, budget const& want, std::int32_t layers) {
+inline void expect_request(char const* verb, protect const& keep, budget const& want, std::int32_t layers,
+                           std::int32_t least) {
+  KVEVICT_EXPECTS(want.per_sequence != nullptr || want.tokens_per_head != 0 || least == 0, verb,
+                  ": tokens_per_head is 0; give what a head shall keep, or budget::no_cap where the budget is a gate's "
+                  "cap and there shall be none");
   KVEVICT_EXPECTS(want.layer_count <= most_layers, verb, ": a stack of ", want.layer_count, " layers; give at most ",
                   most_layers);
   KVEVICT_EXPECTS(layers >= 1 && want.layer >= 0 && want.layer <= std::int64_t{want.layer_count} - layers, verb,

@@ -13,6 +13,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/evidence/planning.hpp>
+#include <kvevict/evidence/units.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -112,9 +113,44 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
-  if (p.wrong == sequence_plan::fault::negative_budget) messages::negative_budget("plan", p.asked, b);
+  if (p.wrong == sequence_plan::fault::no_budget) messages::negative_budget("plan", p.asked, b);
+  if (p.wrong == sequence_plan::fault::other_lengths) messages::other_lengths(b, p.head, p.layer, p.given, p.has);
   if (p.wrong != sequence_plan::fault::none)
     messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.back);
+}
+
+/// Rows (b, h) of heads [head, head + heads) as it was decided.
+inline void assign_rows(frame& scratch, score_rows const& out, sequence_plan const& p, sharing share, std::int32_t b,
+                        std::int32_t head, std::int32_t heads) {
+  expect_budget(p, b);
+  for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
+    std::int64_t const r = std::int64_t{b} * out.heads + h;
+    protect_row(scratch, out, r, p.front, p.back);
+    assign_budget(out.rows[r], p, share, out.heads);
+    if (out.rows[r].active) expect_distinct(out, r);
+  }
+}
+
+/// Every unit of the view's rows; heads of common lengths are decided once.
+template <class Entry, class Layers>
+void assign_units(frame& scratch, score_rows const& out, protect const& keep, Layers const& layers,
+                  model_layers<Entry> const& all, sharing share) {
+  layer_view<Entry> const& cache = *all.cache;
+  std::int32_t const H = cache.heads(), L = cache.pages.layers, S = cache.sequences() / L;
+  std::int32_t const step = share == sharing::heads || all.equal_heads() ? std::max(H, 1) : 1,
+                     unit = share == sharing::heads ? H : 1;
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    if (all.want->of(b) < 1) messages::negative_budget("plan", all.want->of(b), b);
+  auto const decide = [&](std::int32_t b, std::int32_t h) {
+    if (!all.known()) return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit), share, b, h, step);
+    unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit);
+    for (std::int32_t row = b; row < cache.sequences(); row += S) {
+      assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
+      if (!all.in_view()) return;
+    }
+  };
+  for (std::int32_t b = 0; b < (all.in_view() ? S : cache.sequences()); ++b)
+    for (std::int32_t h = 0; h < H; h += step) decide(b, h);
 }
 
 }  // namespace planning
@@ -163,6 +199,11 @@ template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
                   Layers const& layers, budget const& want, sharing share) {
   score_rows out = planning::make_rows(false, scratch, cache, want.layer);
+  if constexpr (planning::has_units<Layers>)
+    if (share != sharing::cap && planning::moves_budget(layers)) {
+      planning::assign_units<Entry>(scratch, out, keep, layers, {&cache, &want}, share);
+      return out;
+    }
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     row* const of = out.rows + std::int64_t{b} * H;
@@ -171,12 +212,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
     budget const asked = want.in_layer(cache.pages.layer_of(b));
     auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b));
-    planning::expect_budget(p, b);
-    for (std::int32_t h = 0; p.cut && h < H; ++h) {
-      planning::protect_row(scratch, out, std::int64_t{b} * H + h, p.front, p.back);
-      planning::assign_budget(of[h], p, share, H);
-      if (of[h].active) planning::expect_distinct(out, std::int64_t{b} * H + h);
-    }
+    planning::assign_rows(scratch, out, p, share, b, 0, H);
   }
   return out;
 }
@@ -189,7 +225,8 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     planning::expect_new_rows(e, it);
-    if (want.of(it.sequence) < 0) messages::negative_budget("observe", want.of(it.sequence), it.sequence);
+    if (want.of(it.sequence) < planning::least_budget<Layers>())
+      messages::negative_budget("observe", want.of(it.sequence), it.sequence);
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct(out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers,

@@ -25,7 +25,7 @@ namespace heads {
 struct threshold {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;
-  static constexpr bool capped = true;  // plan(): the budget is a cap, 0 for none, and every row is scored
+  static constexpr bool capped = true;  // plan(): the budget is a cap, budget::no_cap for none; all rows are scored
   float value = 0.5f;                   // τ
   std::int32_t floor = 0;
 

@@ -15,10 +15,18 @@ namespace layers {
 ///   base = budget − protected;  lo = base/β, hi = 2·base − lo;  hi > M ⇒ hi = M, lo = 2·base − M;   M = N − protected
 ///   B_l = hi − (hi − lo)·l/(L−1) + protected                    layer 0 has hi; L = 1 keeps the budget
 ///
+/// Budget moves within a unit: a head's layers, under a heads stage all heads' layers. N is that of its longest layer.
+/// A unit that fits its whole budget is kept whole; else every layer gets its B_l (times H under a heads stage), cut to
+/// what the layer holds, and what was cut goes to layers with room by largest remainder: Σ = L·budget exactly, on every
+/// turn. That takes all layers' lengths: a stack of all has them, layer by layer `budget::lengths` tells them. Without
+/// them N = ∞, each layer keeps min(N, B_l), and Σ ≤ L·budget is all that is promised: less than the budget while hi is
+/// beyond the tokens there are, also where the prompt would have fitted.
+///
 /// Paper    PyramidKV, Cai et al. 2024, arXiv:2406.02069.   Differs: the line is held in integers over β·(L−1) and
-///          rounded by largest remainder (ties: lower layer), so Σ B_l = L·budget exactly, for every prompt;
-///          `rounding::authors` floors the step and drifts.
-/// Cost     O(L) integer operations a sequence, no memory.
+///          rounded by largest remainder (ties: lower layer); layers of different lengths, see above.
+///          `rounding::authors` floors the step and drifts; every layer then bends the line at its own N, and is cut
+///          when it exceeds the mean.
+/// Cost     O(L log) integer operations a unit, under a heads stage O(L·H log); no memory.
 /// Errors   contract_violation if β ∉ [1, 65536] or layer ∉ [0, layer_count).
 struct pyramid {
   using stage = stages::layers;
@@ -30,36 +38,53 @@ struct pyramid {
                     "; give 1 to 65536, the paper uses 20, 1 makes all layers equal");
   }
 
-  constexpr std::int32_t operator()(layer_query const& q) const {
+  /// The rest is about units, see planning.
+  constexpr bool moves_budget() const { return round == rounding::exact; }
+
+  /// Evictable tokens of a head in each layer: numerators over β·(L−1), floors, and one more for the largest
+  /// remainders.
+  struct line {
+    std::int64_t highest = 0, step = 0, denominator = 1;
+    apportioning::last_of one_more{};
+
+    constexpr std::int64_t numerator(std::int64_t l) const { return highest - step * l; }
+    constexpr std::uint64_t remainder(std::int64_t l) const {
+      return static_cast<std::uint64_t>(numerator(l) % denominator);
+    }
+    constexpr std::int64_t share(std::int64_t l) const {
+      return numerator(l) / denominator + (one_more.reaches(remainder(l), l) ? 1 : 0);
+    }
+  };
+
+  /// Σ share = L·base. q.tokens: of the longest layer.
+  constexpr line line_of(layer_query const& q) const {
     std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens,
                        n = q.layer_count;
-    if (n == 1) return q.tokens_per_head;
-    std::int64_t const evictable =
-        round == rounding::exact ? line(base, room, q.layer, n) : authors(base, room, q.layer, n);
+    if (n == 1) return {base};
+    std::int64_t hi = (std::int64_t{2} * beta - 1) * base, lo = base;  // numerators over β
+    if (hi > room * beta) hi = room * beta, lo = 2 * base * beta - hi;
+    line out{hi * (n - 1), hi - lo, beta * (n - 1)};
+    std::int64_t left = n * base;
+    for (std::int64_t i = 0; i < n; ++i) left -= out.numerator(i) / out.denominator;
+    out.one_more = apportioning::end_of_first(
+        left, n, static_cast<std::uint64_t>(out.denominator), [&](std::int64_t i) { return out.remainder(i); },
+        [](std::int64_t) { return true; });
+    return out;
+  }
+
+  /// Of one layer by itself, as if all were as long.
+  constexpr std::int32_t operator()(layer_query const& q) const {
+    if (q.layer_count == 1) return q.tokens_per_head;
+    std::int64_t const evictable = round == rounding::exact ? line_of(q).share(q.layer) : authors(q);
     return static_cast<std::int32_t>(evictable) + q.protected_tokens;
   }
 
  private:
-  constexpr std::int64_t authors(std::int64_t base, std::int64_t room, std::int64_t l, std::int64_t n) const {
+  constexpr std::int64_t authors(layer_query const& q) const {
+    std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens;
     std::int64_t lo = base / beta, hi = 2 * base - lo;
     if (hi >= room) hi = room, lo = 2 * base - room;
-    return hi - l * ((hi - lo) / (n - 1));
-  }
-
-  /// B_l·β·(L−1) is whole: floors, then one more to the layers with the largest remainders.
-  constexpr std::int64_t line(std::int64_t base, std::int64_t room, std::int64_t l, std::int64_t n) const {
-    std::int64_t hi = (std::int64_t{2} * beta - 1) * base, lo = base;  // numerators over β
-    if (hi > room * beta) hi = room * beta, lo = 2 * base * beta - hi;
-    std::int64_t const den = beta * (n - 1);
-    auto const numerator = [&](std::int64_t i) { return hi * (n - 1) - (hi - lo) * i; };
-    std::int64_t const mine = numerator(l) % den;
-    std::int64_t left = n * base, ahead = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      left -= numerator(i) / den;
-      std::int64_t const r = numerator(i) % den;
-      ahead += r > mine || (r == mine && i < l);
-    }
-    return numerator(l) / den + (ahead < left ? 1 : 0);
+    return hi - q.layer * ((hi - lo) / (q.layer_count - 1));
   }
 };
 

@@ -19,7 +19,7 @@ struct attention_gate_options {
 };
 
 /// Keeps the tokens whose keep probability, by the trained gate of this layer, is above the threshold. How many is the
-/// gate's decision: budget.tokens_per_head is a cap, 0 for none. Rows differ in length per head: per-head page tables.
+/// gate's decision: budget.tokens_per_head is a cap, budget::no_cap for none. Rows differ in length per head: per-head page tables.
 /// Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design of the gate, see score::gate and
 /// heads::threshold.
 constexpr auto attention_gate(gate_weights const& weights, attention_gate_options o = {}) {

@@ -8,9 +8,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace presets {
 
-/// Sinks and recent tokens in tokens; the paper protects none.
+/// Sinks and recent tokens in tokens; the paper protects none, here the newest token stays.
 struct keydiff_options {
-  std::int32_t sinks = 0, recent = 0;
+  std::int32_t sinks = 0, recent = 1;
 };
 
 /// Keeps the tokens whose keys point away from the mean direction of the keys. Needs no attention.

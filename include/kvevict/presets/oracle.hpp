@@ -11,7 +11,7 @@ namespace presets {
 /// Rows of the future, sinks and recent tokens, all in tokens.
 struct oracle_options {
   std::int32_t rows = 32;
-  std::int32_t sinks = 0, recent = 0;
+  std::int32_t sinks = 0, recent = 1;
 };
 
 /// Keeps the tokens that the next `rows` tokens will really attend to. Needs future(cache, queries).with_lse(…).

@@ -11,7 +11,7 @@ namespace presets {
 /// Sinks and recent tokens in tokens; another seed keeps other tokens.
 struct random_options {
   std::uint64_t seed = 0;
-  std::int32_t sinks = 0, recent = 0;
+  std::int32_t sinks = 0, recent = 1;
 };
 
 /// Keeps tokens by a hash of (seed, sequence, layer, head, position), and the protected ones.

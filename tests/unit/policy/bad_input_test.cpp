@@ -109,10 +109,38 @@ TEST_CASE("bad input: budget below the protected tokens") {
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), {.tokens_per_head = 7}, "below the 8 protected tokens",
             "raise tokens_per_head");
   r.refuses(presets::streaming_llm({.sinks = 4}), kvevict::contents(r.view()), {.tokens_per_head = 3},
-            "below the 4 protected tokens", "protect fewer");
+            "below the 5 protected tokens", "protect fewer");
   std::vector<std::int32_t> const read_only{16, 0};
   r.refuses(presets::random({.recent = 8}), kvevict::contents(r.view().with_read_only(read_only.data())),
             {.tokens_per_head = 23}, "(16 at the front, 8 recent)", "raise");
+}
+TEST_CASE("bad input: a budget of 0 tokens, but for policies that do not look at it") {
+  room r;
+  auto const e = kvevict::prompt(r.view(), r.q);
+  r.refuses(h2o, e, {}, "tokens_per_head is 0", "give what a head shall keep");
+  r.refuses(presets::pyramidkv({.window = 8}), e, {.layer_count = 3}, "tokens_per_head is 0", "budget::no_cap");
+  std::vector<std::int32_t> const each{20, 0};
+  r.refuses(h2o, e, {.per_sequence = each.data()}, "the budget of sequence 1 is 0 tokens", "budget::no_cap");
+  r.refuses(presets::pyramidkv({.window = 8}), e, {.layer_count = 3, .per_sequence = each.data()},
+            "the budget of sequence 1 is 0 tokens", "give what a head shall keep");
+  r.ignores(h2o, kvevict::step(r.view(), r.q), "tokens_per_head is 0", "give what a head shall keep", {});
+  std::vector<std::int32_t> const other{0, 20};
+  r.ignores(h2o, kvevict::step(r.view(), r.q), "the budget of sequence 0 is 0 tokens", "give what a head shall keep",
+            {.per_sequence = other.data()});
+  CHECK(kvevict::plan(r.ctx, presets::full(), kvevict::contents(r.view()), {}).is_identity());
+}
+TEST_CASE("bad input: lengths of other layers that cannot be") {
+  room r;
+  auto const p = presets::pyramidkv({.window = 8});
+  auto const e = kvevict::prompt(r.view(), r.q);
+  std::vector<std::int32_t> N{40, 30, 40, 30, 50, 30};  // (L, B)
+  kvevict::budget const ask{.tokens_per_head = 20, .layer = 1, .layer_count = 3, .lengths = {N.data(), 1, 2, 0}};
+  CHECK_NOTHROW(kvevict::plan(r.ctx, p, e, ask));
+  N[4] = -1;
+  r.refuses(p, e, ask, "layer 2 of sequence 0, head 0 has -1 tokens", "give counts");
+  N[4] = 40, N[3] = 29;
+  r.refuses(p, e, ask, "layer 1 of sequence 1, head 0 has 29 tokens, but the view has 30",
+            "before the first of them was planned");
 }
 TEST_CASE("bad input: budget negative") {
   room r;

@@ -23,7 +23,7 @@ namespace presets = kvevict::presets;
 namespace {
 
 constexpr presets::attention_gate_options narrow{.threshold = 0.5f, .sinks = 2, .recent = 5};
-constexpr budget no_cap{};
+constexpr budget no_cap{.tokens_per_head = budget::no_cap};
 
 /// A gate, the hidden states of its batch, and K and V of the same tokens.
 struct layer_case {
@@ -343,7 +343,7 @@ TEST_CASE("a budget is a cap on what the gate keeps: the best stay, ties go to t
       if (ties && sees == gate_mask::bidirectional)
         REQUIRE(std::set<double>(p[0][0].begin(), p[0][0].end()).size() == 3);
       for (float const tau : {0.0f, 0.3f, 0.5f, 0.6f})
-        for (std::int32_t const cap : {7, 8, 12, 20, 33, 74, 75, 1000, std::numeric_limits<std::int32_t>::max(), 0})
+        for (std::int32_t const cap : {7, 8, 12, 20, 33, 74, 75, 1000, budget::no_cap})
           for (std::int32_t const floor : {0, 3, 25, 1000}) {
             presets::attention_gate_options const o{
                 .threshold = tau, .sinks = 2, .recent = 5, .floor = floor, .sees = sees};
@@ -353,16 +353,16 @@ TEST_CASE("a budget is a cap on what the gate keeps: the best stay, ties go to t
               for (std::size_t h = 0; h < c.H(); ++h) {
                 std::size_t count =
                     std::max(passing(p[b][h], 2, 5, static_cast<double>(tau)), static_cast<std::size_t>(floor));
-                if (cap > 0) count = std::min(count, static_cast<std::size_t>(cap) - 7);
+                count = std::min(count, static_cast<std::size_t>(cap) - 7);
                 REQUIRE(rows_of_sequence(keep, b)[h] == best_of(p[b][h], 2, 5, count));
               }
           }
     }
 }
 
-TEST_CASE("every sequence may have a cap of its own, 0 is none") {
+TEST_CASE("every sequence may have a cap of its own, or none") {
   layer_case const c = ragged(72);
-  std::int32_t const caps[] = {20, 7, 9, 0, 8};
+  std::int32_t const caps[] = {20, 7, 9, budget::no_cap, 8};
   auto const keep = plan(c, narrow, {.tokens_per_head = 1, .per_sequence = caps});
   for (std::size_t b = 0; b < c.B(); ++b)
     CHECK(rows_of_sequence(keep, b) == rows_of_sequence(plan(c, narrow, {.tokens_per_head = caps[b]}), b));
@@ -381,7 +381,7 @@ TEST_CASE("a layer stage divides a cap, and leaves no cap alone") {
     for (std::int32_t layer = 0; layer < 4; ++layer) {
       CAPTURE(layer);
       kvevict::keep_set all;
-      CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.layer = layer, .layer_count = 4}, all); }) == "");
+      CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.tokens_per_head = budget::no_cap, .layer = layer, .layer_count = 4}, all); }) == "");
       CHECK(same(all, plan(c)));
       auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e,
                                       {.tokens_per_head = 20, .layer = layer, .layer_count = 4});
@@ -415,7 +415,7 @@ TEST_CASE("decoding with a gate: every new token is gated, state moves with the 
   constexpr std::size_t steps = 24;
   for (auto const mode : {kvevict::compaction::stable, kvevict::compaction::fill_holes})
     for (layout const l : {layout::head_pages, layout::head_blocks})
-      for (std::int32_t const cap : {0, 12}) {
+      for (std::int32_t const cap : {budget::no_cap, 12}) {
         layer_case const c({.N = {40, 26}, .H = 2, .group = 2, .heads = 2, .width = 4, .features = 18, .seed = 74},
                            steps);
         std::vector<rows> p;  // of all tokens, (H,N + steps): the gate reads evicted tokens too
@@ -445,7 +445,7 @@ TEST_CASE("decoding with a gate: every new token is gated, state moves with the 
                     reference::row of;
                     for (std::size_t const t : row) of.push_back(p[b][h][t]);
                     std::size_t count = passing(of, 2, 5, 0.5);
-                    if (cap > 0) count = std::min(count, static_cast<std::size_t>(cap) - 7);
+                    count = std::min(count, static_cast<std::size_t>(cap) - 7);
                     index_row next;
                     for (std::size_t const i : best_of(of, 2, 5, count)) next.push_back(row[i]);
                     row = next;
@@ -579,7 +579,7 @@ TEST_CASE("a gate's plan and observe allocate once, and nothing beyond workspace
 
 TEST_CASE("a gate plans nothing from nothing") {
   for (std::vector<std::size_t> const& N : {std::vector<std::size_t>{}, {0}, {0, 0}})
-    for (std::int32_t const cap : {0, 16}) {
+    for (std::int32_t const cap : {budget::no_cap, 16}) {
       layer_case const c({.N = N});
       auto const keep = plan(c, narrow, {.tokens_per_head = cap});
       CHECK(keep.kept() == 0);
@@ -661,10 +661,11 @@ TEST_CASE("bad input: a cap below the protected tokens, or negative") {
   r.refuses(r.c.policy(), e,
             "a budget of 6 tokens is below the 7 protected tokens of sequence 0 (2 at the front, 5 recent)",
             "raise tokens_per_head or protect fewer", {.tokens_per_head = 6});
-  std::int32_t const caps[] = {0, 1};
+  std::int32_t const caps[] = {budget::no_cap, 1};
   r.refuses(r.c.policy(), e, "a budget of 1 tokens is below the 7 protected tokens of sequence 1", "raise",
             {.per_sequence = caps});
   r.refuses(r.c.policy(), e, "budget of -1", "give a count", {.tokens_per_head = -1});
+  r.refuses(r.c.policy(), e, "tokens_per_head is 0", "budget::no_cap", {});
   r.refuses(r.c.policy({.sinks = -1}), e, "negative count", "sinks, recent ≥ 0");
   CHECK_NOTHROW(kvevict::plan(r.ctx, r.c.policy(), e, {.tokens_per_head = 7}));
 }

@@ -188,5 +188,5 @@ TEST_CASE("protect: recent is a count, or a share of the budget as far as the bu
   CHECK(kvevict::protect{4, 0, 1000}.back(20, 0) == 16);
   CHECK(kvevict::protect{4, 0, 1000}.back(20, 17) == 3);
   CHECK(kvevict::protect{4, 0, 1000}.back(3, 0) == 0);
-  CHECK(kvevict::protect{4, 0, 500}.back(21, 0) == 10);
+  CHECK(kvevict::protect{4, 0, 500}.back(21, 0) == 11);
 }

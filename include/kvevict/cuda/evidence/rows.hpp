@@ -40,6 +40,11 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     KVEVICT_SHARED(t, std::int32_t, longest, 1);
     auto const b = static_cast<std::int32_t>(t.block().x), H = cache.heads();
     auto const first = static_cast<std::int32_t>(t.linear_index()), step = static_cast<std::int32_t>(t.block_size().x);
+    if constexpr (planning::has_units<Layers>)
+      if (share != sharing::cap && planning::moves_budget(layers)) {
+        for (std::int32_t h = first; h < H; h += step) write(t, unit_of(b, h), b, h);
+        return;
+      }
     if (first == 0) total[0] = 0, longest[0] = 0;
     t.sync_block();
     for (std::int32_t h = first; h < H; h += step) {
@@ -50,21 +55,34 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     budget const asked = want.in_layer(cache.pages.layer_of(b));
     auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]),
                                            longest[0], cache.read_only_tokens(b));
+    for (std::int32_t h = first; h < H; h += step) write(t, p, b, h);
+  }
+
+ private:
+  /// Every thread decides alike where heads share a budget.
+  KVEVICT_DEVICE planning::sequence_plan unit_of(std::int32_t b, std::int32_t h) const {
+    planning::model_layers<Entry> const all{&cache, &want};
+    std::int32_t const head = share == sharing::heads ? 0 : h, heads = share == sharing::heads ? cache.heads() : 1;
+    if (!all.known()) return planning::plan_alone(keep, layers, all, b, head, heads);
+    return planning::unit_plan<Layers, Entry>(keep, layers, all, b, head, heads).of_layer(all.layer_of(b), want.of(b));
+  }
+
+  KVEVICT_DEVICE void write(thread& t, planning::sequence_plan const& p, std::int32_t b, std::int32_t h) const {
     using fault_of = planning::sequence_plan::fault;
-    if (first == 0 && p.wrong != fault_of::none)
-      watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b,
-                   0, p.asked, p.protected_tokens, 0, p.front, p.back);
-    for (std::int32_t h = first; h < H; h += step) {
-      std::int64_t const r = std::int64_t{b} * H + h;
-      row it = whole_row(cache, b, h);
-      if (p.cut && p.wrong == fault_of::none) {
-        planning::protect_interval(it, p.front, p.back);
-        planning::assign_budget(it, p, share, H);
-      }
-      rows[r] = it;
-      begin[r] = r * stride;
-      if (r + 1 == cache.rows()) begin[r + 1] = (r + 1) * stride;
+    if (p.wrong == fault_of::no_budget) watch.refuse(t, fault::negative_budget, b, h, p.asked);
+    if (p.wrong == fault_of::budget_below_protected)
+      watch.refuse(t, fault::budget_below_protected, b, h, p.asked, p.protected_tokens, 0, p.front, p.back);
+    if (p.wrong == fault_of::other_lengths)
+      watch.refuse(t, fault::other_lengths, b, p.head, p.given, p.has, 0, p.layer);
+    std::int64_t const r = std::int64_t{b} * cache.heads() + h;
+    row it = whole_row(cache, b, h);
+    if (p.cut && p.wrong == fault_of::none) {
+      planning::protect_interval(it, p.front, p.back);
+      planning::assign_budget(it, p, share, cache.heads());
     }
+    rows[r] = it;
+    begin[r] = r * stride;
+    if (r + 1 == cache.rows()) begin[r + 1] = (r + 1) * stride;
   }
 };
 
@@ -73,6 +91,7 @@ struct as_planned {
 };
 /// What observe() makes of a row whose new tokens are known: it takes in all.
 template <class Entry, class Layers> struct assign_budgets {
+  static constexpr std::int32_t least = planning::least_budget<Layers>();
   page_table<Entry> pages;
   bool scattered;
   protect keep;
@@ -111,7 +130,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
     }
     if (n > it.tokens) watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
     if (all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
-    if (want.of(b) < 0) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
+    if (want.of(b) < All::least) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
       // its share of the sequence's
       for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1];

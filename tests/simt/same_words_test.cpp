@@ -76,7 +76,7 @@ TEST_CASE("both contexts say the same of rows of evidence") {
     q.data = nullptr;
     plan(on.ctx, snapkv, prompt(view, q), twenty);
   });
-  alike(r.cache, "evidence: sequence 1, head 0: an attention weight is above 1", [&](auto& on, auto const& view) {
+  alike(r.cache, "evidence: sequence 1, head 0: the attention weights of row", [&](auto& on, auto const& view) {
     auto lse = all.lse;
     for (std::size_t t = 66; t < 70; ++t) lse[t * 4] = lse[t * 4 + 1] = -30.0f;
     plan(on.ctx, snapkv, prompt(view, on.rows(all.queries())).with_lse(on.put(lse), all.lse_stride(), 1), twenty);

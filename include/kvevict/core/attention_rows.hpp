@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include <kvevict/core/abi.hpp>
+#include <kvevict/core/row_places.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -21,8 +21,9 @@ struct attention_rows {
   std::int32_t const* positions = nullptr;  // (T) logical positions; null: row i of n is token N − n + i
   std::int32_t most_rows = 0;               // of a sequence, or more; only a device context reads it, and needs it
 
-  constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
-  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
+  constexpr row_places places() const { return {row_begin, positions}; }
+  constexpr std::int32_t rows(std::int32_t b) const { return places().rows(b); }
+  constexpr std::int64_t first_row(std::int32_t b) const { return places().first_row(b); }
 };
 
 }  // namespace KVEVICT_ABI

@@ -33,10 +33,9 @@ enum class fault : std::uint8_t {
   page_twice,
   page_shared,
   no_positions,
-  unequal_rows,
-  no_rows,
   position,
   more_rows_than_tokens,
+  older_tokens,
   scattered_rows,
   negative_budget,
   budget_below_protected,
@@ -115,10 +114,9 @@ inline void raise_input(fault_record const& s) {
     case fault::page_twice: messages::page_twice(s.what, s.other, b, h);
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
     case fault::no_positions: messages::no_positions();
-    case fault::unequal_rows: messages::unequal_rows(b, s.what, s.other);
-    case fault::no_rows: messages::no_rows(s.other);
     case fault::position: messages::negative_position(b, s.what);
     case fault::more_rows_than_tokens: messages::more_rows_than_tokens(s.what, s.other);
+    case fault::older_tokens: messages::older_tokens(static_cast<older_fault>(s.more[0]), b, h, s.what, s.other);
     case fault::scattered_rows: messages::scattered_rows();
     default: break;
   }

@@ -6,6 +6,7 @@
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
+#include <kvevict/core/row_places.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -49,8 +50,9 @@ struct feature_rows {
   gate_memory memory{};
   std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
-  constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
-  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
+  constexpr row_places places() const { return {row_begin}; }
+  constexpr std::int32_t rows(std::int32_t b) const { return places().rows(b); }
+  constexpr std::int64_t first_row(std::int32_t b) const { return places().first_row(b); }
 };
 
 /// The hidden state of row `last`, the largest that may be read, lies a stride of its own behind the one before it.

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <kvevict/core/dtype.hpp>
+#include <kvevict/core/row_places.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -31,8 +32,9 @@ struct query_rows {
   log_base base = log_base::e;
   std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
-  constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
-  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
+  constexpr row_places places() const { return {row_begin, positions}; }
+  constexpr std::int32_t rows(std::int32_t b) const { return places().rows(b); }
+  constexpr std::int64_t first_row(std::int32_t b) const { return places().first_row(b); }
   float logit_scale() const { return scale != 0 ? scale : 1.0f / __builtin_sqrtf(static_cast<float>(head_dim)); }
 };
 

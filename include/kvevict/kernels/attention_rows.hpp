@@ -79,7 +79,7 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& in = out.rows[r];
     longest = std::max<std::int64_t>(longest, in.tokens);
-    if (in.active && o.rows != std::numeric_limits<std::int32_t>::max() &&
+    if (in.active && !out.observed && o.rows != std::numeric_limits<std::int32_t>::max() &&
         a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
       messages::too_few_softmax_rows(in.sequence, a.rows(in.sequence), rows_needed(o.rows, in.tokens));
   }
@@ -93,8 +93,7 @@ inline void reduce_weights(host& ctx, attention_rows const& a, window_options co
   auto const reduce = [&](std::int64_t r, std::int32_t slot) {
     row const& in = out.rows[r];
     if (!in.active || in.tokens == 0) return;
-    window_rows const w =
-        newest_rows(a, in.sequence, in.tokens, o.rows, visibility::causal, out.positions != nullptr);
+    window_rows const w = newest_rows(a, in.sequence, in.tokens, o.rows, visibility::causal, out.positions != nullptr);
     std::int32_t const step = apart ? 1 : w.count, planes = apart ? w.count : 1;
     for (std::int32_t i = 0; i < planes; ++i)
       if (!reduce_rows(a, o, in, w, i * step, (i + 1) * step, G, parts + slot * longest, out.plane(i).scores(r).data))
@@ -117,7 +116,7 @@ void kernel(window_weights_tag, host& ctx, layer_view<Entry> const&, attention_r
   o.reduce = row_reduce::sum;
   expect_single_rows(o, out);
   reduce_weights(ctx, a, o, out, true);
-  for (std::int32_t w = 0; w < o.rows; ++w) require_finite(ctx, out.plane(w));
+  require_finite_planes(ctx, out, a, o.rows);
 }
 
 template <class Entry>

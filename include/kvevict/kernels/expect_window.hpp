@@ -29,7 +29,7 @@ inline void expect_single_rows(window_options const& o) {
 inline void expect_single_rows(window_options const& o, score_rows const& out) {
   expect_single_rows(o);
   for (std::int64_t r = 0; r < out.count(); ++r)
-    if (out.rows[r].active && out.rows[r].tokens < o.rows)
+    if (out.rows[r].active && !out.observed && out.rows[r].tokens < o.rows)
       messages::too_few_tokens(o.rows, out.rows[r].sequence, out.rows[r].tokens);
 }
 

@@ -106,7 +106,7 @@ inline void expect_window(query_rows const& q, window_options const& o, score_ro
   expect_window_options(q, o, out);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
-    std::int32_t const needed = rows_needed(o.rows, row.tokens);
+    std::int32_t const needed = out.observed ? 1 : rows_needed(o.rows, row.tokens);
     if (row.active && q.rows(row.sequence) < needed)
       messages::too_few_queries(row.sequence, q.rows(row.sequence), needed);
   }

@@ -80,17 +80,14 @@ void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading 
   if (!own_lse || c.gains != nullptr) check_window(ctx, c, what);  // else lse_kernel does
   with_product(c.view, c.keys, c.q, [&](auto product) {
     using P = decltype(product);
-    if (own_lse) {  // few rows: columns in splits of a fixed width, so that no bit depends on how long a row may be
-      std::int64_t const split = wide <= 1024 ? 1024 : (tokens + 31) / 32 * 32;
-      std::uint32_t const splits = std::max(1u, blocks_for(tokens, split)), row_tiles = blocks_for(wide, 128);
+    if (own_lse) {
+      lse_splits const in(wide, tokens);
       c.lse = scratch.allocate<float>(c.out.count() * wide);
-      auto* const peaks = scratch.allocate<float>(c.out.count() * splits * wide);
-      auto* const sums = scratch.allocate<float>(c.out.count() * splits * wide);
-      ctx.launch({rows * splits * row_tiles}, {128}, 0,
-                 lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
-                                           split});
-      ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0,
-                 lse_kernel<Entry>{c, what, peaks, sums, splits, split});
+      auto* const peaks = scratch.allocate<float>(c.out.count() * in.stride);
+      auto* const sums = scratch.allocate<float>(c.out.count() * in.stride);
+      ctx.launch({rows * in.blocks}, {128}, 0,
+                 lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, in});
+      ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0, lse_kernel<Entry>{c, what, peaks, sums, in});
     }
     using transposed = decltype(product.transposed());
     f(weight_tile<Entry, transposed>{c, product.transposed(), own_lse});

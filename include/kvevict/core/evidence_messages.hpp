@@ -18,6 +18,15 @@ namespace messages {
 [[noreturn]] inline void row_begin_descends(std::int32_t sequence) {
   contract::violate("evidence: row_begin descends at sequence ", sequence, "; it must be B+1 ascending offsets");
 }
+[[noreturn]] inline void row_count(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+                    " on; give row_begin and row_count (B), none negative");
+}
+[[noreturn]] inline void rows_behind(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+                    " on, which reach behind its part of a padded batch; give row_count (B), the rows that are no "
+                    "padding, and row_begin (B), what lies on their left");
+}
 [[noreturn]] inline void no_data() {
   contract::violate("evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
 }

@@ -22,6 +22,8 @@ enum class fault : std::uint8_t {
   lengths_differ,
   read_only,
   row_begin,
+  row_count,
+  rows_behind,
   most_rows,
   no_data,
   softmax_slots,
@@ -99,6 +101,8 @@ inline void raise_input(fault_record const& s) {
     case fault::row_begin:
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
       messages::row_begin_descends(b);
+    case fault::row_count: messages::row_count(b, s.what, s.other);
+    case fault::rows_behind: messages::rows_behind(b, s.what, s.other);
     case fault::most_rows:
       contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,
                         "; a device cannot look row_begin up, say how many rows a sequence provides at most");

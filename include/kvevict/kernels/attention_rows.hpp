@@ -44,11 +44,13 @@ inline bool sum_rows(attention_rows const& a, window_options const& o, row const
   kvevict::fill_n(sums, in.tokens, 0.0f);
   bool sound = true;
   for (std::int32_t w = first; w < last; ++w) {
-    float const* weights = a.weights + (window.first + w) * a.token_stride + hq * a.head_stride;
+    float const* weights = a.weights_of(in.sequence) + (window.first + w) * a.token_stride + hq * a.head_stride;
     std::int64_t const seen = window.sees(w);
     for (std::int64_t j = 0; j < seen; ++j) sound &= !((weights[j] > 1.001f) | (weights[j] < 0.0f));
     bool const gained = o.weights == weighting::step_gain;
-    add_row(weights, seen, gained ? step_gain(window.position(a.positions, w) + 1, in.budget, o.min_gain) : 1.0f, sums);
+    add_row(weights, seen,
+            gained ? step_gain(window.position(a.positions_of(in.sequence), w) + 1, in.budget, o.min_gain) : 1.0f,
+            sums);
   }
   return sound;
 }

@@ -49,7 +49,7 @@ template <class Entry> class column_pass {
         q_(q),
         how_(how),
         out_(out),
-        shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.lse != nullptr} {
+        shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.has_lse()} {
     for (std::int64_t r = 0; r < out.count(); ++r)
       if (out.rows[r].active) shape_.tokens = std::max<std::int64_t>(shape_.tokens, out.rows[r].tokens);
   }
@@ -85,9 +85,10 @@ template <class Entry> class column_pass {
     auto const window = static_cast<std::int32_t>(std::min<std::int64_t>(shape_.block_tokens(), in.tokens - first));
     query_block q = make_query_block(memory, window * shape_.group, q_.head_dim);
     std::int64_t const t = q_.first_row(in.sequence) + first;
-    pack_queries(q, q_, t, window, in.head, shape_.group, static_cast<std::int32_t>(first) + 1, 1, nullptr);
+    query_rows const own = q_.of(in.sequence);
+    pack_queries(q, own, t, window, in.head, shape_.group, static_cast<std::int32_t>(first) + 1, 1, nullptr);
     if (shape_.normalised)
-      fill_lse(q, q_, t, in.head, shape_.group);
+      fill_lse(q, own, t, in.head, shape_.group);
     else
       q.lse = lse_ + (out_.begin[r] + first) * shape_.group;
     return q;

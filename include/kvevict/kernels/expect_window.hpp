@@ -40,7 +40,7 @@ inline void expect_window_options(query_rows const& q, window_options const& o, 
                   "no neighbours; "
                   "compact them stably first, or ask for one row and no pooling");
   KVEVICT_EXPECTS(
-      out.count() == 0 || o.sees == visibility::causal || (q.lse != nullptr && o.weights == weighting::softmax),
+      out.count() == 0 || o.sees == visibility::causal || (q.has_lse() && o.weights == weighting::softmax),
       "window_scores: rows that come after the cache attend to more than it holds; provide their LSE and use "
       "weighting::softmax");
 }

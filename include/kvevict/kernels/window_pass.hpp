@@ -73,11 +73,12 @@ template <class Entry> class window_pass {
 
   query_block pack(window_row const& w, float* memory) const {
     query_block q = make_query_block(memory, w.in.count * shape_.group, q_.head_dim);
-    pack_queries(q, q_, w.in.first, w.in.count, w.h, shape_.group, w.in.first_sees, w.in.step, w.gains);
+    query_rows const own = q_.of(w.b);
+    pack_queries(q, own, w.in.first, w.in.count, w.h, shape_.group, w.in.first_sees, w.in.step, w.gains);
     if (w.lse != nullptr)
       q.lse = w.lse;
     else if (shape_.normalised)
-      fill_lse(q, q_, w.in.first, w.h, shape_.group);
+      fill_lse(q, own, w.in.first, w.h, shape_.group);
     return q;
   }
 

@@ -34,8 +34,8 @@ struct window_shape {
 };
 
 inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out, bool apart) {
-  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,          0,    q.head_dim, o.pool_before_group.width, 0,
-                 q.lse != nullptr && o.weights == weighting::softmax, apart};
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,     0,    q.head_dim, o.pool_before_group.width, 0,
+                 q.has_lse() && o.weights == weighting::softmax, apart};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;
     s.tokens = std::max<std::int64_t>(s.tokens, out.rows[r].tokens);
@@ -84,7 +84,7 @@ inline window_row read_window(frame& f, window_row w, window_shape const& s, que
   if (o.weights == weighting::softmax) return w;
   w.gains = f.allocate<float>(w.in.count);
   for (std::int32_t i = 0; i < w.in.count; ++i)
-    w.gains[i] = step_gain(w.in.position(q.positions, i) + 1, out.rows[w.index].budget, o.min_gain);
+    w.gains[i] = step_gain(w.in.position(q.positions_of(w.b), i) + 1, out.rows[w.index].budget, o.min_gain);
   return w;
 }
 

@@ -45,10 +45,10 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
 /// f(product) with the fastest that types and layout allow.
 template <class Entry, class F>
 void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
-  bool const rows_aligned = (reinterpret_cast<std::uintptr_t>(q.data) | static_cast<std::uint64_t>(q.token_stride * 2) |
-                             static_cast<std::uint64_t>(q.head_stride * 2)) %
-                                16 ==
-                            0;
+  std::uint64_t const start =
+      q.layers == nullptr ? reinterpret_cast<std::uintptr_t>(q.data) : static_cast<std::uint64_t>(q.layer_alignment);
+  std::int64_t const strides = q.token_stride | q.head_stride | q.seq_stride | q.layer_stride;
+  bool const rows_aligned = (start | static_cast<std::uint64_t>(strides * 2)) % 16 == 0;
   auto const tensor = [&](auto type) {
     using T = decltype(type);
     if (q.head_dim <= 64)
@@ -76,7 +76,7 @@ template <class Entry, class F>
 void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading what, F&& f) {
   auto const rows = static_cast<std::uint32_t>(c.out.count());
   std::int64_t const wide = std::int64_t{c.group} * c.most_rows, tokens = c.out.most_tokens;
-  bool const own_lse = c.q.lse == nullptr || c.o.weights == weighting::step_gain;
+  bool const own_lse = !c.q.has_lse() || c.o.weights == weighting::step_gain;
   if (!own_lse || c.gains != nullptr) check_window(ctx, c, what);  // else lse_kernel does
   with_product(c.view, c.keys, c.q, [&](auto product) {
     using P = decltype(product);

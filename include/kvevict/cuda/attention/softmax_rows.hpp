@@ -31,7 +31,7 @@ struct weights_call {
   }
   /// Of window row w of query head g.
   KVEVICT_DEVICE float const* weights(row const& it, window_rows const& in, std::int32_t g, std::int32_t w) const {
-    return a.weights + (in.first + w) * a.token_stride + (it.head * group + g) * a.head_stride;
+    return a.weights_of(it.sequence) + (in.first + w) * a.token_stride + (it.head * group + g) * a.head_stride;
   }
 };
 

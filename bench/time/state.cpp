@@ -110,7 +110,7 @@ void prompt(benchmark::State& state, shape s, bool observed) {
   kvevict::keep_set keep;
   auto const run = [&] {
     if (observed)
-      kvevict::observe(c.ctx, policy, kvevict::prompt(r.view(), q), ask);
+      kvevict::observe(c.ctx, policy, kvevict::step(r.view(), q), ask);
     else
       kvevict::plan(c.ctx, policy, kvevict::prompt(r.view(), q), ask, keep);
   };

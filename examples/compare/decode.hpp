@@ -108,7 +108,8 @@ class decoding {
       for (int l = 0; l < e_.cfg().layers; ++l) {
         llama::layer_cache const cache(batch, l);
         double const begin = now();
-        kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), step, l, int(g.first)),
+        auto const rows = evidence(view_of(g, policy, cache), step, l, int(g.first));
+        kvevict::observe(ctx_, policy, rows.with_older(kvevict::older_tokens::observed),
                          {.per_sequence = g.budgets.data()});
         for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());
       }

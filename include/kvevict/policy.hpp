@@ -174,13 +174,16 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   call.done();
 }
 
-/// Folds the newest rows of attention (a prompt, a chunk, or one decoding step) into the cache's role::state component,
-/// which holds
-/// `state_floats(policy)` floats per slot and moves with the tokens. The budget is the one that plan() will be given.
+/// Folds the newest rows of attention into the cache's role::state component, which holds `state_floats(policy)` floats
+/// per slot and moves with the tokens. A sequence provides a row of each of its newest tokens: of a prompt, a chunk, one
+/// decoding step or several accepted tokens, or none, and its state stays as it is; every sequence's state gets the bits
+/// that it would get alone. The budget is the one that plan() will be given.
+/// A sequence begins with a row at position 0, or where all its tokens are new; whatever else comes before its rows has
+/// been observed (step) or starts at zero (with_older), else it is refused: pages hold what another request left there.
 /// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means
 /// nothing; zero it in a copy that is to be evicted from.
-/// Errors   contract_violation as plan(); a missing or too narrow state; sequences with different numbers of rows.
-///          Nothing is written.
+/// Errors   contract_violation as plan(); a missing or too narrow state; more rows than tokens, of scattered rows more
+///          than one. Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   static_assert(has_attention<Evidence> || has<Evidence, facts::features>,
@@ -195,7 +198,8 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
-  if (rows.count() != 0) p.score.observe(ctx, e, state, kernels::new_rows(ctx, e), rows);
+  if (std::int32_t const most = kernels::new_rows(ctx, e); rows.count() != 0 && most != 0)
+    p.score.observe(ctx, e, state, most, rows);
   call.done();
 }
 

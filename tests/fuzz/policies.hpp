@@ -105,7 +105,8 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
     out.remembered = [p](kvevict::host& ctx, view_type const& v, evidence const&, kvevict::budget const& b,
                          kvevict::keep_set& keep) { kvevict::plan(ctx, p, kvevict::remembered(v), b, keep); };
     out.observe = [p](kvevict::host& ctx, view_type const& v, evidence const& e, kvevict::budget const& b) {
-      show<What>(v, e, [&](auto const& x) { kvevict::observe(ctx, p, x, b); });
+      show<What>(v, e,
+                 [&](auto const& x) { kvevict::observe(ctx, p, x.with_older(kvevict::older_tokens::observed), b); });
     };
   }
   return out;

@@ -246,7 +246,7 @@ TEST_CASE(
     shared_prefix p(kvevict::state_floats(policy));
     kvevict::host ctx;
     for (auto const& view : {p.apart.view, p.together.view})
-      kvevict::observe(ctx, policy, kvevict::prompt(view, rows(p.in)), {.tokens_per_head = 20});
+      kvevict::observe(ctx, policy, kvevict::step(view, rows(p.in)), {.tokens_per_head = 20});
     p.compare();
   };
   for (std::size_t const count : {1, 3}) {

@@ -50,6 +50,30 @@ template <class Entry> class compaction_result {
     out.lengths = {lengths().data, heads_, 1};
     return out.with_order(order());
   }
+  /// The table afterwards in CSR form, as FlashInfer has it: the pages of its row r are entries[page_begin[r] …
+  /// page_begin[r + 1]), the last one holds last_page_len[r] tokens. `before` is the compacted view's table; `entries`
+  /// may be its own array, for pages only leave a row at its end, or null where they are in no memory of the host's.
+  /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum).
+  void write_csr(page_table<Entry> const& before, std::int32_t* page_begin, std::int32_t* last_page_len,
+                 Entry* entries) const {
+    expect_ready();
+    KVEVICT_EXPECTS(before.heads == heads_ && before.sequences * heads_ == all_lengths().size && before.page_size > 0 &&
+                        (entries == nullptr || !before.is_identity()),
+                    "compacted: the page table is not the compacted view's; give that one, and no entries for a "
+                    "contiguous cache");
+    std::int32_t const heads = before.per_head() ? before.heads : 1, P = before.page_size;
+    std::int32_t next = 0;
+    for (std::int64_t r = 0; r < before.rows(); ++r) {
+      auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
+      std::int32_t const n = all_lengths()[std::int64_t{b} * heads_ + h], pages = (n + P - 1) / P;
+      Entry const* const from = entries == nullptr ? nullptr : before.entries_of(b, h);
+      for (std::int32_t i = 0; i < pages && entries != nullptr; ++i) entries[next + i] = from[i];
+      page_begin[r] = next, last_page_len[r] = n == 0 ? 0 : n - (pages - 1) * P;
+      next += pages;
+    }
+    page_begin[before.rows()] = next;
+  }
+
   row_order order() const { return expect_ready(), order_; }
   std::int64_t bytes_moved() const { return expect_ready(), bytes_moved_; }
 

@@ -13,14 +13,36 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long.
+/// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long. Or,
+/// as FlashInfer has it, by pages: with i = b·seq_stride + h·head_stride those in [page_begin[i], page_begin[i+1]), of
+/// which the last one holds data[i] tokens.
 struct length_map {
   std::int32_t const* data = nullptr;
   std::int64_t seq_stride = 1, head_stride = 0;
+  std::int32_t const* page_begin = nullptr;  // indptr, or null
+  std::int32_t page_size = 0;                // with page_begin
+
+  /// kv_indptr and kv_last_page_len.
+  static constexpr length_map of_pages(std::int32_t const* page_begin, std::int32_t const* last_page_len,
+                                       std::int32_t page_size, std::int64_t seq_stride = 1,
+                                       std::int64_t head_stride = 0) {
+    return {last_page_len, seq_stride, head_stride, page_begin, page_size};
+  }
 
   constexpr std::int32_t operator()(std::int32_t b, std::int32_t h) const {
-    return data[b * seq_stride + h * head_stride];
+    std::int64_t const i = b * seq_stride + h * head_stride;
+    return page_begin == nullptr ? data[i] : tokens_of(i);
   }
+
+ private:
+  /// What is no length of pages becomes one that every check refuses: below 0, or longer than any table.
+  constexpr std::int32_t tokens_of(std::int64_t i) const {
+    std::int64_t const pages = std::int64_t{page_begin[i + 1]} - page_begin[i];
+    if (pages <= 0) return pages == 0 ? 0 : -1;
+    std::int64_t const n = data[i] < 0 ? data[i] : data[i] > page_size ? most : (pages - 1) * page_size + data[i];
+    return static_cast<std::int32_t>(n < most ? n : most);
+  }
+  static constexpr std::int64_t most = 0x7fffffff;
 };
 
 /// Whether slots are in order of position. Hole-filling and in-place replacement make rows `scattered`: then protection

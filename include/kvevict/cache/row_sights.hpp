@@ -107,7 +107,7 @@ constexpr row_sights<Entry> sights_of(layer_view<Entry> const& view, Rows const&
           view.order == row_order::scattered,
           place,
           rows.sees,
-          rows.positions == nullptr ? nullptr : rows.positions + in.first,
+          rows.positions == nullptr ? nullptr : rows.positions_of(b) + in.first,
           place == row_place::in_cache ? in.first_token : static_cast<std::int32_t>(behind)};
 }
 

@@ -48,6 +48,8 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
   KVEVICT_EXPECTS(v.find(role::k) != nullptr, "validate: no component has role::k; add the keys");
   KVEVICT_EXPECTS(v.rows() == 0 || v.lengths.data != nullptr,
                   "validate: lengths.data is null; point it to the tokens of each sequence");
+  KVEVICT_EXPECTS(n.page_begin == nullptr || n.page_size == t.page_size, "validate: lengths count pages of ",
+                  n.page_size, " tokens and the table's have ", t.page_size, "; give lengths the table's page size");
 }
 
 template <class Entry> void check_offsets(page_table<Entry> const& t) {

@@ -7,6 +7,7 @@
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/core/older_tokens.hpp>
 #include <kvevict/core/queries.hpp>
 
 namespace kvevict {
@@ -18,6 +19,15 @@ namespace messages {
 }
 [[noreturn]] inline void row_begin_descends(std::int32_t sequence) {
   contract::violate("evidence: row_begin descends at sequence ", sequence, "; it must be B+1 ascending offsets");
+}
+[[noreturn]] inline void row_count(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+                    " on; give row_begin and row_count (B), none negative");
+}
+[[noreturn]] inline void rows_behind(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+                    " on, which reach behind its part of a padded batch; give row_count (B), the rows that are no "
+                    "padding, and row_begin (B), what lies on their left");
 }
 [[noreturn]] inline void no_data() {
   contract::violate("evidence: rows without data or row_begin; provide (T,Hq,…) rows with their (B+1) offsets");
@@ -103,16 +113,29 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
   contract::violate(
       "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
 }
-[[noreturn]] inline void unequal_rows(std::int32_t sequence, std::int64_t rows, std::int64_t first) {
-  contract::violate("observe: sequence ", sequence, " provides ", rows, " rows and sequence 0 ", first,
-                    "; observe prompts and steps in separate calls");
-}
-[[noreturn]] inline void no_rows(std::int64_t tokens) {
-  contract::violate("observe: no rows for ", tokens, " tokens; append the new tokens to the cache first, one row each");
-}
 [[noreturn]] inline void more_rows_than_tokens(std::int64_t rows, std::int64_t tokens) {
   contract::violate("observe: ", rows, " rows for ", tokens,
                     " tokens; append the new tokens to the cache first, one row each");
+}
+/// `older` tokens, of which `known` can have been observed: the first row's position, or what the gate's memory holds.
+[[noreturn]] inline void older_tokens(older_fault what, std::int32_t sequence, std::int32_t head, std::int64_t older,
+                                      std::int64_t known) {
+  if (what == older_fault::at_zero)
+    contract::violate("observe: the first row of ", row(sequence, head), " is at position 0, but ", older,
+                      " tokens come before it; give logical positions, not those in a chunk; state of tokens before a "
+                      "beginning starts at zero with with_older(older_tokens::zero)");
+  if (what == older_fault::before_position)
+    contract::violate("observe: ", older, " tokens of ", row(sequence, head),
+                      " come before its first row, which is at position ", known,
+                      "; give logical positions, and a row of each of the newest tokens");
+  if (what == older_fault::before_memory)
+    contract::violate("observe: ", older, " tokens of ", row(sequence, head),
+                      " come before its hidden states and the gate's memory holds ", known,
+                      "; observe every token, or start them at zero with with_older(older_tokens::zero)");
+  contract::violate("observe: ", older, " tokens of ", row(sequence, head),
+                    " come before its new rows, and their state is whatever their pages held; say that earlier calls "
+                    "have observed them, with step() or with_older(older_tokens::observed), or start them at zero with "
+                    "with_older(older_tokens::zero)");
 }
 [[noreturn]] inline void scattered_rows() {
   contract::violate("observe: the rows are scattered; only single steps can be observed");

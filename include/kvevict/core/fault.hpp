@@ -22,6 +22,8 @@ enum class fault : std::uint8_t {
   lengths_differ,
   read_only,
   row_begin,
+  row_count,
+  rows_behind,
   most_rows,
   no_data,
   softmax_slots,
@@ -34,10 +36,9 @@ enum class fault : std::uint8_t {
   page_shared,
   not_ascending,
   no_positions,
-  unequal_rows,
-  no_rows,
   position,
   more_rows_than_tokens,
+  older_tokens,
   scattered_rows,
   negative_budget,
   budget_below_protected,
@@ -112,6 +113,8 @@ inline void raise_input(fault_record const& s) {
     case fault::row_begin:
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
       messages::row_begin_descends(b);
+    case fault::row_count: messages::row_count(b, s.what, s.other);
+    case fault::rows_behind: messages::rows_behind(b, s.what, s.other);
     case fault::most_rows:
       contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,
                         "; a device cannot look row_begin up, say how many rows a sequence provides at most");
@@ -128,10 +131,9 @@ inline void raise_input(fault_record const& s) {
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
     case fault::not_ascending: messages::not_ascending(s.verb, b, h, s.token(), s.what, s.other);
     case fault::no_positions: messages::no_positions();
-    case fault::unequal_rows: messages::unequal_rows(b, s.what, s.other);
-    case fault::no_rows: messages::no_rows(s.other);
     case fault::position: messages::negative_position(b, s.what);
     case fault::more_rows_than_tokens: messages::more_rows_than_tokens(s.what, s.other);
+    case fault::older_tokens: messages::older_tokens(static_cast<older_fault>(s.more[0]), b, h, s.what, s.other);
     case fault::scattered_rows: messages::scattered_rows();
     default: break;
   }

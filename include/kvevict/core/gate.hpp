@@ -6,6 +6,7 @@
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
+#include <kvevict/core/row_places.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -38,19 +39,28 @@ struct gate_memory {
   std::int32_t const* tokens = nullptr;  // (B)
 };
 
-/// Hidden states of the newest tokens: the input of the layer's q/k/v projections, ragged: sequence b owns rows
-/// [row_begin[b], row_begin[b+1]).
+/// Hidden states of the newest tokens: the input of the layer's q/k/v projections, (T,E) or (B,T,E), placed like
+/// `query_rows`.
 struct feature_rows {
   void const* data = nullptr;  // (T, E)
   dtype type = dtype::f32;
   std::int64_t token_stride = 0;            // elements
   std::int32_t width = 0;                   // E
-  std::int32_t const* row_begin = nullptr;  // (B + 1)
+  std::int32_t const* row_begin = nullptr;  // (B + 1), or (B) with row_count
   gate_memory memory{};
   std::int32_t most_rows = 0;  // of a sequence, or more; only a device context reads it, and needs it
 
-  constexpr std::int32_t rows(std::int32_t b) const { return row_begin[b + 1] - row_begin[b]; }
-  constexpr std::int64_t first_row(std::int32_t b) const { return row_begin[b]; }
+  std::int32_t const* row_count = nullptr;  // (B), or null
+  std::int64_t seq_stride = 0;              // elements from a sequence's rows to the next one's
+
+  constexpr row_places places() const { return {row_begin, row_count}; }
+  constexpr bool has_data() const { return data != nullptr; }
+  /// The sequence's i-th hidden state, in elements from `data`.
+  constexpr std::int64_t at(std::int32_t b, std::int64_t i) const {
+    return b * seq_stride + (first_row(b) + i) * token_stride;
+  }
+  constexpr std::int32_t rows(std::int32_t b) const { return places().rows(b); }
+  constexpr std::int64_t first_row(std::int32_t b) const { return places().first_row(b); }
 };
 
 /// The hidden state of row `last`, the largest that may be read, lies a stride of its own behind the one before it.
@@ -76,7 +86,7 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int3
   KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width,
                   " elements of type ", name_of(in.type), " for weights of ", w.features,
                   "; provide the input of this layer's q/k/v projections");
-  KVEVICT_EXPECTS(in.row_begin != nullptr,
+  KVEVICT_EXPECTS(in.row_begin != nullptr || in.row_count != nullptr,
                   "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;
   KVEVICT_EXPECTS(m.rows == nullptr || sequences <= 1 ||

@@ -9,6 +9,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/core/gate.hpp>
+#include <kvevict/core/older_tokens.hpp>
 #include <kvevict/core/queries.hpp>
 
 namespace kvevict {
@@ -32,7 +33,11 @@ struct state {};   // the cache carries a role::state component that `observe` h
 /// A cache with facts about it. Cheap to copy; owns nothing.
 template <class View, class... Facts> struct evidence : Facts... {
   View cache;
-  visibility sees{};  // of the layer's rows of attention, these and later ones
+  visibility sees{};                         // of the layer's rows of attention, these and later ones
+  older_tokens older = older_tokens::none;   // of every sequence, for observe() alone
+  older_tokens const* older_each = nullptr;  // (B) of each, in the context's memory; null: `older` for all
+
+  constexpr older_tokens older_of(std::int32_t b) const { return older_each == nullptr ? older : older_each[b]; }
 
   /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass. −inf is a row
   /// that sees no token, and counts for nothing.
@@ -43,7 +48,7 @@ template <class View, class... Facts> struct evidence : Facts... {
                 log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)");
-    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache, sees};
+    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache, sees, older, older_each};
     out.attention.lse = values;
     out.attention.lse_token_stride = token_stride;
     out.attention.lse_head_stride = head_stride;
@@ -82,6 +87,18 @@ template <class View, class... Facts> struct evidence : Facts... {
     out.attention.sink_logits = logits;
     return out;
   }
+  /// What the state of tokens before the new rows holds, for observe(): see older_tokens.
+  evidence with_older(older_tokens what) const {
+    evidence out = *this;
+    out.older = what, out.older_each = nullptr;
+    return out;
+  }
+  /// The same of each sequence, (B): chunks, steps and new sequences in one call.
+  evidence with_older(older_tokens const* each) const {
+    evidence out = *this;
+    out.older_each = each;
+    return out;
+  }
   /// c·tanh(z/c) on the logits, as the engine's softmax had it; default none.
   evidence with_softcap(float cap) const {
     evidence out = *this;
@@ -110,7 +127,8 @@ concept evidence_of_cache = requires(Evidence const& e) {
 };
 
 /// After prefill (a whole prompt or its last chunk): the rotated queries of the newest tokens. Window policies need the
-/// last W, accumulated attention all of them.
+/// last W, accumulated attention all of them. To observe() it is a beginning: tokens before the rows that are not
+/// read-only are refused, unless with_older() says what their state holds.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows const& queries) {
   return evidence<layer_view<Entry>, facts::queries>{{queries}, cache, {}};
 }
@@ -122,11 +140,11 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_row
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
   return evidence<layer_view<Entry>, facts::features>{{rows}, cache, {}};
 }
-/// One decoding step: one row per sequence, whose token is already in the cache. A prompt by another name: `observe`
-/// checks that all sequences provide equally many rows, at least one, that each row has a position and its token a
-/// place in the cache; not that it is one row.
+/// One decoding step: one row of every sequence, or as many as it has accepted, whose tokens are already in the cache. A
+/// prompt whose older tokens have been observed: `observe` checks that each row has a position and its token a place in
+/// the cache, and that no more tokens come before the first one than positions.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) {
-  return prompt(cache, rows);
+  return prompt(cache, rows).with_older(older_tokens::observed);
 }
 
 /// K, V and positions alone: for policies that need no attention.

@@ -124,6 +124,13 @@ constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers 
   it.active = true;
 }
 
+/// A row of observe() whose older tokens have no state yet: all are as if they had just arrived.
+constexpr void start_at_zero(row& it) { it.new_from = std::numeric_limits<std::int32_t>::min(); }
+constexpr bool starts_at_zero(row const& it) { return it.new_from == std::numeric_limits<std::int32_t>::min(); }
+
+/// A row that observe() neither reads nor writes: no candidates, not active.
+constexpr void leave_out(row& it) { it.candidates = 0, it.active = false; }
+
 inline void expect_request(char const* verb, protect const& keep, budget const& want, std::int32_t layers,
                            std::int32_t least) {
   KVEVICT_EXPECTS(want.per_sequence != nullptr || want.tokens_per_head != 0 || least == 0, verb,

@@ -161,28 +161,52 @@ constexpr std::int64_t rows_bytes(cache_shape const& s) {
   return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
 }
 
-/// How many new rows sequence b provides, of attention or of hidden states.
-template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
+/// The new rows that sequences provide, of attention or of hidden states.
+template <class Evidence> constexpr row_places places_of(Evidence const& e) {
   if constexpr (has<Evidence, facts::features>)
-    return e.input.rows(b);
+    return e.input.places();
   else
-    return e.attention.rows(b);
+    return e.attention.places();
+}
+template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
+  return places_of(e).rows(b);
 }
 
 namespace planning {
 
-/// Rows of attention are observed one step at a time, all sequences together; hidden states may be as many as there
-/// are.
+/// Whether what is said of a row's older tokens can be true.
+struct older_check {
+  std::int64_t older, known;
+  older_fault wrong = older_fault::none;
+
+  template <class Evidence>
+  constexpr older_check(Evidence const& e, std::int32_t b, std::int32_t tokens)
+      : older(std::int64_t{tokens} - rows_of(e, b)), known(0) {
+    std::int64_t const writable = tokens - std::max<std::int64_t>(rows_of(e, b), 0) - e.cache.read_only_tokens(b);
+    if (rows_of(e, b) == 0 || writable <= 0) return;
+    if constexpr (has<Evidence, facts::features>) {
+      gate_memory const& m = e.input.memory;
+      known = m.rows == nullptr || m.tokens == nullptr ? 0 : m.tokens[b];
+      wrong = check_older_of_gate(e.older_of(b), older, writable, known);
+    } else {
+      known = e.attention.places().position(b, 0);
+      wrong = check_older(e.older_of(b), older, writable, known);
+    }
+  }
+};
+
+/// The new rows of a sequence, any number of them, are those of its newest tokens. Of scattered rows one, as a slot says
+/// nothing about time.
 template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
   std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
     if (rows != 0 && e.attention.positions == nullptr) messages::no_positions();
-    if (rows != rows_of(e, 0)) messages::unequal_rows(b, rows, rows_of(e, 0));
-    if (rows < 1) messages::no_rows(tokens);
-    for (std::int32_t t = e.attention.row_begin[b]; it.head == 0 && t < e.attention.row_begin[b + 1]; ++t)
-      if (e.attention.positions[t] < 0) messages::negative_position(b, e.attention.positions[t]);
+    for (std::int32_t i = 0; it.head == 0 && i < rows; ++i)
+      if (std::int32_t const at = e.attention.places().position(b, i); at < 0) messages::negative_position(b, at);
   }
   if (rows > tokens) messages::more_rows_than_tokens(rows, tokens);
+  if (older_check const c(e, b, tokens); c.wrong != older_fault::none)
+    messages::older_tokens(c.wrong, b, it.head, c.older, c.known);
   if (e.cache.order != row_order::ascending && rows > 1) messages::scattered_rows();
 }
 
@@ -217,7 +241,8 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
   return out;
 }
 
-/// Rows for observe(): all of them and all their tokens, those that have just arrived from rank `fresh` on.
+/// Rows for observe(): all tokens of those that have new ones; they are known by row.new_from. Rows of a sequence that
+/// provides none are left out.
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
                   budget const& want) {
@@ -227,17 +252,24 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
     planning::expect_new_rows(e, it);
     if (want.of(it.sequence) < planning::least_budget<Layers>())
       messages::negative_budget("observe", want.of(it.sequence), it.sequence);
+    if (rows_of(e, it.sequence) == 0) {
+      planning::leave_out(it);
+      continue;
+    }
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct(out, r);
     planning::observe_all(it, out.positions != nullptr, keep, layers,
                           want.in_layer(e.cache.pages.layer_of(it.sequence)));
+    if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);
   }
   return out;
 }
 
-/// The rows of attention that every sequence provides; 0 for an empty batch.
+/// The most rows that a sequence provides.
 template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) {
-  return e.cache.sequences() == 0 ? 0 : rows_of(e, 0);
+  std::int32_t most = 0;
+  for (std::int32_t b = 0; b < e.cache.sequences(); ++b) most = std::max(most, rows_of(e, b));
+  return most;
 }
 
 }  // namespace kernels

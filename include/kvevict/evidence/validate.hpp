@@ -13,9 +13,31 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace contract {
 
+/// Where rows lie says one thing.
+inline void check_places(row_places const& in, std::int64_t seq_stride, std::int64_t layer_stride, std::int32_t layers,
+                         std::int32_t sequences) {
+  KVEVICT_EXPECTS(in.sequences == 0 || std::int64_t{in.sequences} * layers == sequences, "evidence: rows of ",
+                  in.sequences, " sequences a layer for a view of ", sequences, " in ", layers,
+                  " layers; give query_rows::sequences = S of a stack's L·S, or 0");
+  KVEVICT_EXPECTS((layer_stride == 0 || in.sequences != 0) && layer_stride >= 0 &&
+                      layer_stride <= farthest_element / std::max(layers, 1),
+                  "evidence: a layer_stride of ", layer_stride, " elements for rows of ", in.sequences,
+                  " sequences a layer; give both, or neither");
+  std::int32_t const S = in.sequences == 0 ? sequences : in.sequences;
+  KVEVICT_EXPECTS(
+      S <= 1 || in.row_count == nullptr || in.row_begin != nullptr || seq_stride != 0,
+      "evidence: row_count without row_begin or seq_stride, so that all sequences would have the same rows; "
+      "say where each one's begin");
+  KVEVICT_EXPECTS((seq_stride == 0 || in.row_count != nullptr) && seq_stride >= 0 &&
+                      seq_stride <= farthest_element / std::max(S, 1),
+                  "evidence: a seq_stride of ", seq_stride, " elements for ", S,
+                  " sequences; give it with row_count (B), the rows that are no padding");
+}
+
 /// What needs no look at the data, and every context checks. Not of an empty batch, which provides no rows.
 template <class Entry, class Rows> void check_heads(layer_view<Entry> const& cache, Rows const& r) {
-  if (r.row_begin == nullptr) messages::no_data();
+  if (r.row_begin == nullptr && r.row_count == nullptr) messages::no_data();
+  check_places(r.places(), r.seq_stride, r.layer_stride, cache.pages.layers, cache.sequences());
   KVEVICT_EXPECTS(r.heads > 0 && (cache.heads() == 0 || r.heads % cache.heads() == 0), "evidence: ", r.heads,
                   " query heads are not a multiple of ", cache.heads(), " KV heads; provide Hq = G·H heads");
 }
@@ -36,9 +58,11 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, attentio
   if (cache.sequences() != 0) check_heads(cache, a);
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
-  KVEVICT_EXPECTS(cache.sequences() == 0 || x.row_begin != nullptr,
+  if (cache.sequences() == 0) return;
+  KVEVICT_EXPECTS(x.row_begin != nullptr || x.row_count != nullptr,
                   "evidence: hidden states without row_begin; provide (T,E) rows with their "
                   "(B+1) offsets");
+  check_places(x.places(), x.seq_stride, 0, cache.pages.layers, cache.sequences());
 }
 
 /// Rows of `width` elements, one per token and head, in either order. `last` is the largest row that may be read, the
@@ -57,7 +81,7 @@ inline void check_strides(char const* what, std::int64_t last, std::int32_t head
 }
 inline void check_strides(query_rows const& q, std::int64_t last) {
   check_strides("queries", last, q.heads, q.token_stride, q.head_stride, q.head_dim);
-  if (q.lse != nullptr) check_strides("LSEs", last, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
+  if (q.has_lse()) check_strides("LSEs", last, q.heads, q.lse_token_stride, q.lse_head_stride, 1);
 }
 inline void check_strides(attention_rows const& a, std::int64_t last) {
   check_strides("softmax rows", last, a.heads, a.token_stride, a.head_stride, a.slots);
@@ -65,25 +89,46 @@ inline void check_strides(attention_rows const& a, std::int64_t last) {
 /// The gate looks at its own.
 inline void check_strides(feature_rows const&, std::int64_t) {}
 
-inline void check_offsets(std::int32_t const* begin, std::int32_t sequences) {
-  if (sequences != 0 && begin[0] < 0) messages::row_begin_starts(begin[0]);
-  for (std::int32_t b = 0; b < sequences; ++b)
-    if (begin[b] > begin[b + 1]) messages::row_begin_descends(b);
+/// The last row that is read, or −1.
+inline std::int64_t check_offsets(row_places const& in, std::int32_t sequences) {
+  std::int32_t const S = in.sequences == 0 ? sequences : in.sequences;
+  std::int64_t last = -1;
+  if (in.row_count == nullptr && S != 0 && in.row_begin[0] < 0) messages::row_begin_starts(in.row_begin[0]);
+  for (std::int32_t b = 0; b < S; ++b) {
+    if (in.row_count != nullptr && (in.row_count[b] < 0 || in.first_row(b) < 0))
+      messages::row_count(b, in.first_row(b), in.row_count[b]);
+    if (in.rows(b) < 0) messages::row_begin_descends(b);
+    if (in.rows(b) > 0) last = std::max(last, in.first_row(b) + in.rows(b) - 1);
+  }
+  return last;
+}
+
+/// Rows of a padded batch end before those of the next sequence and of the next head begin.
+constexpr bool ends_in_sequence(std::int64_t last, std::int32_t heads, std::int64_t token_stride,
+                                std::int64_t head_stride, std::int64_t seq_stride) {
+  if (seq_stride == 0 || last < 0) return true;
+  bool const by_head = heads > 1 && head_stride > token_stride;
+  return by_head ? last < head_stride / std::max<std::int64_t>(token_stride, 1) : last * token_stride < seq_stride;
 }
 
 /// Checks that queries and softmax rows share.
-template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r, void const* data) {
+template <class Entry, class Rows> void check_rows(layer_view<Entry> const& cache, Rows const& r) {
   std::int32_t const B = cache.sequences();
   if (B == 0) return;
-  check_offsets(r.row_begin, B);
-  check_strides(r, std::int64_t{r.row_begin[B]} - 1);
-  if (data == nullptr && r.row_begin[0] != r.row_begin[B]) messages::no_data();
+  row_places const in = r.places();
+  std::int64_t const last = check_offsets(in, B);
+  check_strides(r, last);
+  if (!r.has_data() && last >= 0) messages::no_data();
+  for (std::int32_t b = 0; b < B && r.seq_stride != 0; ++b)
+    if (in.rows(b) != 0 &&
+        !ends_in_sequence(in.first_row(b) + in.rows(b) - 1, r.heads, r.token_stride, r.head_stride, r.seq_stride))
+      messages::rows_behind(b, in.first_row(b), in.rows(b));
 }
 
-template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q, q.data); }
+template <class Entry> void check(layer_view<Entry> const& cache, query_rows const& q) { check_rows(cache, q); }
 
 template <class Entry> void check(layer_view<Entry> const& cache, attention_rows const& a) {
-  check_rows(cache, a, a.weights);
+  check_rows(cache, a);
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads(); ++h)
       if (a.rows(b) != 0 && cache.length(b, h) > a.slots) messages::softmax_slots(a.slots, b, h, cache.length(b, h));
@@ -91,7 +136,10 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
 
 /// The kernel checks the rest, against the gate.
 template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
-  check_offsets(x.row_begin, cache.sequences());
+  check_offsets(x.places(), cache.sequences());
+  for (std::int32_t b = 0; b < cache.sequences() && x.seq_stride != 0; ++b)
+    if (x.rows(b) != 0 && !ends_in_sequence(x.first_row(b) + x.rows(b) - 1, 1, x.token_stride, 0, x.seq_stride))
+      messages::rows_behind(b, x.first_row(b), x.rows(b));
 }
 
 }  // namespace contract

@@ -83,7 +83,7 @@ template <class Entry> class softmax_reader {
   }
   /// Weights of window row w of query head hq, those of tokens that it does not see left out.
   slice<float const> read(std::int32_t w, std::int32_t hq) const {
-    float const* const x = a_.weights + (window_.first + w) * a_.token_stride + hq * a_.head_stride;
+    float const* const x = a_.weights_of(in_.sequence) + (window_.first + w) * a_.token_stride + hq * a_.head_stride;
     sight const s = seen(w);
     if (orders_ == nullptr && a_.by == columns::by_slot && s.from <= 0) return {x, std::min(s.to, in_.tokens)};
     for (std::int64_t j = 0; j < in_.tokens; ++j) buffer_[j] = sees(w, j) ? x[column_of(j)] : 0.0f;
@@ -204,7 +204,8 @@ void reduce_weights(host& ctx, layer_view<Entry> const& view, attention_rows con
     row const& in = out.rows[r];
     longest = std::max<std::int64_t>(longest, in.tokens);
     if (!in.active) continue;
-    if (o.rows != std::numeric_limits<std::int32_t>::max() && a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
+    if (!out.observed && o.rows != std::numeric_limits<std::int32_t>::max() &&
+        a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
       messages::too_few_softmax_rows(in.sequence, a.rows(in.sequence), rows_needed(o.rows, in.tokens));
     expect_cells(view, a, in), expect_sights(view, a, in, o.rows, o.place);
   }
@@ -243,7 +244,7 @@ void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, attent
   o.reduce = row_reduce::sum;
   expect_single_rows(o, out);
   reduce_weights(ctx, view, a, o, out, true);
-  for (std::int32_t w = 0; w < o.rows; ++w) require_finite(ctx, out.plane(w));
+  require_finite_planes(ctx, out, a, o.rows);
 }
 
 template <class Entry>

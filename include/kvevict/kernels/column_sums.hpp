@@ -53,7 +53,7 @@ template <class Entry> class column_pass {
         q_(q),
         how_(how),
         out_(out),
-        shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.lse != nullptr} {
+        shape_{out.count() == 0 ? 1 : q.heads / out.heads, q.head_dim, 0, q.has_lse()} {
     for (std::int64_t r = 0; r < out.count(); ++r)
       if (out.rows[r].active) shape_.tokens = std::max<std::int64_t>(shape_.tokens, out.rows[r].tokens);
   }
@@ -101,9 +101,10 @@ template <class Entry> class column_pass {
     std::int32_t const window = rows_from(r, first);
     query_block q = make_query_block(memory, window * shape_.group, q_.head_dim);
     q.tokens = in.tokens;
-    pack_queries(q, q_, in_[r], static_cast<std::int32_t>(first), window, in.head, shape_.group, nullptr);
+    query_rows const own = q_.of(in.sequence);
+    pack_queries(q, own, in_[r], static_cast<std::int32_t>(first), window, in.head, shape_.group, nullptr);
     if (shape_.normalised)
-      fill_lse(q, q_, in_[r], static_cast<std::int32_t>(first), in.head, shape_.group);
+      fill_lse(q, own, in_[r], static_cast<std::int32_t>(first), in.head, shape_.group);
     else
       q.lse = lse_ + (out_.begin[r] + first) * shape_.group;
     return q;
@@ -118,9 +119,10 @@ template <class Entry> class column_pass {
   void check(std::int64_t r) const {
     row const& in = out_.rows[r];
     double norm = -1;
+    query_rows const own = q_.of(in.sequence);
     for (std::int32_t g = 0; g < shape_.group; ++g)
       for (std::int64_t i = 0; i < in.tokens; i += shape_.block_tokens())
-        expect_sums(view_, keys_, q_, in_[r], static_cast<std::int32_t>(i), rows_from(r, i),
+        expect_sums(view_, keys_, own, in_[r], static_cast<std::int32_t>(i), rows_from(r, i),
                     std::int64_t{in.head} * shape_.group + g, in, q_.sum,
                     checked_.from((out_.begin[r] + i) * shape_.group + g * rows_from(r, i)), memory_, norm);
   }

@@ -29,7 +29,7 @@ inline void expect_single_rows(window_options const& o) {
 inline void expect_single_rows(window_options const& o, score_rows const& out) {
   expect_single_rows(o);
   for (std::int64_t r = 0; r < out.count(); ++r)
-    if (out.rows[r].active && out.rows[r].tokens < o.rows)
+    if (out.rows[r].active && !out.observed && out.rows[r].tokens < o.rows)
       messages::too_few_tokens(o.rows, out.rows[r].sequence, out.rows[r].tokens);
 }
 
@@ -53,7 +53,7 @@ inline void expect_window_options(query_rows const& q, window_options const& o, 
   expect_pooling(o.pool_before_group), expect_pooling(o.pool), expect_window_rows(o), expect_visibility(q.sees);
   expect_one_row("window_scores", q, o, out);
   KVEVICT_EXPECTS(
-      out.count() == 0 || o.place == row_place::in_cache || (q.lse != nullptr && o.weights == weighting::softmax),
+      out.count() == 0 || o.place == row_place::in_cache || (q.has_lse() && o.weights == weighting::softmax),
       "window_scores: rows that come after the cache attend to more than it holds; provide their LSE and use "
       "weighting::softmax");
 }

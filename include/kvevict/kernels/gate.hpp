@@ -41,16 +41,18 @@ inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows 
     if (in.memory.tokens[b] != 0) messages::gate_memory_holds(in.memory.tokens[b], b);
 }
 inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
-  return std::int64_t{in.row_begin[sequences]} - in.row_begin[0];
+  return rows_before(in, sequences);
 }
 
 /// p (T,H) into the scores of the newest tokens of every active row, in order. No scratch. Not by the executor, which
 /// may throw: the gate's memory has been written.
 inline void kernel(put_rows_tag, host&, feature_rows const& in, float const* p, score_rows const& out) {
+  std::int64_t before = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& it = out.rows[r];
+    std::int64_t const first = before, n = in.rows(it.sequence);
+    if (it.head == out.heads - 1) before += n;
     if (!it.active) continue;
-    std::int64_t const first = in.row_begin[it.sequence] - in.row_begin[0], n = in.rows(it.sequence);
     float* const to = out.scores(r).data;
     auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
     if (out.positions == nullptr)

@@ -62,9 +62,7 @@ class gate_pass {
 
   std::int32_t earlier(std::int32_t b) const { return in_.memory.rows == nullptr ? 0 : in_.memory.tokens[b]; }
   /// K' and V' of the new tokens of sequence b, in scratch.  (tokens, 2·Hg·dg)
-  float* fresh(std::int32_t b) const {
-    return own_ + (in_.row_begin[b] - in_.row_begin[0]) * std::int64_t{2} * w_.width();
-  }
+  float* fresh(std::int32_t b) const { return own_ + rows_before(in_, b) * 2 * w_.width(); }
   /// Those of the earlier ones.
   float* memory(std::int32_t b) const {
     return in_.memory.rows == nullptr ? nullptr : in_.memory.rows + b * in_.memory.seq_stride;
@@ -115,8 +113,8 @@ class gate_pass {
     });
   }
   template <class T> std::byte const* row_at(gate_tile const& t, int lane) const {
-    std::int64_t const row = in_.row_begin[0] + t.row + std::min(lane, t.count - 1);
-    return static_cast<std::byte const*>(in_.data) + row * in_.token_stride * static_cast<std::int64_t>(sizeof(T));
+    return static_cast<std::byte const*>(in_.data) +
+           in_.at(t.sequence, t.first + std::min(lane, t.count - 1)) * static_cast<std::int64_t>(sizeof(T));
   }
 
   /// Q' of a tile to scratch, lanes are tokens; its K' and V', too.

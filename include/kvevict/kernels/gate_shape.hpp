@@ -18,8 +18,11 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
                         std::int32_t heads) {
   expect_gate(w, in, sequences, heads);
   gate_memory const& m = in.memory;
-  if (in.data == nullptr && in.row_begin[0] != in.row_begin[sequences]) messages::no_hidden_states();
-  expect_feature_stride(in, std::int64_t{in.row_begin[sequences]} - 1);
+  std::int64_t last = -1;  // row that is read
+  for (std::int32_t b = 0; b < sequences; ++b)
+    if (in.rows(b) > 0) last = std::max(last, in.first_row(b) + in.rows(b) - 1);
+  if (in.data == nullptr && last >= 0) messages::no_hidden_states();
+  expect_feature_stride(in, last);
   for (std::int32_t b = 0; b < sequences; ++b) {
     KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;
@@ -45,6 +48,13 @@ struct gate_shape {
     return 4 * (weight_floats() + query_floats() + memory_floats() + concurrency * share_floats());
   }
 };
+
+/// Rows of the sequences before b: where its own begin among those of all, side by side.
+inline std::int64_t rows_before(feature_rows const& in, std::int32_t b) {
+  std::int64_t sum = 0;
+  for (std::int32_t i = 0; i < b; ++i) sum += in.rows(i);
+  return sum;
+}
 
 /// `count` tokens of one sequence from `first` (of its new ones, `row` in the batch), in the lanes of one tile.
 struct gate_tile {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/row_places.hpp>
 #include <kvevict/core/window.hpp>
 
 /// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or
@@ -91,13 +92,17 @@ enum class new_token_state : std::uint8_t { kept, zeroed };
 
 /// Which column of a ring a row of attention belongs to: its position modulo the width. Without positions: column 0.
 struct ring {
-  std::int32_t const* positions = nullptr;  // (T)
-  std::int32_t const* row_begin = nullptr;  // (B + 1)
+  row_places of{};
   std::int32_t width = 1;
 
+  /// How many planes of weights belong to sequence b, of at most `most`.
+  constexpr std::int32_t planes(std::int32_t b, std::int32_t most) const {
+    std::int32_t const given = of.positions == nullptr ? most : of.rows(b);
+    return given < most ? given : most;
+  }
   /// Of sequence b's row that `newer` rows follow.
   constexpr std::int32_t column(std::int32_t b, std::int32_t newer) const {
-    return positions == nullptr ? 0 : positions[row_begin[b + 1] - 1 - newer] % width;
+    return of.positions == nullptr ? 0 : of.position(b, of.rows(b) - 1 - newer) % width;
   }
 };
 
@@ -107,7 +112,7 @@ struct update_options {
   state_update how = state_update::add;
   new_token_state new_tokens = new_token_state::zeroed;
   ring columns{};
-  std::int32_t rows = 1;  // score_rows::plane 0, 1, …
+  std::int32_t rows = 1;  // score_rows::plane 0, 1, …; of a sequence with fewer rows its first ones
 };
 
 namespace kernels {
@@ -122,7 +127,7 @@ KVEVICT_KERNEL(validate, "evidence/validate.hpp", "cuda/evidence/validate.hpp");
 KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (frame&, evidence, protect, layers, budget) → score_rows of observe()
 KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
-// (evidence) → rows of attention that every sequence provides
+// (evidence) → rows of attention that a sequence provides, or more
 KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
 KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");

@@ -11,16 +11,34 @@ namespace kernels {
 
 void has_kernel(newest_sums_tag, host&);
 
-/// window_scores; when the rows are those of all tokens, column_sums, which gives the same sums and holds less.
+/// The rows of sequence b are those of all its tokens.
+template <class Rows> bool is_whole(Rows const& q, score_rows const& out, std::int32_t b) {
+  bool whole = out.positions == nullptr;
+  for (std::int32_t h = 0; h < out.heads; ++h)
+    whole = whole && out.rows[std::int64_t{b} * out.heads + h].tokens <= q.rows(b);
+  return whole;
+}
+
+/// Of the sequences with new rows those that f is true of are active; how many rows of scores they have.
+template <class F> std::int64_t activate(score_rows const& out, F f) {
+  std::int64_t count = 0;
+  for (std::int64_t r = 0; r < out.count(); ++r) {
+    row& it = out.rows[r];
+    count += it.active = it.candidates != 0 && f(it.sequence);
+  }
+  return count;
+}
+
+/// Of each sequence for itself: column_sums where its rows are those of all its tokens, which gives the same sums as
+/// window_scores and holds less; else those. So no bit of a sequence depends on the others of a call.
 template <class View, class Rows>
 void kernel(newest_sums_tag, host& ctx, View const& view, Rows const& q, window_options const& o,
             score_rows const& out) {
-  bool whole = out.positions == nullptr;
-  for (std::int64_t r = 0; r < out.count(); ++r) whole = whole && out.rows[r].tokens <= o.rows;
-  if (whole)
-    column_sums(ctx, view, q, o.group, out);
-  else
-    window_scores(ctx, view, q, o, out);
+  std::int64_t const whole = activate(out, [&](std::int32_t b) { return is_whole(q, out, b); });
+  if (whole != 0) column_sums(ctx, view, q, o.group, out);
+  std::int64_t const others = activate(out, [&](std::int32_t b) { return !is_whole(q, out, b); });
+  if (others != 0) window_scores(ctx, view, q, o, out);
+  activate(out, [](std::int32_t) { return true; });
 }
 
 }  // namespace kernels

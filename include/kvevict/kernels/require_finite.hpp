@@ -36,6 +36,11 @@ inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
   return -1;
 }
 
+[[noreturn]] inline void refuse_score(score_rows const& s, std::int64_t r, std::int32_t token) {
+  row const& it = s.rows[r];
+  messages::not_finite(s.verb(), token, it.sequence, it.head, s.layer_of(it.sequence), s.values[s.begin[r] + token]);
+}
+
 /// Raises when an evictable token of an active row has a score that is NaN, +inf or −inf; names the first.
 inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   frame scratch(ctx.scratch());
@@ -43,11 +48,28 @@ inline void kernel(require_finite_tag, host& ctx, score_rows const& s) {
   ctx.for_each(
       s.count(), [&](std::int64_t r, std::int32_t) { bad[r] = s.rows[r].active ? first_non_finite(s, r) : -1; },
       s.begin[s.count()] / 8);
-  for (std::int64_t r = 0; r < s.count(); ++r) {
-    if (bad[r] < 0) continue;
-    messages::not_finite(s.verb(), bad[r], s.rows[r].sequence, s.rows[r].head, s.layer_of(s.rows[r].sequence),
-                         s.values[s.begin[r] + bad[r]]);
-  }
+  for (std::int64_t r = 0; r < s.count(); ++r)
+    if (bad[r] >= 0) refuse_score(s, r, bad[r]);
+}
+
+/// The same of several planes: of a sequence's rows with fewer rows of attention than planes its first ones.
+template <class Rows>
+void require_finite_planes(host& ctx, score_rows const& s, Rows const& given, std::int32_t planes) {
+  frame scratch(ctx.scratch());
+  auto* const bad = scratch.allocate<std::int32_t>(s.count());  // (B·H) token, or −1
+  auto const first_plane = [&](std::int64_t r, std::int32_t wanted) {
+    for (std::int32_t w = 0, n = std::min(planes, given.rows(s.rows[r].sequence)); w < n; ++w)
+      if (std::int32_t const j = first_non_finite(s.plane(w), r); j >= 0 && (wanted < 0 || j == wanted)) return w;
+    return std::int32_t{-1};
+  };
+  auto const look = [&](std::int64_t r, std::int32_t) {
+    bad[r] = -1;
+    for (std::int32_t w = 0, n = std::min(planes, given.rows(s.rows[r].sequence)); s.rows[r].active && w < n; ++w)
+      if (std::int32_t const j = first_non_finite(s.plane(w), r); j >= 0 && (bad[r] < 0 || j < bad[r])) bad[r] = j;
+  };
+  ctx.for_each(s.count(), look, s.begin[s.count()] / 8 * planes);
+  for (std::int64_t r = 0; r < s.count(); ++r)
+    if (bad[r] >= 0) refuse_score(s.plane(first_plane(r, bad[r])), r, bad[r]);
 }
 
 }  // namespace kernels

@@ -89,13 +89,13 @@ void kernel(update_state_tag, host& ctx, layer_view<Entry> const& view, componen
     if (!in.active) return;
     token_rows<Entry> const at = view.rows_of(state, in.sequence, in.head);
     std::int64_t const begin = view.read_only_tokens(in.sequence);
+    std::int32_t const planes = update.columns.planes(in.sequence, update.rows);
     if (update.new_tokens == new_token_state::zeroed) forget_fresh(at, state.width(), from, r, begin);
     each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
       for (std::int64_t i = 0; i < count; i += at_once)
-        for (std::int32_t w = 0; w < update.rows; ++w)
+        for (std::int32_t w = 0; w < planes; ++w)
           fold_floats(update.how, from.plane(w).scores(r).data + first + i, std::min(at_once, count - i),
-                      p + i * at.slot_stride + update.columns.column(in.sequence, update.rows - 1 - w) * 4,
-                      at.slot_stride);
+                      p + i * at.slot_stride + update.columns.column(in.sequence, planes - 1 - w) * 4, at.slot_stride);
     });
   };
   std::exception_ptr thrown;

@@ -71,19 +71,21 @@ template <class Entry> class window_pass {
 
   query_block pack(window_row const& w, float* memory) const {
     query_block q = make_query_block(memory, w.in.count * shape_.group, q_.head_dim);
-    pack_queries(q, q_, w.in, 0, w.in.count, w.h, shape_.group, w.gains);
+    query_rows const own = q_.of(w.b);
+    pack_queries(q, own, w.in, 0, w.in.count, w.h, shape_.group, w.gains);
     q.tokens = w.tokens, q.orders = out_.positions == nullptr ? nullptr : out_.positions + out_.begin[w.index];
     if (w.lse != nullptr)
       q.lse = w.lse;
     else if (shape_.normalised)
-      fill_lse(q, q_, w.in, 0, w.h, shape_.group);
+      fill_lse(q, own, w.in, 0, w.h, shape_.group);
     return q;
   }
 
   void check(window_row const& w) const {
     double norm = -1;
+    query_rows const own = q_.of(w.b);
     for (std::int32_t g = 0; g < shape_.group; ++g)
-      expect_sums(view_, keys_, q_, w.in, 0, w.in.count, std::int64_t{w.h} * shape_.group + g, out_.rows[w.index],
+      expect_sums(view_, keys_, own, w.in, 0, w.in.count, std::int64_t{w.h} * shape_.group + g, out_.rows[w.index],
                   o_.place == row_place::in_cache ? q_.sum : row_sum::at_most_one, w.checked.from(g * w.in.count),
                   memory_, norm);
   }

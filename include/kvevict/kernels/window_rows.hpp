@@ -38,8 +38,8 @@ struct window_shape {
 };
 
 inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out, bool apart) {
-  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,          0,    q.head_dim, o.pool_before_group.width, 0,
-                 q.lse != nullptr && o.weights == weighting::softmax, apart};
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,     0,    q.head_dim, o.pool_before_group.width, 0,
+                 q.has_lse() && o.weights == weighting::softmax, apart};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;
     s.tokens = std::max<std::int64_t>(s.tokens, out.rows[r].tokens);
@@ -145,7 +145,7 @@ void expect_window(layer_view<Entry> const& view, query_rows const& q, window_op
   expect_window_options(q, o, out);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& row = out.rows[r];
-    std::int32_t const needed = rows_needed(o.rows, row.tokens);
+    std::int32_t const needed = out.observed ? 1 : rows_needed(o.rows, row.tokens);
     if (row.active && q.rows(row.sequence) < needed)
       messages::too_few_queries(row.sequence, q.rows(row.sequence), needed);
     if (row.active) expect_sights(view, q, row, o.rows, o.place);

@@ -41,6 +41,7 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_r
 /// Shapes   as window_scores → (W, B·H rows, N) float.
 /// Cost     as window_scores, and W·N floats written a row; G·W·tile_tokens more floats of scratch a worker.
 /// Errors   as window_scores; a pool; fewer than W tokens or rows; a weight of an evictable token that is not finite.
+///          Of rows of observe() W is an upper bound: where a sequence provides fewer, the last planes are not written.
 template <class Entry>
 void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options o,
             score_rows const& out) {
@@ -49,7 +50,7 @@ void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, query_
   expect_single_rows(o, out);
   window_pass<Entry> pass(ctx, view, q, o, out, true);
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
-  for (std::int32_t w = 0; w < o.rows; ++w) require_finite(ctx, out.plane(w));
+  require_finite_planes(ctx, out, q, o.rows);
 }
 
 }  // namespace kernels

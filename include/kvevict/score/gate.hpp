@@ -8,6 +8,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/planning.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -53,9 +54,17 @@ struct gate {
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t, score_rows& work) const {
     static_assert(has<Evidence, facts::features>, "observe: a gate reads hidden states; use prompt(cache, features)");
     kernels::sum_state(ctx, e.cache, state, work);
+    if (e.older == older_tokens::zero || e.older_each != nullptr) kernels::each_token(ctx, work, start{});
     probabilities(ctx, e, e.input, work);  // raises here, before anything is written
     kernels::update_state(ctx, e.cache, state, update_options{state_update::assign, new_token_state::kept}, work);
   }
+
+  /// Tokens that nobody has observed have no score yet.
+  struct start {
+    constexpr void operator()(row const& in, std::int64_t, float& x) const {
+      if (planning::starts_at_zero(in)) x = 0;
+    }
+  };
 
  private:
   template <class Context, class Evidence>

@@ -63,7 +63,7 @@ struct recent_attention {
     score_rows each = work;  // the same rows, a plane for every row of attention
     each.values = scratch.template allocate<float>(work.total_floats * last);
     kernels::window_weights(ctx, e.cache, e.attention, window(last), each);  // raises here, before anything is written
-    ring const columns{e.attention.positions, e.attention.row_begin, rows};
+    ring const columns{e.attention.places(), rows};
     kernels::update_state(ctx, e.cache, state,
                           update_options{state_update::assign, new_token_state::zeroed, columns, last}, each);
   }

@@ -381,7 +381,9 @@ TEST_CASE("a layer stage divides a cap, and leaves no cap alone") {
     for (std::int32_t layer = 0; layer < 4; ++layer) {
       CAPTURE(layer);
       kvevict::keep_set all;
-      CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.tokens_per_head = budget::no_cap, .layer = layer, .layer_count = 4}, all); }) == "");
+      CHECK(refusal([&] {
+              kvevict::plan(ctx, policy, e, {.tokens_per_head = budget::no_cap, .layer = layer, .layer_count = 4}, all);
+            }) == "");
       CHECK(same(all, plan(c)));
       auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e,
                                       {.tokens_per_head = 20, .layer = layer, .layer_count = 4});
@@ -806,5 +808,6 @@ TEST_CASE("bad input: a chunk of a gate for scattered rows") {
   std::fill(r.memory.rows.begin(), r.memory.rows.end(), 0.5f);
   r.ignores(r.c.policy(), kvevict::prompt(scattered, two.rows(r.memory.view())), "the rows are scattered",
             "only single steps");
+  r.memory.tokens = {39, 30};
   CHECK_NOTHROW(kvevict::observe(r.ctx, r.c.policy(), kvevict::step(scattered, one.rows(r.memory.view())), no_cap));
 }

@@ -30,7 +30,9 @@ struct room {
   std::int32_t begin[2];
   kvevict::host ctx;
 
-  explicit room(std::int32_t before) : begin{before, before + 1} {}
+  explicit room(std::int32_t before) : begin{before, before + 1} {
+    rows.positions.assign(3, 39);  // whichever of them is the sequence's
+  }
   template <class Rows> Rows last(Rows r) const {
     r.row_begin = begin;
     return r;

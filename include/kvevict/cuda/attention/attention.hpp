@@ -47,10 +47,10 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
 /// f(product) with the fastest that types and layout allow.
 template <class Entry, class F>
 void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
-  bool const rows_aligned = (reinterpret_cast<std::uintptr_t>(q.data) | static_cast<std::uint64_t>(q.token_stride * 2) |
-                             static_cast<std::uint64_t>(q.head_stride * 2)) %
-                                16 ==
-                            0;
+  std::uint64_t const start =
+      q.layers == nullptr ? reinterpret_cast<std::uintptr_t>(q.data) : static_cast<std::uint64_t>(q.layer_alignment);
+  std::int64_t const strides = q.token_stride | q.head_stride | q.seq_stride | q.layer_stride;
+  bool const rows_aligned = (start | static_cast<std::uint64_t>(strides * 2)) % 16 == 0;
   auto const tensor = [&](auto type) {
     using T = decltype(type);
     if (q.head_dim <= 64)
@@ -78,23 +78,21 @@ template <class Entry, class F>
 void with_weights(device& ctx, frame& scratch, attention_call<Entry> c, reading what, F&& f) {
   auto const rows = static_cast<std::uint32_t>(c.out.count());
   std::int64_t const wide = std::int64_t{c.group} * c.most_rows, tokens = c.out.most_tokens;
-  bool const own_lse = c.q.lse == nullptr || c.o.weights == weighting::step_gain;
+  bool const own_lse = !c.q.has_lse() || c.o.weights == weighting::step_gain;
   if (!own_lse) c.sums = scratch.allocate<std::uint64_t>(c.out.count() * wide);
   bool const checked = !own_lse || looks_at_rows(c);  // else lse_kernel counts rows
   if (checked) check_window(ctx, c, what);
   with_product(c.view, c.keys, c.q, [&](auto product) {
     using P = decltype(product);
-    if (own_lse) {  // few rows: columns in splits of a fixed width, so that no bit depends on how long a row may be
-      std::int64_t const split = wide <= 1024 ? 1024 : (tokens + 31) / 32 * 32;
-      std::uint32_t const splits = std::max(1u, blocks_for(tokens, split)), row_tiles = blocks_for(wide, 128);
+    if (own_lse) {
+      lse_splits const in(wide, tokens);
       c.lse = scratch.allocate<float>(c.out.count() * wide);
-      auto* const peaks = scratch.allocate<float>(c.out.count() * splits * wide);
-      auto* const sums = scratch.allocate<float>(c.out.count() * splits * wide);
-      ctx.launch({rows * splits * row_tiles}, {128}, 0,
-                 lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, row_tiles, splits,
-                                           split});
+      auto* const peaks = scratch.allocate<float>(c.out.count() * in.stride);
+      auto* const sums = scratch.allocate<float>(c.out.count() * in.stride);
+      ctx.launch({rows * in.blocks}, {128}, 0,
+                 lse_part_kernel<Entry, P>{c, product, divisor(c.view.pages.page_size), peaks, sums, in});
       ctx.launch({blocks_for(c.out.count() * wide, 256)}, {256}, 0,
-                 lse_kernel<Entry>{c, what, peaks, sums, splits, split, checked});
+                 lse_kernel<Entry>{c, what, peaks, sums, in, checked});
     }
     using transposed = decltype(product.transposed());
     f(weight_tile<Entry, transposed>{c, product.transposed()});

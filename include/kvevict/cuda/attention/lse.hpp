@@ -9,33 +9,52 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
+/// How the columns of a row of scores are shared out. Few query rows: in splits of a fixed width, else in one piece; that
+/// goes by the rows that are there, so that no bit depends on how many may be, nor on how long a row may be.
+struct lse_splits {
+  static constexpr std::int32_t few = 1024, width = 1024, tile = 128;  // query rows, columns, query rows of a block
+  std::uint32_t splits, blocks;                                        // of few query rows; of a row
+  std::int64_t stride;                                                 // parts of a row
+
+  lse_splits(std::int64_t most_rows, std::int64_t tokens)
+      : splits(std::max(1u, blocks_for(tokens, width))),
+        blocks(
+            std::max(splits * blocks_for(std::min<std::int64_t>(most_rows, few), tile), blocks_for(most_rows, tile))),
+        stride(std::max(splits * std::min<std::int64_t>(most_rows, few), most_rows)) {}
+
+  KVEVICT_DEVICE static bool is_split(std::int32_t rows) { return rows <= few; }
+};
+
 /// A warp takes 32 query rows and one split of the columns; each lane keeps the maximum and the sum of its own columns,
 /// in order. Grid: (row, 128 query rows, split). No barrier.
 ///
-/// Shapes   queries (T,Hq,D), keys (B·H, N, D) → peaks, sums (B·H, splits, G·most_rows).
+/// Shapes   queries (T,Hq,D), keys (B·H, N, D) → peaks, sums (B·H, splits, G·rows).
 template <class Entry, class Product> struct lse_part_kernel {
   static constexpr int max_threads = 128;
   attention_call<Entry> c;
   Product product;
   divisor page_size;
-  float *peaks, *sums;  // (B·H, splits, G·most_rows)
-  std::uint32_t row_tiles, splits;
-  std::int64_t split;  // columns
+  float *peaks, *sums;  // (B·H, parts of a row)
+  lse_splits cut;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (c.watch.stopped(t)) return;
-    std::uint32_t const at = t.block().x, s = at % splits;
-    std::int64_t const r = at / splits / row_tiles;
+    std::uint32_t const at = t.block().x % cut.blocks;
+    std::int64_t const r = t.block().x / cut.blocks;
     row const& it = c.out.rows[r];
     if (!it.active) return;
     window_rows const in = c.window_of(it);
-    std::int32_t const total = in.count * c.group,
-                       first = static_cast<std::int32_t>((at / splits % row_tiles * 4 + t.warp()) * 32);
+    std::int32_t const total = in.count * c.group;
+    bool const split = lse_splits::is_split(total);
+    std::uint32_t const s = split ? at % cut.splits : 0, tile = split ? at / cut.splits : at;
+    auto const first = static_cast<std::int32_t>((tile * 4 + t.warp()) * 32);
     if (first >= total) return;
     std::int32_t const last = std::min(first + 31, total - 1);
     std::int32_t const newest = first / in.count == last / in.count ? last % in.count : in.count - 1;  // sees most
-    std::int64_t const begin = s * split, seen = c.out.positions == nullptr ? in.end(newest) : it.tokens,
-                       end = std::min<std::int64_t>(std::min<std::int64_t>(begin + split, it.tokens), seen);
+    std::int64_t const begin = std::int64_t{s} * lse_splits::width,
+                       last_of_split = split ? std::min<std::int64_t>(begin + lse_splits::width, it.tokens) : it.tokens,
+                       seen = c.out.positions == nullptr ? in.end(newest) : it.tokens,
+                       end = std::min<std::int64_t>(last_of_split, seen);
     part p[4] = {{-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}, {-1e30f, 0}};
     if (begin < end)
       scan(t, it, in, r, first, total, static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end), p);
@@ -44,7 +63,7 @@ template <class Entry, class Product> struct lse_part_kernel {
       for (std::uint32_t d = 1; d < 4; d *= 2)
         p[k] = merged(p[k], {shuffle_xor(t, p[k].peak, d), shuffle_xor(t, p[k].sum, d)});
       std::int32_t const i = first + static_cast<std::int32_t>(t.lane() / 4) + 8 * k;
-      std::int64_t const to = (r * splits + s) * c.group * c.most_rows + i;
+      std::int64_t const to = r * cut.stride + std::int64_t{s} * total + i;
       if (t.lane() % 4 == 0 && i < total) peaks[to] = p[k].peak, sums[to] = p[k].sum;
     }
   }
@@ -133,15 +152,14 @@ template <class Entry, class Product> struct lse_part_kernel {
 /// lse = peak + log2(sum) over the splits, in order; one thread per query row. And, where check_window_kernel does not
 /// run, what it checks: the kernels behind it are those that need it.
 ///
-/// Shapes   peaks, sums (B·H, splits, G·most_rows) → lse (B·H, G·most_rows).
+/// Shapes   peaks, sums (B·H, splits, G·rows) → lse (B·H, G·most_rows).
 template <class Entry> struct lse_kernel {
   static constexpr int max_threads = 256;
   static constexpr int at_once = 8;  // loads, which would wait for each other one by one
   attention_call<Entry> c;
   reading what;
   float const *peaks, *sums;
-  std::uint32_t splits;
-  std::int64_t split;
+  lse_splits cut;
   bool checked;  // by check_window_kernel
 
   KVEVICT_DEVICE void operator()(thread& t) const {
@@ -150,15 +168,17 @@ template <class Entry> struct lse_kernel {
     if (r >= c.out.count() || c.watch.stopped(t) || !c.out.rows[r].active) return;
     if (i == 0 && !checked) expect_rows(t, c, c.out.rows[r], what);
     window_rows const in = c.window_of(c.out.rows[r]);
-    if (i >= in.count * c.group) return;
-    std::int64_t const used = std::min<std::int64_t>(splits, (c.out.rows[r].tokens + split - 1) / split);
+    std::int32_t const total = in.count * c.group;
+    if (i >= total) return;
+    std::int64_t const used =
+        lse_splits::is_split(total) ? (c.out.rows[r].tokens + lse_splits::width - 1) / lse_splits::width : 1;
     float peak = -1e30f, sum = 0;
     for (std::int64_t s = 0; s < used; s += at_once) {
       float p[at_once], x[at_once];
       KVEVICT_UNROLL
       for (int k = 0; k < at_once; ++k) {
         bool const there = s + k < used;  // else what changes nothing
-        std::int64_t const from = (r * splits + s + k) * wide + i;
+        std::int64_t const from = r * cut.stride + (s + k) * total + i;
         p[k] = there ? peaks[from] : -1e30f, x[k] = there ? sums[from] : 0;
       }
       KVEVICT_UNROLL

@@ -35,7 +35,7 @@ template <class Entry> struct weights_call {
   }
   /// Of window row w of query head g.
   KVEVICT_DEVICE float const* weights(row const& it, window_rows const& in, std::int32_t g, std::int32_t w) const {
-    return a.weights + (in.first + w) * a.token_stride + (it.head * group + g) * a.head_stride;
+    return a.weights_of(it.sequence) + (in.first + w) * a.token_stride + (it.head * group + g) * a.head_stride;
   }
   /// Where token j's weight stands in a row.
   KVEVICT_DEVICE std::int64_t column_of(row const& it, std::int64_t j) const {

@@ -35,7 +35,7 @@ template <class Entry> struct check_sums_kernel {
     auto const total = static_cast<std::int64_t>(c.sums[at]);
     if (w >= in.count || (total & weight_sum::not_a_number) != 0 || in.sees_none(w)) return;
     std::int64_t const hq = std::int64_t{it.head} * c.group + g, row_of = in.first + w;
-    float const given = c.q.lse[row_of * c.q.lse_token_stride + hq * c.q.lse_head_stride];
+    float const given = c.q.lse_of(it.sequence)[row_of * c.q.lse_token_stride + hq * c.q.lse_head_stride];
     if (given < -3.4e38f) return;
     double const lse = static_cast<double>(given) * (c.q.base == log_base::two ? 0.69314718055994531 : 1.0);
     double sum = weight_sum::value_of(total);
@@ -43,7 +43,7 @@ template <class Entry> struct check_sums_kernel {
     row_sum const expected = c.o.place == row_place::in_cache ? c.q.sum : row_sum::at_most_one;
     double const least = weight_sum::least_tolerance(c.keys.type, c.q.type, lse);
     if (weight_sum::is_sound(sum, expected, least)) return;
-    double const bound = static_cast<double>(scale) * query_norm(row_of, hq) * key_norm(t, it);
+    double const bound = static_cast<double>(scale) * query_norm(it, row_of, hq) * key_norm(t, it);
     if (weight_sum::is_sound(sum, expected,
                              least + weight_sum::tolerance_of_logits(c.keys.type, c.q.type, c.q.head_dim, bound)))
       return;
@@ -55,9 +55,9 @@ template <class Entry> struct check_sums_kernel {
   }
 
  private:
-  KVEVICT_DEVICE double query_norm(std::int64_t row_of, std::int64_t hq) const {
-    auto const* const p = static_cast<std::byte const*>(c.q.data) +
-                          (row_of * c.q.token_stride + hq * c.q.head_stride) * size_of(c.q.type);
+  KVEVICT_DEVICE double query_norm(row const& it, std::int64_t row_of, std::int64_t hq) const {
+    auto const* const p =
+        c.q.data_of(it.sequence) + (row_of * c.q.token_stride + hq * c.q.head_stride) * size_of(c.q.type);
     double squares = 0;
     KVEVICT_KEEP_LOOP
     for (std::int32_t d = 0; d < c.q.head_dim; ++d) {

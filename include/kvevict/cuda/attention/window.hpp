@@ -89,11 +89,10 @@ template <class Entry> struct attention_call {
     std::int64_t const head = std::int64_t{it.head} * group + g;
     bool const own = lse != nullptr;
     head_rows h{};
-    h.queries =
-        static_cast<std::byte const*>(q.data) + (in.first * q.token_stride + head * q.head_stride) * size_of(q.type);
+    h.queries = q.data_of(it.sequence) + (in.first * q.token_stride + head * q.head_stride) * size_of(q.type);
     h.step = static_cast<std::int32_t>(q.token_stride * size_of(q.type));
     float const* const first = own ? lse + (r * group * most_rows + g * in.count)
-                                   : q.lse + (in.first * q.lse_token_stride + head * q.lse_head_stride);
+                                   : q.lse_of(it.sequence) + (in.first * q.lse_token_stride + head * q.lse_head_stride);
     h.lse = reinterpret_cast<std::byte const*>(first);
     h.lse_step = static_cast<std::int32_t>((own ? 1 : q.lse_token_stride) * 4);
     h.to_base_two = own || q.base == log_base::two ? 1.0f : 1.44269504088896341f;

@@ -93,13 +93,18 @@ struct as_planned {
 template <class Entry, class Layers> struct assign_budgets {
   static constexpr std::int32_t least = planning::least_budget<Layers>();
   page_table<Entry> pages;
+  row_places places;
+  older_tokens older;
+  older_tokens const* older_each;
   bool scattered;
   protect keep;
   Layers layers;
   budget want;
 
   KVEVICT_DEVICE void operator()(row& it) const {
+    if (places.rows(it.sequence) == 0) return;
     planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
+    if ((older_each == nullptr ? older : older_each[it.sequence]) == older_tokens::zero) planning::start_at_zero(it);
   }
 };
 
@@ -125,19 +130,23 @@ template <class Evidence, class All> struct observe_rows_kernel {
     std::int32_t const n = rows_of(e, b);
     if constexpr (!has<Evidence, facts::features>) {
       if (n > 0 && e.attention.positions == nullptr) return watch.refuse(t, fault::no_positions, b, h);
-      if (n != rows_of(e, 0)) watch.refuse(t, fault::unequal_rows, b, h, n, rows_of(e, 0));
-      if (n < 1) watch.refuse(t, fault::no_rows, b, h, n, it.tokens);
     }
-    if (n > it.tokens) watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
+    if (n > it.tokens)
+      watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
+    else if (planning::older_check const c(e, b, it.tokens); c.wrong != older_fault::none)
+      watch.refuse(t, fault::older_tokens, b, h, c.older, c.known, 0, static_cast<std::int32_t>(c.wrong));
     if (all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
     if (want.of(b) < All::least) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
       // its share of the sequence's
-      for (std::int64_t i = e.attention.row_begin[b] + std::int64_t{h}; i < e.attention.row_begin[b + 1];
-           i += e.cache.heads())
-        if (e.attention.positions[i] < 0) watch.refuse(t, fault::position, b, h, e.attention.positions[i], 0, i);
-    planning::protect_interval(it, 0, n);
-    if (!all.scattered) all(it);
+      for (std::int32_t i = h; i < n; i += e.cache.heads())
+        if (std::int32_t const at = e.attention.places().position(b, i); at < 0)
+          watch.refuse(t, fault::position, b, h, at, 0, i);
+    if (n == 0)
+      planning::leave_out(it);
+    else
+      planning::protect_interval(it, 0, n);
+    if (n != 0 && !all.scattered) all(it);
     rows[r] = it;
     begin[r] = r * stride;
     if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;
@@ -177,8 +186,8 @@ template <class Evidence, class Layers>
 score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Evidence const& e, protect const& keep,
                   Layers const& layers, budget const& want) {
   score_rows out = allocate_rows(true, scratch, e.cache, want.layer);
-  assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{e.cache.pages, out.positions != nullptr, keep,
-                                                                      layers, want};
+  assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{
+      e.cache.pages, places_of(e), e.older, e.older_each, out.positions != nullptr, keep, layers, want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb()), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out)});

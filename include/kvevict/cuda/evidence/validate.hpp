@@ -97,15 +97,22 @@ template <class Entry, class Rows> struct check_view_kernel {
     if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);
   }
   KVEVICT_DEVICE void check_rows(found& mine, std::int32_t b, std::int32_t h, std::int64_t n) const {
-    std::int32_t const from = rows.row_begin[b], to = rows.row_begin[b + 1];
-    if (from < 0 || from > to) return mine.take(watch, fault::row_begin, b, h, from, to);
-    if (to - from > rows.most_rows) mine.take(watch, fault::most_rows, b, h, to - from, rows.most_rows);
-    if constexpr (std::is_same_v<Rows, attention_rows>) {
-      if (to > from && rows.weights == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
-      if (to > from && n > rows.slots) mine.take(watch, fault::softmax_slots, b, h, n, rows.slots);
-    } else if constexpr (std::is_same_v<Rows, query_rows>) {
-      if (to > from && rows.data == nullptr) mine.take(watch, fault::no_data, b, h, 0, 0);
-    }
+    row_places const in = rows.places();
+    std::int64_t const from = in.first_row(b), count = in.rows(b);
+    if (in.row_count == nullptr && (from < 0 || count < 0))
+      return mine.take(watch, fault::row_begin, b, h, from, from + count);
+    if (from < 0 || count < 0) return mine.take(watch, fault::row_count, b, h, from, count);
+    if (count > rows.most_rows) mine.take(watch, fault::most_rows, b, h, count, rows.most_rows);
+    if (count == 0) return;
+    std::int32_t heads = 1;
+    std::int64_t head_stride = 0;
+    if constexpr (!std::is_same_v<Rows, feature_rows>) heads = rows.heads, head_stride = rows.head_stride;
+    if (!contract::ends_in_sequence(from + count - 1, heads, rows.token_stride, head_stride, rows.seq_stride))
+      mine.take(watch, fault::rows_behind, b, h, from, count);
+    if constexpr (!std::is_same_v<Rows, feature_rows>)
+      if (!rows.has_data()) mine.take(watch, fault::no_data, b, h, 0, 0);
+    if constexpr (std::is_same_v<Rows, attention_rows>)
+      if (n > rows.slots) mine.take(watch, fault::softmax_slots, b, h, n, rows.slots);
   }
 };
 

@@ -94,8 +94,7 @@ struct put_rows_kernel {
     bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.order(r, j) >= it.new_from;
     if (here)
       out.values[out.begin[r] + j] =
-          p[(in.row_begin[it.sequence] - in.row_begin[0] + (out.positions == nullptr ? newest : 0)) * out.heads +
-            it.head];
+          p[(std::int64_t{it.sequence} * in.most_rows + (out.positions == nullptr ? newest : 0)) * out.heads + it.head];
   }
 };
 inline void kernel(kernels::put_rows_tag, device& ctx, feature_rows const& in, float const* p, score_rows const& out) {

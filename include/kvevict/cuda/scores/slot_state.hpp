@@ -53,11 +53,8 @@ template <class Entry> struct update_state_kernel {
     float* const s = state_row(view, state, it, j);
     if (update.new_tokens == new_token_state::zeroed && from.order(r, j) >= it.new_from)
       for (std::int64_t c = 0; c < state.width(); ++c) s[c] = 0;
-    // `update.rows` is an upper bound where each row has a plane
     ring const& in = update.columns;
-    std::int32_t const rows = in.row_begin == nullptr
-                                  ? update.rows
-                                  : std::min(update.rows, in.row_begin[it.sequence + 1] - in.row_begin[it.sequence]);
+    std::int32_t const rows = in.planes(it.sequence, update.rows);
     for (std::int32_t w = 0; w < rows; ++w) {
       float const x = from.values[w * from.total_floats + from.begin[r] + j];
       float& to = s[in.column(it.sequence, rows - 1 - w)];

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of evidence where engines have them, on a device: what is planned and observed is what packed rows give, bit for
+// bit, and what the host refuses is refused.
+#include "support/placed_rows.hpp"
+#include "simt/same_words.hpp"
+#include "support/stack.hpp"
+
+using namespace simt_test;
+
+namespace {
+
+/// The scores of a policy, and the state after observing the same rows.
+template <class Policy, class Cache, class Rows> auto results(Policy const& policy, Cache& cache, Rows const& rows_on) {
+  using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+  device_cache<entry> there(cache);
+  on_gpu gpu;
+  auto const rows = rows_on(gpu.memory);
+  std::vector<float> values;
+  kvevict::scores(gpu.ctx, policy, kvevict::prompt(there.view, rows), twenty, values);
+  if constexpr (requires { policy.score.state_floats(); })
+    observe(gpu.ctx, policy, kvevict::step(there.view, rows), twenty), gpu.finish();
+  return std::pair(values, there.snapshot());
+}
+
+kvevict::query_rows with_lse(kvevict::query_rows q, attention const& a, device_memory& m) {
+  q.lse = m.put(a.lse), q.lse_token_stride = a.lse_stride(), q.lse_head_stride = 1;
+  return q;
+}
+
+}  // namespace
+
+TEST_CASE("placed rows on a device: plans and states are those of packed rows") {
+  room r, four(layout::head_pages, 4);
+  attention const last = rows_of(r.in, whole_cache(r.in), {33, 24}, r.in.N);
+  auto const policy = presets::ahakv({.recent = 4});
+  for (placing const& p : placings()) {
+    CAPTURE(static_cast<int>(p.how), p.heads_first, p.lse_heads_first);
+    placed_rows const in(last, p);
+    auto const packed = [&](device_memory& m) { return on_device_rows(m, last.queries(), 2); };
+    auto const placed = [&](device_memory& m) { return in.queries([&](auto const& x) { return m.put(x); }); };
+    auto const packed_lse = [&](device_memory& m) { return with_lse(packed(m), last, m); };
+    auto const placed_lse = [&](device_memory& m) { return in.with_lse([&](auto const& x) { return m.put(x); }); };
+    auto const packed_weights = [&](device_memory& m) { return on_device_rows(m, last.rows(), 2); };
+    auto const placed_weights = [&](device_memory& m) { return in.rows([&](auto const& x) { return m.put(x); }); };
+    auto const window = presets::snapkv({.window = 4, .pool = 3});
+    CHECK((results(window, r.cache, placed) == results(window, r.cache, packed)));
+    CHECK((results(window, r.cache, placed_lse) == results(window, r.cache, packed_lse)));
+    CHECK((results(policy, four.cache, placed) == results(policy, four.cache, packed)));
+    CHECK((results(policy, four.cache, placed_weights) == results(policy, four.cache, packed_weights)));
+  }
+}
+
+TEST_CASE("placed rows on a device: a stack's rows by a layer stride, or in a tensor of each layer") {
+  batch const in = random_batch(96, {.Hq = 4, .H = 2, .D = 8, .N = {30, 26, 30, 26, 30, 26}, .future = 0});
+  attention const last = rows_of(in, whole_cache(in), {25, 22, 25, 22, 25, 22}, in.N);
+  stack layers(in, 3, placed::layers_apart, true);
+  auto const view = layers.whole();  // the emulation's device reads the host's memory
+  auto const window = presets::snapkv({.window = 4, .pool = 3});
+  auto const scores = [&](auto const& rows) {
+    std::vector<float> out;
+    cuda::device ctx(default_stream());
+    kvevict::scores(ctx, window, kvevict::prompt(view, rows), {.tokens_per_head = 12, .layer_count = 3}, out);
+    return out;
+  };
+  auto const as_it_is = [](auto const& x) { return x.data(); };
+  auto packed = last.queries();
+  packed.most_rows = 5;
+  auto packed_lse = packed;
+  packed_lse.lse = last.lse.data(), packed_lse.lse_token_stride = 4, packed_lse.lse_head_stride = 1;
+  auto packed_weights = last.rows();
+  packed_weights.most_rows = 5;
+  auto every = placings();
+  every.push_back({});
+  for (placing p : every)
+    for (bool const own : {false, true}) {
+      CAPTURE(static_cast<int>(p.how), p.heads_first, own);
+      p.layers = 3, p.own_tensors = own;
+      placed_rows const of(last, p);
+      CHECK(scores(of.queries(as_it_is)) == scores(packed));
+      CHECK(scores(of.with_lse(as_it_is)) == scores(packed_lse));
+      CHECK(scores(of.rows(as_it_is)) == scores(packed_weights));
+    }
+}
+
+TEST_CASE("both contexts say the same of rows that reach into padding") {
+  room r;
+  attention const last = last_rows(r.in, 5);
+  for (bool const heads : {false, true}) {
+    placed_rows const in(last, {placing::kind::right, heads, false});
+    std::vector<std::int32_t> const more{5, 9}, begin{0, 4}, negative{5, -1};
+    auto const says = [&](std::vector<std::int32_t> const& from, std::vector<std::int32_t> const& count,
+                          std::string const& what) {
+      alike(r.cache, what, [&](auto& on, auto const& view) {
+        auto q = in.queries([&](auto const& x) { return on.put(x); });
+        q.row_begin = on.put(from), q.row_count = on.put(count), q.most_rows = 9;
+        plan(on.ctx, snapkv, kvevict::prompt(view, q), twenty);
+      });
+    };
+    says({0, 0}, more, "sequence 1 provides 9 rows from row 0 on, which reach behind its part");
+    says(begin, {5, 5}, "sequence 1 provides 5 rows from row 4 on, which reach behind its part");
+    says({0, 0}, negative, "sequence 1 provides -1 rows from row 0 on; give row_begin and row_count");
+  }
+}

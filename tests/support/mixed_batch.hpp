@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batches as schedulers have them: idle sequences, decoding ones, chunks and prompts in one call.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <kvevict/kernels/host.hpp>
+
+#include <kvevict/policy.hpp>
+#include <kvevict/presets/ahakv.hpp>
+#include <kvevict/presets/h2o.hpp>
+
+#include "support/any_preset.hpp"
+#include "support/batch_cache.hpp"
+#include "support/catch.hpp"
+
+namespace support {
+
+/// Sequences of so many tokens, of which so many are new.
+struct mix {
+  std::vector<std::size_t> tokens, fresh;
+  bool scattered = false;
+};
+
+/// What sequences' states are before: of every float another one.
+inline float state_before(std::size_t sequence, int h, int t, int c) {
+  return 0.125f * static_cast<float>(sequence) + 0.25f * static_cast<float>(h) + 0.5f * static_cast<float>(t % 9 + c);
+}
+
+/// Random layers of sequences that are observed together, or one by one with the same numbers.
+struct mixed_batch {
+  mix of;
+  batch in;
+  std::uint64_t seed;
+
+  mixed_batch(mix m, std::uint64_t s, std::size_t D = 8)
+      : of(std::move(m)), in(random_batch(s, {.Hq = 4, .H = 2, .D = D, .N = of.tokens, .future = 0})), seed(s) {}
+
+  /// The sequences [first, first + count) as a batch of their own.
+  [[nodiscard]] batch part(std::size_t first, std::size_t count) const {
+    batch out = in;
+    auto const from = static_cast<std::ptrdiff_t>(first), to = static_cast<std::ptrdiff_t>(first + count);
+    out.N = {in.N.begin() + from, in.N.begin() + to};
+    out.layers = {in.layers.begin() + from, in.layers.begin() + to};
+    return out;
+  }
+  [[nodiscard]] attention rows(std::size_t first, std::size_t count) const {
+    batch const some = part(first, count);
+    std::vector<std::size_t> from;
+    for (std::size_t b = 0; b < count; ++b) from.push_back(some.N[b] - of.fresh[first + b]);
+    attention out = rows_of(some, whole_cache(some), from, some.N);
+    if (out.q.empty()) out.q.push_back(0), out.lse.push_back(0), out.weights.push_back(0), out.slots = 1;
+    for (std::size_t const n : some.N) out.slots = std::max(out.slots, n);
+    return out;
+  }
+};
+
+/// The state of every row, [b][h], after `observe(cache, attention)` has seen the sequences [first, first + count).
+using states = std::vector<std::vector<std::vector<float>>>;
+template <class Observe>
+states states_after(mixed_batch const& m, layouts::layout l, std::int32_t floats, std::size_t first, std::size_t count,
+                    Observe observe) {
+  batch const in = m.part(first, count);
+  auto shape = cache_shape_of(in);
+  shape.state_floats = floats, shape.page_size = 8;
+  states out(count);
+  layouts::with_layout(l, shape, [&](auto& cache) {
+    fill(cache, in);
+    cache.fill(kvevict::role::state,
+               [&](int b, int h, int t, int c) { return state_before(first + static_cast<std::size_t>(b), h, t, c); });
+    if (m.of.scattered) cache.view.order = kvevict::row_order::scattered;
+    observe(cache, m.rows(first, count));
+    for (std::size_t b = 0; b < count; ++b)
+      for (std::size_t h = 0; h < in.H; ++h) {
+        auto const row = cache.read(kvevict::role::state, static_cast<int>(b), static_cast<int>(h));
+        out[b].emplace_back(row.begin(), row.end());
+      }
+  });
+  return out;
+}
+
+/// Together as alone, bit for bit, whatever attention is provided as; f(policy, view, rows, form) observes.
+template <class Policy, class Observe>
+void together_as_alone(mixed_batch const& m, layouts::layout l, Policy const& policy, Observe observe) {
+  for (form const as : {form::queries, form::lse, form::weights}) {
+    auto const see = [&](auto& cache, attention const& rows) { observe(policy, cache, rows, as); };
+    std::int32_t const floats = kvevict::state_floats(policy);
+    states const together = states_after(m, l, floats, 0, m.in.B(), see);
+    for (std::size_t b = 0; b < m.in.B(); ++b) {
+      CAPTURE(m.seed, static_cast<int>(as), static_cast<int>(l), b, m.in.N[b], m.of.fresh[b]);
+      states const alone = states_after(m, l, floats, b, 1, see);
+      CHECK((together[b] == alone[0]));
+      bool changed = false;
+      for (std::size_t h = 0; h < m.in.H; ++h)
+        for (std::size_t i = 0; i < alone[0][h].size(); ++i)
+          changed = changed || alone[0][h][i] != state_before(b, static_cast<int>(h), static_cast<int>(i) / floats,
+                                                              static_cast<int>(i) % floats);
+      CHECK(changed == (m.of.fresh[b] != 0));
+    }
+  }
+}
+
+/// What f is tried with: idle slots of a captured batch, accepted drafts, chunks beside steps, new prompts.
+inline std::vector<mix> mixes() {
+  return {{{40, 30, 25}, {0, 1, 3}},
+          {{40, 30, 25, 60}, {1, 3, 2, 1}},
+          {{40, 0, 30, 50}, {40, 0, 1, 17}},
+          {{33, 12, 1, 70}, {33, 12, 1, 1}},
+          {{40, 30}, {0, 0}},
+          {{20, 40, 30}, {0, 1, 0}, true}};
+}
+
+}  // namespace support

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// observe takes batches as schedulers have them: any number of rows of every sequence, none included.
+#include <limits>
+
+#include "support/mixed_batch.hpp"
+
+using namespace support;
+
+namespace {
+
+auto const observe = [](auto const& policy, auto& cache, attention const& rows, form as) {
+  kvevict::host ctx;
+  kvevict::budget const ask{.tokens_per_head = 16};
+  if (as == form::weights)
+    kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.rows()), ask);
+  else if (as == form::queries)
+    kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.queries()), ask);
+  else
+    kvevict::observe(ctx, policy,
+                     kvevict::step(cache.view, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1), ask);
+};
+
+}  // namespace
+
+TEST_CASE("observe: each sequence of a mixed batch gets the state that it would get alone") {
+  std::uint64_t seed = 310;
+  for (mix const& m : mixes())
+    for (auto const l : {layouts::layout::head_pages, layouts::layout::nhd}) {
+      mixed_batch const b(m, ++seed);
+      together_as_alone(b, l, kvevict::presets::h2o(), observe);
+      together_as_alone(b, l, kvevict::presets::ahakv({.recent = 8}), observe);
+      together_as_alone(b, l, kvevict::presets::ahakv({.recent = 2}), observe);
+    }
+}
+
+TEST_CASE("observe: what a refused call has left in scratch is in no row that a sequence does not provide") {
+  mixed_batch const b({{40, 30, 25}, {1, 6, 2}}, 340);
+  auto const policy = kvevict::presets::ahakv({.recent = 8});
+  for (bool const weights : {false, true})
+    states_after(b, layouts::layout::head_pages, 8, 0, 3, [&](auto& cache, attention const& rows) {
+      kvevict::host ctx;
+      attention bad = rows_of(b.in, whole_cache(b.in), {34, 24, 19}, b.in.N);
+      std::fill(bad.weights.begin(), bad.weights.end(), std::numeric_limits<float>::quiet_NaN());
+      CHECK_THROWS_AS(kvevict::observe(ctx, policy, kvevict::step(cache.view, bad.rows()), {.tokens_per_head = 16}),
+                      kvevict::contract_violation);
+      if (weights)
+        CHECK_NOTHROW(kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.rows()), {.tokens_per_head = 16}));
+      else
+        CHECK_NOTHROW(
+            kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.queries()), {.tokens_per_head = 16}));
+    });
+}

@@ -28,7 +28,6 @@ TEST_CASE("both contexts say the same of budgets, positions and scores") {
   observes_alike(more, h2o, few.queries(), "observe: 3 rows for 2 tokens");
   room scattered;
   scattered.cache.view.order = kvevict::row_order::scattered;
-  observes_alike(scattered, h2o, few.queries(), "only single steps can be observed");
   scattered.cache.fill(role::position, [](int, int h, int t, int) { return h == 1 && t > 5 ? 5 : t; });
   alike(scattered.cache, "plan: the positions of sequence 0, head 1 are not distinct", [&](auto& on, auto const& view) {
     plan(on.ctx, presets::random({.sinks = 4, .recent = 1}), contents(view), twenty);

@@ -138,7 +138,8 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
                     "with_older(older_tokens::zero)");
 }
 [[noreturn]] inline void scattered_rows() {
-  contract::violate("observe: the rows are scattered; only single steps can be observed");
+  contract::violate(
+      "observe: the rows are scattered, and of several hidden states nobody knows whose each is; observe single steps");
 }
 
 // Of gates.

@@ -129,7 +129,7 @@ inline void raise_input(fault_record const& s) {
                         " bytes; correct the address, or pages.alignment");
     case fault::page_twice: messages::page_twice(s.what, s.other, b, h);
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1]);
-    case fault::not_ascending: messages::not_ascending(s.verb, b, h, s.token(), s.what, s.other);
+    case fault::not_ascending: messages::not_ascending(b, h, s.token(), s.what, s.other);
     case fault::no_positions: messages::no_positions();
     case fault::position: messages::negative_position(b, s.what);
     case fault::more_rows_than_tokens: messages::more_rows_than_tokens(s.what, s.other);

@@ -47,13 +47,6 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate(verb, ": the positions of ", row(sequence, head), " are not distinct numbers below 2147483647; ",
                     "write each token's own into the role::position component");
 }
-[[noreturn]] inline void not_ascending(char const* verb, std::int32_t sequence, std::int32_t head, std::int64_t slot,
-                                       std::int64_t before, std::int64_t position) {
-  contract::violate(verb, ": the view says that the rows are ascending, but in ", row(sequence, head), " slot ", slot,
-                    " holds position ", position, slot == 0 ? "" : " behind position ",
-                    slot == 0 ? "" : std::to_string(before),
-                    "; say with_order(row_order::scattered), as after hole filling and in rings, or compact stably");
-}
 [[noreturn]] inline void not_finite(char const* verb, std::int64_t token, std::int32_t sequence, std::int32_t head,
                                     std::int32_t layer, float score) {
   contract::violate(

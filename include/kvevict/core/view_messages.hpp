@@ -32,6 +32,14 @@ namespace messages {
   contract::violate("validate: read_only[", sequence, "] = ", tokens, " tokens is not a multiple of the page size ",
                     page_size, "; a page is shared as a whole, or the whole sequence is");
 }
+/// Slot's position, behind the one before it (of slot 0: −1).
+[[noreturn]] inline void not_ascending(std::int32_t sequence, std::int32_t head, std::int64_t slot, std::int64_t before,
+                                       std::int64_t position) {
+  contract::violate("validate: the view calls its rows ascending, but slot ", slot, " of ", row(sequence, head),
+                    " holds position ", position, before < 0 ? std::string() : " behind " + std::to_string(before),
+                    "; say with_order(row_order::scattered), as after hole filling and in rings, or compact stably");
+}
+
 [[noreturn]] inline void page_unknown(std::int64_t page, std::int32_t sequence, std::int32_t head, std::int64_t id,
                                       char const* component, std::int64_t pool) {
   contract::violate("validate: page ", page, " of ", row(sequence, head), " has id ", id, ", but component ", component,

@@ -22,8 +22,7 @@ namespace planning {
 
 /// Positions of an ascending row ascend, from 0 or above.
 template <class Entry>
-void expect_ascending(char const* verb, token_rows<Entry> const& at, std::int32_t b, std::int32_t h,
-                      std::int32_t tokens) {
+void expect_ascending(token_rows<Entry> const& at, std::int32_t b, std::int32_t h, std::int32_t tokens) {
   std::int64_t last = -1;
   bool sound = true;
   each_run(at, 0, tokens, [&](std::int64_t, std::int64_t count, std::byte const* p) {
@@ -38,19 +37,19 @@ void expect_ascending(char const* verb, token_rows<Entry> const& at, std::int32_
   last = -1;
   for (std::int32_t j = 0; j < tokens; ++j) {
     std::int32_t const p = *reinterpret_cast<std::int32_t const*>(at(j));
-    if (p <= last) messages::not_ascending(verb, b, h, j, last, p);
+    if (p <= last) messages::not_ascending(b, h, j, last, p);
     last = p;
   }
 }
 
 /// Of all rows; those of heads that share one are looked at once.
-template <class Entry> void expect_order(char const* verb, layer_view<Entry> const& cache) {
+template <class Entry> void expect_order(layer_view<Entry> const& cache) {
   component const* const positions = cache.checked_positions();
   if (positions == nullptr) return;
   std::int32_t const H = cache.heads(), apart = cache.shared_by_heads(*positions) ? std::min(H, 1) : H;
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < apart; ++h)
-      expect_ascending(verb, cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
+      expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
 }
 
 template <class Entry>
@@ -58,7 +57,7 @@ score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cac
   score_rows out;
   out.observed = observed;
   expect_positions(out.verb(), cache);
-  expect_order(out.verb(), cache);
+  expect_order(cache);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.allocate<std::int64_t>(n + 1);
   auto* rows = scratch.allocate<row>(n);
@@ -195,8 +194,8 @@ struct older_check {
   }
 };
 
-/// The new rows of a sequence, any number of them, are those of its newest tokens. Of scattered rows one, as a slot says
-/// nothing about time.
+/// The new rows of a sequence, any number of them, are those of its newest tokens. Of scattered rows one hidden state,
+/// which says nothing of its position.
 template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
   std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
   if constexpr (!has<Evidence, facts::features>) {
@@ -207,7 +206,7 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
   if (rows > tokens) messages::more_rows_than_tokens(rows, tokens);
   if (older_check const c(e, b, tokens); c.wrong != older_fault::none)
     messages::older_tokens(c.wrong, b, it.head, c.older, c.known);
-  if (e.cache.order != row_order::ascending && rows > 1) messages::scattered_rows();
+  if (has<Evidence, facts::features> && e.cache.order != row_order::ascending && rows > 1) messages::scattered_rows();
 }
 
 }  // namespace planning

@@ -406,7 +406,6 @@ TEST_CASE("bad input: scattered rows") {
   r.refuses(ahakv, kvevict::prompt(scattered, r.q), twenty, "the rows are scattered", "compact them stably");
   kvevict::policy const means{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see}};
   r.refuses(means, kvevict::remembered(scattered), twenty, "the rows are scattered", "column_norm::none");
-  r.ignores(h2o, kvevict::step(scattered, r.q), "", "");
 }
 TEST_CASE("bad input: scattered rows without positions") {
   room r;
@@ -500,11 +499,6 @@ TEST_CASE("bad input: observing NaN leaves the state as it was") {
         kvevict::step(r.view(), rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1, kvevict::log_base::two),
         "", "");
   }
-}
-TEST_CASE("bad input: several rows at once for scattered rows") {
-  room r;
-  auto const scattered = r.view().with_order(kvevict::row_order::scattered);
-  r.ignores(h2o, kvevict::step(scattered, last_rows(r.in, 2).queries()), "the rows are scattered", "only single steps");
 }
 
 namespace {

@@ -807,7 +807,7 @@ TEST_CASE("bad input: a chunk of a gate for scattered rows") {
   r.memory.tokens = {38, 28};
   std::fill(r.memory.rows.begin(), r.memory.rows.end(), 0.5f);
   r.ignores(r.c.policy(), kvevict::prompt(scattered, two.rows(r.memory.view())), "the rows are scattered",
-            "only single steps");
+            "observe single steps");
   r.memory.tokens = {39, 30};
   CHECK_NOTHROW(kvevict::observe(r.ctx, r.c.policy(), kvevict::step(scattered, one.rows(r.memory.view())), no_cap));
 }

@@ -65,8 +65,22 @@ template <class Entry> KVEVICT_DEVICE std::int64_t room_of(layer_view<Entry> con
   return std::min(v.pages.capacity(b, h), v.pages.most_tokens());
 }
 
-/// Pages in range and aligned, and none that two rows or one row twice would write. One thread per page of a table's
-/// row. The second kernel of a call: it raises what the first has recorded.
+/// Whether the positions of ascending rows are looked at, too: a page in parts, a thread each.
+struct order_check {
+  bool wanted = false;
+  std::int64_t parts = 1, slots = 0;  // of a page; of a part
+
+  static order_check of(bool is_wanted, std::int64_t pages, std::int64_t page_size) {
+    if (!is_wanted) return {};
+    std::int64_t const most =
+                           std::max<std::int64_t>(((std::int64_t{1} << 31) - 1) / std::max<std::int64_t>(pages, 1), 1),
+                       parts = std::min((page_size + 63) / 64, most);
+    return {true, parts, (page_size + parts - 1) / parts};
+  }
+};
+
+/// Pages in range and aligned, and none that two rows or one row twice would write; of ascending rows the positions. One
+/// thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has recorded.
 ///
 /// Shapes   a page table (table rows, pages), words of zeros → words.
 template <class Entry> struct check_pages_kernel {
@@ -78,10 +92,11 @@ template <class Entry> struct check_pages_kernel {
   written_pages<Entry> written;
   std::int64_t pages;  // most of a row
   bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
+  order_check order{};
 
   KVEVICT_DEVICE void operator()(thread& t) const {
-    std::int64_t const at = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(), r = at / pages,
-                       i = at % pages;
+    std::int64_t const index = std::int64_t{t.block().x} * t.block_size().x + t.linear_index(),
+                       at = index / order.parts, r = at / pages, i = at % pages;
     if (r >= v.pages.rows() || watch.stopped(t)) return;
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
@@ -95,6 +110,8 @@ template <class Entry> struct check_pages_kernel {
     else
       name = static_cast<std::int64_t>(page);
     if (!is_sound(t, b, h, i, name)) return;
+    if (order.wanted) check_order(t, b, h, i, index % order.parts);
+    if (index % order.parts != 0) return;
     if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
     for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
@@ -125,6 +142,40 @@ template <class Entry> struct check_pages_kernel {
                         names[static_cast<std::size_t>(c)]);
     }
     return true;
+  }
+
+  /// Positions of a part of page i ascend, from that of the token before it.
+  KVEVICT_DEVICE void check_order(thread& t, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t part) const {
+    std::int64_t const P = v.pages.page_size, first = i * P + part * order.slots;
+    component const* const positions = v.find(role::position);
+    bool const one = v.pages.per_head() || v.shared_by_heads(*positions);
+    for (std::int32_t k = h; k < (one ? h + 1 : v.heads()); ++k) {
+      std::int64_t const end = std::min<std::int64_t>(std::min((i + 1) * P, first + order.slots), v.length(b, k));
+      if (first >= end) continue;
+      token_rows<Entry> const rows = v.rows_of(*positions, b, k);
+      auto const position = [&](std::int64_t j) {
+        return std::int64_t{*reinterpret_cast<std::int32_t const*>(rows(j))};
+      };
+      if (first > 0 && first % P == 0 && !may_be_read(b, h, i - 1)) return;
+      std::int64_t before = first == 0 ? -1 : position(first - 1);
+      for (std::int64_t j = first; j < end; ++j) {
+        std::int64_t const p = position(j);
+        if (p <= before) return watch.refuse(t, fault::not_ascending, b, k, before, p, j);
+        before = p;
+      }
+    }
+  }
+  /// Page i of the row is sound; else another thread says so.
+  KVEVICT_DEVICE bool may_be_read(std::int32_t b, std::int32_t h, std::int64_t i) const {
+    Entry const page = v.pages.entry(b, h, i);
+    if constexpr (page_table<Entry>::holds_pointers) {
+      return page != nullptr && reinterpret_cast<std::uintptr_t>(page) % sizeof(std::int32_t) == 0;
+    } else {
+      bool sound = true;
+      for (std::int32_t c = 0; c < v.component_count; ++c)
+        sound = sound && rules[static_cast<std::size_t>(c)].allows(static_cast<std::int64_t>(page));
+      return sound;
+    }
   }
 
   /// f(place of a page in use, its row, whether it is written) of all rows in order whose lengths can be believed,

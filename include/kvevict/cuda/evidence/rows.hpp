@@ -135,13 +135,10 @@ template <class Evidence, class All> struct observe_rows_kernel {
       watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
     else if (planning::older_check const c(e, b, it.tokens); c.wrong != older_fault::none)
       watch.refuse(t, fault::older_tokens, b, h, c.older, c.known, 0, static_cast<std::int32_t>(c.wrong));
-    if (all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
+    if (has<Evidence, facts::features> && all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
     if (want.of(b) < All::least) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
     if constexpr (!has<Evidence, facts::features>)
-      // its share of the sequence's
-      for (std::int32_t i = h; i < n; i += e.cache.heads())
-        if (std::int32_t const at = e.attention.places().position(b, i); at < 0)
-          watch.refuse(t, fault::position, b, h, at, 0, i);
+      if (n <= it.tokens) check_positions(t, it, n);
     if (n == 0)
       planning::leave_out(it);
     else
@@ -150,6 +147,21 @@ template <class Evidence, class All> struct observe_rows_kernel {
     rows[r] = it;
     begin[r] = r * stride;
     if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;
+  }
+
+ private:
+  /// A row's share of its sequence's positions.
+  KVEVICT_DEVICE void check_positions(thread& t, row const& it, std::int32_t n) const {
+    window_rows const in = newest_rows(e.cache, e.attention, it.sequence, it.tokens, n, row_place::in_cache);
+    auto const sights = sights_of(e.cache, e.attention, it.sequence, it.head, it.tokens, in, row_place::in_cache);
+    for (std::int32_t i = it.head; i < n; i += e.cache.heads()) {
+      std::int64_t const at = sights.position(i);
+      sight_fault const why = sights.fault_of(i);
+      if (at < 0)
+        watch.refuse(t, fault::position, it.sequence, it.head, at, 0, i);
+      else if (why != sight_fault::none)
+        watch.refuse(t, fault::row_sight, it.sequence, it.head, at, static_cast<std::int64_t>(why), i);
+    }
   }
 };
 
@@ -203,9 +215,8 @@ inline void expect_most_rows(std::int32_t most_rows) {
 
 /// As many as there may be, one at least; of scattered rows one. How many there are only the device knows.
 template <class Evidence> std::int32_t kernel(kernels::new_rows_tag, device&, Evidence const& e) {
-  if (e.cache.order == row_order::scattered) return 1;
   if constexpr (has<Evidence, facts::features>)
-    return std::max(1, e.input.most_rows);
+    return e.cache.order == row_order::scattered ? 1 : std::max(1, e.input.most_rows);
   else
     return std::max(1, e.attention.most_rows);
 }

@@ -151,7 +151,8 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
 
 /// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose
 /// pages are compared with all that rows write.
-template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows) {
+template <class Entry, class Rows>
+void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, bool ordered) {
   ctx.expect_sequences(v.sequences(), v.pages.layers);
   call_status const status = ctx.watch();
   if (v.rows() == 0) {  // and there is no kernel to clear it
@@ -187,9 +188,10 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
   ctx.launch({blocks}, {128}, 0,
              check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words,
                                             parents.empty() ? call_status{} : parents[0], ctx.is_sticky()});
-  ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+  k.order = order_check::of(ordered, total, v.pages.page_size);
+  ctx.launch({blocks_for(total * k.order.parts, 256)}, {256}, 0, k);
   for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
-  k.prefixes = true;
+  k.prefixes = true, k.order = {};
   if (v.read_only != nullptr) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
 }
 
@@ -204,7 +206,7 @@ template <class Entry, class Rows> void check_arrays(device& ctx, layer_view<Ent
 ///          thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   expect_view(v);
-  check_arrays(ctx, v, no_rows{});
+  check_arrays(ctx, v, no_rows{}, false);
 }
 
 template <class View, class... Facts>
@@ -212,12 +214,13 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   using all = evidence<View, Facts...>;
   expect_view(e.cache);
   validate_shape(e);
+  bool const ordered = e.cache.checked_positions() != nullptr;
   auto const check = [&](auto const& rows) {
     if (e.cache.sequences() != 0) {
       expect_most_rows(rows.most_rows);
       contract::check_strides(rows, farthest_row);  // where a row lies only the device sees
     }
-    check_arrays(ctx, e.cache, rows);
+    check_arrays(ctx, e.cache, rows, ordered);
   };
   if constexpr (has<all, facts::queries>)
     check(e.attention);
@@ -226,7 +229,7 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   else if constexpr (has<all, facts::features>)
     check(e.input);
   else
-    check_arrays(ctx, e.cache, no_rows{});
+    check_arrays(ctx, e.cache, no_rows{}, ordered);
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -98,13 +98,13 @@ TEST_CASE("several rows of scattered rows are observed by position: as those of 
         observe(ctx, ahakv, e, twenty);
     };
     by_host(sorted), by_host(mixed);
-    auto const& state = *sorted.cache.view.find(role::state);
+    auto const &state = *sorted.cache.view.find(role::state), &moved = *mixed.cache.view.find(role::state);
     for (int b = 0; b < 2; ++b) {
       int const n = b == 0 ? 40 : 30;
       for (int h = 0; h < 2; ++h)
         for (int t = 0; t < n; ++t)
           for (int d = 0; d < policy_floats; ++d)
-            CHECK(mixed.cache.get(state, b, h, (t * 7 + 3) % n, d) ==
+            CHECK(mixed.cache.get(moved, b, h, (t * 7 + 3) % n, d) ==
                   Approx(sorted.cache.get(state, b, h, t, d)).epsilon(1e-5).margin(1e-7));
     }
   }

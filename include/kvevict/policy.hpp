@@ -6,7 +6,9 @@
 #include <vector>
 
 #include <kvevict/evidence/calls.hpp>
+#include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/same_tokens.hpp>
 #include <kvevict/evidence/validate.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
@@ -67,6 +69,18 @@ struct policy {
       if (Heads::capped) return sharing::cap;
     return equal_counts ? sharing::none : sharing::heads;
   }();
+
+  /// What stages say of the sets themselves.
+  static constexpr bool heads_together = stages::says_one_set<Heads>;
+  static constexpr bool layers_together = stages::says_one_set<Layers>;
+  static constexpr bool same_scores = stages::says_same_for_all_rows<Score>;
+  static constexpr bool keeps_all = planning::ignores_budget<Layers>();
+  constexpr keep_traits keeps() const {
+    bool const heads = heads_together || keeps_all || (same_scores && equal_counts);
+    bool const layers = layers_together || keeps_all || (same_scores && stages::says_equal_budgets<Layers>);
+    return {equal_counts, heads, layers, keeps_all || stages::says_whole_pages<Select>,
+            keeps_all || protect.recent >= 1};
+  }
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
@@ -123,28 +137,43 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
     state_of("plan", e.cache, p.score.state_floats());
 }
 
+/// Rows with their budgets and what selection ranks, but for what the heads stage does.
+template <class Context, class Policy, class Evidence>
+score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
+  if constexpr (Policy::layers_together) expect_stack(e.cache.pages.layers, b.layer_count);
+  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  capability const must = e.cache.demands();
+  if (Policy::heads_together || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
+  if (Policy::layers_together || must.one_set_for_layers)
+    kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
+  p.score(ctx, e, rows);
+  kernels::require_finite(ctx, rows);
+  if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
+  return rows;
+}
+
 }  // namespace contract
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
-/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤
-/// H·budget. Under a threshold every row is scored, and the budget is a cap.
+/// A unit within which stages move budget (a row; under a heads stage a layer's heads; under layers::pyramid a head's,
+/// or all heads', layers) is kept whole and not scored where its tokens fit its budget; else it keeps exactly that
+/// budget, and a row no more than it holds. Under a threshold every row is scored, and the budget is a cap.
 /// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget
 ///          over the layers).
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
 ///          call of a size.
-/// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not
-///          finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
+/// Errors   contract_violation: unsound view or evidence, a policy whose keep sets the cache cannot follow (capability),
+///          a budget of 0 or below the protected tokens, scores that are not finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
+  contract::expect_fit(e.cache, b, p.keeps());
   frame scratch(ctx.scratch());
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  p.score(ctx, e, rows);
-  kernels::require_finite(ctx, rows);
+  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
   call.done();
@@ -167,9 +196,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  p.score(ctx, e, rows);
-  kernels::require_finite(ctx, rows);
+  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
+  if constexpr (Policy::heads_together) p.heads(ctx, rows);
   kernels::read_scores(ctx, rows, values);
   call.done();
 }
@@ -213,7 +241,8 @@ std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape co
     else
       return 0;
   };
-  std::int64_t const stages = std::max({of(p.score), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
+  std::int64_t const stages =
+      std::max({of(p.score), of(p.layers), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
   return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages);
 }
 

@@ -171,7 +171,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   contract::expect_stages<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
-  contract::expect_fit(e.cache, b, p.keeps());
+  contract::expect_fit(ctx, e.cache, b, p.keeps());
   frame scratch(ctx.scratch());
   score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
   p.heads(ctx, rows);

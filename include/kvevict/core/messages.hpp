@@ -117,8 +117,8 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 [[noreturn]] inline void unequal_counts(char const* verb, std::int64_t sequence, std::int64_t head, std::int64_t first,
                                         std::int64_t count) {
   contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " keep ", first, " and ", count,
-                    " tokens but share a page table; use a policy with equal counts per head, or give every head its "
-                    "own table");
+                    " tokens but share a page table; use a policy with equal counts per head, such as "
+                    ".with(heads::together{}), or give every head its own table");
 }
 [[noreturn]] inline void page_wise(char const* verb, char const* component) {
   contract::violate(verb, ": component ", component,
@@ -138,8 +138,8 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
                                         char const* component) {
   contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
                     " different tokens, but component ", component,
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
-                    "same tokens in all heads");
+                    " has one row for all heads; give it a row per head (head_stride), or keep the same tokens in all "
+                    "heads, by .with(heads::together{})");
 }
 
 }  // namespace messages

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/core/host.hpp>
 #include <kvevict/evidence/budget.hpp>
 
 namespace kvevict {
@@ -51,8 +53,21 @@ inline void expect_stack(std::int32_t layers, std::int32_t of) {
                   "; plan a stack of them (page_table::layers)");
 }
 
+/// No row has a token, as far as this context can look: then the layout shows nothing, a table may be null.
+template <class Context, class Entry> bool is_empty(layer_view<Entry> const& cache) {
+  if constexpr (std::is_same_v<Context, host>) {
+    for (std::int64_t r = 0; r < cache.rows(); ++r)
+      if (cache.length(static_cast<std::int32_t>(r / cache.heads()), static_cast<std::int32_t>(r % cache.heads())) != 0)
+        return false;
+    return true;
+  }
+  return cache.rows() == 0;
+}
+
 /// Raises where the cache demands more, and names the stage to add.
-template <class Entry> void expect_fit(layer_view<Entry> const& cache, budget const& want, keep_traits const& is) {
+template <class Context, class Entry>
+void expect_fit(Context const&, layer_view<Entry> const& cache, budget const& want, keep_traits const& is) {
+  if (is_empty<Context>(cache)) return;
   capability const must = cache.demands();
   bool const heads = cache.heads() > 1, layers = want.layer_count > 1;
   KVEVICT_EXPECTS(!must.one_set_for_heads || !heads || is.one_set_for_heads,

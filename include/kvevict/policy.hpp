@@ -7,8 +7,7 @@
 
 #include <kvevict/evidence/calls.hpp>
 #include <kvevict/evidence/expect_fit.hpp>
-#include <kvevict/evidence/rows.hpp>
-#include <kvevict/evidence/same_tokens.hpp>
+#include <kvevict/evidence/scored_rows.hpp>
 #include <kvevict/evidence/validate.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
@@ -69,18 +68,6 @@ struct policy {
       if (Heads::capped) return sharing::cap;
     return equal_counts ? sharing::none : sharing::heads;
   }();
-
-  /// What stages say of the sets themselves.
-  static constexpr bool heads_together = stages::says_one_set<Heads>;
-  static constexpr bool layers_together = stages::says_one_set<Layers>;
-  static constexpr bool same_scores = stages::says_same_for_all_rows<Score>;
-  static constexpr bool keeps_all = planning::ignores_budget<Layers>();
-  constexpr keep_traits keeps() const {
-    bool const heads = heads_together || keeps_all || (same_scores && equal_counts);
-    bool const layers = layers_together || keeps_all || (same_scores && stages::says_equal_budgets<Layers>);
-    return {equal_counts, heads, layers, keeps_all || stages::says_whole_pages<Select>,
-            keeps_all || protect.recent >= 1};
-  }
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;
@@ -137,21 +124,6 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
     state_of("plan", e.cache, p.score.state_floats());
 }
 
-/// Rows with their budgets and what selection ranks, but for what the heads stage does.
-template <class Context, class Policy, class Evidence>
-score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
-  if constexpr (Policy::layers_together) expect_stack(e.cache.pages.layers, b.layer_count);
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  capability const must = e.cache.demands();
-  if (Policy::heads_together || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
-  if (Policy::layers_together || must.one_set_for_layers)
-    kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
-  p.score(ctx, e, rows);
-  kernels::require_finite(ctx, rows);
-  if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
-  return rows;
-}
-
 }  // namespace contract
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
@@ -171,7 +143,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   contract::expect_stages<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
-  contract::expect_fit(ctx, e.cache, b, p.keeps());
+  contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
   score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
   p.heads(ctx, rows);
@@ -197,7 +169,7 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
   score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
-  if constexpr (Policy::heads_together) p.heads(ctx, rows);
+  if constexpr (stages::says_one_set<decltype(p.heads)>) p.heads(ctx, rows);
   kernels::read_scores(ctx, rows, values);
   call.done();
 }

@@ -8,7 +8,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
-#include <kvevict/evidence/budget.hpp>
+#include <kvevict/evidence/planning.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -46,6 +46,15 @@ inline constexpr bool says_whole_pages = [] {
 }  // namespace stages
 
 namespace contract {
+
+/// From what its stages say.
+template <class Policy> constexpr keep_traits keeps(Policy const& p) {
+  constexpr bool all = planning::ignores_budget<decltype(p.layers)>(),
+                 alike = stages::says_same_for_all_rows<decltype(p.score)>;
+  return {Policy::equal_counts, all || stages::says_one_set<decltype(p.heads)> || (alike && Policy::equal_counts),
+          all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),
+          all || stages::says_whole_pages<decltype(p.select)>, all || p.protect.recent >= 1};
+}
 
 /// Layers that keep one set are compared, so they are all there.
 inline void expect_stack(std::int32_t layers, std::int32_t of) {

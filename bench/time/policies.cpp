@@ -126,6 +126,7 @@ template <class F> void for_each_policy(F&& f) {
   f("streaming_llm", streaming_llm());
   f("keydiff", keydiff());
   f("lagkv", lagkv());
+  f("tova", tova());
   f("snapkv", snapkv());
   f("pyramidkv", pyramidkv());
   f("ada_snapkv", ada_snapkv());

@@ -48,6 +48,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));

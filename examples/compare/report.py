@@ -14,12 +14,12 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-ORDER = "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv ahakv h2o keydiff lagkv streaming_llm random".split()
+ORDER = "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv tova ahakv h2o keydiff lagkv streaming_llm random".split()
 COLOUR = dict(
     zip(
         ORDER,
         ["#222222", "#888888", "#d62728", "#ff9896"]
-        + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 4, 5)]
+        + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 3, 4, 5)]
         + ["#8c6d31", "#17a768"]
         + [matplotlib.colormaps["tab10"](i) for i in (6, 8)],
     )

@@ -19,6 +19,7 @@
 #include <kvevict/cuda/context/keep_set.hpp>
 #include <kvevict/cuda/evidence/calls.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
+#include <kvevict/cuda/evidence/same_tokens.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>
 #include <kvevict/cuda/scores/each.hpp>

@@ -10,5 +10,6 @@
 #include <kvevict/apply/replace.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
+#include <kvevict/layers/together.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>

@@ -6,7 +6,8 @@
 #include <vector>
 
 #include <kvevict/evidence/calls.hpp>
-#include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/expect_fit.hpp>
+#include <kvevict/evidence/scored_rows.hpp>
 #include <kvevict/evidence/validate.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
@@ -127,24 +128,24 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
-/// Rows with N ≤ budget are kept whole and not scored; with a heads stage that moves budget, sequences with Σ_h N ≤
-/// H·budget. Under a threshold every row is scored, and the budget is a cap.
+/// A unit within which stages move budget (a row; under a heads stage a layer's heads; under layers::pyramid a head's,
+/// or all heads', layers) is kept whole and not scored where its tokens fit its budget; else it keeps exactly that
+/// budget, and a row no more than it holds. Under a threshold every row is scored, and the budget is a cap.
 /// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget
 ///          over the layers).
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
 ///          call of a size.
-/// Errors   contract_violation: unsound view or evidence, budget below the protected tokens, scores that are not
-///          finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
+/// Errors   contract_violation: unsound view or evidence, a policy whose keep sets the cache cannot follow (capability),
+///          a budget of 0 or below the protected tokens, scores that are not finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::validate("plan", ctx, p, e, b);
+  contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  p.score(ctx, e, rows);
-  kernels::require_finite(ctx, rows);
+  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
   p.heads(ctx, rows);
   p.select(ctx, rows, out);
   call.done();
@@ -167,9 +168,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
-  p.score(ctx, e, rows);
-  kernels::require_finite(ctx, rows);
+  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
+  if constexpr (stages::says_one_set<decltype(p.heads)>) p.heads(ctx, rows);
   kernels::read_scores(ctx, rows, values);
   call.done();
 }
@@ -217,7 +217,8 @@ std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape co
     else
       return 0;
   };
-  std::int64_t const stages = std::max({of(p.score), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
+  std::int64_t const stages =
+      std::max({of(p.score), of(p.layers), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
   return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages);
 }
 

@@ -116,7 +116,7 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
 template <class Entry> policy<Entry> choose_window(input& in, options n);
 template <class Entry> policy<Entry> choose_other(input& in, options n, gate const& g);
 template <class Entry> policy<Entry> choose_policy(input& in, options n, gate const& g) {
-  return in.below(13) < 6 ? choose_window<Entry>(in, n) : choose_other<Entry>(in, n, g);
+  return in.below(14) < 7 ? choose_window<Entry>(in, n) : choose_other<Entry>(in, n, g);
 }
 
 /// Evidence of the newest `count` tokens of every sequence (all of them, where there are fewer) or, for the future, of

@@ -15,7 +15,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(6)) {
+  switch (in.below(7)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -27,6 +27,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 4:
       return erased<Entry, needs::prompt>(p::ada_pyramidkv({window, odd(n), n(0, 1000), n(1, 30), kind, sinks}),
                                           window);
+    case 5: return erased<Entry, needs::prompt>(p::tova({sinks, recent}), 1);
     default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
   }
 }

@@ -13,6 +13,9 @@ namespace fuzz {
 inline bool may_be_refused(std::string const& m) {
   constexpr char const* reasons[] = {"protected tokens of",
                                      "share a page table; use",
+                                     "the heads share a page table",
+                                     "keeps one set of tokens for all heads",
+                                     "tokens_per_head is 0",
                                      "has one row for all heads",
                                      "have one state component in common",
                                      "query rows and the window needs",

@@ -131,6 +131,15 @@ TEST_CASE("golden: scores_kvpress, key norms and observed attention") {
   CHECK(worst(scores_of(in, means, 1, show), golden::rows(file, "observed_attention")) < float_noise);
 }
 
+TEST_CASE("golden: scores_kvpress, TOVA") {
+  auto const file = golden::load("scores_kvpress");
+  auto const in = golden::inputs().layer;
+  attention const all = all_rows(batch_of(in));
+  auto const show = [&](auto const& view) { return kvevict::prompt(view, all.queries()); };
+  rows const expected = golden::rows(file, "tova");
+  CHECK(worst(scores_of(in, kvevict::presets::tova(), 2, show), first_columns(expected, in.N() - 1)) < float_noise);
+}
+
 TEST_CASE("golden: scores_kvpress, KeyDiff") {
   auto const file = golden::load("scores_kvpress");
   auto const in = golden::inputs().layer;

@@ -47,6 +47,14 @@ inline reference::snapkv_options snapkv() {
           0,
           0};
 }
+inline reference::window_options last_row() { return {1, 1, reference::pool::max, reference::reduce::mean, false}; }
+/// One row for all heads.
+inline rows mean_of_heads(rows const& scores) {
+  reference::row sum(scores.front().size(), 0.0);
+  for (reference::row const& r : scores)
+    for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += r[j] / static_cast<double>(scores.size());
+  return rows(scores.size(), sum);
+}
 inline reference::ahakv_options ahakv() {
   reference::ahakv_options o;
   o.recent = static_cast<std::size_t>(window);
@@ -123,6 +131,14 @@ template <class F> void for_each_preset(F&& f) {
         return expect::windowed(q, reference::keep_snapkv(q.prompt(), q.budget, expect::snapkv()));
       },
       0, window, 0);
+  add(
+      prompt, "tova", p::tova(),
+      [](question const& q) {
+        reference::protection const newest{0, 1, 0};
+        rows const scores = expect::mean_of_heads(reference::window_scores(q.prompt(), expect::last_row()));
+        return expect::made(q, newest, reference::keep_by(scores, q.N, q.budget, newest), [&] { return scores; });
+      },
+      0, 1, 0);
   add(
       prompt, "ahakv", p::ahakv({.recent = window}),
       [](question const& q) {

@@ -189,6 +189,7 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
   out.ready_ = false;
+  moves::expect_rows_move("apply", view);
   validate(view, ctx.scratch());
   moves::expect_plan(view, plan);
   moves::expect_movable("apply", view, plan);

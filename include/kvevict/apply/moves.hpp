@@ -90,6 +90,14 @@ inline void expect_mode(char const* verb, compaction mode) {
                   static_cast<std::int32_t>(mode), "; give compaction::stable or compaction::fill_holes");
 }
 
+/// The cache does not say that its tokens stay where they are.
+template <class Entry> void expect_rows_move(char const* verb, layer_view<Entry> const& v) {
+  KVEVICT_EXPECTS(
+      v.can.rows_move, verb,
+      ": the cache says that its rows cannot move (capability::rows_move); drop pages, rewrite the table or "
+      "mask what is not kept instead");
+}
+
 /// Scales that cover a page or a channel would be wrong for a token that comes from another page.
 template <class Entry> void expect_movable(char const* verb, layer_view<Entry> const& v, move_plan const& p) {
   for (component const& c : v)
@@ -134,6 +142,7 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
                   move_plan& out) {
   out.refused = true;
   expect_mode(verb, mode);
+  expect_rows_move(verb, view);
   validate(view, ctx.scratch());
   fingerprint const now = fingerprint_of(view);
   expect_keep(verb, ctx, view, now, keep);

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 
+#include <kvevict/cache/capability.hpp>
 #include <kvevict/cache/component.hpp>
 #include <kvevict/cache/token_rows.hpp>
 #include <kvevict/core/contract.hpp>
@@ -70,6 +71,7 @@ template <class Entry = std::int32_t> struct layer_view {
   // an aborted or retried step, a rejected draft, a sequence that was preempted. A keep set of another epoch is
   // refused; 0: the engine does not count.
   std::uint64_t epoch = 0;
+  capability can{};
 
   constexpr std::int32_t sequences() const { return pages.sequences; }
   constexpr std::int32_t heads() const { return pages.heads; }
@@ -106,6 +108,11 @@ template <class Entry = std::int32_t> struct layer_view {
     return out;
   }
 
+  layer_view with_capability(capability c) const {
+    layer_view out = *this;
+    out.can = c;
+    return out;
+  }
   layer_view with_epoch(std::uint64_t e) const {
     layer_view out = *this;
     out.epoch = e;
@@ -120,6 +127,23 @@ template <class Entry = std::int32_t> struct layer_view {
   /// One row serves all heads (MLA, common positions): what is written for one head is written for all.
   constexpr bool shared_by_heads(component const& c) const {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
+  }
+
+  /// One row serves all layers of a stack.
+  constexpr bool shared_by_layers(component const& c) const {
+    return c.rows.layer_stride == 0 && pages.layers > 1 && (pages.layer_stride == 0 || pages.is_identity());
+  }
+
+  /// What its keep sets must be: what it says, and, unless they become masks, what its layout shows.
+  constexpr capability demands() const {
+    capability out = can;
+    if (can.masked) return out;
+    out.equal_counts = out.equal_counts || (pages.heads > 1 && !pages.per_head());
+    for (component const& c : *this) {
+      out.one_set_for_heads = out.one_set_for_heads || shared_by_heads(c);
+      out.one_set_for_layers = out.one_set_for_layers || shared_by_layers(c);
+    }
+    return out;
   }
 
   /// Where the rows of (b, h) lie in component c.

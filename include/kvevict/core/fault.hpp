@@ -43,6 +43,9 @@ enum class fault : std::uint8_t {
   negative_budget,
   budget_below_protected,
   other_lengths,
+  lengths_apart,
+  budgets_apart,
+  positions_apart,
   equal_positions,
   queries,
   all_queries,
@@ -146,6 +149,10 @@ inline void raise_score(fault_record const& s) {
     case fault::negative_budget: messages::negative_budget(s.verb, s.what, b);
     case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, b, s.more[0], s.more[1]);
     case fault::other_lengths: messages::other_lengths(b, h, s.more[0], s.what, s.other);
+    case fault::lengths_apart:
+    case fault::budgets_apart:
+      messages::rows_apart(s.more[0] != 0, s.kind() == fault::lengths_apart, b, h, s.more[1], s.what, s.other);
+    case fault::positions_apart: messages::positions_apart(s.more[0] != 0, b, h, s.more[1], s.token(), s.what, s.other);
     case fault::equal_positions: messages::equal_positions(s.verb, b, h);
     case fault::queries: messages::too_few_queries(b, s.what, s.other);
     case fault::all_queries: messages::not_all_rows("column_sums", b, s.what, "query", s.other);

@@ -39,6 +39,30 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
   contract::violate("plan: budget.lengths says that ", where, " has ", given, " tokens, but the view has ", has,
                     "; give the lengths that all layers had before the first of them was planned");
 }
+/// Rows that are to keep one set: heads 0 and `head` of a sequence, or layers 0 and `sequence / of_layer` of a stack.
+inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer) {
+  if (!layers) return "heads 0 and " + std::to_string(head) + " of sequence " + std::to_string(sequence);
+  return "layers 0 and " + std::to_string(sequence / of_layer) + " of " + row(sequence % of_layer, head);
+}
+[[noreturn]] inline void rows_apart(bool layers, bool lengths, std::int64_t sequence, std::int64_t head,
+                                    std::int64_t of_layer, std::int64_t first, std::int64_t here) {
+  std::string const rows = rows_together(layers, sequence, head, of_layer);
+  char const* const stage = layers ? "layers::together" : "heads::together";
+  if (lengths)
+    contract::violate("plan: ", rows, " have ", first, " and ", here,
+                      " tokens; one set of tokens for both needs rows of one length, evict them by ", stage,
+                      " from the first plan on");
+  contract::violate("plan: ", rows,
+                    " have different budgets or read-only prefixes; one set of tokens for both needs the same, give "
+                    "both one budget or plan without ",
+                    stage);
+}
+[[noreturn]] inline void positions_apart(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer,
+                                         std::int64_t token, std::int64_t first, std::int64_t here) {
+  contract::violate("plan: token ", token, " of ", rows_together(layers, sequence, head, of_layer), " has position ",
+                    first, " and ", here, "; one set of tokens for both needs the same tokens, evict them by ",
+                    layers ? "layers::together" : "heads::together", " from the first plan on");
+}
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
   contract::violate("observe: a position of sequence ", sequence, " is ", position,
                     "; give each row its token's logical position");
@@ -87,8 +111,8 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 [[noreturn]] inline void unequal_counts(char const* verb, std::int64_t sequence, std::int64_t head, std::int64_t first,
                                         std::int64_t count) {
   contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " keep ", first, " and ", count,
-                    " tokens but share a page table; use a policy with equal counts per head, or give every head its "
-                    "own table");
+                    " tokens but share a page table; use a policy with equal counts per head, such as "
+                    ".with(heads::together{}), or give every head its own table");
 }
 [[noreturn]] inline void page_wise(char const* verb, char const* component) {
   contract::violate(verb, ": component ", component,
@@ -108,8 +132,8 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
                                         char const* component) {
   contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
                     " different tokens, but component ", component,
-                    " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
-                    "same tokens in all heads");
+                    " has one row for all heads; give it a row per head (head_stride), or keep the same tokens in all "
+                    "heads, by .with(heads::together{})");
 }
 
 }  // namespace messages

@@ -27,6 +27,7 @@ concept stage = std::is_same_v<stage_of<Stage>, stages::layers> && requires(Stag
 /// Every layer keeps the same number of tokens.
 struct uniform {
   using stage = stages::layers;
+  static constexpr bool equal_budgets = true;
   constexpr std::int32_t operator()(layer_query const& q) const { return q.tokens_per_head; }
 };
 

@@ -16,3 +16,4 @@
 #include <kvevict/presets/random.hpp>
 #include <kvevict/presets/snapkv.hpp>
 #include <kvevict/presets/streaming_llm.hpp>
+#include <kvevict/presets/tova.hpp>

@@ -14,6 +14,8 @@ namespace score {
 
 /// No opinion: structure alone decides, then recency (ties go to the more recent token).
 struct none {
+  static constexpr bool same_for_all_rows = true;
+
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const&, score_rows& out) const {
     kernels::each_token(ctx, out, zero{});
   }

@@ -155,6 +155,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
   call.takes(keep.status());
   if (!ctx.is_dry()) out.ready_ = false;
   moves::expect_mode("compact", mode);
+  moves::expect_rows_move("compact", v);
   auto const check = check_of("compact", ctx, v, keep, false);
   validate(ctx, v);
   if (!ctx.is_dry()) out.prepare(ctx, v);

@@ -177,7 +177,7 @@ score_rows allocate_rows(bool observed, frame& scratch, layer_view<Entry> const&
   out.begin = scratch.allocate<std::int64_t>(n + 1);
   out.values = scratch.allocate<float>(n * stride);
   out.positions = cache.order == row_order::ascending ? nullptr : scratch.allocate<std::int32_t>(n * stride);
-  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer;
+  out.sequences = cache.sequences(), out.heads = cache.heads(), out.layer = layer, out.layers = cache.pages.layers;
   out.most_tokens = most, out.total_floats = n * stride;
   return out;
 }

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// From a policy and evidence to rows that a heads stage and selection can work on.
+#pragma once
+
+#include <kvevict/evidence/expect_fit.hpp>
+#include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/same_tokens.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace contract {
+
+/// Rows with their budgets and what selection ranks, but for what the heads stage does.
+template <class Context, class Policy, class Evidence>
+score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
+  if constexpr (stages::says_one_set<decltype(p.layers)>) expect_stack(e.cache.pages.layers, b.layer_count);
+  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  capability const must = e.cache.demands();
+  if (stages::says_one_set<decltype(p.heads)> || must.one_set_for_heads)
+    kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
+  if (stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers)
+    kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
+  p.score(ctx, e, rows);
+  kernels::require_finite(ctx, rows);
+  if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
+  return rows;
+}
+
+}  // namespace contract
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -12,21 +12,21 @@ inline namespace KVEVICT_ABI {
 namespace messages {
 
 /// Where a fault lies: "sequence 2, head 1".
-inline std::string row(std::int64_t sequence, std::int64_t head) {
-  return "sequence " + std::to_string(sequence) + ", head " + std::to_string(head);
-}
+constexpr contract::place row(std::int64_t sequence, std::int64_t head) { return {sequence, head}; }
+constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}; }
 
 [[noreturn]] inline void negative_budget(char const* verb, std::int64_t asked, std::int32_t sequence) {
-  contract::violate(verb, ": a budget of ", asked, " tokens for sequence ", sequence,
+  contract::violate(verb, ": a budget of ", asked, " tokens for ", of_sequence(sequence),
                     "; give a count, not a negative number");
 }
 [[noreturn]] inline void budget_below_protected(std::int64_t asked, std::int64_t tokens, std::int32_t sequence,
                                                 std::int32_t front, std::int32_t back) {
-  contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of sequence ",
-                    sequence, " (", front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
+  contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of ",
+                    of_sequence(sequence), " (", front, " at the front, ", back,
+                    " recent); raise tokens_per_head or protect fewer");
 }
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
-  contract::violate("observe: a position of sequence ", sequence, " is ", position,
+  contract::violate("observe: a position of ", of_sequence(sequence), " is ", position,
                     "; give each row its token's logical position");
 }
 [[noreturn]] inline void equal_positions(char const* verb, std::int32_t sequence, std::int32_t head) {
@@ -36,7 +36,8 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 [[noreturn]] inline void not_finite(char const* verb, std::int64_t token, std::int32_t sequence, std::int32_t head,
                                     std::int32_t layer, float score) {
   contract::violate(
-      verb, ": the score of token ", token, " of ", row(sequence, head), " in layer ", layer, " is ",
+      contract::at(sequence, head, token, layer), verb, ": the score of token ", token, " of ", row(sequence, head),
+      " in layer ", layer, " is ",
       score != score ? "NaN"
       : score > 0    ? "+inf"
                      : "-inf",
@@ -78,7 +79,8 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 }
 [[noreturn]] inline void unequal_counts(char const* verb, std::int64_t sequence, std::int64_t head, std::int64_t first,
                                         std::int64_t count) {
-  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " keep ", first, " and ", count,
+  contract::violate(contract::at(sequence, head), verb, ": heads 0 and ", head, " of ", of_sequence(sequence), " keep ",
+                    first, " and ", count,
                     " tokens but share a page table; use a policy with equal counts per head, or give every head its "
                     "own table");
 }
@@ -98,7 +100,7 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 /// `do_what`: "move" or "evict".
 [[noreturn]] inline void heads_disagree(char const* verb, char const* do_what, std::int64_t sequence, std::int64_t head,
                                         char const* component) {
-  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
+  contract::violate(contract::at(sequence, head), verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
                     " different tokens, but component ", component,
                     " has one row for all heads; give it a row per head (head_stride), or use a policy that keeps the "
                     "same tokens in all heads");

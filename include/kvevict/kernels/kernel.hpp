@@ -147,6 +147,8 @@ KVEVICT_KERNEL(multiply_by_share, "kernels/multiply_by_share.hpp", "cuda/scores/
 KVEVICT_KERNEL(pool, "kernels/pool.hpp", "cuda/scores/pool.hpp");
 // (score_rows): raises when an evictable token of an active row is not finite
 KVEVICT_KERNEL(require_finite, "kernels/require_finite.hpp", "cuda/scores/require_finite.hpp");
+// (score_rows): rows of sequences at fault are kept whole, where the call leaves them out
+KVEVICT_KERNEL(leave_faulty_out, "evidence/rows.hpp", "cuda/evidence/outcomes.hpp");
 // (score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence

@@ -48,9 +48,10 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     }
     t.sync_block();
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]),
-                                           longest[0], cache.read_only_tokens(b));
+    auto p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0],
+                                     cache.read_only_tokens(b));
     using fault_of = planning::sequence_plan::fault;
+    if (want.keeps_whole(b)) p.cut = false, p.wrong = fault_of::none;
     if (first == 0 && p.wrong != fault_of::none)
       watch.refuse(t, p.wrong == fault_of::negative_budget ? fault::negative_budget : fault::budget_below_protected, b,
                    0, p.asked, p.protected_tokens, 0, p.front, p.back);
@@ -83,7 +84,7 @@ template <class Entry, class Layers> struct assign_budgets {
   budget want;
 
   KVEVICT_DEVICE void operator()(row& it) const {
-    if (places.rows(it.sequence) == 0) return;
+    if (places.rows(it.sequence) == 0 || want.keeps_whole(it.sequence)) return;
     planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
     if ((older_each == nullptr ? older : older_each[it.sequence]) == older_tokens::zero) planning::start_at_zero(it);
   }
@@ -108,6 +109,10 @@ template <class Evidence, class All> struct observe_rows_kernel {
     if (r >= e.cache.rows()) return;
     auto const b = static_cast<std::int32_t>(r / e.cache.heads()), h = static_cast<std::int32_t>(r % e.cache.heads());
     row it = whole_row(e.cache, b, h);
+    if (want.keeps_whole(b)) {
+      planning::leave_out(it);
+      return put(r, it);
+    }
     std::int32_t const n = rows_of(e, b);
     if constexpr (!has<Evidence, facts::features>) {
       if (n > 0 && e.attention.positions == nullptr) return watch.refuse(t, fault::no_positions, b, h);
@@ -128,6 +133,11 @@ template <class Evidence, class All> struct observe_rows_kernel {
     else
       planning::protect_interval(it, 0, n);
     if (n != 0 && !all.scattered) all(it);
+    put(r, it);
+  }
+
+ private:
+  KVEVICT_DEVICE void put(std::int64_t r, row const& it) const {
     rows[r] = it;
     begin[r] = r * stride;
     if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;

@@ -19,6 +19,7 @@
 #include <kvevict/cuda/context/keep_set.hpp>
 #include <kvevict/cuda/evidence/calls.hpp>
 #include <kvevict/cuda/evidence/outcomes.hpp>
+#include <kvevict/cuda/evidence/query_ring.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>

@@ -8,6 +8,7 @@
 #include <kvevict/evidence/calls.hpp>
 #include <kvevict/evidence/checks.hpp>
 #include <kvevict/evidence/one_by_one.hpp>
+#include <kvevict/evidence/query_ring.hpp>
 #include <kvevict/evidence/rows.hpp>
 #include <kvevict/evidence/workspace.hpp>
 #include <kvevict/heads/heads.hpp>

@@ -90,6 +90,16 @@ namespace messages {
   contract::violate(contract::at(sequence, head), "observe: the rows are scattered; only single steps can be observed");
 }
 
+// Of rings of queries.
+[[noreturn]] inline void ring_positions(std::int32_t sequence) {
+  contract::violate("push: positions of the rows of ", of_sequence(sequence),
+                    " are negative or do not ascend; give each row its token's logical position, oldest first");
+}
+[[noreturn]] inline void no_ring(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("push: the ring of ", of_sequence(sequence), " has ", count, " rows from ", begin,
+                    " on, which no ring has; zero begin and count before the first call");
+}
+
 // Of gates.
 [[noreturn]] inline void no_hidden_states() {
   contract::violate("gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");

@@ -24,6 +24,8 @@ enum class fault : std::uint8_t {
   row_begin,
   row_count,
   rows_behind,
+  ring_positions,
+  no_ring,
   most_rows,
   no_data,
   softmax_slots,
@@ -109,6 +111,8 @@ inline void raise_input(fault_record const& s) {
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
       messages::row_begin_descends(b);
     case fault::row_count: messages::row_count(b, s.what, s.other);
+    case fault::ring_positions: messages::ring_positions(b);
+    case fault::no_ring: messages::no_ring(b, s.what, s.other);
     case fault::rows_behind: messages::rows_behind(b, s.what, s.other);
     case fault::most_rows:
       contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,

@@ -129,6 +129,8 @@ KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (evidence) → rows of attention that a sequence provides, or more
 KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+// (query_ring, query_rows, sequences): new rows into the ring of the last ones
+KVEVICT_KERNEL(push_queries, "evidence/query_ring.hpp", "cuda/evidence/query_ring.hpp");
 // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
 KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, query_rows, window_options, score_rows): attention to each token

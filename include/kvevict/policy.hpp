@@ -6,9 +6,12 @@
 #include <vector>
 
 #include <kvevict/evidence/calls.hpp>
+#include <kvevict/evidence/checks.hpp>
 #include <kvevict/evidence/expect_fit.hpp>
+#include <kvevict/evidence/one_by_one.hpp>
+#include <kvevict/evidence/query_ring.hpp>
 #include <kvevict/evidence/scored_rows.hpp>
-#include <kvevict/evidence/validate.hpp>
+#include <kvevict/evidence/workspace.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
 #include <kvevict/score/score.hpp>
@@ -74,32 +77,6 @@ template <class Score> policy(Score, protect) -> policy<Score>;
 
 namespace contract {
 
-/// The state component that `observe` fills and plan() reads back.
-template <class Entry>
-component const& state_of(char const* verb, layer_view<Entry> const& cache, std::int32_t floats) {
-  component const* state = cache.find(role::state);
-  KVEVICT_EXPECTS(state != nullptr && state->type == dtype::f32 && state->rows.n_runs == 1 && state->width() == floats,
-                  verb, ": the cache needs a role::state component of ", floats,
-                  " f32 per slot in one run; add it with cache.with(component)");
-  KVEVICT_EXPECTS(cache.pages.per_head() || !cache.shared_by_heads(*state), verb,
-                  ": the heads have one state component in common, into which each would write its own; give it a "
-                  "row per head (head_stride)");
-  return *state;
-}
-
-/// What a verb is given is what it says.
-template <class Context, class Policy, class Evidence> constexpr void expect_types() {
-  static_assert(
-      requires(Context & ctx) { frame(ctx.scratch()); },
-      "the first argument is no context; give a kvevict::host or a kvevict::cuda::device");
-  static_assert(
-      requires { Policy::budgets; },
-      "the second argument is no policy; give a preset, or policy{score, protect} of your own");
-  static_assert(evidence_of_cache<Evidence>,
-                "the third argument is no evidence; give contents(cache), prompt(cache, queries), step(cache, queries) "
-                "or remembered(cache)");
-}
-
 /// The policy's stages can be called as plan() does.
 template <class Context, class Policy, class Evidence> constexpr void expect_stages() {
   static_assert(
@@ -113,18 +90,30 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
 }
 
-/// Everything that can be checked before the rows are made.
+}  // namespace contract
+
+namespace planning {
+
+/// What plan() does once everything has been checked that can be before the rows are made.
 template <class Context, class Policy, class Evidence>
-void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
-  kernels::validate(ctx, e);
-  planning::expect_request(verb, p.protect, b, e.cache.pages.layers,
-                           planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
-  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
-  if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
-    state_of("plan", e.cache, p.score.state_floats());
+void plan_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
+  frame scratch(ctx.scratch());
+  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
+  p.heads(ctx, rows);
+  kernels::leave_faulty_out(ctx, rows);
+  p.select(ctx, rows, out);
 }
 
-}  // namespace contract
+template <class Context, class Policy, class Evidence>
+void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+  component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
+  frame scratch(ctx.scratch());
+  score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
+  if (std::int32_t const most = kernels::new_rows(ctx, e); rows.count() != 0 && most != 0)
+    p.score.observe(ctx, e, state, most, rows);
+}
+
+}  // namespace planning
 
 /// What a layer keeps: for every sequence and KV head, ascending token indices.
 ///
@@ -142,12 +131,32 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   contract::expect_types<Context, Policy, Evidence>();
   contract::expect_stages<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
-  contract::validate("plan", ctx, p, e, b);
-  contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
-  frame scratch(ctx.scratch());
-  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
-  p.heads(ctx, rows);
-  p.select(ctx, rows, out);
+  contract::with_layers(e.cache, b, [&] {
+    contract::validate("plan", ctx, p, e, b);
+    contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
+    planning::plan_checked(ctx, p, e, b, out);
+  });
+  call.done();
+}
+
+/// The same on the host without refusing all sequences for one: a sequence whose budget, rows or scores are at fault (a
+/// NaN, an LSE of other logits, a prefix longer than its budget) is kept whole, and outcomes[b] says what is wrong with
+/// it. What is wrong with the view, the options or where evidence lies still refuses the call.
+/// Cost     plan()'s, once more for every sequence at fault. Without exceptions in the build a fault stops the program
+///          as in plan().
+template <class Policy, class Evidence>
+void plan(host& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set& out,
+          std::vector<outcome>& outcomes) {
+  contract::expect_types<host, Policy, Evidence>();
+  contract::expect_stages<host, Policy, Evidence>();
+  auto call = contract::begin(ctx, e, b, out);
+  contract::with_layers(e.cache, b, [&] {
+    contract::validate("plan", ctx, p, e, b);
+    contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
+  });
+  contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
+    planning::plan_checked(ctx, p, some, asked, out);
+  });
   call.done();
 }
 
@@ -194,40 +203,25 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::expect_types<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, p);
-  contract::validate("observe", ctx, p, e, b);
-  component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
-  frame scratch(ctx.scratch());
-  score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
-  if (std::int32_t const most = kernels::new_rows(ctx, e); rows.count() != 0 && most != 0)
-    p.score.observe(ctx, e, state, most, rows);
+  contract::with_layers(e.cache, b, [&] {
+    contract::validate("observe", ctx, p, e, b);
+    planning::observe_checked(ctx, p, e, b);
+  });
   call.done();
 }
 
-/// Scratch bytes that plan() or observe() takes at most on the host for a layer of that shape (rows scattered or not,
-/// with or without LSE); after ctx.reserve(bytes) not even the first call allocates. A score of your own without
-/// `workspace_bytes(ctx, shape)` counts as 0. A device tells its scratch by cuda::device::try_out.
-/// Errors   contract_violation: a negative count, query heads that are no multiple of the KV heads, a shape that no
-///          machine holds.
-template <class Context, class Policy>
-std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape const& s) {
-  contract::expect_shape("workspace_bytes", s);
-  auto const of = [&](auto const& stage) -> std::int64_t {
-    if constexpr (requires { stage.workspace_bytes(ctx, s); })
-      return stage.workspace_bytes(ctx, s);
-    else
-      return 0;
-  };
-  std::int64_t const stages =
-      std::max({of(p.score), of(p.layers), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
-  return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages);
-}
-
-/// Floats per slot that the policy's state component must have; 0 when it keeps none.
-template <class Policy> constexpr std::int32_t state_floats(Policy const& p) {
-  if constexpr (requires { p.score.state_floats(); })
-    return p.score.state_floats();
-  else
-    return 0;
+/// The same on the host without refusing all sequences for one: the state of a sequence at fault stays as it is, and
+/// outcomes[b] says what is wrong with it; see plan().
+template <class Policy, class Evidence>
+void observe(host& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<outcome>& outcomes) {
+  static_assert(
+      requires { p.score.state_floats(); },
+      "observe: this policy's score keeps no state; it can be planned from a prompt alone");
+  contract::expect_types<host, Policy, Evidence>();
+  contract::with_layers(e.cache, b, [&] { contract::validate("observe", ctx, p, e, b); });
+  contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
+    planning::observe_checked(ctx, p, some, asked);
+  });
 }
 
 }  // namespace KVEVICT_ABI

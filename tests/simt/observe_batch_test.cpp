@@ -69,3 +69,30 @@ TEST_CASE("observe on a device: no bit of a step depends on the chunk of another
   CHECK((announced[0] == alone[0]));
   CHECK((together[1] == chunk[0]));
 }
+
+TEST_CASE("observe on a device: what sequences of any kind are observed to together is what each of them is alone") {
+  auto const see = [](auto const& policy, auto& cache, placed_rows const& rows, form as) {
+    using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+    device_cache<entry> there(cache);
+    device_memory memory;
+    cuda::device ctx(default_stream());
+    auto const put = [&](auto const& x) { return memory.put(x); };
+    auto const observe = [&](auto const& of) {
+      kvevict::observe(ctx, policy, kvevict::step(there.view, of), {.tokens_per_head = 16});
+    };
+    if (as == form::weights)
+      observe(rows.rows(put));
+    else
+      observe(as == form::lse ? rows.with_lse(put) : rows.queries(put));
+    ctx.wait();
+    cache.restore(there.snapshot());
+  };
+  for (std::uint64_t seed = 700; seed < 724; ++seed) {
+    random_mix const m = random_mix::of(seed);
+    scheduled const order(seed);
+    if (seed % 2 == 0)
+      lies_anywhere(m, kvevict::presets::h2o(), see);
+    else
+      lies_anywhere(m, kvevict::presets::ahakv({.recent = 5}), see);
+  }
+}

@@ -3,6 +3,7 @@
 // bit, and what the host refuses is refused.
 #include "support/placed_rows.hpp"
 #include "simt/same_words.hpp"
+#include "support/gate_case.hpp"
 #include "support/stack.hpp"
 
 using namespace simt_test;
@@ -80,6 +81,35 @@ TEST_CASE("placed rows on a device: a stack's rows by a layer stride, or in a te
       CHECK(scores(of.with_lse(as_it_is)) == scores(packed_lse));
       CHECK(scores(of.rows(as_it_is)) == scores(packed_weights));
     }
+}
+
+TEST_CASE("placed rows on a device: hidden states, padded") {
+  room r;
+  gate_case const gate({.N = {40, 30}, .H = 2});
+  auto const packed = gate.states({0, 0}, {40, 30});
+  auto const from = packed.rows();
+  std::int64_t const width = from.token_stride, T = 43;
+  std::vector<std::int32_t> const count{40, 30}, left{3, 13};
+  for (bool const on_left : {false, true}) {
+    std::vector<float> padded(static_cast<std::size_t>(2 * T * width), no_number);
+    for (std::size_t b = 0; b < 2; ++b)
+      std::copy_n(static_cast<float const*>(from.data) + from.row_begin[b] * width, count[b] * width,
+                  padded.begin() + (static_cast<std::int64_t>(b) * T + (on_left ? left[b] : 0)) * width);
+    auto const after = [&](bool placed) {
+      device_cache<std::int32_t> there(r.cache);
+      on_gpu gpu;
+      auto rows = gpu.rows(from);
+      if (placed) {
+        rows.data = gpu.memory.put(padded), rows.row_begin = on_left ? gpu.memory.put(left) : nullptr;
+        rows.row_count = gpu.memory.put(count), rows.seq_stride = T * width;
+      }
+      observe(gpu.ctx, presets::attention_gate(gpu.gate(gate.weights())), kvevict::prompt(there.view, rows),
+              {.tokens_per_head = 40});
+      gpu.finish();
+      return there.snapshot();
+    };
+    CHECK((after(true) == after(false)));
+  }
 }
 
 TEST_CASE("both contexts say the same of rows that reach into padding") {

@@ -2,6 +2,7 @@
 // Batches as schedulers have them: idle sequences, decoding ones, chunks and prompts in one call.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "support/any_preset.hpp"
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
+#include "support/placed_rows.hpp"
 
 namespace support {
 
@@ -109,6 +111,48 @@ inline std::vector<mix> mixes() {
           {{33, 12, 1, 70}, {33, 12, 1, 1}},
           {{40, 30}, {0, 0}},
           {{20, 40, 30}, {0, 1, 0}, true}};
+}
+
+/// A batch of any of them, its rows anywhere.
+struct random_mix {
+  mixed_batch batch;
+  placing place;
+  layouts::layout layout;
+  form as;
+
+  static random_mix of(std::uint64_t seed) {
+    reference::generator random(seed);
+    auto const below = [&](std::size_t n) { return random.below(n); };
+    mix m;
+    m.scattered = below(5) == 0;
+    for (std::size_t b = 0, B = 1 + below(5); b < B; ++b) {
+      std::size_t const n = below(8) == 0 ? below(3) : 5 + below(70), kind = below(5);
+      std::size_t const fresh = kind == 0 ? 0 : kind < 3 ? 1 + below(4) : kind == 3 ? 5 + below(20) : n;
+      m.tokens.push_back(n);
+      m.fresh.push_back(std::min({fresh, n, m.scattered ? std::size_t{1} : n}));
+    }
+    std::vector<placing> const places = placings();
+    placing const where = below(4) == 0 ? placing{} : places[below(places.size())];
+    auto const count = std::size(layouts::all);
+    return {mixed_batch(std::move(m), seed), where, layouts::all[below(count)],
+            std::array{form::queries, form::lse, form::weights}[below(3)]};
+  }
+};
+
+/// What is observed together, from rows wherever they are, is what each sequence gets alone from packed ones; see(policy,
+/// cache, query_rows or attention_rows, put) observes.
+template <class Policy, class See> void lies_anywhere(random_mix const& m, Policy const& policy, See see) {
+  std::int32_t const floats = kvevict::state_floats(policy);
+  CAPTURE(m.batch.seed, static_cast<int>(m.place.how), m.place.heads_first, static_cast<int>(m.as),
+          static_cast<int>(m.layout), m.batch.of.scattered, m.batch.of.tokens, m.batch.of.fresh);
+  auto const observe = [&](placing const& where) {
+    return [&, where](auto& cache, attention const& rows) { see(policy, cache, placed_rows(rows, where), m.as); };
+  };
+  states const together = states_after(m.batch, m.layout, floats, 0, m.batch.in.B(), observe(m.place));
+  for (std::size_t b = 0; b < m.batch.in.B(); ++b) {
+    CAPTURE(b);
+    CHECK((together[b] == states_after(m.batch, m.layout, floats, b, 1, observe({}))[0]));
+  }
 }
 
 }  // namespace support

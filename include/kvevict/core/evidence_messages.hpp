@@ -18,14 +18,14 @@ namespace messages {
   contract::violate("evidence: row_begin starts at ", at, "; it must be B+1 ascending offsets, none negative");
 }
 [[noreturn]] inline void row_begin_descends(std::int32_t sequence) {
-  contract::violate("evidence: row_begin descends at sequence ", sequence, "; it must be B+1 ascending offsets");
+  contract::violate("evidence: row_begin descends at ", of_sequence(sequence), "; it must be B+1 ascending offsets");
 }
 [[noreturn]] inline void row_count(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
-  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+  contract::violate("evidence: ", of_sequence(sequence), " provides ", count, " rows from row ", begin,
                     " on; give row_begin and row_count (B), none negative");
 }
 [[noreturn]] inline void rows_behind(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
-  contract::violate("evidence: sequence ", sequence, " provides ", count, " rows from row ", begin,
+  contract::violate("evidence: ", of_sequence(sequence), " provides ", count, " rows from row ", begin,
                     " on, which reach behind its part of a padded batch; give row_count (B), the rows that are no "
                     "padding, and row_begin (B), what lies on their left");
 }
@@ -90,21 +90,21 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
 
 // Of plan.
 [[noreturn]] inline void too_few_queries(std::int32_t sequence, std::int64_t rows, std::int64_t needed) {
-  contract::violate("window_scores: sequence ", sequence, " provides ", rows, " query rows and the window needs ",
+  contract::violate("window_scores: ", of_sequence(sequence), " provides ", rows, " query rows and the window needs ",
                     needed, "; provide the queries of its newest tokens");
 }
 [[noreturn]] inline void too_few_softmax_rows(std::int32_t sequence, std::int64_t rows, std::int64_t needed) {
-  contract::violate("evidence: sequence ", sequence, " provides ", rows, " softmax rows and the score reads ", needed,
-                    "; provide the rows of its newest tokens");
+  contract::violate("evidence: ", of_sequence(sequence), " provides ", rows, " softmax rows and the score reads ",
+                    needed, "; provide the rows of its newest tokens");
 }
 /// `whose`: "column_sums" of query rows, "evidence" of softmax rows.
 [[noreturn]] inline void not_all_rows(char const* whose, std::int32_t sequence, std::int64_t rows, char const* what,
                                       std::int64_t tokens) {
-  contract::violate(whose, ": sequence ", sequence, " provides ", rows, " ", what, " rows for ", tokens,
+  contract::violate(whose, ": ", of_sequence(sequence), " provides ", rows, " ", what, " rows for ", tokens,
                     " tokens; accumulated attention needs a row of every token, or a state that observe has filled");
 }
 [[noreturn]] inline void too_few_tokens(std::int64_t rows, std::int32_t sequence, std::int64_t tokens) {
-  contract::violate("window_weights: ", rows, " rows are asked for and sequence ", sequence, " has ", tokens,
+  contract::violate("window_weights: ", rows, " rows are asked for and ", of_sequence(sequence), " has ", tokens,
                     " tokens; ask for no more rows than every sequence has");
 }
 
@@ -113,8 +113,9 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
   contract::violate(
       "observe: the rows carry no positions; give each its token's logical position, which eviction does not change");
 }
-[[noreturn]] inline void more_rows_than_tokens(std::int64_t rows, std::int64_t tokens) {
-  contract::violate("observe: ", rows, " rows for ", tokens,
+[[noreturn]] inline void more_rows_than_tokens(std::int32_t sequence, std::int32_t head, std::int64_t rows,
+                                               std::int64_t tokens) {
+  contract::violate(contract::at(sequence, head), "observe: ", rows, " rows for ", tokens,
                     " tokens; append the new tokens to the cache first, one row each");
 }
 /// `older` tokens, of which `known` can have been observed: the first row's position, or what the gate's memory holds.
@@ -137,9 +138,20 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
                     "have observed them, with step() or with_older(older_tokens::observed), or start them at zero with "
                     "with_older(older_tokens::zero)");
 }
-[[noreturn]] inline void scattered_rows() {
+[[noreturn]] inline void scattered_rows(std::int32_t sequence, std::int32_t head) {
   contract::violate(
+      contract::at(sequence, head),
       "observe: the rows are scattered, and of several hidden states nobody knows whose each is; observe single steps");
+}
+
+// Of rings of queries.
+[[noreturn]] inline void ring_positions(std::int32_t sequence) {
+  contract::violate("push: positions of the rows of ", of_sequence(sequence),
+                    " are negative or do not ascend; give each row its token's logical position, oldest first");
+}
+[[noreturn]] inline void no_ring(std::int32_t sequence, std::int64_t begin, std::int64_t count) {
+  contract::violate("push: the ring of ", of_sequence(sequence), " has ", count, " rows from ", begin,
+                    " on, which no ring has; zero begin and count before the first call");
 }
 
 // Of gates.
@@ -148,26 +160,27 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
 }
 [[noreturn]] inline void not_the_prompt(std::int32_t sequence, std::int64_t rows, std::int64_t tokens) {
   contract::violate(
-      "gate: sequence ", sequence, " provides ", rows, " hidden states for ", tokens,
+      "gate: ", of_sequence(sequence), " provides ", rows, " hidden states for ", tokens,
       " tokens in order; plan from a whole prompt, or observe its chunks and plan from remembered(cache)");
 }
 [[noreturn]] inline void gate_memory_holds(std::int64_t tokens, std::int32_t sequence) {
-  contract::violate("gate: the memory already holds ", tokens, " tokens of sequence ", sequence,
+  contract::violate("gate: the memory already holds ", tokens, " tokens of ", of_sequence(sequence),
                     ", so that its hidden states would follow them; plan from remembered(cache), or provide a prompt "
                     "without the memory");
 }
 [[noreturn]] inline void gate_memory_full(std::int64_t earlier, std::int64_t rows, std::int32_t sequence,
                                           std::int64_t capacity) {
-  contract::violate("gate: ", earlier, " + ", rows, " tokens of sequence ", sequence, " do not fit the memory's ",
+  contract::violate("gate: ", earlier, " + ", rows, " tokens of ", of_sequence(sequence), " do not fit the memory's ",
                     capacity, "; make gate_memory larger");
 }
 [[noreturn]] inline void gate_continues(std::int32_t sequence, std::int64_t earlier) {
-  contract::violate("gate: sequence ", sequence, " continues after ", earlier,
+  contract::violate("gate: ", of_sequence(sequence), " continues after ", earlier,
                     " tokens, but a bidirectional gate reads a complete prompt at once; use gate_mask::causal for "
                     "chunks");
 }
-[[noreturn]] inline void gate_not_a_number() {
+[[noreturn]] inline void gate_not_a_number(std::int32_t sequence) {
   contract::violate(
+      contract::at(sequence),
       "gate: a keep probability is not a number; look for values that are not finite in the gate's weights and in the "
       "hidden states");
 }

@@ -24,6 +24,8 @@ enum class fault : std::uint8_t {
   row_begin,
   row_count,
   rows_behind,
+  ring_positions,
+  no_ring,
   most_rows,
   no_data,
   softmax_slots,
@@ -75,6 +77,13 @@ enum class fault : std::uint8_t {
   heads_evict_apart
 };
 
+/// Of one sequence's budget, rows or scores, so that others can do without it; and what comes after it stays within its
+/// memory.
+constexpr bool is_of_sequence(fault f) {
+  return (f >= fault::more_rows_than_tokens && f <= fault::prompt) ||
+         (f >= fault::gate_not_a_number && f <= fault::weighted_score) || f == fault::position;
+}
+
 /// A sequence's first fault: that of its lowest head, of a head's the first kind, of a kind's the lowest token.
 struct fault_record {
   std::uint64_t place;           // ~(head, kind, token), the larger the earlier; 0: none
@@ -117,6 +126,8 @@ inline void raise_input(fault_record const& s) {
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
       messages::row_begin_descends(b);
     case fault::row_count: messages::row_count(b, s.what, s.other);
+    case fault::ring_positions: messages::ring_positions(b);
+    case fault::no_ring: messages::no_ring(b, s.what, s.other);
     case fault::rows_behind: messages::rows_behind(b, s.what, s.other);
     case fault::most_rows:
       contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,
@@ -135,9 +146,9 @@ inline void raise_input(fault_record const& s) {
     case fault::not_ascending: messages::not_ascending(b, h, s.token(), s.what, s.other);
     case fault::no_positions: messages::no_positions();
     case fault::position: messages::negative_position(b, s.what);
-    case fault::more_rows_than_tokens: messages::more_rows_than_tokens(s.what, s.other);
+    case fault::more_rows_than_tokens: messages::more_rows_than_tokens(b, h, s.what, s.other);
     case fault::older_tokens: messages::older_tokens(static_cast<older_fault>(s.more[0]), b, h, s.what, s.other);
-    case fault::scattered_rows: messages::scattered_rows();
+    case fault::scattered_rows: messages::scattered_rows(b, h);
     default: break;
   }
 }
@@ -164,7 +175,7 @@ inline void raise_score(fault_record const& s) {
     case fault::no_hidden_states: messages::no_hidden_states();
     case fault::gate_memory_full: messages::gate_memory_full(s.what, s.more[0], b, s.other);
     case fault::gate_continues: messages::gate_continues(b, s.what);
-    case fault::gate_not_a_number: messages::gate_not_a_number();
+    case fault::gate_not_a_number: messages::gate_not_a_number(b);
     case fault::row_sight: messages::row_sight(static_cast<sight_fault>(s.other), b, h, s.token(), s.what);
     case fault::weight_sum:
       messages::weight_sum(b, h, s.more[0], s.more[1], static_cast<double>(float_of(s.what)), float_of(s.other),
@@ -196,9 +207,24 @@ inline void raise_keep(fault_record const& s) {
   }
 }
 
-[[noreturn]] inline void raise(fault_record const& s) {
+[[noreturn]] inline void raise_as_host(fault_record const& s) {
   raise_input(s), raise_score(s), raise_keep(s);
   contract::violate("cuda: unknown status ", static_cast<int>(s.kind()), "; this is a defect of the library");
+}
+
+/// With all that is known of its place.
+[[noreturn]] inline void raise(fault_record const& s) {
+#if KVEVICT_EXCEPTIONS
+  try {
+    raise_as_host(s);
+  } catch (contract_violation& e) {
+    e.layer = s.layer, e.sequence = s.sequence, e.head = s.head();
+    if (s.kind() == fault::not_finite) e.token = s.token();
+    throw;
+  }
+#else
+  raise_as_host(s);
+#endif
 }
 
 }  // namespace KVEVICT_ABI

@@ -55,6 +55,11 @@ struct feature_rows {
 
   constexpr row_places places() const { return {row_begin, row_count}; }
   constexpr bool has_data() const { return data != nullptr; }
+  /// Where sequence b's rows begin among those of all, side by side: packed as they are, else with room for `most_rows`
+  /// of each. Of a device, which cannot add counts up.
+  constexpr std::int64_t room_before(std::int32_t b) const {
+    return row_count == nullptr ? row_begin[b] - row_begin[0] : std::int64_t{b} * most_rows;
+  }
   /// The sequence's i-th hidden state, in elements from `data`.
   constexpr std::int64_t at(std::int32_t b, std::int64_t i) const {
     return b * seq_stride + (first_row(b) + i) * token_stride;

@@ -12,27 +12,27 @@ inline namespace KVEVICT_ABI {
 namespace messages {
 
 /// Where a fault lies: "sequence 2, head 1".
-inline std::string row(std::int64_t sequence, std::int64_t head) {
-  return "sequence " + std::to_string(sequence) + ", head " + std::to_string(head);
-}
+constexpr contract::place row(std::int64_t sequence, std::int64_t head) { return {sequence, head}; }
+constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}; }
 
 [[noreturn]] inline void negative_budget(char const* verb, std::int64_t asked, std::int32_t sequence) {
   if (asked == 0)
-    contract::violate(verb, ": the budget of sequence ", sequence,
+    contract::violate(verb, ": the budget of ", of_sequence(sequence),
                       " is 0 tokens; give what a head shall keep, or budget::no_cap where the budget is a gate's cap "
                       "and there shall be none");
-  contract::violate(verb, ": a budget of ", asked, " tokens for sequence ", sequence,
+  contract::violate(verb, ": a budget of ", asked, " tokens for ", of_sequence(sequence),
                     "; give a count, not a negative number");
 }
 [[noreturn]] inline void budget_below_protected(std::int64_t asked, std::int64_t tokens, std::int32_t sequence,
                                                 std::int32_t front, std::int32_t back) {
-  contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of sequence ",
-                    sequence, " (", front, " at the front, ", back, " recent); raise tokens_per_head or protect fewer");
+  contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of ",
+                    of_sequence(sequence), " (", front, " at the front, ", back,
+                    " recent); raise tokens_per_head or protect fewer");
 }
 /// `has` < 0: that the view's differ is not what is wrong.
 [[noreturn]] inline void other_lengths(std::int32_t sequence, std::int64_t head, std::int32_t layer, std::int64_t given,
                                        std::int64_t has) {
-  std::string const where = "layer " + std::to_string(layer) + " of " + row(sequence, head);
+  std::string const where = "layer " + std::to_string(layer) + " of " + contract::text_of(row(sequence, head));
   if (has < 0)
     contract::violate("plan: budget.lengths says that ", where, " has ", given,
                       " tokens; give counts, not negative numbers");
@@ -42,7 +42,8 @@ inline std::string row(std::int64_t sequence, std::int64_t head) {
 /// Rows that are to keep one set: heads 0 and `head` of a sequence, or layers 0 and `sequence / of_layer` of a stack.
 inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer) {
   if (!layers) return "heads 0 and " + std::to_string(head) + " of sequence " + std::to_string(sequence);
-  return "layers 0 and " + std::to_string(sequence / of_layer) + " of " + row(sequence % of_layer, head);
+  return "layers 0 and " + std::to_string(sequence / of_layer) + " of " +
+         contract::text_of(row(sequence % of_layer, head));
 }
 [[noreturn]] inline void rows_apart(bool layers, bool lengths, std::int64_t sequence, std::int64_t head,
                                     std::int64_t of_layer, std::int64_t first, std::int64_t here) {
@@ -64,7 +65,7 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
                     layers ? "layers::together" : "heads::together", " from the first plan on");
 }
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {
-  contract::violate("observe: a position of sequence ", sequence, " is ", position,
+  contract::violate("observe: a position of ", of_sequence(sequence), " is ", position,
                     "; give each row its token's logical position");
 }
 [[noreturn]] inline void equal_positions(char const* verb, std::int32_t sequence, std::int32_t head) {
@@ -74,7 +75,8 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 [[noreturn]] inline void not_finite(char const* verb, std::int64_t token, std::int32_t sequence, std::int32_t head,
                                     std::int32_t layer, float score) {
   contract::violate(
-      verb, ": the score of token ", token, " of ", row(sequence, head), " in layer ", layer, " is ",
+      contract::at(sequence, head, token, layer), verb, ": the score of token ", token, " of ", row(sequence, head),
+      " in layer ", layer, " is ",
       score != score ? "NaN"
       : score > 0    ? "+inf"
                      : "-inf",
@@ -110,7 +112,8 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 }
 [[noreturn]] inline void unequal_counts(char const* verb, std::int64_t sequence, std::int64_t head, std::int64_t first,
                                         std::int64_t count) {
-  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " keep ", first, " and ", count,
+  contract::violate(contract::at(sequence, head), verb, ": heads 0 and ", head, " of ", of_sequence(sequence), " keep ",
+                    first, " and ", count,
                     " tokens but share a page table; use a policy with equal counts per head, such as "
                     ".with(heads::together{}), or give every head its own table");
 }
@@ -130,7 +133,7 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 /// `do_what`: "move" or "evict".
 [[noreturn]] inline void heads_disagree(char const* verb, char const* do_what, std::int64_t sequence, std::int64_t head,
                                         char const* component) {
-  contract::violate(verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
+  contract::violate(contract::at(sequence, head), verb, ": heads 0 and ", head, " of sequence ", sequence, " ", do_what,
                     " different tokens, but component ", component,
                     " has one row for all heads; give it a row per head (head_stride), or keep the same tokens in all "
                     "heads, by .with(heads::together{})");

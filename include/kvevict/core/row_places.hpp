@@ -31,6 +31,10 @@ struct row_places {
     std::int32_t const s = sequence_of(b);
     return row_count != nullptr ? row_count[s] : row_begin[s + 1] - row_begin[s];
   }
+  constexpr bool descends(std::int32_t b) const {
+    std::int32_t const s = sequence_of(b);
+    return row_count == nullptr && row_begin[s] > row_begin[s + 1];
+  }
   constexpr std::int64_t first_row(std::int32_t b) const {
     return row_begin == nullptr ? 0 : row_begin[sequence_of(b)];
   }

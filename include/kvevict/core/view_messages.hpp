@@ -25,7 +25,8 @@ namespace messages {
 }
 [[noreturn]] inline void lengths_differ(std::int32_t sequence, std::int32_t head, std::int64_t first,
                                         std::int64_t tokens) {
-  contract::violate("validate: heads 0 and ", head, " of sequence ", sequence, " have ", first, " and ", tokens,
+  contract::violate(contract::at(sequence, head), "validate: heads 0 and ", head, " of ", of_sequence(sequence),
+                    " have ", first, " and ", tokens,
                     " tokens but share a page table; give every head its own (pages.head_stride)");
 }
 [[noreturn]] inline void read_only(std::int32_t sequence, std::int64_t tokens, std::int64_t page_size) {

@@ -35,10 +35,12 @@ struct budget {
   std::int32_t layer = 0, layer_count = 1;
   std::int32_t const* per_sequence = nullptr;
   layer_lengths lengths{};
+  std::uint8_t const* whole = nullptr;  // (B) not 0: the sequence stays as it is, not scored, not observed; or null
 
   constexpr std::int32_t of(std::int32_t b) const {
     return per_sequence == nullptr ? tokens_per_head : per_sequence[b];
   }
+  constexpr bool keeps_whole(std::int32_t b) const { return whole != nullptr && whole[b] != 0; }
   constexpr budget in_layer(std::int32_t of_stack) const {
     budget out = *this;
     out.layer += of_stack;

@@ -12,6 +12,7 @@
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/new_rows.hpp>
 #include <kvevict/evidence/planning.hpp>
 #include <kvevict/evidence/units.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -43,21 +44,21 @@ void expect_ascending(token_rows<Entry> const& at, std::int32_t b, std::int32_t 
 }
 
 /// Of all rows; those of heads that share one are looked at once.
-template <class Entry> void expect_order(layer_view<Entry> const& cache) {
+template <class Entry> void expect_order(layer_view<Entry> const& cache, budget const& want) {
   component const* const positions = cache.checked_positions();
   if (positions == nullptr) return;
   std::int32_t const H = cache.heads(), apart = cache.shared_by_heads(*positions) ? std::min(H, 1) : H;
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    for (std::int32_t h = 0; h < apart; ++h)
+    for (std::int32_t h = 0; h < apart && !want.keeps_whole(b); ++h)
       expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
 }
 
 template <class Entry>
-score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, std::int32_t layer) {
+score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, budget const& want) {
   score_rows out;
   out.observed = observed;
   expect_positions(out.verb(), cache);
-  expect_order(cache);
+  expect_order(cache, want);
   std::int64_t const n = cache.rows();
   auto* begin = scratch.allocate<std::int64_t>(n + 1);
   auto* rows = scratch.allocate<row>(n);
@@ -72,7 +73,7 @@ score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cac
   }
   out.rows = rows, out.sequences = cache.sequences(), out.heads = cache.heads();
   out.begin = begin, out.values = scratch.allocate<float>(begin[n]);
-  out.layer = layer, out.layers = cache.pages.layers;
+  out.layer = want.layer, out.layers = cache.pages.layers;
   out.most_tokens = longest, out.total_floats = begin[n];
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
@@ -139,12 +140,15 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
   std::int32_t const step = share == sharing::heads || all.equal_heads() ? std::max(H, 1) : 1,
                      unit = share == sharing::heads ? H : 1;
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    if (all.want->of(b) < 1) messages::negative_budget("plan", all.want->of(b), b);
+    if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
   auto const decide = [&](std::int32_t b, std::int32_t h) {
-    if (!all.known()) return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit), share, b, h, step);
+    if (!all.known() && !all.want->keeps_whole(b))
+      return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit), share, b, h, step);
+    if (!all.known()) return;
     unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit);
     for (std::int32_t row = b; row < cache.sequences(); row += S) {
-      assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
+      if (!all.want->keeps_whole(row))
+        assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
       if (!all.in_view()) return;
     }
   };
@@ -160,68 +164,18 @@ constexpr std::int64_t rows_bytes(cache_shape const& s) {
   return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
 }
 
-/// The new rows that sequences provide, of attention or of hidden states.
-template <class Evidence> constexpr row_places places_of(Evidence const& e) {
-  if constexpr (has<Evidence, facts::features>)
-    return e.input.places();
-  else
-    return e.attention.places();
-}
-template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std::int32_t b) {
-  return places_of(e).rows(b);
-}
-
-namespace planning {
-
-/// Whether what is said of a row's older tokens can be true.
-struct older_check {
-  std::int64_t older, known;
-  older_fault wrong = older_fault::none;
-
-  template <class Evidence>
-  constexpr older_check(Evidence const& e, std::int32_t b, std::int32_t tokens)
-      : older(std::int64_t{tokens} - rows_of(e, b)), known(0) {
-    std::int64_t const writable = tokens - std::max<std::int64_t>(rows_of(e, b), 0) - e.cache.read_only_tokens(b);
-    if (rows_of(e, b) == 0 || writable <= 0) return;
-    if constexpr (has<Evidence, facts::features>) {
-      gate_memory const& m = e.input.memory;
-      known = m.rows == nullptr || m.tokens == nullptr ? 0 : m.tokens[b];
-      wrong = check_older_of_gate(e.older_of(b), older, writable, known);
-    } else {
-      known = e.attention.places().position(b, 0);
-      wrong = check_older(e.older_of(b), older, writable, known);
-    }
-  }
-};
-
-/// The new rows of a sequence, any number of them, are those of its newest tokens. Of scattered rows one hidden state,
-/// which says nothing of its position.
-template <class Evidence> void expect_new_rows(Evidence const& e, row const& it) {
-  std::int32_t const b = it.sequence, tokens = it.tokens, rows = rows_of(e, b);
-  if constexpr (!has<Evidence, facts::features>) {
-    if (rows != 0 && e.attention.positions == nullptr) messages::no_positions();
-    for (std::int32_t i = 0; it.head == 0 && i < rows; ++i)
-      if (std::int32_t const at = e.attention.places().position(b, i); at < 0) messages::negative_position(b, at);
-  }
-  if (rows > tokens) messages::more_rows_than_tokens(rows, tokens);
-  if (older_check const c(e, b, tokens); c.wrong != older_fault::none)
-    messages::older_tokens(c.wrong, b, it.head, c.older, c.known);
-  if (has<Evidence, facts::features> && e.cache.order != row_order::ascending && rows > 1) messages::scattered_rows();
-}
-
-}  // namespace planning
-
 namespace kernels {
 
 void has_kernel(plan_rows_tag, host&);
 void has_kernel(observe_rows_tag, host&);
 void has_kernel(new_rows_tag, host&);
+void has_kernel(leave_faulty_out_tag, host&);
 
 /// Rows with their budgets for plan(). Checks the budget against the protected tokens.
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
                   Layers const& layers, budget const& want, sharing share) {
-  score_rows out = planning::make_rows(false, scratch, cache, want.layer);
+  score_rows out = planning::make_rows(false, scratch, cache, want);
   if constexpr (planning::has_units<Layers>)
     if (share != sharing::cap && planning::moves_budget(layers)) {
       planning::assign_units<Entry>(scratch, out, keep, layers, {&cache, &want}, share);
@@ -229,6 +183,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
     }
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
+    if (want.keeps_whole(b)) continue;
     row* const of = out.rows + std::int64_t{b} * H;
     std::int64_t total = 0;
     std::int32_t longest = 0;
@@ -245,9 +200,13 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
                   budget const& want) {
-  score_rows out = planning::make_rows(true, scratch, e.cache, want.layer);
+  score_rows out = planning::make_rows(true, scratch, e.cache, want);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
+    if (want.keeps_whole(it.sequence)) {
+      planning::leave_out(it);
+      continue;
+    }
     planning::expect_new_rows(e, it);
     if (want.of(it.sequence) < planning::least_budget<Layers>())
       messages::negative_budget("observe", want.of(it.sequence), it.sequence);
@@ -263,6 +222,9 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
   }
   return out;
 }
+
+/// A fault is raised on the host, and the call made once more, see one_by_one.hpp.
+inline void kernel(leave_faulty_out_tag, host&, score_rows const&) {}
 
 /// The most rows that a sequence provides.
 template <class Evidence> std::int32_t kernel(new_rows_tag, host&, Evidence const& e) {

@@ -22,6 +22,7 @@ score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence c
     kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
+  kernels::leave_faulty_out(ctx, rows);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
   return rows;
 }

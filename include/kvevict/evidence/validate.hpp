@@ -97,7 +97,7 @@ inline std::int64_t check_offsets(row_places const& in, std::int32_t sequences) 
   for (std::int32_t b = 0; b < S; ++b) {
     if (in.row_count != nullptr && (in.row_count[b] < 0 || in.first_row(b) < 0))
       messages::row_count(b, in.first_row(b), in.row_count[b]);
-    if (in.rows(b) < 0) messages::row_begin_descends(b);
+    if (in.descends(b)) messages::row_begin_descends(b);
     if (in.rows(b) > 0) last = std::max(last, in.first_row(b) + in.rows(b) - 1);
   }
   return last;

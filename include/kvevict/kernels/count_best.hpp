@@ -90,8 +90,8 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
     forced += c.forced;
   }
   out.work = total;
-  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count,
-                  " tokens are asked for in sequence ", sequence, ", but ", forced, " are forced and ", total,
+  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in ",
+                  contract::place{sequence}, ", but ", forced, " are forced and ", total,
                   " can be evicted; ask for a count between the two");
   return out;
 }
@@ -119,7 +119,7 @@ inline void count_best(host& ctx, score_rows const& s, std::int32_t sequence, be
       },
       all.work);
   for (std::int32_t h = 0; h < s.heads; ++h) {
-    KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of sequence ", sequence, ", head ", h,
+    KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of ", contract::place{sequence, h},
                     " is not finite after its weight; check the scores first and keep weights moderate");
   }
   kvevict::fill_n(counts, s.heads, 0);

@@ -2,9 +2,9 @@
 // The work of the gate kernel: which tile reads and writes what.
 #pragma once
 
-#include <atomic>
 #include <cmath>
 
+#include <kvevict/kernels/first_row.hpp>
 #include <kvevict/kernels/gate_attention.hpp>
 #include <kvevict/kernels/gate_shape.hpp>
 
@@ -33,7 +33,7 @@ class gate_pass {
     ctx_.for_each(
         shape.tiles, [&](std::int64_t i, std::int32_t slot) { attend(shape.tiles - 1 - i, shares + slot * share); },
         work);
-    if (bad_.load()) messages::gate_not_a_number();
+    if (bad_.found()) messages::gate_not_a_number(static_cast<std::int32_t>(bad_.get()));
     remember();
   }
 
@@ -170,7 +170,7 @@ class gate_pass {
         store(p + v * lanes, best);
       }
       for (int j = 0; j < t.count; ++j) {
-        if (p[j] != p[j]) bad_.store(true, std::memory_order_relaxed);
+        if (p[j] != p[j]) bad_.add(t.sequence);
         p_[(t.row + j) * heads_ + h] = p[j];
       }
     }
@@ -183,7 +183,7 @@ class gate_pass {
   std::int32_t sequences_, heads_, group_;
   float* p_;
   float *weights_ = nullptr, *output_ = nullptr, *queries_ = nullptr, *own_ = nullptr;
-  std::atomic<bool> bad_{false};
+  first_row bad_;  // sequence
 };
 
 }  // namespace kernels

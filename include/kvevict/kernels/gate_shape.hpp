@@ -19,12 +19,14 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
   expect_gate(w, in, sequences, heads);
   gate_memory const& m = in.memory;
   std::int64_t last = -1;  // row that is read
-  for (std::int32_t b = 0; b < sequences; ++b)
+  for (std::int32_t b = 0; b < sequences; ++b) {
+    KVEVICT_EXPECTS(!in.places().descends(b) && in.rows(b) >= 0, "gate: row_begin descends at sequence ", b,
+                    "; it must be B+1 ascending offsets");
     if (in.rows(b) > 0) last = std::max(last, in.first_row(b) + in.rows(b) - 1);
+  }
   if (in.data == nullptr && last >= 0) messages::no_hidden_states();
   expect_feature_stride(in, last);
   for (std::int32_t b = 0; b < sequences; ++b) {
-    KVEVICT_EXPECTS(in.rows(b) >= 0, "gate: row_begin descends at sequence ", b, "; it must be B+1 ascending offsets");
     if (m.rows == nullptr) continue;
     if (m.tokens[b] < 0 || std::int64_t{m.tokens[b]} + in.rows(b) > m.capacity)
       messages::gate_memory_full(m.tokens[b], in.rows(b), b, m.capacity);

@@ -131,6 +131,8 @@ KVEVICT_KERNEL(same_tokens, "evidence/same_tokens.hpp", "cuda/evidence/same_toke
 KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (evidence) → rows of attention that a sequence provides, or more
 KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+// (query_ring, query_rows, sequences): new rows into the ring of the last ones
+KVEVICT_KERNEL(push_queries, "evidence/query_ring.hpp", "cuda/evidence/query_ring.hpp");
 // (score_rows, std::vector<float>&): to the host, inactive rows as zeros
 KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, query_rows, window_options, score_rows): attention to each token
@@ -149,6 +151,8 @@ KVEVICT_KERNEL(multiply_by_share, "kernels/multiply_by_share.hpp", "cuda/scores/
 KVEVICT_KERNEL(pool, "kernels/pool.hpp", "cuda/scores/pool.hpp");
 // (score_rows): raises when an evictable token of an active row is not finite
 KVEVICT_KERNEL(require_finite, "kernels/require_finite.hpp", "cuda/scores/require_finite.hpp");
+// (score_rows): rows of sequences at fault are kept whole, where the call leaves them out
+KVEVICT_KERNEL(leave_faulty_out, "evidence/rows.hpp", "cuda/evidence/outcomes.hpp");
 // (score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence

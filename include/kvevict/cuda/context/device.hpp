@@ -54,6 +54,7 @@ class device {
   watched watch(char const* verb = nullptr) const {
     return {(call_ == nullptr ? direct_ : *call_).status(),
             own_.status(),
+            apart_,
             of_layer_,
             first_layer_,
             call_ == nullptr ? 0 : number_,
@@ -144,6 +145,18 @@ class device {
   }
 
   class call;  // context/call.hpp
+  /// As long as it lives, faults of single sequences go there and stop nothing.
+  class apart {
+   public:
+    apart(device& ctx, call_status to) : ctx_(ctx) { ctx.apart_ = to, ctx.leaves_faulty_out_ = true; }
+    apart(apart const&) = delete;
+    apart& operator=(apart const&) = delete;
+    ~apart() { ctx_.apart_ = {}, ctx_.leaves_faulty_out_ = false; }
+
+   private:
+    device& ctx_;
+  };
+  bool leaves_faulty_out() const { return leaves_faulty_out_; }
   bool is_calling(verdict const& of) const { return call_ == &of; }
   /// Of calls that make nothing that could carry it.
   verdict& nameless() { return nameless_; }
@@ -180,7 +193,8 @@ class device {
   std::vector<std::uint32_t> told_;  // calls
   std::uint32_t context_ = next_context(), calls_ = 0, number_ = 0, launched_ = 0;
   std::int32_t of_layer_ = 1, first_layer_ = 0;  // sequences of a layer
-  bool sticky_ = false;
+  bool sticky_ = false, leaves_faulty_out_ = false;
+  call_status apart_{};
   dry_run* dry_ = nullptr;
   dry_keep_sets dry_rows_;
   std::size_t block_shared_bytes_ = most_shared_bytes();

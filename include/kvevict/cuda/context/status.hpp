@@ -26,6 +26,7 @@ struct call_status {
 /// of a launch decides alike whatever the others write meanwhile, and all of them say what they find wrong.
 struct watched : call_status {
   call_status all;                     // of the context
+  call_status apart;                   // of a call that leaves sequences at fault out, or none
   std::int32_t of_layer, first_layer;  // sequences of a layer; its number
   std::uint32_t call;                  // number of the call, the context's in its upper bits
   bool makes_nothing;                  // that could carry what was taken over
@@ -52,10 +53,15 @@ struct watched : call_status {
   KVEVICT_DEVICE void refuse_of(thread& t, char const* component, fault kind, std::int32_t sequence, std::int32_t head,
                                 std::int64_t what = 0, std::int64_t other = 0, std::int64_t token = 0,
                                 std::int32_t more = 0, std::int32_t even_more = 0) const {
-    raise(t, true);
     fault_record const f = record_of(kind, sequence, head, what, other, token, more, even_more, component);
+    if (apart.records != nullptr && is_of_sequence(kind)) return note(t, apart, f);
+    raise(t, true);
     KVEVICT_KEEP_LOOP
-    for (int i = 0; i < 2; ++i) note(t, i == 0 ? records : all.records, f);
+    for (int i = 0; i < 2; ++i) note(t, i == 0 ? static_cast<call_status const&>(*this) : all, f);
+  }
+  /// An earlier kernel has found the sequence at fault, and the call goes on without it.
+  KVEVICT_DEVICE bool left_out(std::int32_t sequence) const {
+    return apart.records != nullptr && apart.records[sequence % apart.room].place != 0;
   }
 
   KVEVICT_DEVICE fault_record record_of(fault kind, std::int32_t sequence, std::int32_t head, std::int64_t what,
@@ -82,11 +88,11 @@ struct watched : call_status {
   KVEVICT_DEVICE void raise_from(thread& t, fault_record const& f) const {
     bool const counts = makes_nothing || f.call >> call_bits != call >> call_bits;
     raise(t, counts);
-    if (counts) note(t, all.records, f);
+    if (counts) note(t, all, f);
   }
   /// Into the records of a status: the earliest of a sequence's faults stays.
-  KVEVICT_DEVICE void note(thread& t, fault_record* to, fault_record const& f) const {
-    fault_record& r = to[f.sequence % (to == records ? room : all.room)];
+  KVEVICT_DEVICE static void note(thread& t, call_status const& to, fault_record const& f) {
+    fault_record& r = to.records[f.sequence % to.room];
     std::uint64_t const place = f.place;
     if (atomic_max(t, &r.place, place) >= place) return;
     one_by_one(t, &r.turn, [&] {

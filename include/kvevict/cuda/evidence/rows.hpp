@@ -53,8 +53,8 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     }
     t.sync_block();
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]),
-                                           longest[0], cache.read_only_tokens(b));
+    auto p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0],
+                                     cache.read_only_tokens(b));
     for (std::int32_t h = first; h < H; h += step) write(t, p, b, h);
   }
 
@@ -67,8 +67,9 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     return planning::unit_plan<Layers, Entry>(keep, layers, all, b, head, heads).of_layer(all.layer_of(b), want.of(b));
   }
 
-  KVEVICT_DEVICE void write(thread& t, planning::sequence_plan const& p, std::int32_t b, std::int32_t h) const {
+  KVEVICT_DEVICE void write(thread& t, planning::sequence_plan p, std::int32_t b, std::int32_t h) const {
     using fault_of = planning::sequence_plan::fault;
+    if (want.keeps_whole(b)) p.cut = false, p.wrong = fault_of::none;
     if (p.wrong == fault_of::no_budget) watch.refuse(t, fault::negative_budget, b, h, p.asked);
     if (p.wrong == fault_of::budget_below_protected)
       watch.refuse(t, fault::budget_below_protected, b, h, p.asked, p.protected_tokens, 0, p.front, p.back);
@@ -102,7 +103,7 @@ template <class Entry, class Layers> struct assign_budgets {
   budget want;
 
   KVEVICT_DEVICE void operator()(row& it) const {
-    if (places.rows(it.sequence) == 0) return;
+    if (places.rows(it.sequence) == 0 || want.keeps_whole(it.sequence)) return;
     planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
     if ((older_each == nullptr ? older : older_each[it.sequence]) == older_tokens::zero) planning::start_at_zero(it);
   }
@@ -127,6 +128,10 @@ template <class Evidence, class All> struct observe_rows_kernel {
     if (r >= e.cache.rows()) return;
     auto const b = static_cast<std::int32_t>(r / e.cache.heads()), h = static_cast<std::int32_t>(r % e.cache.heads());
     row it = whole_row(e.cache, b, h);
+    if (want.keeps_whole(b)) {
+      planning::leave_out(it);
+      return put(r, it);
+    }
     std::int32_t const n = rows_of(e, b);
     if constexpr (!has<Evidence, facts::features>) {
       if (n > 0 && e.attention.positions == nullptr) return watch.refuse(t, fault::no_positions, b, h);
@@ -144,6 +149,11 @@ template <class Evidence, class All> struct observe_rows_kernel {
     else
       planning::protect_interval(it, 0, n);
     if (n != 0 && !all.scattered) all(it);
+    put(r, it);
+  }
+
+ private:
+  KVEVICT_DEVICE void put(std::int64_t r, row const& it) const {
     rows[r] = it;
     begin[r] = r * stride;
     if (r + 1 == e.cache.rows()) begin[r + 1] = (r + 1) * stride;

@@ -94,7 +94,7 @@ struct put_rows_kernel {
     bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.order(r, j) >= it.new_from;
     if (here)
       out.values[out.begin[r] + j] =
-          p[(std::int64_t{it.sequence} * in.most_rows + (out.positions == nullptr ? newest : 0)) * out.heads + it.head];
+          p[(in.room_before(it.sequence) + (out.positions == nullptr ? newest : 0)) * out.heads + it.head];
   }
 };
 inline void kernel(kernels::put_rows_tag, device& ctx, feature_rows const& in, float const* p, score_rows const& out) {

@@ -22,7 +22,7 @@ struct gate_call {
   std::int32_t sequences, heads;
   float* queries;  // (B·most_rows, A), then C
   float* own;      // K' and V' (B·most_rows, 2·A) where the caller keeps no memory
-  float* p;        // (B·most_rows, H)
+  float* p;        // (T,H), of padded rows (B·most_rows, H)
   std::uint32_t tiles = 0;
   std::uint32_t splits = 1;  // of the memory's rows, each another block's
   float* parts = nullptr;    // (B, splits, most_rows, Hg, dg + 2) of those
@@ -30,7 +30,7 @@ struct gate_call {
   KVEVICT_DEVICE std::int32_t earlier(std::int32_t b) const {
     return in.memory.rows == nullptr ? 0 : in.memory.tokens[b];
   }
-  KVEVICT_DEVICE std::int64_t first_row(std::int32_t b) const { return std::int64_t{b} * in.most_rows; }
+  KVEVICT_DEVICE std::int64_t first_row(std::int32_t b) const { return in.room_before(b); }
   KVEVICT_DEVICE float* own_values(std::int32_t b, std::int32_t i, std::int32_t h) const {
     return queries + (first_row(b) + i) * w.width() + h * w.head_dim;
   }

@@ -49,6 +49,7 @@ template <class Entry> struct update_state_kernel {
     std::int64_t r, j = token_of(t, from, chunks, r);
     if (j < 0) return;
     row const& it = from.rows[r];
+    if (watch.left_out(it.sequence)) return;
     if (j < view.read_only_tokens(it.sequence)) return;
     float* const s = state_row(view, state, it, j);
     if (update.new_tokens == new_token_state::zeroed && from.order(r, j) >= it.new_from)

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// A fault belongs to a sequence: where it lies is known in every layer, and the others go on without it.
+#pragma once
+
+#include <vector>
+
+#include <kvevict/core/host.hpp>
+#include <kvevict/core/outcome.hpp>
+#include <kvevict/evidence/budget.hpp>
+#include <kvevict/evidence/evidence.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace contract {
+
+/// f(); what it raises says in which layer of the model, too.
+template <class Entry, class F> void with_layers(layer_view<Entry> const& cache, budget const& b, F f) {
+#if KVEVICT_EXCEPTIONS
+  try {
+    f();
+  } catch (contract_violation& fault) {
+    std::int32_t const layers = cache.pages.layers, B = cache.sequences();
+    bool const is_stack = layers > 1 && B >= layers && B % layers == 0;
+    if (fault.sequence >= 0 && fault.layer < 0) fault.layer = b.layer + (is_stack ? fault.sequence / (B / layers) : 0);
+    throw;
+  }
+#else
+  static_cast<void>(cache), static_cast<void>(b);
+  f();
+#endif
+}
+
+/// The evidence without the rows of those sequences, where a kernel reads rows whether a sequence is scored or not.
+/// `count` (B) is written.
+template <class Evidence>
+Evidence without(Evidence e, std::uint8_t const* whole, [[maybe_unused]] std::int32_t* count) {
+  static_cast<void>(whole);
+  if constexpr (has<Evidence, facts::features>) {
+    for (std::int32_t b = 0; b < e.cache.sequences(); ++b) count[b] = whole[b] != 0 ? 0 : e.input.rows(b);
+    e.input.row_count = count;
+  }
+  return e;
+}
+
+/// f(evidence, budget) until no sequence is at fault that is not left out: `outcomes` (B) says which are, and why. What
+/// belongs to no sequence is raised. Once for every faulty sequence more; nothing may have been written when f raises.
+template <class Context, class Evidence, class F>
+void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<outcome>& outcomes, F f) {
+  std::int32_t const B = e.cache.sequences();
+  outcomes.assign(static_cast<std::size_t>(B), {});
+  frame scratch(ctx.scratch());
+  auto* const whole = scratch.template allocate<std::uint8_t>(B);
+  auto* const count = scratch.template allocate<std::int32_t>(B);
+  for (std::int32_t i = 0; i < B; ++i) whole[i] = b.keeps_whole(i);
+  b.whole = whole;
+#if KVEVICT_EXCEPTIONS
+  for (;;) try {
+      with_layers(e.cache, b, [&] { f(without(e, whole, count), b); });
+      return;
+    } catch (contract_violation const& fault) {
+      if (fault.sequence < 0 || fault.sequence >= B || whole[fault.sequence] != 0) throw;
+      whole[fault.sequence] = 1;
+      outcomes[static_cast<std::size_t>(fault.sequence)] = outcome::of(fault);
+    }
+#else
+  f(without(e, whole, count), b);
+#endif
+}
+
+}  // namespace contract
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

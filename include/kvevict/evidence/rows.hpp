@@ -13,6 +13,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/evidence/new_rows.hpp>
+#include <kvevict/evidence/order.hpp>
 #include <kvevict/evidence/planning.hpp>
 #include <kvevict/evidence/units.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -20,38 +21,6 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace planning {
-
-/// Positions of an ascending row ascend, from 0 or above.
-template <class Entry>
-void expect_ascending(token_rows<Entry> const& at, std::int32_t b, std::int32_t h, std::int32_t tokens) {
-  std::int64_t last = -1;
-  bool sound = true;
-  each_run(at, 0, tokens, [&](std::int64_t, std::int64_t count, std::byte const* p) {
-    auto const position = [&](std::int64_t i) {
-      return *reinterpret_cast<std::int32_t const*>(p + i * at.slot_stride);
-    };
-    sound = sound & (position(0) > last);
-    for (std::int64_t i = 1; i < count; ++i) sound = sound & (position(i - 1) < position(i));
-    last = position(count - 1);
-  });
-  if (sound) return;
-  last = -1;
-  for (std::int32_t j = 0; j < tokens; ++j) {
-    std::int32_t const p = *reinterpret_cast<std::int32_t const*>(at(j));
-    if (p <= last) messages::not_ascending(b, h, j, last, p);
-    last = p;
-  }
-}
-
-/// Of all rows; those of heads that share one are looked at once.
-template <class Entry> void expect_order(layer_view<Entry> const& cache, budget const& want) {
-  component const* const positions = cache.checked_positions();
-  if (positions == nullptr) return;
-  std::int32_t const H = cache.heads(), apart = cache.shared_by_heads(*positions) ? std::min(H, 1) : H;
-  for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    for (std::int32_t h = 0; h < apart && !want.keeps_whole(b); ++h)
-      expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
-}
 
 template <class Entry>
 score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, budget const& want) {

@@ -128,7 +128,7 @@ KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (view, score_rows, together_over): raises unless rows that keep one set hold the same tokens
 KVEVICT_KERNEL(same_tokens, "evidence/same_tokens.hpp", "cuda/evidence/same_tokens.hpp");
 // (frame&, evidence, protect, layers, budget) → score_rows of observe()
-KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
+KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/new_rows.hpp");
 // (evidence) → rows of attention that a sequence provides, or more
 KVEVICT_KERNEL(new_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (query_ring, query_rows, sequences): new rows into the ring of the last ones

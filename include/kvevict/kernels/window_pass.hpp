@@ -113,20 +113,6 @@ template <class Entry> class window_pass {
     }
   }
 
-  /// A tile that no row sees.
-  static void leave_out(window_row const& w, std::int64_t t) {
-    kvevict::fill_n(w.peak + t * w.rows, w.rows, below_all_logits), kvevict::fill_n(w.sum + t * w.rows, w.rows, 0.0f);
-    if (w.weights != nullptr)
-      kvevict::fill_n(w.weights + t * w.rows * tile_tokens, std::int64_t{w.rows} * tile_tokens, 0.0f);
-  }
-
-  /// A learned sink's logit for row r, in base 2.
-  float sink_of(window_row const& w, std::int32_t r) const {
-    float const gain = w.gains == nullptr ? 1.0f : w.gains[r % w.in.count];
-    return q_.sink_logits[w.h * shape_.group + std::min(r / w.in.count, shape_.group - 1)] * gain *
-           1.44269504088896341f;
-  }
-
   /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
   /// be multiplied with.
   void normalise(window_row const& w) const {
@@ -136,7 +122,7 @@ template <class Entry> class window_pass {
         merge(load_first<row_block>(w.peak + i), load_first<row_block>(w.sum + i), peak, sum);
       for (int i = 0; i < row_block; ++i) {
         w.lse[r + i] = lse_of(peak[i], sum[i]);
-        if (q_.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(w, r + i));
+        if (q_.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(q_, w, shape_.group, r + i));
       }
       if (w.weights != nullptr)
         for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)

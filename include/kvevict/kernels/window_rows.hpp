@@ -113,6 +113,19 @@ window_row read_window(frame& f, layer_view<Entry> const& view, window_row w, wi
   return w;
 }
 
+/// A tile that no row sees.
+inline void leave_out(window_row const& w, std::int64_t t) {
+  kvevict::fill_n(w.peak + t * w.rows, w.rows, below_all_logits), kvevict::fill_n(w.sum + t * w.rows, w.rows, 0.0f);
+  if (w.weights != nullptr)
+    kvevict::fill_n(w.weights + t * w.rows * tile_tokens, std::int64_t{w.rows} * tile_tokens, 0.0f);
+}
+
+/// A learned sink's logit for row r, in base 2.
+inline float sink_of(query_rows const& q, window_row const& w, std::int32_t group, std::int32_t r) {
+  float const gain = w.gains == nullptr ? 1.0f : w.gains[r % w.in.count];
+  return q.sink_logits[w.h * group + std::min(r / w.in.count, group - 1)] * gain * 1.44269504088896341f;
+}
+
 /// Scratch of window_scores for `rows` rows (B·H) of at most `tokens` tokens, G query heads each.
 constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const& s, std::int64_t concurrency) {
   std::int64_t const block_rows = s.block_rows(), fixed = 64;

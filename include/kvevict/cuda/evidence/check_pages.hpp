@@ -6,6 +6,7 @@
 
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/evidence/order_check.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -65,20 +66,6 @@ template <class Entry> KVEVICT_DEVICE std::int64_t room_of(layer_view<Entry> con
   return std::min(v.pages.capacity(b, h), v.pages.most_tokens());
 }
 
-/// Whether the positions of ascending rows are looked at, too: a page in parts, a thread each.
-struct order_check {
-  bool wanted = false;
-  std::int64_t parts = 1, slots = 0;  // of a page; of a part
-
-  static order_check of(bool is_wanted, std::int64_t pages, std::int64_t page_size) {
-    if (!is_wanted) return {};
-    std::int64_t const most =
-                           std::max<std::int64_t>(((std::int64_t{1} << 31) - 1) / std::max<std::int64_t>(pages, 1), 1),
-                       parts = std::min((page_size + 63) / 64, most);
-    return {true, parts, (page_size + parts - 1) / parts};
-  }
-};
-
 /// Pages in range and aligned, and none that two rows or one row twice would write; of ascending rows the positions. One
 /// thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has recorded.
 ///
@@ -110,7 +97,9 @@ template <class Entry> struct check_pages_kernel {
     else
       name = static_cast<std::int64_t>(page);
     if (!is_sound(t, b, h, i, name)) return;
-    if (order.wanted) check_order(t, b, h, i, index % order.parts);
+    if (order.wanted)
+      order.look(t, watch, v, b, h, i, index % order.parts,
+                 [&](std::int64_t other) { return may_be_read(b, h, other); });
     if (index % order.parts != 0) return;
     if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
@@ -144,27 +133,6 @@ template <class Entry> struct check_pages_kernel {
     return true;
   }
 
-  /// Positions of a part of page i ascend, from that of the token before it.
-  KVEVICT_DEVICE void check_order(thread& t, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t part) const {
-    std::int64_t const P = v.pages.page_size, first = i * P + part * order.slots;
-    component const* const positions = v.find(role::position);
-    bool const one = v.pages.per_head() || v.shared_by_heads(*positions);
-    for (std::int32_t k = h; k < (one ? h + 1 : v.heads()); ++k) {
-      std::int64_t const end = std::min<std::int64_t>(std::min((i + 1) * P, first + order.slots), v.length(b, k));
-      if (first >= end) continue;
-      token_rows<Entry> const rows = v.rows_of(*positions, b, k);
-      auto const position = [&](std::int64_t j) {
-        return std::int64_t{*reinterpret_cast<std::int32_t const*>(rows(j))};
-      };
-      if (first > 0 && first % P == 0 && !may_be_read(b, h, i - 1)) return;
-      std::int64_t before = first == 0 ? -1 : position(first - 1);
-      for (std::int64_t j = first; j < end; ++j) {
-        std::int64_t const p = position(j);
-        if (p <= before) return watch.refuse(t, fault::not_ascending, b, k, before, p, j);
-        before = p;
-      }
-    }
-  }
   /// Page i of the row is sound; else another thread says so.
   KVEVICT_DEVICE bool may_be_read(std::int32_t b, std::int32_t h, std::int64_t i) const {
     Entry const page = v.pages.entry(b, h, i);

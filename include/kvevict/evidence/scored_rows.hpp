@@ -5,6 +5,7 @@
 #include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/rows.hpp>
 #include <kvevict/evidence/same_tokens.hpp>
+#include <kvevict/evidence/unseen.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -23,6 +24,7 @@ score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence c
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   kernels::leave_faulty_out(ctx, rows);
+  unseen::leave_out(ctx, e, rows);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
   return rows;
 }

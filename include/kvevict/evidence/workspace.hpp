@@ -8,6 +8,7 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/unseen.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -30,7 +31,8 @@ std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape co
   std::int64_t const stages =
       std::max({of(p.score), of(p.layers), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
   std::int64_t const outcomes = scratch_step(s.sequences) + 2 * scratch_step(s.sequences * 4);
-  return std::max(validate_bytes(s.table_pages, s.pool_pages), rows_bytes(s) + stages + outcomes);
+  return std::max(validate_bytes(s.table_pages, s.pool_pages),
+                  rows_bytes(s) + std::max(stages, unseen::bytes(s)) + outcomes);
 }
 
 }  // namespace KVEVICT_ABI

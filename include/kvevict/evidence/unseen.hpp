@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tokens that no later row sees: behind a sliding window, in an earlier chunk, padding.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/cache/row_sights.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
+#include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace unseen {
+
+/// Below every score that is one.
+inline constexpr float score = -1e30f;
+
+/// What the newest token's row sees of each row of the cache, in scratch.
+struct sights {
+  sight *seen, *always;  // (B·H)
+
+  constexpr bool has(std::int64_t r, std::int32_t order) const {
+    return order < seen[r].to && (order >= seen[r].from || always[r].has(order));
+  }
+};
+
+/// A row keeps no more than what is protected and seen.
+template <class View> struct count_seen {
+  View cache;
+  visibility sees;
+  score_rows rows;
+  sights out;
+
+  constexpr void operator()(slice<row> of, std::int64_t b) const {
+    for (std::int64_t h = 0; h < of.size; ++h) {
+      row& it = of[h];
+      if (!it.active || it.tokens == 0) continue;
+      std::int64_t const r = b * of.size + h;
+      find(it, r);
+      std::int32_t count = 0;
+      if (rows.positions == nullptr)
+        count = inside(it, out.seen[r]) + inside(it, {out.always[r].from, before(out.always[r].to, out.seen[r].from)});
+      for (std::int32_t j = 0; rows.positions != nullptr && j < it.tokens; ++j)
+        count += rows.evictable(r, j) && out.has(r, rows.order(r, j)) ? 1 : 0;
+      if (it.quota() > count) it.budget = it.protected_tokens() + count;
+    }
+  }
+
+ private:
+  static constexpr std::int32_t before(std::int32_t a, std::int32_t b) { return a < b ? a : b; }
+  /// Evictable tokens with such orders, of an ascending row.
+  static constexpr std::int32_t inside(row const& it, sight const& s) {
+    std::int32_t const from = s.from > it.first ? s.from : it.first, to = before(s.to, it.last);
+    return to > from ? to - from : 0;
+  }
+  constexpr void find(row const& it, std::int64_t r) const {
+    component const* const carried = cache.find(role::position);
+    bool const scattered = rows.positions != nullptr;
+    std::int32_t newest = it.tokens - 1;  // its row's position, where the rows are scattered
+    for (std::int32_t j = 0; scattered && j < it.tokens; ++j)
+      if (j == 0 || rows.order(r, j) > newest) newest = rows.order(r, j);
+    row_sights<typename View::table_entry> const of{
+        {carried == nullptr ? token_rows<typename View::table_entry>{} : cache.rows_of(*carried, it.sequence, it.head),
+         carried != nullptr, it.tokens, sees.padding(it.sequence)},
+        scattered,
+        row_place::in_cache,
+        sees,
+        scattered ? &newest : nullptr,
+        newest};
+    out.seen[r] = of.of(0), out.always[r] = of.always();
+  }
+};
+
+struct put_last {
+  score_rows rows;
+  sights seen;
+
+  constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+    std::int64_t const r = rows.index_of(in);
+    if (!seen.has(r, rows.order(r, j))) x = score;
+  }
+};
+
+/// Takes them out of what a row may keep, once it is scored; nothing where rows see all of their past.
+/// Cost     O(log N) a row, of scattered rows O(N), and a look at every score; scratch 16 bytes a row.
+template <class Context, class Evidence> void leave_out(Context& ctx, Evidence const& e, score_rows& rows) {
+  if (e.sees.is_whole() || rows.count() == 0) return;
+  frame scratch(ctx.scratch());
+  sights const of{scratch.template allocate<sight>(rows.count()), scratch.template allocate<sight>(rows.count())};
+  kernels::each_sequence(ctx, rows, count_seen<std::remove_cvref_t<decltype(e.cache)>>{e.cache, e.sees, rows, of});
+  kernels::each_token(ctx, rows, put_last{rows, of});
+}
+
+constexpr std::int64_t bytes(cache_shape const& s) { return 2 * scratch_step(s.rows() * 8); }
+
+}  // namespace unseen
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -10,7 +10,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a component is to the library. Keys are needed; scores look for k and v, scattered rows for position (i32),
+/// What a component is to the library. Keys are needed; scores look for k (with rope: its second part) and v, scattered
+/// rows for position (i32),
 /// observe and remembered(cache) for state (f32); the others are only moved.
 enum class role : std::uint8_t { k, v, k_scale, v_scale, rope, indexer, position, state };
 

@@ -89,6 +89,18 @@ template <class Entry = std::int32_t> struct layer_view {
     return nullptr;
   }
 
+  /// The second part of every key, where keys lie in two tensors (MLA: a latent part in k and a rotary part in rope), or
+  /// null.
+  constexpr component const* second_keys() const {
+    component const* const c = find(role::rope);
+    return c == nullptr || c->alias_of >= 0 || !is_floating(c->type) ? nullptr : c;
+  }
+  /// Elements of a key.
+  constexpr std::int64_t key_width() const {
+    component const *const k = find(role::k), *const second = second_keys();
+    return (k == nullptr ? 0 : k->width()) + (second == nullptr ? 0 : second->width());
+  }
+
   /// The same view with one more component: positions, accumulated scores, anything that must move with the tokens.
   layer_view with(component c) const {
     KVEVICT_EXPECTS(component_count < max_components, "layer_view: more than ", max_components,

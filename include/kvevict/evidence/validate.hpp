@@ -49,8 +49,13 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   KVEVICT_EXPECTS(is_floating(k->type), "evidence: keys of type ", name_of(k->type), "; f32, f16 and bf16 can be read");
   KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type),
                   "; f32, f16 and bf16 can be read");
-  KVEVICT_EXPECTS(q.head_dim == k->width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
-                  k->width(), "; both must be D");
+  component const* const second = cache.second_keys();
+  KVEVICT_EXPECTS(q.head_dim == cache.key_width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
+                  k->width(), second == nullptr ? "" : " in k and ",
+                  second == nullptr ? "" : std::to_string(second->width()),
+                  second == nullptr ? "; both must be D" : " in rope; queries need both parts, in this order");
+  KVEVICT_EXPECTS(second == nullptr || k->width() % 16 == 0, "evidence: keys of ", k->width(),
+                  " elements in k with a second part in rope; the first part must be a multiple of 16 elements wide");
   KVEVICT_EXPECTS(kernels::is_finite(q.scale) && q.scale >= 0 && kernels::is_finite(q.softcap) && q.softcap >= 0,
                   "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
 }

@@ -96,7 +96,7 @@ template <class Entry> class column_pass {
 
   void pack_tile(std::int64_t r, std::int64_t first, float* to) const {
     row const& in = out_.rows[r];
-    pack_tokens(view_, keys_, in.sequence, in.head, first, in.tokens, to);
+    pack_keys(view_, in.sequence, in.head, first, in.tokens, to);
   }
 
   /// The LSE of a block of query rows.

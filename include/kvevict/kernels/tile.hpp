@@ -84,6 +84,17 @@ void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t
   });
 }
 
+/// The same of keys, whose second part, if any, lies in another component: behind the first one, whose width is a
+/// multiple of all lanes.
+template <class Entry>
+void pack_keys(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
+               float* tile) {
+  component const& keys = *view.find(role::k);
+  pack_tokens(view, keys, b, h, first, tokens, tile);
+  if (component const* const second = view.second_keys())
+    pack_tokens(view, *second, b, h, first, tokens, tile + keys.width() * tile_tokens);
+}
+
 /// Some query rows of the G heads of one KV head: row r is window row r % window of query head r / window.
 struct query_block {
   float* packed;            // queries × scale, see above

@@ -54,14 +54,13 @@ inline void take_parts(float* running, std::int32_t rows, weight_sums const& to)
 
 /// max ‖k_j‖ of a row of the cache. `tile`: tile_floats(D) of scratch.
 template <class Entry>
-double largest_norm(layer_view<Entry> const& view, component const& keys, std::int32_t b, std::int32_t h,
-                    std::int64_t tokens, float* tile) {
+double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t tokens, float* tile) {
   float largest = 0;
   for (std::int64_t t = 0; t < tokens; t += tile_tokens) {
-    pack_tokens(view, keys, b, h, t, tokens, tile);
+    pack_keys(view, b, h, t, tokens, tile);
     for (int v = 0; v < tile_tokens; v += lanes) {
       vec squares = {};
-      for (std::int64_t d = 0; d < keys.width(); ++d) {
+      for (std::int64_t d = 0; d < view.key_width(); ++d) {
         vec const x = load(tile + d * tile_tokens + v);
         squares = multiply_add(x, x, squares);
       }
@@ -104,7 +103,7 @@ void expect_sums(layer_view<Entry> const& view, component const& keys, query_row
     if (q.sink_logits != nullptr) sum += std::exp(static_cast<double>(q.sink_logits[hq]) - lse);
     double const least = weight_sum::least_tolerance(keys.type, q.type, lse);
     if (weight_sum::is_sound(sum, expected, least)) continue;
-    if (norm < 0) norm = largest_norm(view, keys, of.sequence, of.head, of.tokens, tile);
+    if (norm < 0) norm = largest_norm(view, of.sequence, of.head, of.tokens, tile);
     double const bound = static_cast<double>(q.logit_scale()) * norm_of(q, row, hq) * norm;
     if (!weight_sum::is_sound(sum, expected,
                               least + weight_sum::tolerance_of_logits(keys.type, q.type, q.head_dim, bound)))

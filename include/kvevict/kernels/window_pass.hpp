@@ -91,7 +91,7 @@ template <class Entry> class window_pass {
   }
 
   void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
-    pack_tokens(view_, keys_, w.b, w.h, tile * tile_tokens, w.tokens, to);
+    pack_keys(view_, w.b, w.h, tile * tile_tokens, w.tokens, to);
   }
 
   /// Maximum and sum of every row in each tile, and the exponentials where they are kept.

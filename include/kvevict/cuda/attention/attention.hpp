@@ -44,7 +44,13 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
           sight_memory::of(scratch, out.count(), most_rows, !sees_by_index(view, q))};
 }
 
-/// f(product) with the fastest that types and layout allow.
+/// Of queries with a component of keys, as it is.
+inline scalar_product scalar_product_of(component const& keys, query_rows const& q) {
+  std::int32_t const run = keys.rows.run_bytes / size_of(keys.type);
+  return {keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}};
+}
+
+/// f(product) with the fastest that types and layout allow; keys in two tensors one product after the other.
 template <class Entry, class F>
 void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
   std::uint64_t const start =
@@ -61,15 +67,14 @@ void with_product(layer_view<Entry> const& view, component const& keys, query_ro
       f(tensor_product<T, 0>{q.head_dim});
   };
   bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
-  if (wide && q.type == dtype::bf16)
+  if (component const* const second = view.second_keys())
+    f(split_product{scalar_product_of(keys, q), scalar_product_of(*second, q), keys.width() * size_of(q.type)});
+  else if (wide && q.type == dtype::bf16)
     tensor(bf16{});
   else if (wide && q.type == dtype::f16)
     tensor(f16{});
-  else {
-    std::int32_t const run = keys.rows.run_bytes / size_of(keys.type);
-    f(scalar_product{
-        keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}});
-  }
+  else
+    f(scalar_product_of(keys, q));
 }
 
 /// f(weight_tile) with everything that weights need: rows that are checked, and the LSE of every query row where the

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include <kvevict/cuda/attention/product.hpp>
 #include <kvevict/cuda/attention/window.hpp>
 #include <kvevict/cuda/shim/divisor.hpp>
 
@@ -101,7 +102,7 @@ template <class Entry, class Product> struct lse_part_kernel {
     if (orders.positions != nullptr) all.to = 0;
     KVEVICT_UNROLL
     for (int m = 0; m < 2; ++m) rows[m] = product.load_rows(t, query[2 * m], query[2 * m + 1]);
-    token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
+    key_rows<Entry, Product> const at(c.view, c.keys, it.sequence, it.head);
     typename Product::columns keys[tiles];
     load(t, at, begin, it.tokens - 1, keys);
     KVEVICT_KEEP_LOOP
@@ -123,13 +124,13 @@ template <class Entry, class Product> struct lse_part_kernel {
     }
   }
   /// The keys of columns j … j + 15; behind the last token its key again.
-  KVEVICT_DEVICE void load(thread& t, token_rows<Entry> const& at, std::int32_t j, std::int32_t last,
+  KVEVICT_DEVICE void load(thread& t, key_rows<Entry, Product> const& at, std::int32_t j, std::int32_t last,
                            typename Product::columns (&keys)[tiles]) const {
     KVEVICT_UNROLL
     for (int n = 0; n < tiles; ++n)
       keys[n] = product.load_columns(t, [&](std::uint32_t k) {
         std::int32_t const token = std::min(j + n * 8 + static_cast<std::int32_t>(k), last), page = page_size(token);
-        return at.slot(page, token - page * at.page_size);
+        return at.slot(page, token - page * at.first.page_size);
       });
   }
   KVEVICT_DEVICE static void hide(thread& t, window_rows const& in, token_orders const& orders, std::int32_t j,

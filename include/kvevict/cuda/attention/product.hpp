@@ -8,7 +8,7 @@
 // Its M·N sums are independent chains that take turns, since each alone waits for the tensor cores.
 #pragma once
 
-#include <kvevict/cache/component.hpp>
+#include <kvevict/cache/layer_view.hpp>
 #include <kvevict/cuda/context/device.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -118,7 +118,6 @@ struct scalar_product {
     for (int n = 0; n < N; ++n) z[m][n] = plus_products(r[m], k[n], z[m][n]);
   }
 
- private:
   KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {
     KVEVICT_KEEP_LOOP
     for (std::int32_t i = 0; i < runs; ++i) KVEVICT_KEEP_LOOP
@@ -131,9 +130,75 @@ struct scalar_product {
     }
     return z;
   }
+
+ private:
   KVEVICT_DEVICE static float element_of(dtype type, std::byte const* p, std::int32_t i) {
     if (type == dtype::f32) return reinterpret_cast<float const*>(p)[i];
     return type == dtype::f16 ? widen(reinterpret_cast<f16 const*>(p)[i]) : widen(reinterpret_cast<bf16 const*>(p)[i]);
+  }
+};
+
+/// A key in two tensors.
+struct key_parts {
+  std::byte const *first, *second;
+};
+
+/// The sum of the products of two parts, one after the other: keys in two tensors, any types and layouts. A query's
+/// second part lies `behind` bytes after its first one.
+struct split_product {
+  static constexpr bool is_split = true;
+  scalar_product first, second;
+  std::int64_t behind;
+
+  struct rows {
+    scalar_product::rows first, second;
+  };
+  struct columns {
+    scalar_product::columns first, second;
+  };
+
+  split_product transposed() const { return {first.transposed(), second.transposed(), behind}; }
+
+  KVEVICT_DEVICE key_parts parts_of(key_parts const& key) const { return key; }
+  KVEVICT_DEVICE key_parts parts_of(std::byte const* query) const { return {query, query + behind}; }
+
+  template <class Row> KVEVICT_DEVICE rows load_rows(thread& t, Row a, Row b) const {
+    key_parts const x = parts_of(a), y = parts_of(b);
+    return {first.load_rows(t, x.first, y.first), second.load_rows(t, x.second, y.second)};
+  }
+  template <class Column> KVEVICT_DEVICE columns load_columns(thread& t, Column column) const {
+    return {first.load_columns(t, [&](std::uint32_t k) { return parts_of(column(k)).first; }),
+            second.load_columns(t, [&](std::uint32_t k) { return parts_of(column(k)).second; })};
+  }
+  template <int M, int N>
+  KVEVICT_DEVICE void multiply(thread&, rows const (&r)[M], columns const (&k)[N], accumulator (&z)[M][N]) const {
+    KVEVICT_UNROLL
+    for (int m = 0; m < M; ++m) KVEVICT_UNROLL
+    for (int n = 0; n < N; ++n)
+      z[m][n] = second.plus_products(r[m].second, k[n].second, first.plus_products(r[m].first, k[n].first, z[m][n]));
+  }
+};
+
+/// Where the keys of a row of the cache lie, as a product takes them.
+template <class Entry, class Product> struct key_rows {
+  static constexpr bool is_split = requires { Product::is_split; };
+  token_rows<Entry> first, second;
+
+  KVEVICT_DEVICE key_rows(layer_view<Entry> const& view, component const& keys, std::int32_t b, std::int32_t h)
+      : first(view.rows_of(keys, b, h)) {
+    if constexpr (is_split) second = view.rows_of(*view.second_keys(), b, h);
+  }
+  KVEVICT_DEVICE auto operator()(std::int64_t token) const {
+    if constexpr (is_split)
+      return key_parts{first(token), second(token)};
+    else
+      return first(token);
+  }
+  KVEVICT_DEVICE auto slot(std::int64_t page, std::int64_t s) const {
+    if constexpr (is_split)
+      return key_parts{first.slot(page, s), second.slot(page, s)};
+    else
+      return first.slot(page, s);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include <kvevict/core/weight_sum.hpp>
+#include <kvevict/cuda/attention/product.hpp>
 #include <kvevict/cuda/attention/window.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -24,7 +25,7 @@ template <class Entry, class Product> struct weight_tile {
 
   /// The keys of the tokens from `first` on; behind the last one its key again.
   KVEVICT_DEVICE void load_keys(thread& t, row const& it, std::int32_t first, keys& to) const {
-    token_rows<Entry> const at = c.view.rows_of(c.keys, it.sequence, it.head);
+    key_rows<Entry, Product> const at(c.view, c.keys, it.sequence, it.head);
     auto const key = [&](std::int32_t j) { return at(std::max(std::min(first + j, it.tokens - 1), 0)); };
     auto const place = static_cast<std::int32_t>(t.lane() / 4);
     KVEVICT_UNROLL

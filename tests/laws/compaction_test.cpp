@@ -139,7 +139,7 @@ TEST_CASE("laws: compacted attention is masked attention, and state follows rows
         for (auto const mode : modes)
           with_state(l, page, in, [&](auto& cache) {
             CAPTURE(p.name, cache.name(), page, static_cast<int>(mode), in.seed);
-            auto const keep = p.plan(ctx, cache.view, rows, ask);
+            auto const keep = p.plan(ctx, for_any(p, cache.view), rows, ask);
             auto const before = cache.snapshot();
             if (!cache.per_head() && !p.equal_counts && is_ragged(keep)) {  // refused, and nothing has changed
               CHECK_THROWS_WITH(kvevict::compact(ctx, cache.view, keep, mode),
@@ -169,7 +169,7 @@ TEST_CASE("laws: a budget of the whole length moves nothing") {
         CAPTURE(p.name);
         auto const before = cache.snapshot();
         auto const done =
-            kvevict::compact(ctx, cache.view, p.plan(ctx, cache.view, rows, {.tokens_per_head = 40}), mode);
+            kvevict::compact(ctx, cache.view, p.plan(ctx, for_any(p, cache.view), rows, {.tokens_per_head = 40}), mode);
         CHECK(done.moves().moves() == 0);
         CHECK(done.freed_pages().size == 0);
         CHECK(done.order() == kvevict::row_order::ascending);

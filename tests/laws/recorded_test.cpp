@@ -66,7 +66,8 @@ std::uint64_t planned(any_preset const& p, std::uint64_t seed) {
       with_cache(layouts::all[seed % std::size(layouts::all)], cache, in, [&](auto& there) {
         kvevict::host ctx;
         kvevict::budget const ask{.tokens_per_head = budget, .layer = 1, .layer_count = 4};
-        out.add(p.plan(ctx, there.view, rows, in_equal_layers(there.view, ask)));
+        auto const masks = there.view.with_capability({.masked = true});  // ragged sets on shared tables, too
+        out.add(p.plan(ctx, masks, rows, in_equal_layers(there.view, ask)));
       });
     }
   return out.value();

@@ -117,8 +117,11 @@ void check_policy(Preset const& preset, Cache& cache, batch const& in, setting c
   kvevict::host host;
   std::vector<float> want_scores, got_scores;
   kvevict::keep_set want;
+  bool const compacts = cache.per_head() || preset.policy.equal_counts;
+  kvevict::capability const can{.masked = !compacts};
   hand(
-      preset, cache.view, [](auto const& rows) { return rows; }, [](std::vector<float> const& x) { return x.data(); },
+      preset, cache.view.with_capability(can), [](auto const& rows) { return rows; },
+      [](std::vector<float> const& x) { return x.data(); },
       [&](auto const& e) {
         kvevict::scores(host, preset.policy, e, in_equal_layers(cache.view, ask), want_scores);
         kvevict::plan(host, preset.policy, e, in_equal_layers(cache.view, ask), want);
@@ -132,7 +135,7 @@ void check_policy(Preset const& preset, Cache& cache, batch const& in, setting c
   cuda::keep_set keep;
   auto const rows_there = [&](auto const& rows) { return on_device_rows(memory, rows, there.view.sequences()); };
   hand(
-      preset, there.view, rows_there, [&](std::vector<float> const& x) { return memory.put(x); },
+      preset, there.view.with_capability(can), rows_there, [&](std::vector<float> const& x) { return memory.put(x); },
       [&](auto const& e) {
         kvevict::scores(ctx, on.policy, e, in_equal_layers(there.view, ask), got_scores);
         kvevict::plan(ctx, on.policy, e, in_equal_layers(there.view, ask), keep);
@@ -141,7 +144,7 @@ void check_policy(Preset const& preset, Cache& cache, batch const& in, setting c
   double const relative = 2e-5;
   close(got_scores, want_scores, relative);
   same_up_to_ties(got, want, want_scores, relative);
-  if (!cache.per_head() && !preset.policy.equal_counts) return;
+  if (!compacts) return;
   cuda::compacted<entry> done;
   compact(ctx, there.view, keep, kvevict::compaction::stable, done);
   done.wait(ctx);

@@ -89,10 +89,17 @@ struct any_preset {
     plan_into(ctx, view, in, b, out);
     return out;
   }
-  [[nodiscard]] std::int32_t newest(std::int32_t budget) const { return std::max(last, (budget * last_permille + 999) / 1000); }
+  [[nodiscard]] std::int32_t newest(std::int32_t budget) const {
+    return std::max(last, (budget * last_permille + 999) / 1000);
+  }
   [[nodiscard]] bool unlimited() const { return name == "full"; }
 };
 
 std::vector<any_preset> const& presets();
+
+/// The view; where its heads share a table and the preset keeps different numbers of tokens, as one of masks.
+template <class View> View for_any(any_preset const& p, View const& v) {
+  return v.with_capability({.masked = !p.equal_counts && !v.pages.per_head()});
+}
 
 }  // namespace support

@@ -39,6 +39,7 @@ template <class View, class... Facts> struct evidence : Facts... {
   constexpr older_tokens older_of(std::int32_t b) const { return older_each == nullptr ? older : older_each[b]; }
 
   /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass.
+  /// From a sequence and a layer to the next it lies query_rows::lse_seq_stride and lse_layer_stride apart.
   ///
   /// Errors   contract_violation by the verb that reads it, if it makes a weight larger than 1 + 1e-3, or a score not
   ///          finite. An LSE that is too large (base two, but said to be e) only makes weights too small, and is not

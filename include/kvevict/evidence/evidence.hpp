@@ -40,7 +40,8 @@ template <class View, class... Facts> struct evidence : Facts... {
   constexpr older_tokens older_of(std::int32_t b) const { return older_each == nullptr ? older : older_each[b]; }
 
   /// The row log-sum-exp that the engine's softmax used, (T,Hq), in that base: exact weights in one pass. −inf is a row
-  /// that sees no token, and counts for nothing.
+  /// that sees no token, and counts for nothing. From a sequence and a layer to the next it lies
+  /// query_rows::lse_seq_stride and lse_layer_stride apart.
   ///
   /// Errors   contract_violation by the verb that reads it, if a row's weights do not add up to 1, see
   ///          kernels::expect_sums for the tolerance, or a score is not finite.

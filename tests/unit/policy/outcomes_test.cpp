@@ -174,4 +174,11 @@ TEST_CASE("outcomes: an exception says where") {
                   {.tokens_per_head = 12, .layer = 1, .layer_count = 3});
   });
   CHECK((of_stack.sequence == 3 && of_stack.layer == 2 && of_stack.head == 0));
+  std::vector<std::int32_t> const tight{12, 12, 12, 2};
+  attention const sound = last_rows(in, 5);
+  auto const of_layer = place_of([&] {
+    kvevict::plan(r.ctx, snapkv, kvevict::prompt(layers.whole(), sound.queries()),
+                  {.tokens_per_head = 12, .layer = 1, .layer_count = 3, .per_sequence = tight.data()});
+  });
+  CHECK((of_layer.sequence == 3 && of_layer.layer == 2));
 }

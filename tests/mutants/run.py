@@ -45,7 +45,7 @@ def sources_of(test):
     source = tests / f"{test}_test.cpp"
     if test.startswith("simt/"):
         return [source, *(common / f"{name}.o" for name in ("main", "device", "scheduler"))], emulation
-    of_presets = test.startswith("laws/") and "presets()" in source.read_text()
+    of_presets = test.startswith("laws/")
     return [
         source,
         *([tests / "laws/presets.cpp"] if of_presets else []),

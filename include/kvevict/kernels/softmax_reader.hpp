@@ -111,9 +111,9 @@ enum class row_fault : std::uint8_t { none, weight, sum };
 template <class Entry>
 row_fault fault_of_row(softmax_reader<Entry> const& reader, attention_rows const& a, std::int32_t w,
                        slice<float const> x, double sum) {
-  bool sound = true;
-  for (std::int64_t j = 0; j < x.size; ++j) sound &= !((x[j] > 1.001f) | (x[j] < 0.0f));
-  if (!sound) return row_fault::weight;
+  int bad = 0;
+  for (std::int64_t j = 0; j < x.size; ++j) bad |= int{x[j] > 1.001f} | int{x[j] < 0.0f};
+  if (bad != 0) return row_fault::weight;
   bool const is_wrong = sum > 1 + softmax_tolerance || (a.sum == row_sum::one && sum < 1 - softmax_tolerance);
   return is_wrong && !reader.sees_none(w) ? row_fault::sum : row_fault::none;
 }

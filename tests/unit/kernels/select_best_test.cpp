@@ -4,6 +4,7 @@
 #include <kvevict/kernels/select_best.hpp>
 #include <kvevict/threads.hpp>
 
+#include <cmath>
 #include <limits>
 
 #include "support/allocations.hpp"
@@ -47,6 +48,13 @@ TEST_CASE("select_best: the total order") {
         std::vector<std::int32_t>{0});
   CHECK(select_one({5, 5, 5}, 0).empty());
   CHECK(select_one({5, 5, 5}, 3) == std::vector<std::int32_t>{0, 1, 2});
+}
+
+TEST_CASE("select_best: scores that differ in their last bit") {
+  float const x = 0.75f, above = std::nextafter(x, 1.0f);
+  CHECK(select_one({0.1f, above, x, 0.2f}, 1) == std::vector<std::int32_t>{1});
+  CHECK(select_one({x, x, above, x, x}, 1) == std::vector<std::int32_t>{2});
+  CHECK(select_one({-above, -x, -above, -above}, 1) == std::vector<std::int32_t>{1});
 }
 
 TEST_CASE("select_best: equals a sort") {

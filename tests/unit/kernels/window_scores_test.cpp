@@ -163,6 +163,11 @@ TEST_CASE("positions decide the gain and what a row sees when they are given") {
   CHECK(a.values[29] == Approx(2.0 / 30));  // the row above the last one is at its position, and sees it
 }
 
+TEST_CASE("the first row beyond the budget has a gain of its own") {
+  CHECK(step_gain(30, 30, 0.25f) == 0.25f);
+  CHECK(step_gain(31, 30, 0.0f) == Approx(std::sqrt(2 * std::log(31.0 / 30))));
+}
+
 TEST_CASE("weights of single rows have the bits of windows of one row") {
   for (std::int32_t const threads : {1, 3}) {
     kvevict::threads pool(threads);

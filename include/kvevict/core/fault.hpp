@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is wrong with a sequence, as data: a device records it, and the host turns it into a message later.
+// What is wrong with a sequence, as data: a device records it, and the host turns it into a message (core/raise.hpp).
 #pragma once
 
 #include <cstdint>
 
-#include <kvevict/core/contract.hpp>
+#include <kvevict/core/abi.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <kvevict/core/host.hpp>
-#include <kvevict/core/raise_fault.hpp>
+#include <kvevict/core/raise.hpp>
 #include <kvevict/cuda/context/dry_run.hpp>
 #include <kvevict/cuda/context/observed_states.hpp>
 #include <kvevict/cuda/context/scratch_memory.hpp>

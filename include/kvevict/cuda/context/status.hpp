@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include <kvevict/core/fault.hpp>
+#include <kvevict/core/raise.hpp>
 #include <kvevict/cuda/shim/shim.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {

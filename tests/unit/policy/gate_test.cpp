@@ -64,7 +64,10 @@ struct layer_case {
   template <class F> void with_cache(layout l, F f, std::int32_t page = 16, std::int32_t spare = 0) const {
     auto s = shape(spare);
     s.page_size = page;
-    support::with_cache(l, s, kv, f);
+    support::with_cache(l, s, kv, [&](auto& cache) {
+      cache.view = cache.view.with_capability({.masked = !cache.per_head()});  // gates keep ragged sets
+      f(cache);
+    });
   }
   template <class F> void with_cache(F f) const { with_cache(layout::head_pages, f); }
 
@@ -381,7 +384,9 @@ TEST_CASE("a layer stage divides a cap, and leaves no cap alone") {
     for (std::int32_t layer = 0; layer < 4; ++layer) {
       CAPTURE(layer);
       kvevict::keep_set all;
-      CHECK(refusal([&] { kvevict::plan(ctx, policy, e, {.tokens_per_head = budget::no_cap, .layer = layer, .layer_count = 4}, all); }) == "");
+      CHECK(refusal([&] {
+              kvevict::plan(ctx, policy, e, {.tokens_per_head = budget::no_cap, .layer = layer, .layer_count = 4}, all);
+            }) == "");
       CHECK(same(all, plan(c)));
       auto const keep = kvevict::plan(ctx, policy.with(kvevict::heads::threshold{0}), e,
                                       {.tokens_per_head = 20, .layer = layer, .layer_count = 4});

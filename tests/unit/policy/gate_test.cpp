@@ -64,7 +64,10 @@ struct layer_case {
   template <class F> void with_cache(layout l, F f, std::int32_t page = 16, std::int32_t spare = 0) const {
     auto s = shape(spare);
     s.page_size = page;
-    support::with_cache(l, s, kv, f);
+    support::with_cache(l, s, kv, [&](auto& cache) {
+      cache.view = cache.view.with_capability({.masked = !cache.per_head()});  // gates keep ragged sets
+      f(cache);
+    });
   }
   template <class F> void with_cache(F f) const { with_cache(layout::head_pages, f); }
 

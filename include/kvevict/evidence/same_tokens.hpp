@@ -7,6 +7,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/fault.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/together.hpp>

@@ -19,6 +19,7 @@
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/softmax_reader.hpp>
+#include <kvevict/kernels/window_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

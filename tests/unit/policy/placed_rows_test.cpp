@@ -131,7 +131,9 @@ TEST_CASE("placed rows: hidden states, padded") {
     x.data = padded.data(), x.row_begin = on_left ? left.data() : nullptr, x.row_count = count.data(),
     x.seq_stride = T * width;
     auto const see = [&](auto const& rows) {
-      return one.after([&](auto const& view) { kvevict::observe(one.ctx, policy, kvevict::prompt(view, rows), {}); });
+      return one.after([&](auto const& view) {
+        kvevict::observe(one.ctx, policy, kvevict::prompt(view, rows), {.tokens_per_head = kvevict::budget::no_cap});
+      });
     };
     CHECK((see(x) == see(packed)));
     CHECK(one.scores(policy, x) == one.scores(policy, packed));

@@ -26,13 +26,12 @@ constexpr auto h2o = presets::h2o();
 /// One sequence of 40 tokens, and of its rows the last one alone, behind `before` rows that no sequence owns.
 struct room {
   batch in = random_batch(83, {.Hq = 4, .H = 2, .D = 8, .N = {40}, .future = 3});
-  attention rows = last_rows(in, 3), later = future_rows(in);
+  attention rows, later = future_rows(in);
   std::int32_t begin[2];
   kvevict::host ctx;
 
-  explicit room(std::int32_t before) : begin{before, before + 1} {
-    rows.positions.assign(3, 39);  // whichever of them is the sequence's
-  }
+  explicit room(std::int32_t before)
+      : rows(last_rows(in, static_cast<std::size_t>(before) + 1)), begin{before, before + 1} {}
   template <class Rows> Rows last(Rows r) const {
     r.row_begin = begin;
     return r;

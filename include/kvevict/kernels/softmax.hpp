@@ -53,19 +53,27 @@ inline float lse_with(float lse, float sink) {
 
 /// Adds 2^(z − lse) of a block's rows to their sums over rows, of `per_sum` rows each, and, where each row is checked,
 /// to its running sum over tokens.  sums (…, tile_tokens), checked (rows, lanes) or null
-inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,
-                        float* sums, float* checked) {
+template <bool Checked>
+void add_rows(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum, float* sums,
+              [[maybe_unused]] float* checked) {
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
     float* const column = sums + (row + r) / per_sum * tile_tokens;
     vec all = {};
     for (int v = 0; v < tile_vectors; ++v) {
       vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
-      all += w;
+      if constexpr (Checked) all += w;
       store(column + v * lanes, load(column + v * lanes) + w);
     }
-    if (checked != nullptr) store(checked + (row + r) * lanes, load(checked + (row + r) * lanes) + all);
+    if constexpr (Checked) store(checked + (row + r) * lanes, load(checked + (row + r) * lanes) + all);
   }
+}
+inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,
+                        float* sums, float* checked) {
+  if (checked != nullptr)
+    add_rows<true>(z, q, row, per_sum, sums, checked);
+  else
+    add_rows<false>(z, q, row, per_sum, sums, nullptr);
 }
 
 /// Reduces (G, stride) floats over the query heads to x(0, j), j < n.  n is a multiple of lanes

@@ -100,7 +100,8 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
 
 /// What the gates of every layer keep of one sequence: after a prefill under their flags, or, from the inputs that an
 /// ordinary prefill recorded, of its cache alone.
-inline eviction evict_flagged(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g, int cap = 0) {
+inline eviction evict_flagged(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g,
+                              int cap = kvevict::budget::no_cap) {
   return evict(
       ctx, seq, [&](int l) { return g.policy(l); }, cap,
       [](auto const& view, int) { return kvevict::remembered(view); });
@@ -108,7 +109,7 @@ inline eviction evict_flagged(kvevict::host& ctx, llama::sequence& seq, llama::g
 inline eviction evict_gated(kvevict::host& ctx, llama::sequence& seq, llama::gates const& g,
                             llama::record const& seen) {
   return evict(
-      ctx, seq, [&](int l) { return g.policy(l); }, 0,
+      ctx, seq, [&](int l) { return g.policy(l); }, kvevict::budget::no_cap,
       [&](auto const& view, int l) {
         return kvevict::prompt(
             view, llama::features_of(seen.input[std::size_t(l)].data(), g.layer(l).features, seen.row_begin.data()));

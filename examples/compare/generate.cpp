@@ -89,7 +89,7 @@ int main(int argc, char** argv) try {
     llama::gates const g(gates_file, m);
     pool.add_keep();
     token = llama::argmax(llama::flagged_prefill(e, ctx, g, seq, int(prompt.size())).run(prompt), 0);
-    report(compare::evict_flagged(ctx, seq, g, budget < 1 << 30 ? budget : 0));
+    report(compare::evict_flagged(ctx, seq, g, budget < 1 << 30 ? budget : kvevict::budget::no_cap));
   } else {
     token = llama::argmax(e.prefill(seq, prompt, 1, &seen), 0);
     compare::for_each_preset({}, 1, [&](std::string const& each, auto const& policy) {

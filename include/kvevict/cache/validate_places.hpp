@@ -112,9 +112,9 @@ template <class Entry> class page_search {
     table_place const p = place(x), q = place(y);
     bool const same = x.row == y.row && x.index() == y.index();
     std::string const where =
-        " in page " + std::to_string(p.i) + " of " + contract::text_of(messages::row(p.b, p.h)) +
+        " in page " + contract::number(p.i) + " of " + contract::text_of(messages::row(p.b, p.h)) +
         (same ? std::string()
-              : " and page " + std::to_string(q.i) + " of " + contract::text_of(messages::row(q.b, q.h)));
+              : " and page " + contract::number(q.i) + " of " + contract::text_of(messages::row(q.b, q.h)));
     if constexpr (page_table<Entry>::holds_pointers) {
       auto const apart = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(v_.pages.entry(q.b, q.h, q.i)) -
                                                    reinterpret_cast<std::intptr_t>(v_.pages.entry(p.b, p.h, p.i)));

@@ -17,8 +17,28 @@ inline namespace v0 {  // the same for all units: an exception of one is caught 
 /// Bad input; `what()` reads "verb: what is wrong; what to do". Nothing has been changed when it is thrown. Where the
 /// fault is one sequence's, fields say whose; −1 where that is not known, or means nothing.
 struct contract_violation : std::logic_error {
-  using std::logic_error::logic_error;
-  std::int32_t layer = -1, sequence = -1, head = -1, token = -1;  // sequences of a stack: l·S + s
+  std::int32_t layer, sequence, head, token;  // sequences of a stack: l·S + s
+
+  explicit contract_violation(std::string const& what) : std::logic_error(what) { put(-1, -1, -1, -1); }
+  explicit contract_violation(char const* what) : std::logic_error(what) { put(-1, -1, -1, -1); }
+  contract_violation(contract_violation const& o) : std::logic_error(o) {
+    put(read(o.layer), read(o.sequence), read(o.head), read(o.token));
+  }
+  contract_violation& operator=(contract_violation const& o) {
+    std::logic_error::operator=(o);
+    put(read(o.layer), read(o.sequence), read(o.head), read(o.token));
+    return *this;
+  }
+
+ private:
+  static std::int32_t read(std::int32_t volatile const& x) { return x; }
+  /// One by one: no unit makes a vector of them, for units of all instruction sets share these functions.
+  void put(std::int32_t of_layer, std::int32_t of_sequence, std::int32_t of_head, std::int32_t of_token) {
+    static_cast<std::int32_t volatile&>(layer) = of_layer;
+    static_cast<std::int32_t volatile&>(sequence) = of_sequence;
+    static_cast<std::int32_t volatile&>(head) = of_head;
+    static_cast<std::int32_t volatile&>(token) = of_token;
+  }
 };
 
 /// Called in place of `throw` in translation units built with -fno-exceptions; must not return.
@@ -44,9 +64,20 @@ namespace contract {
 
 inline void append(std::string& out, char const* piece) { out += piece; }
 inline void append(std::string& out, std::string const& piece) { out += piece; }
+/// A number as text; not by std::to_string, which units of all instruction sets would share.
+template <class Number> std::string number(Number x) {
+  char text[64];
+  if constexpr (std::is_floating_point_v<Number>)
+    std::snprintf(text, sizeof text, "%.6f", static_cast<double>(x));
+  else if constexpr (std::is_signed_v<Number>)
+    std::snprintf(text, sizeof text, "%lld", static_cast<long long>(x));
+  else
+    std::snprintf(text, sizeof text, "%llu", static_cast<unsigned long long>(x));
+  return text;
+}
 template <class Number, class = std::enable_if_t<std::is_arithmetic_v<Number>>>
 void append(std::string& out, Number piece) {
-  out += std::to_string(piece);
+  out += number(piece);
 }
 
 /// Where a fault lies, as a piece of its message: "sequence 2, head 1", or "sequence 2" without a head. As `layer` and
@@ -55,8 +86,8 @@ struct place {
   std::int64_t sequence = -1, head = -1, token = -1, layer = -1;
 };
 inline void append(std::string& out, place const& at) {
-  out += "sequence " + std::to_string(at.sequence);
-  if (at.head >= 0) out += ", head " + std::to_string(at.head);
+  out += "sequence " + number(at.sequence);
+  if (at.head >= 0) out += ", head " + number(at.head);
 }
 inline std::string text_of(place const& at) {
   std::string out;

@@ -32,7 +32,7 @@ constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}
 /// `has` < 0: that the view's differ is not what is wrong.
 [[noreturn]] inline void other_lengths(std::int32_t sequence, std::int64_t head, std::int32_t layer, std::int64_t given,
                                        std::int64_t has) {
-  std::string const where = "layer " + std::to_string(layer) + " of " + contract::text_of(row(sequence, head));
+  std::string const where = "layer " + contract::number(layer) + " of " + contract::text_of(row(sequence, head));
   if (has < 0)
     contract::violate("plan: budget.lengths says that ", where, " has ", given,
                       " tokens; give counts, not negative numbers");
@@ -41,8 +41,8 @@ constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}
 }
 /// Rows that are to keep one set: heads 0 and `head` of a sequence, or layers 0 and `sequence / of_layer` of a stack.
 inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer) {
-  if (!layers) return "heads 0 and " + std::to_string(head) + " of sequence " + std::to_string(sequence);
-  return "layers 0 and " + std::to_string(sequence / of_layer) + " of " +
+  if (!layers) return "heads 0 and " + contract::number(head) + " of sequence " + contract::number(sequence);
+  return "layers 0 and " + contract::number(sequence / of_layer) + " of " +
          contract::text_of(row(sequence % of_layer, head));
 }
 [[noreturn]] inline void rows_apart(bool layers, bool lengths, std::int64_t sequence, std::int64_t head,

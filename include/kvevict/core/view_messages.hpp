@@ -37,7 +37,7 @@ namespace messages {
 [[noreturn]] inline void not_ascending(std::int32_t sequence, std::int32_t head, std::int64_t slot, std::int64_t before,
                                        std::int64_t position) {
   contract::violate("validate: the view calls its rows ascending, but slot ", slot, " of ", row(sequence, head),
-                    " holds position ", position, before < 0 ? std::string() : " behind " + std::to_string(before),
+                    " holds position ", position, before < 0 ? std::string() : " behind " + contract::number(before),
                     "; say with_order(row_order::scattered), as after hole filling and in rings, or compact stably");
 }
 

@@ -52,7 +52,7 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   component const* const second = cache.second_keys();
   KVEVICT_EXPECTS(q.head_dim == cache.key_width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
                   k->width(), second == nullptr ? "" : " in k and ",
-                  second == nullptr ? "" : std::to_string(second->width()),
+                  second == nullptr ? "" : contract::number(second->width()),
                   second == nullptr ? "; both must be D" : " in rope; queries need both parts, in this order");
   KVEVICT_EXPECTS(second == nullptr || k->width() % 16 == 0, "evidence: keys of ", k->width(),
                   " elements in k with a second part in rope; the first part must be a multiple of 16 elements wide");

@@ -164,21 +164,29 @@ evidence choose_evidence(input& in, cache<Entry> const& c, kvevict::layer_view<E
             std::memcpy(out.q.data() + static_cast<std::size_t>(t * q.token_stride + hq * q.head_stride + d) * E, &y,
                         sizeof y);
           });
-        std::int32_t const h = hq / group, N = view.length(b, h), sees = what == needs::future ? N : N - (n - t) + 1;
+        std::int32_t const h = hq / group, N = view.length(b, h), p = out.positions[std::size_t(t)];
+        component const* const carried = view.find(role::position);
+        auto const sees = [&](std::int32_t j) {  // by position, where tokens have one
+          if (what == needs::future) return true;
+          return carried == nullptr ? j < N - (n - t) + 1
+                                    : kvevict::element<std::int32_t const>(view, *carried, b, h, j) <= p;
+        };
         double whole = what == needs::future ? 0.5 : 0;
         z.clear();
-        for (std::int32_t j = 0; j < sees; ++j) {
+        for (std::int32_t j = 0; j < N; ++j) {
           double sum = 0;
+          z.push_back(0);
+          if (!sees(j)) continue;
           for (std::int32_t d = 0; d < D; ++d)
             sum += double{x[std::size_t(d)]} * double{cache<Entry>::number(view, k, b, h, j, d)};
           sum *= double{q.logit_scale()};
           if (q.softcap != 0) sum = double{q.softcap} * std::tanh(sum / double{q.softcap});
-          z.push_back(std::exp(sum)), whole += z.back();
+          z.back() = std::exp(sum), whole += z.back();
         }
-        if (sees <= 0) continue;
+        if (whole == 0) continue;
         double const lse = q.base == kvevict::log_base::two ? std::log2(whole) : std::log(whole);
         out.lse[static_cast<std::size_t>(t * q.lse_token_stride + hq)] = static_cast<float>(lse);
-        for (std::int32_t j = 0; j < sees; ++j)
+        for (std::int32_t j = 0; j < N; ++j)
           out.weights[static_cast<std::size_t>(t * a.token_stride + hq * a.head_stride + j)] =
               static_cast<float>(z[std::size_t(j)] / whole);
       }

@@ -53,9 +53,11 @@ template <class Entry> struct row_sights {
     if (place == row_place::in_cache) return position_of(first_token + w);
     return (position_of.tokens == 0 ? 0 : position_of(position_of.tokens - 1) + 1) + first_token + w;
   }
-  constexpr sight of(std::int32_t w) const {
+  constexpr sight of(std::int32_t w) const { return from_position(w, position(w)); }
+  /// The same, of a row that is at position p.
+  constexpr sight from_position(std::int32_t w, std::int64_t p) const {
     constexpr std::int32_t most = std::numeric_limits<std::int32_t>::max();
-    std::int64_t const p = position(w), back = p < 0 ? 0 : p - sees.begin(p);
+    std::int64_t const back = p < 0 ? 0 : p - sees.begin(p);
     if (scattered)
       return {
           p < 0 || sees.reaches_back() ? std::numeric_limits<std::int32_t>::min() : static_cast<std::int32_t>(p - back),

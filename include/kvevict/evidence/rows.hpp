@@ -147,7 +147,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
   score_rows out = planning::make_rows(false, scratch, cache, want);
   if constexpr (planning::has_units<Layers>)
     if (share != sharing::cap && planning::moves_budget(layers)) {
-      planning::assign_units<Entry>(scratch, out, keep, layers, {&cache, &want}, share);
+      planning::assign_units<Entry>(scratch, out, keep, layers, planning::model_layers<Entry>{&cache, &want}, share);
       return out;
     }
   std::int32_t const H = cache.heads();

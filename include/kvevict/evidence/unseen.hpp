@@ -41,7 +41,8 @@ template <class View> struct count_seen {
       find(it, r);
       std::int32_t count = 0;
       if (rows.positions == nullptr)
-        count = inside(it, out.seen[r]) + inside(it, {out.always[r].from, before(out.always[r].to, out.seen[r].from)});
+        count =
+            inside(it, out.seen[r]) + inside(it, sight{out.always[r].from, before(out.always[r].to, out.seen[r].from)});
       for (std::int32_t j = 0; rows.positions != nullptr && j < it.tokens; ++j)
         count += rows.evictable(r, j) && out.has(r, rows.order(r, j)) ? 1 : 0;
       if (it.quota() > count) it.budget = it.protected_tokens() + count;
@@ -58,7 +59,7 @@ template <class View> struct count_seen {
   constexpr void find(row const& it, std::int64_t r) const {
     component const* const carried = cache.find(role::position);
     bool const scattered = rows.positions != nullptr;
-    std::int32_t newest = it.tokens - 1;  // its row's position, where the rows are scattered
+    std::int32_t newest = 0;  // of scattered rows
     for (std::int32_t j = 0; scattered && j < it.tokens; ++j)
       if (j == 0 || rows.order(r, j) > newest) newest = rows.order(r, j);
     row_sights<typename View::table_entry> const of{
@@ -67,9 +68,9 @@ template <class View> struct count_seen {
         scattered,
         row_place::in_cache,
         sees,
-        scattered ? &newest : nullptr,
-        newest};
-    out.seen[r] = of.of(0), out.always[r] = of.always();
+        nullptr,
+        it.tokens - 1};
+    out.seen[r] = scattered ? of.from_position(0, newest) : of.of(0), out.always[r] = of.always();
   }
 };
 

@@ -14,7 +14,10 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
-ORDER = "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv tova ahakv h2o keydiff lagkv streaming_llm random".split()
+ORDER = (
+    "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv tova ahakv h2o"
+    " keydiff lagkv streaming_llm random"
+).split()
 COLOUR = dict(
     zip(
         ORDER,

@@ -130,7 +130,8 @@ class flagged_prefill {
     auto features = features_of(input.data(), int(input.rows()), begin);
     features.memory = {memory_[std::size_t(l)].data(), 0, capacity_, &tokens_};
     layer_cache const cache({&seq_, 1}, l);
-    kvevict::observe(ctx_, gates_.policy(l), kvevict::prompt(cache.view(), features), {.tokens_per_head = kvevict::budget::no_cap});
+    kvevict::observe(ctx_, gates_.policy(l), kvevict::prompt(cache.view(), features),
+                     {.tokens_per_head = kvevict::budget::no_cap});
     gate_s += omp_get_wtime() - start;
   }
 

@@ -18,9 +18,9 @@
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
 #include <kvevict/cuda/evidence/calls.hpp>
+#include <kvevict/cuda/evidence/new_rows.hpp>
 #include <kvevict/cuda/evidence/outcomes.hpp>
 #include <kvevict/cuda/evidence/query_ring.hpp>
-#include <kvevict/cuda/evidence/new_rows.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/same_tokens.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>

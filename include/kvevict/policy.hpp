@@ -124,8 +124,9 @@ void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget co
 ///          over the layers).
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
 ///          call of a size.
-/// Errors   contract_violation: unsound view or evidence, a policy whose keep sets the cache cannot follow (capability),
-///          a budget of 0 or below the protected tokens, scores that are not finite. `out` is `refused` then, whatever is thrown: it has no rows, and no verb takes it.
+/// Errors   contract_violation: unsound view or evidence, a policy whose keep sets the cache cannot follow
+///          (capability), a budget of 0 or below the protected tokens, scores that are not finite. `out` is `refused`
+///          then, whatever is thrown: it has no rows, and no verb takes it.
 template <class Context, class Policy, class Evidence>
 void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_types<Context, Policy, Evidence>();
@@ -184,9 +185,9 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 }
 
 /// Folds the newest rows of attention into the cache's role::state component, which holds `state_floats(policy)` floats
-/// per slot and moves with the tokens. A sequence provides a row of each of its newest tokens: of a prompt, a chunk, one
-/// decoding step or several accepted tokens, or none, and its state stays as it is; every sequence's state gets the bits
-/// that it would get alone. The budget is the one that plan() will be given.
+/// per slot and moves with the tokens. A sequence provides a row of each of its newest tokens: of a prompt, a chunk,
+/// one decoding step or several accepted tokens, or none, and its state stays as it is; every sequence's state gets the
+/// bits that it would get alone. The budget is the one that plan() will be given.
 /// A sequence begins with a row at position 0, or where all its tokens are new; whatever else comes before its rows has
 /// been observed (step) or starts at zero (with_older), else it is refused: pages hold what another request left there.
 /// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means

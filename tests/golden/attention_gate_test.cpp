@@ -86,7 +86,8 @@ TEST_CASE("golden: Attention-Gate's keep sets") {
     hidden const x = in.states();
     auto const policy =
         kvevict::presets::attention_gate(in.weights(), {.threshold = static_cast<float>(tau), .sinks = 2, .recent = 4});
-    auto const keep = kvevict::plan(ctx, policy, kvevict::prompt(cache.view, x.rows()), {.tokens_per_head = kvevict::budget::no_cap});
+    auto const keep =
+        kvevict::plan(ctx, policy, kvevict::prompt(cache.view, x.rows()), {.tokens_per_head = kvevict::budget::no_cap});
     CHECK(rows_of_sequence(keep, 0) == want);
     auto const done = kvevict::compact(ctx, cache.view, keep);
     for (std::size_t h = 0; h < want.size(); ++h) CHECK(done.length(0, int32(h)) == int32(want[h].size()));

@@ -139,8 +139,8 @@ struct random_mix {
   }
 };
 
-/// What is observed together, from rows wherever they are, is what each sequence gets alone from packed ones; see(policy,
-/// cache, query_rows or attention_rows, put) observes.
+/// What is observed together, from rows wherever they are, is what each sequence gets alone from packed ones;
+/// see(policy, cache, query_rows or attention_rows, put) observes.
 template <class Policy, class See> void lies_anywhere(random_mix const& m, Policy const& policy, See see) {
   std::int32_t const floats = kvevict::state_floats(policy);
   CAPTURE(m.batch.seed, static_cast<int>(m.place.how), m.place.heads_first, static_cast<int>(m.as),

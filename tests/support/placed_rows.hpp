@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of attention where engines have them: apart, padded left and right, token by token and head by head, of a stack in
-// one tensor or in one of each layer. What lies between them is no number.
+// Rows of attention where engines have them: apart, padded left and right, token by token and head by head, of a stack
+// in one tensor or in one of each layer. What lies between them is no number.
 #pragma once
 
 #include <limits>

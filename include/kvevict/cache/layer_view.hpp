@@ -14,9 +14,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long. Or,
-/// as FlashInfer has it, by pages: with i = b·seq_stride + h·head_stride those in [page_begin[i], page_begin[i+1]), of
-/// which the last one holds data[i] tokens.
+/// Physical length of row (b, h): data[b·seq_stride + h·head_stride]; head_stride 0 when all heads are equally long.
+/// Or, as FlashInfer has it, by pages: with i = b·seq_stride + h·head_stride those in [page_begin[i], page_begin[i+1]),
+/// of which the last one holds data[i] tokens.
 struct length_map {
   std::int32_t const* data = nullptr;
   std::int64_t seq_stride = 1, head_stride = 0;
@@ -89,8 +89,8 @@ template <class Entry = std::int32_t> struct layer_view {
     return nullptr;
   }
 
-  /// The second part of every key, where keys lie in two tensors (MLA: a latent part in k and a rotary part in rope), or
-  /// null.
+  /// The second part of every key, where keys lie in two tensors (MLA: a latent part in k and a rotary part in rope),
+  /// or null.
   constexpr component const* second_keys() const {
     component const* const c = find(role::rope);
     return c == nullptr || c->alias_of >= 0 || !is_floating(c->type) ? nullptr : c;

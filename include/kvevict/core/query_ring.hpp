@@ -10,8 +10,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 /// The last W query rows of each sequence and their positions. Every row is there twice, W rows apart, so that the rows
-/// that count, at most W, lie side by side: no evidence needs a copy. `push` writes it, begin and count zeroed mean that
-/// it is empty. Of a stack, B = L·S.
+/// that count, at most W, lie side by side: no evidence needs a copy. `push` writes it, begin and count zeroed mean
+/// that it is empty. Of a stack, B = L·S.
 ///
 /// Its rows carry no LSE: what the engine's softmax summed over may have been evicted since.
 struct query_ring {
@@ -38,7 +38,8 @@ struct query_ring {
   }
 };
 
-/// What push() does to a sequence's ring: `take` of its new rows from row `skip` on go to places next, next + 1, … mod W.
+/// What push() does to a sequence's ring: `take` of its new rows from row `skip` on go to places next, next + 1, … mod
+/// W.
 struct ring_step {
   std::int32_t skip, take, next, begin, count;
 

@@ -141,9 +141,9 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_row
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
   return evidence<layer_view<Entry>, facts::features>{{rows}, cache, {}};
 }
-/// One decoding step: one row of every sequence, or as many as it has accepted, whose tokens are already in the cache. A
-/// prompt whose older tokens have been observed: `observe` checks that each row has a position and its token a place in
-/// the cache, and that no more tokens come before the first one than positions.
+/// One decoding step: one row of every sequence, or as many as it has accepted, whose tokens are already in the cache.
+/// A prompt whose older tokens have been observed: `observe` checks that each row has a position and its token a place
+/// in the cache, and that no more tokens come before the first one than positions.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) {
   return prompt(cache, rows).with_older(older_tokens::observed);
 }

@@ -35,8 +35,8 @@ struct column_shape {
   constexpr std::int64_t share_floats() const { return padded(query_floats() + strip_floats() + sum_floats(), 16); }
 };
 
-/// Scratch of column_sums for `total` tokens over all rows (b, h): of each of their query rows an LSE, or the sum of its
-/// weights; and what it sees.
+/// Scratch of column_sums for `total` tokens over all rows (b, h): of each of their query rows an LSE, or the sum of
+/// its weights; and what it sees.
 constexpr std::int64_t column_sums_bytes(std::int64_t rows, std::int64_t total, column_shape const& s,
                                          std::int64_t concurrency) {
   return concurrency * s.share_floats() * 4 + padded(total * s.group * (s.normalised ? 8 : 4), 64) +

@@ -20,9 +20,9 @@ concept stage = std::is_same_v<stage_of<Stage>, stages::layers> && requires(Stag
 };
 
 // A layer stage is called in every context, so it is constexpr and raises nothing; what it has to refuse, it refuses in
-// `validate()`. One whose budgets are meant to sum to L·budget says `moves_budget()` and has `line_of(query)`: what each
-// layer gets, by a `share(layer)` and a `remainder(layer)` below its `denominator`; planning then sees to the sum. One
-// that does not look at the budget says `static constexpr bool ignores_budget = true`.
+// `validate()`. One whose budgets are meant to sum to L·budget says `moves_budget()` and has `line_of(query)`: what
+// each layer gets, by a `share(layer)` and a `remainder(layer)` below its `denominator`; planning then sees to the sum.
+// One that does not look at the budget says `static constexpr bool ignores_budget = true`.
 
 /// Every layer keeps the same number of tokens.
 struct uniform {

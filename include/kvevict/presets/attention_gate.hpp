@@ -19,9 +19,9 @@ struct attention_gate_options {
 };
 
 /// Keeps the tokens whose keep probability, by the trained gate of this layer, is above the threshold. How many is the
-/// gate's decision: budget.tokens_per_head is a cap, budget::no_cap for none. Rows differ in length per head: per-head page tables.
-/// Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design of the gate, see score::gate and
-/// heads::threshold.
+/// gate's decision: budget.tokens_per_head is a cap, budget::no_cap for none. Rows differ in length per head: per-head
+/// page tables. Attention-Gate, Zeng et al. 2024, arXiv:2410.12876.   Differs: our reference design of the gate, see
+/// score::gate and heads::threshold.
 constexpr auto attention_gate(gate_weights const& weights, attention_gate_options o = {}) {
   return policy{score::gate{weights, o.sees}, protect{o.sinks, o.recent}}.with(heads::threshold{o.threshold, o.floor});
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One set of tokens for all heads, and for all layers: the best by the mean, the largest or the sum of the rows' scores.
+// One set of tokens for all heads, and for all layers: the best by the mean, the largest or the sum of the rows'
+// scores.
 #include "support/together.hpp"
 
 using namespace support;

@@ -10,8 +10,8 @@
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
-/// How the columns of a row of scores are shared out. Few query rows: in splits of a fixed width, else in one piece; that
-/// goes by the rows that are there, so that no bit depends on how many may be, nor on how long a row may be.
+/// How the columns of a row of scores are shared out. Few query rows: in splits of a fixed width, else in one piece;
+/// that goes by the rows that are there, so that no bit depends on how many may be, nor on how long a row may be.
 struct lse_splits {
   static constexpr std::int32_t few = 1024, width = 1024, tile = 128;  // query rows, columns, query rows of a block
   std::uint32_t splits, blocks;                                        // of few query rows; of a row

@@ -49,8 +49,8 @@ template <class Entry> struct weights_call {
   }
 };
 
-/// Every row of weights: in [0, 1], of a sum of one, all of its columns there; and its Σ_n a^gain, in double. A warp per
-/// row.
+/// Every row of weights: in [0, 1], of a sum of one, all of its columns there; and its Σ_n a^gain, in double. A warp
+/// per row.
 ///
 /// Shapes   grid (4 rows of weights) → norms (B·H, G, most_rows).
 template <class Entry> struct check_weights_kernel {

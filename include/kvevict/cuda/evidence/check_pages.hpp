@@ -66,8 +66,9 @@ template <class Entry> KVEVICT_DEVICE std::int64_t room_of(layer_view<Entry> con
   return std::min(v.pages.capacity(b, h), v.pages.most_tokens());
 }
 
-/// Pages in range and aligned, and none that two rows or one row twice would write; of ascending rows the positions. One
-/// thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has recorded.
+/// Pages in range and aligned, and none that two rows or one row twice would write; of ascending rows the positions.
+/// One thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has
+/// recorded.
 ///
 /// Shapes   a page table (table rows, pages), words of zeros → words.
 template <class Entry> struct check_pages_kernel {

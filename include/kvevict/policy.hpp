@@ -97,6 +97,7 @@ namespace planning {
 /// What plan() does once everything has been checked that can be before the rows are made.
 template <class Context, class Policy, class Evidence>
 void plan_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
+  contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
   score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
   p.heads(ctx, rows);
@@ -134,7 +135,6 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
   auto call = contract::begin(ctx, e, b, out);
   contract::with_layers(e.cache, b, [&] {
     contract::validate("plan", ctx, p, e, b);
-    contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
     planning::plan_checked(ctx, p, e, b, out);
   });
   call.done();
@@ -151,10 +151,7 @@ void plan(host& ctx, Policy const& p, Evidence const& e, budget const& b, keep_s
   contract::expect_types<host, Policy, Evidence>();
   contract::expect_stages<host, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
-  contract::with_layers(e.cache, b, [&] {
-    contract::validate("plan", ctx, p, e, b);
-    contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
-  });
+  contract::with_layers(e.cache, b, [&] { contract::validate("plan", ctx, p, e, b); });
   contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
     planning::plan_checked(ctx, p, some, asked, out);
   });
@@ -192,8 +189,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 /// been observed (step) or starts at zero (with_older), else it is refused: pages hold what another request left there.
 /// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means
 /// nothing; zero it in a copy that is to be evicted from.
-/// Errors   contract_violation as plan(); a missing or too narrow state; more rows than tokens, of scattered rows more
-///          than one. Nothing is written.
+/// Errors   contract_violation as plan(); a missing or too narrow state; more rows than tokens; several hidden states
+///          of scattered rows. Nothing is written.
 template <class Context, class Policy, class Evidence>
 void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   static_assert(has_attention<Evidence> || has<Evidence, facts::features>,

@@ -56,6 +56,30 @@ TEST_CASE("all rows of a prompt see by position on a device") {
   for (std::uint64_t seed = 101; seed <= 115; ++seed) compare(seed, false, true, 1000, all_rows());
 }
 
+TEST_CASE("softmax rows whose columns are cells, on a device") {
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    CAPTURE(seed);
+    seeing_case c = random_case(seed, seed % 3 == 0, false);
+    vary(c, seed);
+    std::vector<float> memory;
+    std::vector<std::int32_t> positions;
+    layouts::cache<std::int32_t> cache(seed % 2 == 0 ? layouts::layout::token_pool : layouts::layout::nhd,
+                                       c.a.shape.cache);
+    c.fill(cache);
+    cache.view = c.view_of(cache.view);
+    auto const out = rows_of(c, positions);
+    attention_rows rows = by_cell(c, cache.view, memory);
+    same(cache, out, rows, 2e-5, window(8));
+    CHECK(worst_error(c, 8) <= 2e-5);
+    std::int32_t const last = c.a.sequences() - 1, tokens = c.a.tokens(last, 0), P = cache.view.pages.page_size;
+    if (tokens == 0) continue;
+    rows.slots = cache.view.pages.entry(last, 0, (tokens - 1) / P) * P + (tokens - 1) % P;  // one too few
+    std::string text;
+    there(cache, out, rows, window(8), -1, &text);
+    CHECK(text.find("a softmax row has") != std::string::npos);
+  }
+}
+
 TEST_CASE("rows and a cache that contradict each other are refused by a device in the host's words") {
   attention_shape s;
   s.cache.lengths = {40, 30}, s.cache.heads = 2, s.query_tokens = {8, 8};

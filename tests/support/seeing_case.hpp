@@ -160,6 +160,27 @@ inline attention_rows softmax_of(seeing_case& c, std::vector<float>& memory) {
   return rows;
 }
 
+/// The same with each weight in its token's cell of the pool, of a table of page ids that all heads share.
+template <class View> attention_rows by_cell(seeing_case& c, View const& view, std::vector<float>& memory) {
+  std::vector<float> by_slot;
+  attention_rows const from = softmax_of(c, by_slot);
+  attention_rows out = from;
+  std::int64_t const P = view.pages.page_size;
+  out.by = columns::by_entry, out.slots = static_cast<std::int32_t>(view.find(role::k)->rows.page_count * P);
+  out.head_stride = out.slots, out.token_stride = std::int64_t{out.slots} * out.heads;
+  memory.assign(c.row_positions.size() * static_cast<std::size_t>(out.token_stride), 0.75f);  // of other sequences
+  for (std::int32_t b = 0; b < c.a.sequences(); ++b)
+    for (std::int64_t t = c.first_row(b); t < c.first_row(b) + c.a.query_tokens(b); ++t)
+      for (std::int32_t hq = 0; hq < out.heads; ++hq)
+        for (std::int32_t j = 0; j < c.a.tokens(b, 0); ++j) {
+          auto const cell = static_cast<std::int64_t>(view.pages.entry(b, 0, j / P)) * P + j % P;
+          memory[static_cast<std::size_t>(t * out.token_stride + hq * out.head_stride + cell)] =
+              by_slot[static_cast<std::size_t>(t * from.token_stride + hq * from.head_stride + j)];
+        }
+  out.weights = memory.data();
+  return out;
+}
+
 /// Σ over the last W rows, mean over the group.
 inline double expected(seeing_case const& c, std::int32_t b, std::int32_t h, std::int32_t wanted, std::int32_t slot) {
   std::int32_t const given = c.a.query_tokens(b), W = std::min({wanted, given, c.a.tokens(b, h)});

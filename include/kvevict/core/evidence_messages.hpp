@@ -84,7 +84,8 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
             "write each token's position into a role::position component"
       : why == sight_fault::unknown
           ? " or any other, and sees only some tokens of scattered rows; give the rows their positions"
-          : ", in scattered rows, where no slot begins a sequence; visibility::first_token is for ascending rows";
+          : ", behind padding that ends below slot 0, or in scattered rows, where no slot begins a sequence; "
+            "visibility::first_token is a slot of ascending rows";
   contract::violate("evidence: row ", row_of, " of ", row(sequence, head), " is at position ", position, text);
 }
 

@@ -53,7 +53,7 @@ enum class sight_fault : std::uint8_t {
   before_its_token,
   behind_its_token,  // so that tokens before it were evicted, and nobody knows how far back it sees
   unknown,           // of scattered rows, where a row sees only some of them
-  padding            // of scattered rows
+  padding            // below 0, or of scattered rows
 };
 
 /// From the first order to before `to`.

@@ -131,11 +131,11 @@ concept evidence_of_cache = requires(Evidence const& e) {
 /// last W, accumulated attention all of them. To observe() it is a beginning: tokens before the rows that are not
 /// read-only are refused, unless with_older() says what their state holds.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, query_rows const& queries) {
-  return evidence<layer_view<Entry>, facts::queries>{{queries}, cache, {}};
+  return evidence<layer_view<Entry>, facts::queries>{{queries}, cache, queries.sees};
 }
 /// The same from an engine whose attention is eager: softmax rows in place of queries.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, attention_rows const& rows) {
-  return evidence<layer_view<Entry>, facts::weights>{{rows}, cache, {}};
+  return evidence<layer_view<Entry>, facts::weights>{{rows}, cache, rows.sees};
 }
 /// Hidden states of the newest tokens, for gates: of a whole prompt, or, with the gate's memory, of its next chunk.
 template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows const& rows) {
@@ -158,7 +158,7 @@ template <class Entry> auto remembered(layer_view<Entry> const& cache) {
 
 /// The true queries of tokens that come after the cache, with their LSE over everything they saw: for the oracle only.
 template <class Entry> auto future(layer_view<Entry> const& cache, query_rows const& queries) {
-  return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache, {}};
+  return evidence<layer_view<Entry>, facts::queries, facts::future>{{queries}, {}, cache, queries.sees};
 }
 
 }  // namespace KVEVICT_ABI

@@ -182,15 +182,16 @@ template <class Entry> class column_pass {
   weight_sums checked_;        // of every query row, with the engine's LSE
 };
 
-/// Attention that each token has received from all N rows of its sequence, row i being token i.
+/// Attention that each token has received from all N rows of its sequence, row i being token i, as far as they see it.
 ///
 ///   o(h,j) = 1/G · Σ_g Σ_{i≥j} exp( z(h·G+g, i, j) − lse(h·G+g, i) )      or the sum or the maximum over g
 ///
 /// Shapes   queries (ΣN,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
 /// Cost     Hq·N²·D flop with LSE, twice that without, which also takes one float a query row. Sums of a block of rows
 ///          in float, of blocks in double, always in order of i. Scratch: column_sums_bytes.
-/// Errors   contract_violation if an active sequence does not provide a row of every token, a weight is above 1 + 1e-3,
-///          or rows are scattered.
+/// Errors   contract_violation if an active sequence does not provide a row of every token, a row's weights by the
+///          engine's LSE do not add up to what they should (expect_sums), what a row sees cannot be told, or rows are
+///          scattered.
 template <class Entry>
 void kernel(column_sums_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, group_reduce how,
             score_rows const& out) {

@@ -198,6 +198,10 @@ inline ivec count_from(std::int64_t first, int step = 1) {
 inline ivec orders_from(query_block const& q, std::int64_t first) {
   if (q.orders == nullptr) return count_from(first);
   ivec x = std::numeric_limits<std::int32_t>::max() - ivec{};
+  if (first + lanes <= q.tokens) {
+    std::memcpy(&x, q.orders + first, sizeof x);
+    return x;
+  }
   for (std::int64_t i = 0; i < std::min<std::int64_t>(lanes, q.tokens - first); ++i) x[i] = q.orders[first + i];
   return x;
 }

@@ -18,14 +18,16 @@ void has_kernel(window_weights_tag, host&);
 ///   s(h,j) = 1/(W·G) · Σ_{g,w} softmax_n( gain_w · z(h·G+g, w, n) )[j]      or sums instead of means, a maximum over
 ///   g;  then o.pool
 ///
-/// With an LSE (and no step gain) a weight is exp(z − lse). Row i of n causal rows sees tokens [0, N−n+i];
-/// `visibility::all` rows come after the cache and see all of it. Tokens that no row sees score 0.
+/// With an LSE (and no step gain) a weight is exp(z − lse). A row sees what q.sees says, by position where the cache
+/// carries positions, else row i of n the tokens [0, N−n+i]; rows behind the cache see all of it, within their windows.
+/// Tokens that no row sees score 0.
 ///
 /// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
 /// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and
 ///          those of a head that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
-/// Errors   contract_violation if a sequence provides fewer rows than the window needs, a weight is above 1 + 1e-3,
-///          rows are scattered and W > 1, or rows come after the cache without LSE.
+/// Errors   contract_violation if a sequence provides fewer rows than the window needs, a row's weights by the engine's
+///          LSE do not add up to what they should (expect_sums), what a row sees cannot be told (expect_sights), rows
+///          are scattered and W > 1 without positions, or rows come after the cache without LSE.
 template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
             score_rows const& out) {

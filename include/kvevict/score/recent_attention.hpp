@@ -27,8 +27,8 @@ namespace score {
 /// Cost     as window_attention without LSE; observe() the same for all its rows together, with scratch for min(r, new
 ///          rows) floats a token, at most as much as the state of the layer; a step: one row; reading the ring back:
 ///          r·N adds.
-/// Errors   contract_violation if a sequence provides fewer than min(r,N) rows; if rows are scattered and r rows are
-///          asked of a prompt.
+/// Errors   contract_violation if a sequence provides fewer than min(r,N) rows; if rows are scattered and a
+///          prompt's r rows carry no positions.
 struct recent_attention {
   std::int32_t rows = 32;  // r
   weighting weights = weighting::step_gain;

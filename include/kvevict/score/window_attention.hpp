@@ -21,8 +21,9 @@ namespace score {
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence, keys (H,N,D), both rotated → scores (H,N) float, in [0,1].
 /// Cost     2·Hq·W·N·D flop; with LSE one pass over K, without one that keeps the W·G·N logits of a KV head while they
 ///          fit.
-/// Errors   contract_violation if a sequence provides fewer than min(W,N) rows, if a weight exceeds 1 (LSE of another
-///          base or scale), if rows are scattered.
+/// Errors   contract_violation if a sequence provides fewer than min(W,N) rows, if a row's weights do not add up to 1
+///          (LSE of another base or scale), if rows are scattered; `pool_before_group` of softmax rows, which are
+///          reduced first.
 struct window_attention {
   std::int32_t window = 32;
   pool_options pool{7, pooling::max};

@@ -3,6 +3,7 @@
 #include <kvevict/kernels/attention_rows.hpp>
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/window_scores.hpp>
+#include <kvevict/kvevict.hpp>
 
 #include <numeric>
 
@@ -95,6 +96,95 @@ TEST_CASE("without positions in the cache a token's position is its slot behind 
   }
 }
 
+TEST_CASE("softmax rows whose columns are cells need no copy, and cells beyond a row are refused") {
+  host ctx;
+  std::vector<float> memory;
+  std::vector<std::int32_t> positions;
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    CAPTURE(seed);
+    seeing_case c = random_case(seed, seed % 3 == 0, false);
+    vary(c, seed);
+    window_options const o{8, row_reduce::sum};
+    layouts::cache<std::int32_t> cache(seed % 2 == 0 ? layout::token_pool : layout::nhd, c.a.shape.cache);
+    c.fill(cache);
+    auto const view = c.view_of(cache.view);
+    attention_rows rows = by_cell(c, view, memory);
+    kernels::window_scores(ctx, view, rows, o, rows_of(c, positions));
+    check(c, o.rows);
+    std::int32_t const last = c.a.sequences() - 1, tokens = c.a.tokens(last, 0);
+    if (tokens == 0) continue;
+    std::int32_t const P = view.pages.page_size;
+    rows.slots = view.pages.entry(last, 0, (tokens - 1) / P) * P + (tokens - 1) % P;  // one too few
+    CHECK_THROWS_WITH(kernels::window_scores(ctx, view, rows, o, rows_of(c, positions)),
+                      Catch::Contains("a softmax row has"));
+  }
+}
+
+TEST_CASE("column sums are divided by the rows that see a token") {
+  host ctx;
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    CAPTURE(seed);
+    seeing_case c = random_case(seed, false, true);
+    vary(c, seed);
+    policy const by_rows{score::accumulated_attention{score::column_norm::rows_that_see}};
+    layouts::with_layout(layout::head_pages, c.a.shape.cache, [&](auto& cache) {
+      c.fill(cache);
+      std::vector<float> lse, got;
+      scores(ctx, by_rows, prompt(cache.view, queries_of(c, false, lse)), {.tokens_per_head = 1}, got);
+      std::size_t at = 0;
+      double worst = 0;
+      for (row const& r : c.a.rows) {
+        bool const cut = r.tokens > 1;
+        for (std::int32_t j = 0; j < r.tokens; ++j, ++at) {
+          int see = 0, later = 0;
+          for (std::int32_t i = 0; i < r.tokens; ++i) {
+            see += c.is_seen(r.sequence, r.head, c.first_row(r.sequence) + i, j);
+            later += i == r.tokens - 1 && c.is_seen(r.sequence, r.head, c.first_row(r.sequence) + i, j);
+          }
+          if (!cut || (later == 0 && !c.sees.is_whole())) continue;  // not scored, or put last
+          double const want = see == 0 ? 0 : expected(c, r.sequence, r.head, 1000, j) / see;
+          worst = std::max(worst, std::abs(double{got[at]} - want));
+        }
+      }
+      CHECK(worst <= 2e-5);
+    });
+  }
+}
+
+TEST_CASE("accumulated attention is divided by a token's age in positions, evicted rows counted, within its window") {
+  host ctx;
+  layouts::cache_shape s;
+  s.lengths = {12}, s.heads = 1, s.state_floats = 1, s.page_size = 4;
+  layouts::cache<std::int32_t> cache(layout::nhd, s);
+  cache.fill([](int, int, int, int) { return 1.0f; }, [](int, int, int, int) { return 1.0f; });
+  cache.fill(role::position, [](int, int, int t, int) { return t * 3; });
+  cache.fill(role::state, [](int, int, int, int) { return 60.0f; });
+  policy const by_rows{score::accumulated_attention{score::column_norm::rows_that_see}};
+  std::vector<float> got;
+  scores(ctx, by_rows, remembered(cache.view), {.tokens_per_head = 4}, got);
+  for (std::size_t t = 0; t < 12; ++t) CHECK(got[t] == Approx(60.0 / (33 - 3 * static_cast<int>(t) + 1)));
+  scores(ctx, by_rows, remembered(cache.view).with_visibility({.window = 10}), {.tokens_per_head = 4}, got);
+  for (std::size_t t = 8; t < 12; ++t) CHECK(got[t] == Approx(60.0 / std::min(10, 33 - 3 * static_cast<int>(t) + 1)));
+}
+
+TEST_CASE("what rows say of themselves that they see goes for the plan, too") {
+  host ctx;
+  attention_shape s;
+  s.cache.lengths = {40}, s.cache.heads = 1, s.query_tokens = {8};
+  attention_case a(s);
+  layouts::with_layout(layout::nhd, s.cache, [&](auto& cache) {
+    a.fill(cache);
+    query_rows q = a.queries();
+    q.sees.window = 12;
+    auto const policy = presets::snapkv({.window = 4, .pool = 1});
+    auto const keep = plan(ctx, policy, prompt(cache.view, q), {.tokens_per_head = 20});
+    CHECK(keep.row(0).size == 12);
+    q.sees = {};
+    CHECK(plan(ctx, policy, prompt(cache.view, q).with_visibility({.window = 12}), {.tokens_per_head = 20}).tokens ==
+          keep.tokens);
+  });
+}
+
 TEST_CASE("rows and a cache that contradict each other are refused") {
   host ctx;
   attention_shape s;
@@ -126,6 +216,8 @@ TEST_CASE("rows and a cache that contradict each other are refused") {
   refused(true, row_order::ascending, {}, true, "in order of position");
   refused(true, row_order::scattered, {.window = 16}, false, "give the rows their positions");
   from(32);
-  refused(true, row_order::scattered, {.first_token = first.data()}, true, "is for ascending rows");
+  refused(true, row_order::scattered, {.first_token = first.data()}, true, "is a slot of ascending rows");
+  first[0] = -3;
+  refused(true, row_order::ascending, {.first_token = first.data()}, true, "below slot 0");
   refused(true, row_order::ascending, {.window = -1}, true, "give counts");
 }

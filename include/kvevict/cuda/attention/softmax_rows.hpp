@@ -71,12 +71,12 @@ template <class Entry> struct check_weights_kernel {
     double sum = 0, whole = 0;
     std::int32_t seen = 0;
     for (std::int32_t j = static_cast<std::int32_t>(t.lane()); j < it.tokens; j += warp_size) {
-      if (!orders.sees(in, w, j)) continue;
       std::int64_t const column = c.column_of(it, j);
       if (c.a.by == columns::by_entry && column >= c.a.slots) {
         c.watch.refuse(t, fault::softmax_slots, it.sequence, it.head, column + 1, c.a.slots);
         continue;
       }
+      if (!orders.sees(in, w, j)) continue;
       float const y = x[column];
       if (y > 1.001f || y < 0) c.watch.refuse(t, fault::softmax_weight, it.sequence, it.head);
       whole += static_cast<double>(y), ++seen;

@@ -88,6 +88,10 @@ void plan(cuda::device& ctx, Policy const& p, Evidence const& e, budget const& b
           cuda::outcomes& outcomes) {
   contract::expect_types<cuda::device, Policy, Evidence>();
   contract::expect_stages<cuda::device, Policy, Evidence>();
+  static_assert(
+      !stages::says_one_set<decltype(p.layers)>,
+      "plan with outcomes: under layers::together the fault of one layer is that of all, which a device finds "
+      "too late to leave them out; plan without outcomes");
   auto call = contract::begin(ctx, e, b, out);
   cuda::device::apart const one_by_one(ctx, outcomes.begin(ctx, e.cache.sequences()));
   contract::validate("plan", ctx, p, e, b);

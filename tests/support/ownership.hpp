@@ -11,10 +11,11 @@
 
 namespace support {
 
-enum class ownership : std::uint8_t { sound, shared, outside };
+enum class ownership : std::uint8_t { sound, shared, outside, unequal };
 
 inline char const* name_of(ownership x) {
-  constexpr char const* names[] = {"sound", "a byte is shared", "a page lies outside the pool"};
+  constexpr char const* names[] = {"sound", "a byte is shared", "a page lies outside the pool",
+                                   "layers with common positions differ in length"};
   return names[static_cast<int>(x)];
 }
 
@@ -23,14 +24,18 @@ inline char const* name_of(ownership x) {
 /// A row of the table (of a sequence, or of a sequence and head with a table of its own; a contiguous sequence is one)
 /// owns all slots of its pages in use, in all components but aliases. Sound: no byte is marked twice by a row, nor by
 /// two rows of which one may write it; and every page lies in the pool, whose pages are page_count pieces: as a whole
-/// page where pages do not collide, else a piece of page_stride bytes at most, so that a page takes several.
+/// page where pages do not collide, else a piece of page_stride bytes at most, so that a page takes several. Positions
+/// without a stride from layer to layer are all layers' own where these have one table, and are then as long in all.
 class byte_owners {
  public:
   template <class Entry> ownership judge(kvevict::layer_view<Entry> const& v) {
     claims_.clear();
+    bool unequal = false;
+    for (kvevict::component const& c : v) unequal = unequal || (of_all_layers(v, c) && !as_long_in_all_layers(v));
     for (std::int32_t i = 0; i < v.component_count; ++i)
       if (!claim(v, v.components[static_cast<std::size_t>(i)])) return ownership::outside;
-    return mark() ? ownership::sound : ownership::shared;
+    if (!mark()) return ownership::shared;
+    return unequal ? ownership::unequal : ownership::sound;
   }
 
  private:
@@ -55,6 +60,7 @@ class byte_owners {
         std::int32_t const fixed = v.read_only == nullptr ? 0 : v.read_only[b];
         bool const common = m.head_stride == 0 && (!own_tables || identity);  // a row of bytes for all heads
         if (common && claimed_by_lower_head(v, b, h)) continue;
+        bool const for_all = of_all_layers(v, c);
         for (std::int32_t i = 0; i * P < n; ++i) {
           std::int64_t page = identity ? s : 0, start = 0;
           if (!identity) {
@@ -78,7 +84,8 @@ class byte_owners {
                   layer * m.layer_stride + (ids ? page * m.page_stride : 0) + h * m.head_stride + slot * m.slot_stride +
                   run * m.run_stride;
               std::int32_t const row = own_tables && !identity ? b * t.heads + h : b * t.heads;
-              claims_.push_back({address, m.run_bytes, row, fixed < n && (i + 1) * P > fixed});
+              bool const written = for_all ? any_layer_writes(v, s, n, (i + 1) * P) : fixed < n && (i + 1) * P > fixed;
+              if (layer == 0 || !for_all || !written) claims_.push_back({address, m.run_bytes, row, written});
             }
         }
       }
@@ -89,6 +96,29 @@ class byte_owners {
     for (std::int32_t g = 0; g < h; ++g)
       if (v.lengths.data[b * v.lengths.seq_stride + g * v.lengths.head_stride] > 0) return true;
     return false;
+  }
+
+  template <class Entry> static bool of_all_layers(kvevict::layer_view<Entry> const& v, kvevict::component const& c) {
+    bool const one_table = v.pages.entries == nullptr || v.pages.layer_stride == 0;
+    return c.what == kvevict::role::position && c.rows.layer_stride == 0 && v.pages.layers > 1 && one_table;
+  }
+  template <class Entry>
+  static bool any_layer_writes(kvevict::layer_view<Entry> const& v, std::int32_t s, std::int32_t n, std::int32_t end) {
+    std::int32_t const S = v.pages.sequences / v.pages.layers;
+    for (std::int32_t b = s; b < v.pages.sequences; b += S) {
+      std::int32_t const fixed = v.read_only == nullptr ? 0 : v.read_only[b];
+      if (fixed < n && end > fixed) return true;
+    }
+    return false;
+  }
+  template <class Entry> static bool as_long_in_all_layers(kvevict::layer_view<Entry> const& v) {
+    std::int32_t const S = v.pages.sequences / v.pages.layers;
+    for (std::int32_t b = S; b < v.pages.sequences; ++b)
+      for (std::int32_t h = 0; h < v.pages.heads; ++h)
+        if (v.lengths.data[b * v.lengths.seq_stride + h * v.lengths.head_stride] !=
+            v.lengths.data[b % S * v.lengths.seq_stride + h * v.lengths.head_stride])
+          return false;
+    return true;
   }
 
   /// Whether pages of neighbouring ids share bytes, so that an id cannot count pages.

@@ -125,7 +125,8 @@ template <class Entry> std::int64_t compacted<Entry>::bytes_of_moves(layer_view<
   std::int64_t bytes = 0;
   for (std::int64_t r = 0; r < v.rows(); ++r)
     for (component const& c : v)
-      if (c.alias_of < 0 && (r % v.heads() == 0 || !v.shared_by_heads(c)))
+      if (c.alias_of < 0 &&
+          v.owns(c, static_cast<std::int32_t>(r / v.heads()), static_cast<std::int32_t>(r % v.heads())))
         bytes += (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) *
                  c.rows.row_bytes();
   return bytes;
@@ -159,10 +160,10 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 ///          by every layer or head that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; unequal counts on a table that heads share; rows common to all heads but different sets;
-///          page-wise quantisation. The cache is untouched then, and `out` has no result; so it is when memory runs
-///          out, and when the executor throws before a row has moved. After that only an executor that gives up its
-///          tasks makes it fail: move_interrupted.
+///          token dropped; unequal counts on a table that heads share; rows common to all heads or layers but
+///          different sets; page-wise quantisation. The cache is untouched then, and `out` has no result; so it is when
+///          memory runs out, and when the executor throws before a row has moved. After that only an executor that
+///          gives up its tasks makes it fail: move_interrupted.
 template <class Context, class Entry>
 void compact(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, compaction mode,
              compacted<Entry>& out) {
@@ -184,8 +185,8 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 /// Errors   contract_violation: unsound view; plan of another view, epoch or other lengths, or one whose making was
 ///          refused; moves that leave the row, write its read-only prefix or do not ascend; a source below the new
 ///          length that no later move fills, so that its token would be there twice; unequal lengths on a table that
-///          heads share; rows common to all heads but different moves; page-wise quantisation. The cache is untouched
-///          then, and the rest is as with compact().
+///          heads share; rows common to all heads or layers but different moves; page-wise quantisation. The cache is
+///          untouched then, and the rest is as with compact().
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
   out.ready_ = false;

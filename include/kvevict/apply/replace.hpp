@@ -49,14 +49,17 @@ class replaced {
 namespace moves {
 
 template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_set const& keep, std::int64_t r) {
-  std::int64_t const b = r / v.heads(), h = r % v.heads(), first = r - h,
-                     lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
+  auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+  std::int64_t const lost = keep.lengths[static_cast<std::size_t>(r)] - keep.row(r).size;
   if (lost > 1) messages::victims(b, h, lost);
+  auto const apart_from = [&](std::int64_t other) {
+    return unmoved(keep.row(r), compaction::stable) != unmoved(keep.row(other), compaction::stable);
+  };
   for (component const& c : v) {
     if (lost != 0 && c.scope == quant_scope::page_channel) messages::page_wise_slot(name_of(c.what));
-    if (v.shared_by_heads(c) &&
-        unmoved(keep.row(r), compaction::stable) != unmoved(keep.row(first), compaction::stable))
-      messages::heads_disagree("replace", "evict", b, h, name_of(c.what));
+    if (v.shared_by_heads(c) && apart_from(r - h)) messages::heads_disagree("replace", "evict", b, h, name_of(c.what));
+    if (v.shared_by_layers(c) && apart_from(v.row_in_first_layer(b, h)))
+      messages::layers_disagree("replace", "evict", b, h, v.pages.layer_of(b));
   }
 }
 
@@ -68,8 +71,8 @@ template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_s
 /// Shapes   keep set of this view (B·H rows) with N or N − 1 tokens a row → slots (B·H).
 /// Cost     O(pages) checks, O(N) a row; nothing is written; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view; more than one token evicted in a row; a
-///          read-only token; unequal counts on a table that heads share; rows common to all heads but different
-///          victims; page-wise quantisation; a keep set of a refused plan. `out` has no result then.
+///          read-only token; unequal counts on a table that heads share; rows common to all heads or layers but
+///          different victims; page-wise quantisation; a keep set of a refused plan. `out` has no result then.
 template <class Context, class Entry>
 void replace(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, replaced& out) {
   out.ready_ = false;

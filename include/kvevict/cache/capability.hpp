@@ -12,7 +12,7 @@ inline namespace KVEVICT_ABI {
 ///
 ///   a page table that all heads share                          equal_counts
 ///   a component with one row for all heads (head_stride 0)     one_set_for_heads
-///   a component with one row for all layers of a stack         one_set_for_layers
+///   positions with one row for all layers (layer_stride 0)     one_set_for_layers
 ///
 /// An engine that makes masks of keep sets says `masked`: then the view demands nothing.
 struct capability {

@@ -141,9 +141,30 @@ template <class Entry = std::int32_t> struct layer_view {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
   }
 
-  /// One row serves all layers of a stack.
+  /// One row serves all layers of a stack: of positions alone, as K, V and states are a layer's own.
   constexpr bool shared_by_layers(component const& c) const {
-    return c.rows.layer_stride == 0 && pages.layers > 1 && (pages.layer_stride == 0 || pages.is_identity());
+    return c.what == role::position && c.rows.layer_stride == 0 && pages.layers > 1 &&
+           (pages.layer_stride == 0 || pages.is_identity());
+  }
+  /// Whether the rows of c that (b, h) has are read and moved for it, and not for the first head or layer that shares
+  /// them.
+  constexpr bool owns(component const& c, std::int32_t b, std::int32_t h) const {
+    return (h == 0 || !shared_by_heads(c)) && (pages.layer_of(b) == 0 || !shared_by_layers(c));
+  }
+  /// The row of the same sequence and head in layer 0.
+  constexpr std::int64_t row_in_first_layer(std::int32_t b, std::int32_t h) const {
+    return std::int64_t{pages.sequence_of(b)} * heads() + h;
+  }
+  /// The first component of which all heads, or all layers, have one row; or null.
+  constexpr component const* common_to_heads() const {
+    for (component const& c : *this)
+      if (shared_by_heads(c)) return &c;
+    return nullptr;
+  }
+  constexpr component const* common_to_layers() const {
+    for (component const& c : *this)
+      if (shared_by_layers(c)) return &c;
+    return nullptr;
   }
 
   /// What its keep sets must be: what it says, and, unless they become masks, what its layout shows.
@@ -151,10 +172,8 @@ template <class Entry = std::int32_t> struct layer_view {
     capability out = can;
     if (can.masked) return out;
     out.equal_counts = out.equal_counts || (pages.heads > 1 && !pages.per_head());
-    for (component const& c : *this) {
-      out.one_set_for_heads = out.one_set_for_heads || shared_by_heads(c);
-      out.one_set_for_layers = out.one_set_for_layers || shared_by_layers(c);
-    }
+    out.one_set_for_heads = out.one_set_for_heads || common_to_heads() != nullptr;
+    out.one_set_for_layers = out.one_set_for_layers || common_to_layers() != nullptr;
     return out;
   }
 

@@ -24,9 +24,9 @@ template <class Id> constexpr Id masked(Id entry, std::int64_t mask) {
 ///   null    identity: the page of sequence s is s and its slots are the tokens (contiguous [B,H,N,D] caches)
 ///
 /// A stack is a batch of L·S sequences: b = l·S + s is sequence s in layer l, and everything that is given per sequence
-/// (lengths, rows of evidence, budgets, results) has L·S entries; only the table may be common to all layers. One
-/// layer: l = 0, s = b. Entry is int32_t, int64_t or std::byte* (tables of page addresses). `index_mask` strips tag
-/// bits of integer entries.
+/// (lengths, rows of evidence, budgets, results) has L·S entries; only the table and, with it, rows of positions may be
+/// common to all layers. One layer: l = 0, s = b. Entry is int32_t, int64_t or std::byte* (tables of page addresses).
+/// `index_mask` strips tag bits of integer entries.
 template <class Entry = std::int32_t> struct page_table {
   static_assert(
       std::is_same_v<Entry, std::int32_t> || std::is_same_v<Entry, std::int64_t> || std::is_same_v<Entry, std::byte*>,

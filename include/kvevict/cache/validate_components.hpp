@@ -80,8 +80,8 @@ template <class Entry> void check_strides(layer_view<Entry> const& v, component 
                   " has ", m.page_count, " pages and page_stride 0; set the bytes from page to page");
   KVEVICT_EXPECTS(v.pages.page_size <= 1 || m.slot_stride > 0, "validate: component ", name_of(c.what), " has ",
                   v.pages.page_size, " slots a page and slot_stride 0; set the bytes from slot to slot");
-  KVEVICT_EXPECTS(v.pages.layers == 1 || !v.pages.is_identity() || m.layer_stride > 0, "validate: component ",
-                  name_of(c.what), " of a contiguous stack of ", v.pages.layers,
+  KVEVICT_EXPECTS(v.pages.layers == 1 || !v.pages.is_identity() || m.layer_stride > 0 || v.shared_by_layers(c),
+                  "validate: component ", name_of(c.what), " of a contiguous stack of ", v.pages.layers,
                   " layers has layer_stride 0, so that all would be one; set the bytes from layer to layer");
   KVEVICT_EXPECTS(m.n_runs <= 1 || m.run_stride > 0, "validate: component ", name_of(c.what), " has ", m.n_runs,
                   " runs a row and run_stride 0; set the bytes from run to run");

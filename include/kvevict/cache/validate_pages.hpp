@@ -39,7 +39,8 @@ struct page_parts {
     bool const stack = v.pages.layers > 1, own = v.pages.per_head() && v.heads() > 1;
     std::int32_t layers_apart = 0, heads_apart = 0, n = 0;
     for (component const& c : v)
-      ++n, layers_apart += stack && c.rows.layer_stride != 0, heads_apart += own && c.rows.head_stride != 0;
+      ++n, layers_apart += stack && (c.rows.layer_stride != 0 || v.shared_by_layers(c)),
+          heads_apart += own && c.rows.head_stride != 0;
     return {layers_apart == n ? v.pages.layers : 1, heads_apart == n ? v.heads() : 1,
             layers_apart % n != 0 || heads_apart % n != 0};
   }

@@ -73,15 +73,21 @@ template <class Entry> class page_search {
     std::sort(out, out + n);
   }
 
-  /// One row of bytes is all heads' own by declaration.
+  /// One row of bytes is all heads' or all layers' own by declaration.
   bool declared_shared(component const& c, page_place const& x, page_place const& y) const {
-    return c.rows.head_stride == 0 && v_.pages.is_identity() && x.row / v_.heads() == y.row / v_.heads();
+    table_place const p = place(x), q = place(y);
+    return p.i == q.i && v_.pages.sequence_of(p.b) == v_.pages.sequence_of(q.b) &&
+           (p.h == q.h || (c.rows.head_stride == 0 && v_.pages.is_identity())) &&
+           (p.b == q.b || v_.shared_by_layers(c));
   }
-  /// Pages at the same address are the same: of two rows that only read it, or else it is there twice.
+  /// Pages at the same address are the same: of two rows that only read it, or else it is there twice. A written one
+  /// meets all that are only read, which lie before it.
   void expect_single(component const& c) const {
     for (std::int64_t i = 1; i < pages_; ++i)
-      if (a_[i].at == a_[i - 1].at && !harmless(a_[i - 1], a_[i]) && !declared_shared(c, a_[i - 1], a_[i]))
-        violate_double(place(a_[i]), place(a_[i - 1]));
+      for (std::int64_t j = i - 1; j >= 0 && a_[j].at == a_[i].at; --j) {
+        if (!harmless(a_[j], a_[i]) && !declared_shared(c, a_[j], a_[i])) violate_double(place(a_[i]), place(a_[j]));
+        if (a_[i].read_only() || !a_[j].read_only()) break;
+      }
   }
   /// Rows of a contiguous sequence are one.
   std::int32_t owner(page_place const& x) const { return v_.pages.is_identity() ? x.row / v_.heads() : x.row; }

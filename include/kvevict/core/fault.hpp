@@ -16,6 +16,7 @@ enum class fault : std::uint8_t {
   negative_length,
   length_beyond_table,
   lengths_differ,
+  layers_differ,
   read_only,
   row_begin,
   row_count,
@@ -70,7 +71,9 @@ enum class fault : std::uint8_t {
   page_wise,
   page_wise_slot,
   heads_move_apart,
-  heads_evict_apart
+  heads_evict_apart,
+  layers_move_apart,
+  layers_evict_apart
 };
 
 /// Of one sequence's budget, rows or scores, so that others can do without it; and what comes after it stays within its
@@ -96,7 +99,7 @@ struct fault_record {
              std::uint64_t{static_cast<std::uint8_t>(kind)} << 32 | static_cast<std::uint32_t>(token));
   }
   std::int32_t head() const { return static_cast<std::int32_t>(~place >> 40); }
-  bool is_sound() const { return place != 0 && kind() > fault::none && kind() <= fault::heads_evict_apart; }
+  bool is_sound() const { return place != 0 && kind() > fault::none && kind() <= fault::layers_evict_apart; }
   fault kind() const { return static_cast<fault>(~place >> 32 & 0xff); }
   std::int32_t token() const { return static_cast<std::int32_t>(~place & 0xffffffffu); }
 };

@@ -30,6 +30,7 @@ inline void raise_input(fault_record const& s) {
     case fault::negative_length: messages::negative_length(b, h, s.what);
     case fault::length_beyond_table: messages::length_beyond_table(b, h, s.what, s.other);
     case fault::lengths_differ: messages::lengths_differ(b, h, s.other, s.what);
+    case fault::layers_differ: messages::layers_differ(b, h, s.layer, s.other, s.what);
     case fault::read_only: messages::read_only(b, s.what, s.other);
     case fault::row_begin:
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
@@ -112,6 +113,8 @@ inline void raise_keep(fault_record const& s) {
     case fault::page_wise_slot: messages::page_wise_slot(s.verb);
     case fault::heads_move_apart: messages::heads_disagree("move_rows", "move", b, h, s.verb);
     case fault::heads_evict_apart: messages::heads_disagree("replace", "evict", b, h, s.verb);
+    case fault::layers_move_apart: messages::layers_disagree("move_rows", "move", b, h, s.layer);
+    case fault::layers_evict_apart: messages::layers_disagree("replace", "evict", b, h, s.layer);
     default: break;
   }
 }

@@ -29,6 +29,12 @@ namespace messages {
                     " have ", first, " and ", tokens,
                     " tokens but share a page table; give every head its own (pages.head_stride)");
 }
+[[noreturn]] inline void layers_differ(std::int32_t sequence, std::int32_t head, std::int64_t layer, std::int64_t first,
+                                       std::int64_t tokens) {
+  contract::violate(contract::at(sequence, head), "validate: ", row(sequence, head), " is of layer ", layer,
+                    " and has ", tokens, " tokens, in layer 0 ", first,
+                    ", but all layers have one row of positions; give positions a row per layer (layer_stride)");
+}
 [[noreturn]] inline void read_only(std::int32_t sequence, std::int64_t tokens, std::int64_t page_size) {
   contract::violate("validate: read_only[", sequence, "] = ", tokens, " tokens is not a multiple of the page size ",
                     page_size, "; a page is shared as a whole, or the whole sequence is");

@@ -35,14 +35,13 @@ void expect_ascending(token_rows<Entry> const& at, std::int32_t b, std::int32_t 
   }
 }
 
-/// Of all rows; those of heads that share one are looked at once.
+/// Of all rows; one that heads or layers share is looked at once.
 template <class Entry> void expect_order(layer_view<Entry> const& cache, budget const& want) {
   component const* const positions = cache.checked_positions();
   if (positions == nullptr) return;
-  std::int32_t const H = cache.heads(), apart = cache.shared_by_heads(*positions) ? std::min(H, 1) : H;
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    for (std::int32_t h = 0; h < apart && !want.keeps_whole(b); ++h)
-      expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
+    for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); ++h)
+      if (cache.owns(*positions, b, h)) expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
 }
 
 }  // namespace planning

@@ -81,27 +81,27 @@ inline bool same_moves(move_plan const& plan, std::int64_t r, std::int64_t s) {
   return equal(plan.sources) && equal(plan.destinations);
 }
 
-/// Rows that serve all heads of a sequence can only move when all heads agree.
+/// Rows that serve all heads of a sequence, or all layers, can only move when all agree.
 template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_plan const& plan) {
-  component const* const shared =
-      std::find_if(v.begin(), v.end(), [&](component const& c) { return v.shared_by_heads(c); });
-  if (shared == v.end()) return;
-  for (std::int64_t r = 0; r < v.rows(); ++r) {
-    std::int64_t const first = r / v.heads() * v.heads();
-    if (!same_moves(plan, r, first))
-      messages::heads_disagree("move_rows", "move", r / v.heads(), r - first, name_of(shared->what));
+  component const *const of_heads = v.common_to_heads(), *const of_layers = v.common_to_layers();
+  for (std::int64_t r = 0; r < v.rows() && (of_heads != nullptr || of_layers != nullptr); ++r) {
+    auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+    if (of_heads != nullptr && !same_moves(plan, r, r - h))
+      messages::heads_disagree("move_rows", "move", b, h, name_of(of_heads->what));
+    if (of_layers != nullptr && !same_moves(plan, r, v.row_in_first_layer(b, h)))
+      messages::layers_disagree("move_rows", "move", b, h, v.pages.layer_of(b));
   }
 }
 
 }  // namespace moving
 
 /// The moves of every row, in plan order, in every component; aliases move with the rows that they are, rows common to
-/// all heads once.
+/// all heads or layers once.
 ///
 /// Cost     reads and writes moves × row bytes; one worker per row.
-/// Errors   contract_violation if heads that share a row disagree, and what the executor throws before it has begun;
-///          nothing has moved then. move_interrupted where it gave up tasks that had begun. What it throws when all
-///          rows have moved is dropped. The plan itself is checked by `apply`.
+/// Errors   contract_violation if heads or layers that share a row disagree, and what the executor throws before it has
+///          begun; nothing has moved then. move_interrupted where it gave up tasks that had begun. What it throws when
+///          all rows have moved is dropped. The plan itself is checked by `apply`.
 template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> const& v, move_plan const& plan) {
   moving::expect_agreement(v, plan);
   std::exception_ptr thrown;
@@ -109,12 +109,12 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
       v.rows(),
       [&](std::int64_t r, std::int32_t) {
         auto const i = static_cast<std::size_t>(r);
-        std::int64_t const last = plan.row_begin[i + 1], head = r % v.heads(),
-                           layer = v.pages.layer_of(static_cast<std::int32_t>(r / v.heads()));
+        auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
+        std::int64_t const last = plan.row_begin[i + 1], layer = v.pages.layer_of(b);
         for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
           moving::stretch<Entry> const s(v, plan, r, first, last);
           for (component const& c : v)
-            if (c.alias_of < 0 && (head == 0 || !v.shared_by_heads(c))) moving::move(c.rows, s, layer, head);
+            if (c.alias_of < 0 && v.owns(c, b, h)) moving::move(c.rows, s, layer, h);
         }
       },
       plan.moves() * 16, thrown);

@@ -39,7 +39,9 @@ class weight_sums {
   std::int64_t operator[](std::int64_t row) const { return sums_[row]; }
 
  private:
-  std::int64_t* sums_ = nullptr;
+  using aligned_sum [[gnu::aligned(8)]] = std::int64_t;  // 32-bit code aligns it to 4, where atomics need a library
+
+  aligned_sum* sums_ = nullptr;
 };
 
 /// Running sums of the rows of a query block, a vector each; then their parts.

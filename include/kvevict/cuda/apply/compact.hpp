@@ -51,7 +51,8 @@ template <class Entry> class compacted : public compaction_result<Entry> {
     order_ = before_;
     bytes_moved_ = 0;
     for (std::int64_t r = 0; r < rows_; ++r) {
-      bytes_moved_ += all[static_cast<std::size_t>(rows_ + r)] * (r % heads_ == 0 ? first_bytes_ : other_bytes_);
+      bytes_moved_ +=
+          all[static_cast<std::size_t>(rows_ + r)] * bytes_a_move_[2 * (r >= per_layer_) + (r % heads_ != 0)];
       if (all[static_cast<std::size_t>(2 * rows_ + r)] != 0) order_ = row_order::scattered;
     }
     std::size_t n = 0;
@@ -85,7 +86,9 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   std::int32_t *lengths_ = nullptr, *moves_ = nullptr, *scattered_ = nullptr, *freed_counts_ = nullptr;  // device
   // (table rows, pages) device
   Entry* pages_freed_ = nullptr;
-  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, words_ = 0, first_bytes_ = 0, other_bytes_ = 0;
+  std::int64_t rows_ = 0, table_rows_ = 0, pages_ = 0, words_ = 0;
+  std::int64_t per_layer_ = 0,
+               bytes_a_move_[4] = {};  // rows of a layer; of a first or later layer's first or later head
   row_order before_ = row_order::ascending;
 };
 
@@ -142,10 +145,15 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   freed_counts_ = scattered_ + rows_;
   pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
   before_ = v.order, ready_ = false;
-  first_bytes_ = other_bytes_ = 0;
-  for (component const& c : v)
-    if (c.alias_of < 0)
-      first_bytes_ += c.rows.row_bytes(), other_bytes_ += v.shared_by_heads(c) ? 0 : c.rows.row_bytes();
+  per_layer_ = v.rows() / v.pages.layers;
+  for (std::int32_t const in_later_layer : {0, 1})
+    for (std::int32_t const of_later_head : {0, 1}) {
+      std::int64_t& bytes = bytes_a_move_[2 * in_later_layer + of_later_head] = 0;
+      for (component const& c : v)
+        if (c.alias_of < 0 && !(in_later_layer != 0 && v.shared_by_layers(c)) &&
+            !(of_later_head != 0 && v.shared_by_heads(c)))
+          bytes += c.rows.row_bytes();
+    }
 }
 
 template <class Entry>

@@ -51,7 +51,7 @@ template <class Unit, class Entry> struct move_rows_kernel {
       lengths[r] = counts[r];
     component const& c = v.begin()[which[row_of / rows]];
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
-    if (h != 0 && v.shared_by_heads(c)) return;
+    if (!v.owns(c, b, h)) return;
     KVEVICT_SHARED(t, std::int32_t, holes, moving::threads * moving::deep);
     kept_row const row(tokens + r * stride, counts[r], moves[r], mode);
     row_part const part{v.rows_of(c, b, h), c.rows, static_cast<std::int32_t>(part_of % slices) * units_a_slice};

@@ -29,8 +29,7 @@ struct order_check {
                            std::int64_t i, std::int64_t part, May may_be_read) const {
     std::int64_t const P = v.pages.page_size, first = i * P + part * slots;
     component const* const positions = v.find(role::position);
-    bool const one = v.pages.per_head() || v.shared_by_heads(*positions);
-    for (std::int32_t k = h; k < (one ? h + 1 : v.heads()); ++k) {
+    for (std::int32_t k = h; k < (v.pages.per_head() ? h + 1 : v.heads()) && v.owns(*positions, b, k); ++k) {
       std::int64_t const end = std::min<std::int64_t>(std::min((i + 1) * P, first + slots), v.length(b, k));
       if (first >= end) continue;
       token_rows<Entry> const rows = v.rows_of(*positions, b, k);

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stacks whose layers have one row of positions a token, on a device: the bodies of
+// unit/apply/common_positions_test.cpp.
+#include <kvevict/cuda.cuh>
+
+#include "simt/device_cache.hpp"
+#include "support/common_positions.hpp"
+
+using namespace simt_test;
+using namespace support;
+namespace common = support::common_positions;
+namespace cuda = kvevict::cuda;
+
+namespace {
+
+/// Memory 0 is the pool.
+kvevict::layer_view<> on_device_view(device_memory& memory, common::cache& c) {
+  auto v = c.view();
+  std::byte* const pool = memory.put(c.pool);
+  for (std::int32_t i = 0; i < v.component_count; ++i) {
+    std::byte*& base = v.components[static_cast<std::size_t>(i)].rows.base;
+    base = pool + (base - c.pool.data());
+  }
+  if (v.pages.entries != nullptr) v.pages.entries = memory.put(c.table);
+  v.lengths.data = memory.put(c.lengths);
+  return v;
+}
+
+common::outcome compacted_on_device(common::cache c, kvevict::keep_set const& keep, kvevict::compaction mode) {
+  device_memory memory;
+  auto const view = on_device_view(memory, c);
+  cuda::device ctx(default_stream());
+  cuda::keep_set there;
+  there.assign(ctx, keep);
+  cuda::compacted<std::int32_t> done;
+  common::outcome out;
+  out.said = refusal([&] {
+    compact(ctx, view, there, mode, done);
+    done.wait(ctx);
+  });
+  out.pool = memory.read(0);
+  if (out.said.empty()) out.bytes = done.bytes_moved();
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("on a device positions common to layers move once, with the K and V of all of them") {
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    scheduled const order(seed);
+    common::check(seed, compacted_on_device);
+  }
+}
+
+TEST_CASE("on a device layers that share positions keep one set, too") {
+  common::refusals(compacted_on_device, [](auto const& policy, common::cache& c) {
+    device_memory memory;
+    auto const view = on_device_view(memory, c);
+    cuda::device ctx(default_stream());
+    cuda::keep_set keep;
+    return refusal([&] {
+      plan(ctx, policy, kvevict::contents(view), kvevict::budget{.tokens_per_head = 6, .layer_count = 3}, keep);
+      ctx.wait();
+    });
+  });
+}

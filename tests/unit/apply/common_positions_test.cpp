@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stacks whose layers have one row of positions a token, on the host; the bodies are in support/common_positions.hpp.
+#include "support/common_positions.hpp"
+
+using namespace kvevict;
+using namespace support;
+namespace common = support::common_positions;
+
+namespace {
+
+common::outcome compacted_on_host(common::cache c, keep_set const& keep, compaction mode) {
+  host ctx;
+  compacted<std::int32_t> done;
+  common::outcome out;
+  out.said = refusal([&] { compact(ctx, c.view(), keep, mode, done); });
+  out.pool = c.pool;
+  if (out.said.empty()) out.bytes = done.bytes_moved();
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("positions common to layers move once, with the K and V of all of them") {
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) common::check(seed, compacted_on_host);
+}
+
+TEST_CASE("layers that share positions keep one set: plan, compact, apply and replace refuse others") {
+  common::refusals(compacted_on_host, [](auto const& policy, common::cache& c) {
+    host ctx;
+    keep_set keep;
+    return refusal(
+        [&] { plan(ctx, policy, contents(c.view()), budget{.tokens_per_head = 6, .layer_count = 3}, keep); });
+  });
+  host ctx;
+  common::cache c(common::shapes[4]);
+  std::vector<std::vector<std::int32_t>> rows;
+  common::cache::each_row([&](std::int32_t b, std::int32_t) {
+    rows.emplace_back();
+    for (std::int32_t t = 0; t < common::cache::tokens[b % 2]; ++t)
+      if (t != 5) rows.back().push_back(t);
+  });
+  auto const before = c.pool;
+  CHECK(refusal([&] { replace(ctx, c.view(), keep_of(c.view(), rows)); }) == "");
+  rows[11][5] = 5;  // 6 is given up in its place
+  std::string const apart = "sequence 5, head 1 is of layer 2, where other tokens ";
+  CHECK(contains(refusal([&] { replace(ctx, c.view(), keep_of(c.view(), rows)); }), apart + "evict"));
+  move_plan const moves = plan_moves(ctx, c.view(), keep_of(c.view(), rows), compaction::stable);
+  CHECK(contains(refusal([&] { apply(ctx, c.view(), moves); }), apart + "move"));
+  CHECK((c.pool == before));
+}

@@ -5,7 +5,7 @@ set -euo pipefail
 usage() {
   cat <<'EOF'
 tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH]
-             [--isa [LIST]] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
+             [--isa [LIST]] [--turn COMMIT] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
@@ -19,6 +19,8 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
+  --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
+                 for simt, of Release for this machine, for its widest vectors and for AArch64, of GPU architectures
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -32,7 +34,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' gpu='' mutants='' isa='' fuzz=''
+only='' model='' training='' gpu='' mutants='' isa='' fuzz='' turn=''
 while (($#)); do
   case $1 in
     --only)
@@ -52,6 +54,10 @@ while (($#)); do
         isa=$1
         shift
       fi ;;
+    --turn)
+      [[ ${2-} =~ ^[0-9a-f]{2,40}$ ]] || refuse "--turn needs a commit, in hexadecimal digits"
+      turn=$((16#${2: -2})) && export KVEVICT_TURN=$turn
+      shift 2 ;;
     --mutants)
       mutants=all
       shift
@@ -84,12 +90,34 @@ lap() {  # prints the minutes since the last lap
   started=$SECONDS
 }
 
+# Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
+# GPU architectures by turn / 12.
+simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
+release_in_turn() {  # the preset
+  local widest=avx2
+  ! grep -qw avx512vl /proc/cpuinfo || widest=avx512
+  local presets=(release "$widest" aarch64)
+  [[ $(uname -m) == x86_64 ]] || presets=(release)
+  echo "${presets[turn / 4 % ${#presets[@]}]}"
+}
+other_turns() {  # what ctest leaves out
+  local leave_out=() compilers=()
+  simt_under 0 || leave_out+=('simt.*')
+  ! command -v g++ >/dev/null || compilers+=('g\+\+')
+  ! command -v clang++ >/dev/null || compilers+=('clang\+\+')
+  if [[ -n $turn && ${#compilers[@]} == 2 ]]; then
+    leave_out+=("flags/(units|fast_math|x87)/${compilers[(turn + 1) % 2]}")
+  fi
+  local IFS='|'
+  echo "^(${leave_out[*]-})\$"
+}
+
 install_missing() {
   local missing=() package
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
-  [[ -z $isa ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+  [[ ! "$isa $(release_in_turn)" =~ aarch64|sve ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
   if [[ -n $isa || $(uname -m) == x86_64 ]]; then  # an old x86-64, for tests/flags
     command -v qemu-aarch64 >/dev/null && command -v qemu-x86_64 >/dev/null || missing+=(qemu-user)
   fi
@@ -118,7 +146,8 @@ install_missing() {
 pass() {
   local preset=$1 log targets=(unit laws golden) line
   [[ $preset != asan && $preset != release ]] || targets+=(kvevict_examples)
-  [[ $preset != asan ]] || targets+=(simt fuzz)
+  [[ $preset != asan ]] || targets+=(fuzz)
+  [[ $preset != asan ]] || ! simt_under 0 || targets+=(simt)
   shift
   case $only in
     '') ;;
@@ -153,19 +182,21 @@ nvcc_objects() {
 
 # The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no local memory; nothing of it runs.
 compile_cuda() {
-  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architecture flags=() source
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architectures flags=() source
   if [[ ! -x $nvcc ]]; then
     echo '== nvcc is absent: the device code is not compiled'
     return
   fi
   newest=$("$nvcc" --list-gpu-code | sort -V | tail -n 1)
-  for architecture in $(printf '%s\n' sm_80 sm_90 "$newest" | sort -uV); do
+  mapfile -t architectures < <(printf '%s\n' sm_80 sm_90 "$newest" | sort -uV)
+  [[ -z $turn ]] || architectures=("${architectures[turn / 12 % ${#architectures[@]}]}")
+  for architecture in "${architectures[@]}"; do
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
   for source in tests/simt/*.cu bench/cuda/kernels.cu; do
     if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
       -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
-      echo "compiled, not run: $source for sm_80, sm_90, $newest"
+      echo "compiled, not run: $source for ${architectures[*]}"
       passed=$((passed + 1))
     else
       failed=$((failed + 1))
@@ -232,12 +263,19 @@ elif [[ -n $isa ]]; then
   done
 elif [[ -z $model$training || -n $only ]]; then
   if [[ $only != threads ]]; then
-    pass asan
+    pass asan -E "$(other_turns)"
     # what does not depend on the build type has run
-    [[ $only == simt ]] || pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'
+    optimised=$(release_in_turn)
+    if [[ $only == simt ]]; then
+      :
+    elif [[ $optimised == release ]]; then
+      pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'
+    else
+      pass "$optimised" -L '^(unit|laws|golden)$' -LE '^once$'
+    fi
   fi
   if [[ -z $only || $only == simt ]]; then
-    only=simt pass tsan
+    ! simt_under 1 || only=simt pass tsan
     compile_cuda
   fi
   [[ -n $only && $only != threads ]] || only=threads pass tsan

@@ -9,6 +9,7 @@
 #include <kvevict/evidence/checks.hpp>
 #include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/one_by_one.hpp>
+#include <kvevict/evidence/plan_counts.hpp>
 #include <kvevict/evidence/query_ring.hpp>
 #include <kvevict/evidence/scored_rows.hpp>
 #include <kvevict/evidence/workspace.hpp>

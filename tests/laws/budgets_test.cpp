@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Budgets over turns, layers and ragged heads: the sums are exact, whatever has been evicted before.
+// Budgets over turns, layers and ragged heads: the sums are exact, whatever has been evicted before, and known before
+// a plan is made.
 #include "support/turns.hpp"
 
 using namespace support;
@@ -22,6 +23,31 @@ std::vector<std::int32_t> kept_of(Policy const& policy, std::vector<std::int32_t
   return out;
 }
 
+/// What was known before: rows, or at least what the heads of a sequence have together.
+template <class Policy>
+void expect_counts(Policy const& policy, kvevict::host& ctx, kvevict::layer_view<> const& view,
+                   kvevict::budget const& b, kvevict::keep_set const& keep) {
+  auto const counts = plan_counts(ctx, policy, view, b);
+  REQUIRE(counts.rows.size() == static_cast<std::size_t>(keep.rows()));
+  REQUIRE(counts.sequences.size() == static_cast<std::size_t>(keep.sequences));
+  for (std::int32_t s = 0; s < keep.sequences; ++s) {
+    std::int64_t sum = 0;
+    bool cut = false;
+    for (std::int32_t h = 0; h < keep.heads; ++h) {
+      std::int64_t const kept = keep(s, h).size;
+      sum += kept, cut = cut || kept < view.length(s, h);
+      bool const known = counts(s, h) != kvevict::planned_counts::by_scores;
+      CAPTURE(s, h, kept, counts(s, h));
+      CHECK((known ? counts(s, h) == kept : Policy::budgets != kvevict::sharing::none));
+    }
+    auto const i = static_cast<std::size_t>(s);
+    if (Policy::budgets != kvevict::sharing::cap || counts.sequences[i] != kvevict::planned_counts::by_scores)
+      CHECK(counts.sequences[i] == sum);
+    for (std::int32_t h = 0; h < keep.heads && !cut && Policy::budgets == kvevict::sharing::heads; ++h)
+      CHECK(counts(s, h) == view.length(s, h));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("laws: budgets are exact over 20 turns, in every form of the layers and with ragged heads") {
@@ -34,7 +60,9 @@ TEST_CASE("laws: budgets are exact over 20 turns, in every form of the layers an
         turns::run(
             policy, seed, how, [&](std::vector<std::int32_t> const& x) { return memory.emplace_back(x).data(); },
             [&](kvevict::layer_view<> const& view, kvevict::budget const& b) {
-              return plan(ctx, policy, kvevict::contents(view), b);
+              auto const keep = plan(ctx, policy, kvevict::contents(view), b);
+              expect_counts(policy, ctx, view, b, keep);
+              return keep;
             });
       });
 }

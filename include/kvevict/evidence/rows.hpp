@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host's rows of a plan: from a cache, a budget and the protected tokens.
+// The host's rows of a plan and of observe(): from a cache, its positions and a budget.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 #include <kvevict/evidence/new_rows.hpp>
 #include <kvevict/evidence/order.hpp>
 #include <kvevict/evidence/planning.hpp>
-#include <kvevict/evidence/units.hpp>
+#include <kvevict/evidence/row_budgets.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -24,105 +24,23 @@ namespace planning {
 
 template <class Entry>
 score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, budget const& want) {
-  score_rows out;
-  out.observed = observed;
-  expect_positions(out.verb(), cache);
+  expect_positions(score_rows{.observed = observed}.verb(), cache);
   expect_order(cache, want);
-  std::int64_t const n = cache.rows();
-  auto* begin = scratch.allocate<std::int64_t>(n + 1);
-  auto* rows = scratch.allocate<row>(n);
-  begin[0] = 0;
-  std::int64_t longest = 0;
-  for (std::int64_t r = 0; r < n; ++r) {
-    auto const b = static_cast<std::int32_t>(r / cache.heads()), h = static_cast<std::int32_t>(r % cache.heads());
-    std::int32_t const tokens = cache.length(b, h);
-    rows[r] = {b, h, tokens, 0, tokens, tokens, tokens, false};
-    begin[r + 1] = begin[r] + tokens;
-    longest = std::max<std::int64_t>(longest, tokens);
-  }
-  out.rows = rows, out.sequences = cache.sequences(), out.heads = cache.heads();
-  out.begin = begin, out.values = scratch.allocate<float>(begin[n]);
-  out.layer = want.layer, out.layers = cache.pages.layers;
-  out.most_tokens = longest, out.total_floats = begin[n];
+  score_rows out = rows_of_lengths(scratch, cache, want);
+  out.observed = observed, out.values = scratch.allocate<float>(out.total_floats);
   if (cache.order == row_order::ascending) return out;
   component const* position = cache.find(role::position);
-  auto* positions = scratch.allocate<std::int32_t>(begin[n]);
-  for (std::int64_t r = 0; r < n; ++r) {
-    auto const at = cache.rows_of(*position, rows[r].sequence, rows[r].head);
-    each_run(at, 0, rows[r].tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
+  auto* positions = scratch.allocate<std::int32_t>(out.total_floats);
+  for (std::int64_t r = 0; r < out.count(); ++r) {
+    row const& it = out.rows[r];
+    auto const at = cache.rows_of(*position, it.sequence, it.head);
+    each_run(at, 0, it.tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
       for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
-        positions[begin[r] + first + i] = *reinterpret_cast<std::int32_t const*>(p);
+        positions[out.begin[r] + first + i] = *reinterpret_cast<std::int32_t const*>(p);
     });
   }
   out.positions = positions;
   return out;
-}
-
-/// The evictable interval of one row, as ranks.
-inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
-  row& it = rows.rows[r];
-  protect_interval(it, front, back);
-  if (rows.positions == nullptr || it.candidates == 0) return;
-  auto* sorted = scratch.allocate<std::int32_t>(it.tokens);
-  kvevict::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
-  std::int32_t const first = it.first, newest = it.last - 1;
-  std::nth_element(sorted, sorted + first, sorted + it.tokens);
-  it.first = sorted[first];
-  std::nth_element(sorted, sorted + newest, sorted + it.tokens);
-  it.last = behind(sorted[newest]);
-}
-
-/// As many tokens lie between the ends as were ranked there: of equal positions nobody knows which one is protected.
-inline void expect_distinct(score_rows const& rows, std::int64_t r) {
-  row const& it = rows.rows[r];
-  if (rows.positions == nullptr || it.candidates == 0) return;
-  std::int64_t found = 0;
-  for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
-  if (found != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
-}
-
-inline void expect_budget(sequence_plan const& p, std::int32_t b) {
-  if (p.wrong == sequence_plan::fault::no_budget) messages::negative_budget("plan", p.asked, b);
-  if (p.wrong == sequence_plan::fault::other_lengths) messages::other_lengths(b, p.head, p.layer, p.given, p.has);
-  if (p.wrong != sequence_plan::fault::none)
-    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.back);
-}
-
-/// Rows (b, h) of heads [head, head + heads) as it was decided.
-inline void assign_rows(frame& scratch, score_rows const& out, sequence_plan const& p, sharing share, std::int32_t b,
-                        std::int32_t head, std::int32_t heads) {
-  expect_budget(p, b);
-  for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
-    std::int64_t const r = std::int64_t{b} * out.heads + h;
-    protect_row(scratch, out, r, p.front, p.back);
-    assign_budget(out.rows[r], p, share, out.heads);
-    if (out.rows[r].active) expect_distinct(out, r);
-  }
-}
-
-/// Every unit of the view's rows; heads of common lengths are decided once.
-template <class Entry, class Layers>
-void assign_units(frame& scratch, score_rows const& out, protect const& keep, Layers const& layers,
-                  model_layers<Entry> const& all, sharing share) {
-  layer_view<Entry> const& cache = *all.cache;
-  std::int32_t const H = cache.heads(), L = cache.pages.layers, S = cache.sequences() / L;
-  std::int32_t const step = share == sharing::heads || all.equal_heads() ? std::max(H, 1) : 1,
-                     unit = share == sharing::heads ? H : 1;
-  for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
-  auto const decide = [&](std::int32_t b, std::int32_t h) {
-    if (!all.known() && !all.want->keeps_whole(b))
-      return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit), share, b, h, step);
-    if (!all.known()) return;
-    unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit);
-    for (std::int32_t row = b; row < cache.sequences(); row += S) {
-      if (!all.want->keeps_whole(row))
-        assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
-      if (!all.in_view()) return;
-    }
-  };
-  for (std::int32_t b = 0; b < (all.in_view() ? S : cache.sequences()); ++b)
-    for (std::int32_t h = 0; h < H; h += step) decide(b, h);
 }
 
 }  // namespace planning
@@ -145,22 +63,7 @@ template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
                   Layers const& layers, budget const& want, sharing share) {
   score_rows out = planning::make_rows(false, scratch, cache, want);
-  if constexpr (planning::has_units<Layers>)
-    if (share != sharing::cap && planning::moves_budget(layers)) {
-      planning::assign_units<Entry>(scratch, out, keep, layers, planning::model_layers<Entry>{&cache, &want}, share);
-      return out;
-    }
-  std::int32_t const H = cache.heads();
-  for (std::int32_t b = 0; b < cache.sequences(); ++b) {
-    if (want.keeps_whole(b)) continue;
-    row* const of = out.rows + std::int64_t{b} * H;
-    std::int64_t total = 0;
-    std::int32_t longest = 0;
-    for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
-    budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p = planning::plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b));
-    planning::assign_rows(scratch, out, p, share, b, 0, H);
-  }
+  planning::assign_budgets(scratch, out, cache, keep, layers, want, share);
   return out;
 }
 

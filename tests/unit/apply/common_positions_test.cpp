@@ -48,3 +48,27 @@ TEST_CASE("layers that share positions keep one set: plan, compact, apply and re
   CHECK(contains(refusal([&] { apply(ctx, c.view(), moves); }), apart + "move"));
   CHECK((c.pool == before));
 }
+
+TEST_CASE("positions common to layers are written where a row of any layer may write them") {
+  // head 1 of sequence 0 and head 0 of sequence 1 have one row of positions
+  std::vector<std::int32_t> const lengths(8, 1);
+  std::vector<std::byte> pool(64);
+  layer_view<> v;
+  v.pages.sequences = 4, v.pages.heads = 2, v.pages.layers = 2, v.pages.page_size = 1, v.pages.columns = 1;
+  v.pages.head_stride = 1;
+  v.lengths = {lengths.data(), 2, 1};
+  component k, positions;
+  k.rows.base = pool.data(), k.rows.page_count = 2, k.rows.run_bytes = 4, k.rows.slot_stride = 4;
+  k.rows.head_stride = 4, k.rows.page_stride = 8, k.rows.layer_stride = 16;
+  positions.rows = k.rows, positions.what = role::position, positions.type = dtype::i32;
+  positions.rows.base = pool.data() + 32, positions.rows.layer_stride = 0;
+  positions.rows.page_count = 3, positions.rows.page_stride = 4;
+  v = v.with(k).with(positions);
+  for (std::int32_t written = 0; written < 4; ++written) {
+    std::int32_t read_only[] = {1, 1, 1, 1};
+    CHECK(refusal([&] { validate(v.with_read_only(read_only)); }) == "");
+    read_only[written] = 0;
+    CAPTURE(written);
+    CHECK(contains(refusal([&] { validate(v.with_read_only(read_only)); }), "would be written by both"));
+  }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// How many tokens a plan will leave, known before it is made.
+#pragma once
+
+#include <type_traits>
+#include <vector>
+
+#include <kvevict/cache/validate.hpp>
+#include <kvevict/evidence/row_budgets.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+
+/// Tokens that plan() leaves in every row, as far as lengths and the budget determine them.
+struct planned_counts {
+  static constexpr std::int32_t by_scores = -1;
+  std::int32_t heads = 0;
+  std::vector<std::int32_t> rows;  // (B·H); by_scores: heads share a budget that they exceed, or a threshold decides
+  std::vector<std::int64_t> sequences;  // (B) Σ over the heads; by_scores: a threshold decides
+
+  std::int32_t operator()(std::int32_t b, std::int32_t h) const {
+    return rows[static_cast<std::size_t>(std::int64_t{b} * heads + h)];
+  }
+};
+
+namespace planning {
+
+/// What lengths alone can show; the table may be a device's.
+template <class Entry> void expect_lengths(layer_view<Entry> const& cache) {
+  validation::check_shape(cache);
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    for (std::int32_t h = 0; h < cache.heads(); ++h) {
+      std::int32_t const n = cache.length(b, h), fixed = cache.read_only_tokens(b), P = cache.pages.page_size;
+      if (n < 0) messages::negative_length(b, h, n);
+      if (!cache.pages.per_head() && n != cache.length(b, 0)) messages::lengths_differ(b, h, cache.length(b, 0), n);
+      if (fixed < 0 || (fixed % P != 0 && fixed < n)) messages::read_only(b, fixed, P);
+    }
+}
+
+}  // namespace planning
+
+/// The counts of plan(ctx, p, evidence of `cache`, b), on the host while a device has yet to plan: a scheduler that is
+/// a step ahead takes pages for them and goes on; which tokens they are is read later, or never.
+///
+///   count = N where a row is kept whole, else its budget
+///
+/// Shapes   of `cache` the table's sequences, heads and layers, the lengths and `read_only`, all in the host's memory,
+///          and the budget's arrays, too; no page and no table is read.
+/// Cost     O(B·H), for layers::pyramid times the layers; no allocation after the first call of a size.
+/// Errors   contract_violation as plan(), of lengths, options and budgets; `out` is then as it was.
+/// Notes    Of policies whose select stage keeps each row's budget, as select::best does. A row whose evidence does not
+///          see all of its past may keep fewer; a sequence that `outcomes` leaves whole keeps N.
+template <class Policy, class Entry>
+void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, budget const& b, planned_counts& out) {
+  planning::expect_lengths(cache);
+  planning::expect_request("plan", p.protect, b, cache.pages.layers,
+                           planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
+  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
+  frame scratch(ctx.scratch());
+  score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
+  planning::assign_budgets(scratch, rows, cache, p.protect, p.layers, b, Policy::budgets);
+  std::int32_t const H = cache.heads();
+  out.heads = H;
+  out.rows.resize(static_cast<std::size_t>(rows.count()));
+  out.sequences.assign(static_cast<std::size_t>(cache.sequences()), 0);
+  for (std::int64_t r = 0; r < rows.count(); ++r) {
+    row const& it = rows.rows[r];
+    auto const i = static_cast<std::size_t>(r);
+    std::int64_t& sum = out.sequences[static_cast<std::size_t>(it.sequence)];
+    out.rows[i] = it.active && Policy::budgets != sharing::none ? planned_counts::by_scores : it.budget;
+    if (it.active && Policy::budgets == sharing::cap) sum = planned_counts::by_scores;
+    if (sum != planned_counts::by_scores) sum += it.budget;
+  }
+}
+
+template <class Policy, class Entry>
+planned_counts plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, budget const& b) {
+  planned_counts out;
+  plan_counts(ctx, p, cache, b, out);
+  return out;
+}
+
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

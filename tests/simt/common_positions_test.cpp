@@ -64,3 +64,33 @@ TEST_CASE("on a device layers that share positions keep one set, too") {
     });
   });
 }
+
+TEST_CASE("on a device one slot of each row is replaced in all layers that share positions, in the host's words") {
+  common::cache c(common::shapes[4]);
+  device_memory memory;
+  auto const view = on_device_view(memory, c);
+  std::vector<std::vector<std::int32_t>> rows;
+  common::cache::each_row([&](std::int32_t b, std::int32_t) {
+    rows.emplace_back();
+    for (std::int32_t t = 0; t < common::cache::tokens[b % 2]; ++t)
+      if (t != 5) rows.back().push_back(t);
+  });
+  cuda::device ctx(default_stream());
+  kvevict::host host;
+  auto const says = [&] {
+    auto const keep = keep_of(c.view(), rows);
+    cuda::keep_set there;
+    there.assign(ctx, keep);
+    on_device<std::int32_t> slots(std::vector<std::int32_t>(rows.size(), -7));
+    std::string const text = refusal([&] {
+      replace(ctx, view, there, slots.data());
+      ctx.wait();
+    });
+    CHECK(text == refusal([&] { replace(host, c.view(), keep); }));
+    if (text.empty()) CHECK((slots.read() == std::vector<std::int32_t>(rows.size(), 5)));
+    return text;
+  };
+  CHECK(says() == "");
+  rows[11][5] = 5;  // 6 is given up in its place
+  CHECK(contains(says(), "sequence 5, head 1 is of layer 2 and evicts other tokens than layer 0"));
+}

@@ -155,11 +155,11 @@ template <class Compact, class Says> void refusals(Compact compact, Says says) {
       CHECK((done.pool == c.pool));
     };
     rows[9] = rows[8] = {1, 4, 6, 8};  // layer 2, sequence 0
-    refuses("sequence 4, head 0 is of layer 2, where other tokens move than in layer 0, but all layers have one row");
+    refuses("sequence 4, head 0 is of layer 2 and moves other tokens than layer 0, but all layers have one row");
     rows[9] = rows[8] = {1, 4, 7, 8};
     if (how.position_per_head) {
       rows[11] = {0, 4, 7, 8};
-      refuses("sequence 5, head 1 is of layer 2, where other tokens move than in layer 0");
+      refuses("sequence 5, head 1 is of layer 2 and moves other tokens than layer 0");
       for (std::size_t const r : {3U, 7U}) rows[r] = rows[11];
       CHECK(compact(c, keep_of(c.view(), rows), kvevict::compaction::stable).said == "");
     }

@@ -140,10 +140,11 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 }
 [[noreturn]] inline void layers_disagree(char const* verb, char const* do_what, std::int64_t sequence,
                                          std::int64_t head, std::int64_t layer) {
-  contract::violate(contract::at(sequence, head), verb, ": sequence ", sequence, ", head ", head, " is of layer ",
-                    layer, ", where other tokens ", do_what,
-                    " than in layer 0, but all layers have one row of positions; give positions a row per layer "
-                    "(layer_stride), or keep the same tokens in all layers, by .with(layers::together{})");
+  contract::violate(
+      contract::at(sequence, head), verb, ": sequence ", sequence, ", head ", head, " is of layer ", layer, " and ",
+      do_what,
+      "s other tokens than layer 0, but all layers have one row of positions; give positions a row per layer "
+      "(layer_stride), or keep the same tokens in all layers, by .with(layers::together{})");
 }
 
 }  // namespace messages

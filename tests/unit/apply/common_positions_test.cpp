@@ -42,10 +42,10 @@ TEST_CASE("layers that share positions keep one set: plan, compact, apply and re
   auto const before = c.pool;
   CHECK(refusal([&] { replace(ctx, c.view(), keep_of(c.view(), rows)); }) == "");
   rows[11][5] = 5;  // 6 is given up in its place
-  std::string const apart = "sequence 5, head 1 is of layer 2, where other tokens ";
-  CHECK(contains(refusal([&] { replace(ctx, c.view(), keep_of(c.view(), rows)); }), apart + "evict"));
+  std::string const apart = "sequence 5, head 1 is of layer 2 and ";
+  CHECK(contains(refusal([&] { replace(ctx, c.view(), keep_of(c.view(), rows)); }), apart + "evicts"));
   move_plan const moves = plan_moves(ctx, c.view(), keep_of(c.view(), rows), compaction::stable);
-  CHECK(contains(refusal([&] { apply(ctx, c.view(), moves); }), apart + "move"));
+  CHECK(contains(refusal([&] { apply(ctx, c.view(), moves); }), apart + "moves"));
   CHECK((c.pool == before));
 }
 

@@ -31,7 +31,9 @@ class byte_owners {
   template <class Entry> ownership judge(kvevict::layer_view<Entry> const& v) {
     claims_.clear();
     bool unequal = false;
-    for (kvevict::component const& c : v) unequal = unequal || (of_all_layers(v, c) && !as_long_in_all_layers(v));
+    bool const keys_apart = v.find(kvevict::role::k)->rows.layer_stride != 0;
+    for (kvevict::component const& c : v)
+      unequal = unequal || (keys_apart && of_all_layers(v, c) && !as_long_in_all_layers(v));
     for (std::int32_t i = 0; i < v.component_count; ++i)
       if (!claim(v, v.components[static_cast<std::size_t>(i)])) return ownership::outside;
     if (!mark()) return ownership::shared;

@@ -166,6 +166,12 @@ template <class Entry = std::int32_t> struct layer_view {
       if (shared_by_layers(c)) return &c;
     return nullptr;
   }
+  /// Whether a sequence must be as long in all layers: where positions are common, and K is not, so that layers are
+  /// apart.
+  constexpr bool one_length_for_layers() const {
+    component const* const k = find(role::k);
+    return common_to_layers() != nullptr && k != nullptr && k->rows.layer_stride != 0;
+  }
 
   /// What its keep sets must be: what it says, and, unless they become masks, what its layout shows.
   constexpr capability demands() const {

@@ -65,7 +65,7 @@ template <class Entry> void check_offsets(page_table<Entry> const& t) {
 /// Lengths against the table and the read-only prefix; returns the pages in use.
 template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
   auto const& t = v.pages;
-  component const* const common = v.common_to_layers();
+  bool const one_length = v.one_length_for_layers();
   std::int64_t used = 0;
   for (std::int32_t b = 0; b < v.sequences(); ++b)
     for (std::int32_t h = 0; h < v.heads(); ++h) {
@@ -73,7 +73,7 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
       if (n < 0) messages::negative_length(b, h, n);
       if (n > t.capacity(b, h)) messages::length_beyond_table(b, h, n, t.capacity(b, h));
       if (!t.per_head() && n != v.length(b, 0)) messages::lengths_differ(b, h, v.length(b, 0), n);
-      if (std::int32_t const first = v.length(t.sequence_of(b), h); common != nullptr && n != first)
+      if (std::int32_t const first = v.length(t.sequence_of(b), h); one_length && n != first)
         messages::layers_differ(b, h, t.layer_of(b), first, n);
       if (fixed < 0 || (fixed % t.page_size != 0 && fixed < n)) messages::read_only(b, fixed, t.page_size);
       used += pages_in_use(v, b, h);

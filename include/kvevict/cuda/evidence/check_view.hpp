@@ -90,7 +90,7 @@ template <class Entry, class Rows> struct check_view_kernel {
     else if (!v.pages.per_head() && n != v.length(b, 0))
       mine.take(watch, fault::lengths_differ, b, h, n, v.length(b, 0));
     else if (std::int32_t const first = v.length(v.pages.sequence_of(b), h);
-             n != first && v.common_to_layers() != nullptr)
+             n != first && v.one_length_for_layers())
       mine.take(watch, fault::layers_differ, b, h, n, first);
     if (fixed < 0 || (fixed % P != 0 && fixed < n)) mine.take(watch, fault::read_only, b, h, fixed, P);
     if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);

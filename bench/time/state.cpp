@@ -90,7 +90,7 @@ void positions(benchmark::State& state, shape s) {
   auto const scattered = r.view().with_order(kvevict::row_order::scattered);
   for (auto _ : state) {
     kvevict::frame scratch(c.ctx.scratch());
-    auto const rows = kvevict::planning::make_rows("plan", scratch, scattered, 0);
+    auto const rows = kvevict::planning::make_rows(false, scratch, scattered, {});
     benchmark::DoNotOptimize(rows.positions);
     if (rows.positions[s.N + 7] != 36) return state.SkipWithError("wrong positions");
   }

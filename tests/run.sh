@@ -20,7 +20,8 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
   --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
-                 for simt, of Release for this machine, for its widest vectors and for AArch64, of GPU architectures
+                 for simt (half of it under the slow one), of Release for this machine, for its widest vectors and for
+                 AArch64, of GPU architectures
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -91,7 +92,7 @@ lap() {  # prints the minutes since the last lap
 }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
-# GPU architectures by turn / 12.
+# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
 release_in_turn() {  # the preset
   local widest=avx2
@@ -275,7 +276,7 @@ elif [[ -z $model$training || -n $only ]]; then
     fi
   fi
   if [[ -z $only || $only == simt ]]; then
-    ! simt_under 1 || only=simt pass tsan
+    ! simt_under 1 || only=simt pass tsan ${turn:+-I "$((turn / 8 % 2 + 1)),,2"}  # it is slow: every other test
     compile_cuda
   fi
   [[ -n $only && $only != threads ]] || only=threads pass tsan

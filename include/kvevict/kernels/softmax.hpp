@@ -59,13 +59,14 @@ void add_rows(vec const (&z)[row_block][tile_vectors], query_block const& q, int
   int const count = std::min(row_block, q.rows - row);
   for (int r = 0; r < count; ++r) {
     float* const column = sums + (row + r) / per_sum * tile_tokens;
-    vec all = {};
+    vec const lse = splat(q.lse[row + r]);
+    vec all = Checked ? load(checked + (row + r) * lanes) : vec{};
     for (int v = 0; v < tile_vectors; ++v) {
-      vec const w = exp2(z[r][v] - splat(q.lse[row + r]));
+      vec const w = exp2(z[r][v] - lse);
       if constexpr (Checked) all += w;
       store(column + v * lanes, load(column + v * lanes) + w);
     }
-    if constexpr (Checked) store(checked + (row + r) * lanes, load(checked + (row + r) * lanes) + all);
+    if constexpr (Checked) store(checked + (row + r) * lanes, all);
   }
 }
 inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,

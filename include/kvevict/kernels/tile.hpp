@@ -109,7 +109,7 @@ struct query_block {
 
   float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
   bool sees_whole(std::int64_t first) const {
-    return orders == nullptr && first >= all.from && first + tile_tokens <= all.to;
+    return first >= all.from && first + tile_tokens <= all.to;
   }
   /// No row sees a token of the tile.
   bool sees_none(std::int64_t first) const {

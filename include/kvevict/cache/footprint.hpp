@@ -58,16 +58,16 @@ inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pa
                           std::int64_t slots) {
   constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
   std::int64_t total = m.offset;
-  auto const add = [&](std::int64_t times, std::int64_t stride) {
-    if (times <= 0 || stride == 0 || total < 0) return;
-    total = times > (most - total) / stride ? -1 : total + times * stride;
+  auto const add = [&](std::int64_t extent, std::int64_t stride) {
+    if (extent <= 1 || stride == 0 || total < 0) return;
+    total = extent - 1 > (most - total) / stride ? -1 : total + (extent - 1) * stride;
   };
-  add(layers - 1, m.layer_stride);
-  add(pages - 1, m.page_stride);
-  add(heads - 1, m.head_stride);
-  add(slots - 1, m.slot_stride);
-  add(m.n_runs - 1, m.run_stride);
-  add(1, m.run_bytes);
+  add(layers, m.layer_stride);
+  add(pages, m.page_stride);
+  add(heads, m.head_stride);
+  add(slots, m.slot_stride);
+  add(m.n_runs, m.run_stride);
+  add(2, m.run_bytes);
   return total;
 }
 

@@ -67,7 +67,7 @@ inline std::int64_t reach(row_map const& m, std::int64_t layers, std::int64_t pa
   add(heads, m.head_stride);
   add(slots, m.slot_stride);
   add(m.n_runs, m.run_stride);
-  add(2, m.run_bytes);
+  add(2, m.run_bytes);  // from a run's begin to its end
   return total;
 }
 

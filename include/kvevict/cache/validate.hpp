@@ -62,22 +62,29 @@ template <class Entry> void check_offsets(page_table<Entry> const& t) {
   }
 }
 
-/// Lengths against the table and the read-only prefix; returns the pages in use.
-template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
+/// Lengths against each other, the read-only prefix and room(b, h) in the table.
+template <class Entry, class Room> void check_lengths(layer_view<Entry> const& v, Room room) {
   auto const& t = v.pages;
   bool const one_length = v.one_length_for_layers();
-  std::int64_t used = 0;
   for (std::int32_t b = 0; b < v.sequences(); ++b)
     for (std::int32_t h = 0; h < v.heads(); ++h) {
       std::int32_t const n = v.length(b, h), fixed = v.read_only_tokens(b);
       if (n < 0) messages::negative_length(b, h, n);
-      if (n > t.capacity(b, h)) messages::length_beyond_table(b, h, n, t.capacity(b, h));
+      if (n > room(b, h)) messages::length_beyond_table(b, h, n, room(b, h));
       if (!t.per_head() && n != v.length(b, 0)) messages::lengths_differ(b, h, v.length(b, 0), n);
       if (std::int32_t const first = v.length(t.sequence_of(b), h); one_length && n != first)
         messages::layers_differ(b, h, t.layer_of(b), first, n);
       if (fixed < 0 || (fixed % t.page_size != 0 && fixed < n)) messages::read_only(b, fixed, t.page_size);
-      used += pages_in_use(v, b, h);
     }
+}
+
+/// Returns the pages in use.
+template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
+  auto const& t = v.pages;
+  check_lengths(v, [&](std::int32_t b, std::int32_t h) { return t.capacity(b, h); });
+  std::int64_t used = 0;
+  for (std::int32_t b = 0; b < v.sequences(); ++b)
+    for (std::int32_t h = 0; h < v.heads(); ++h) used += pages_in_use(v, b, h);
   KVEVICT_EXPECTS(
       used == 0 || !t.is_identity() || (!t.holds_pointers && t.row_begin == nullptr),
       "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");

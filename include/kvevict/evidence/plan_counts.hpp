@@ -2,10 +2,12 @@
 // How many tokens a plan will leave, known before it is made.
 #pragma once
 
+#include <limits>
 #include <type_traits>
 #include <vector>
 
 #include <kvevict/cache/validate.hpp>
+#include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/row_budgets.hpp>
 
 namespace kvevict {
@@ -23,22 +25,6 @@ struct planned_counts {
   }
 };
 
-namespace planning {
-
-/// What lengths alone can show; the table may be a device's.
-template <class Entry> void expect_lengths(layer_view<Entry> const& cache) {
-  validation::check_shape(cache);
-  for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    for (std::int32_t h = 0; h < cache.heads(); ++h) {
-      std::int32_t const n = cache.length(b, h), fixed = cache.read_only_tokens(b), P = cache.pages.page_size;
-      if (n < 0) messages::negative_length(b, h, n);
-      if (!cache.pages.per_head() && n != cache.length(b, 0)) messages::lengths_differ(b, h, cache.length(b, 0), n);
-      if (fixed < 0 || (fixed % P != 0 && fixed < n)) messages::read_only(b, fixed, P);
-    }
-}
-
-}  // namespace planning
-
 /// The counts of plan(ctx, p, evidence of `cache`, b), on the host while a device has yet to plan: a scheduler that is
 /// a step ahead takes pages for them and goes on; which tokens they are is read later, or never.
 ///
@@ -52,7 +38,10 @@ template <class Entry> void expect_lengths(layer_view<Entry> const& cache) {
 ///          see all of its past may keep fewer; a sequence that `outcomes` leaves whole keeps N.
 template <class Policy, class Entry>
 void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, budget const& b, planned_counts& out) {
-  planning::expect_lengths(cache);
+  validation::check_shape(cache);
+  constexpr auto endless = [](std::int32_t, std::int32_t) { return std::numeric_limits<std::int32_t>::max(); };
+  validation::check_lengths(cache, endless);  // the table may be a device's
+  if constexpr (stages::says_one_set<decltype(p.layers)>) contract::expect_stack(cache.pages.layers, b.layer_count);
   planning::expect_request("plan", p.protect, b, cache.pages.layers,
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();

@@ -103,14 +103,12 @@ struct query_block {
   std::int32_t *from, *to;  // (rows) what it sees
   std::int32_t rows, window, head_dim;
   bool capped;
-  sight all, some, always;               // orders that every row sees; that any row may see; see window_rows
-  std::int32_t tokens;                   // of the row of the cache
+  sight all, some, always;  // orders that every row sees (none with `orders`); that any may see; see window_rows
+  std::int32_t tokens;      // of the row of the cache
   std::int32_t const* orders = nullptr;  // of its tokens, or null: their slots
 
   float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
-  bool sees_whole(std::int64_t first) const {
-    return first >= all.from && first + tile_tokens <= all.to;
-  }
+  bool sees_whole(std::int64_t first) const { return first >= all.from && first + tile_tokens <= all.to; }
   /// No row sees a token of the tile.
   bool sees_none(std::int64_t first) const {
     return orders == nullptr && (first >= some.to || (first + tile_tokens <= some.from &&

@@ -74,7 +74,7 @@ template <class Entry> class window_pass {
     query_rows const own = q_.of(w.b);
     pack_queries(q, own, w.in, 0, w.in.count, w.h, shape_.group, w.gains);
     q.tokens = w.tokens, q.orders = out_.positions == nullptr ? nullptr : out_.positions + out_.begin[w.index];
-    if (q.orders != nullptr) q.all = {0, 0};  // of a tile's tokens it says nothing
+    if (q.orders != nullptr) q.all = {0, 0};
     if (w.lse != nullptr)
       q.lse = w.lse;
     else if (shape_.normalised)

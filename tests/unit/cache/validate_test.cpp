@@ -169,6 +169,10 @@ TEST_CASE("validate: page table: an id of 64 bits that no pool has") {
   CHECK(contains(refused(v.with(k)), "a row uses page 1099511627776; ids count pages and lie below 2^31"));
   entries[2] = 7;
   CHECK(refused(v.with(k)).empty());
+  for (std::int64_t const pages : {std::int64_t{0}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()}) {
+    k.rows.page_count = pages;
+    CHECK(contains(refused(v.with(k)), "has id 0, but component k has " + std::to_string(pages) + " pages"));
+  }
 }
 
 TEST_CASE("validate: page table: pages of addresses that overlap in part") {

@@ -82,6 +82,11 @@ TEST_CASE("what a plan would refuse of lengths and budgets is refused before it,
   CHECK(contains(says(e.view(), {.tokens_per_head = 16, .layer = 2, .layer_count = 2}), "plan: layer 2 of 2"));
   std::int32_t const read_only[] = {24, 0};
   CHECK(contains(says(e.view().with_read_only(read_only), {.tokens_per_head = 16}), "below"));
+  CHECK(contains(refusal([&] {
+                   plan_counts(ctx, snapkv.with(layers::together{}), e.view(),
+                               {.tokens_per_head = 16, .layer_count = 2}, out);
+                 }),
+                 "layers::together needs all 2 layers in one view"));
   auto shared = e.view();
   shared.pages.head_stride = 0;
   CHECK(contains(says(shared, {.tokens_per_head = 16}), "share a page table"));

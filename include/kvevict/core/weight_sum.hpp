@@ -24,6 +24,12 @@ KVEVICT_HOST_DEVICE inline std::int64_t part_of(float x) {
 }
 KVEVICT_HOST_DEVICE inline double value_of(std::int64_t sum) { return static_cast<double>(sum) / 4294967296.0; }
 
+/// A sum that is sound by every tolerance, and no NaN's.
+KVEVICT_HOST_DEVICE constexpr bool is_near_one(std::int64_t sum, row_sum expected) {
+  constexpr std::int64_t one = std::int64_t{1} << 32, near = one >> 11;
+  return sum <= one + near && (expected == row_sum::at_most_one ? sum >= 0 : sum >= one - near);
+}
+
 /// Largest relative error of a number that is rounded to that type.
 KVEVICT_HOST_DEVICE constexpr double unit_of(dtype type) {
   return type == dtype::bf16 ? 0x1p-9 : type == dtype::f16 ? 0x1p-12 : 0.0;

@@ -213,6 +213,13 @@ inline void logits(query_block const& q, int row, float const* tile, std::int64_
     for (int r = 0; r < row_block; ++r)
       for (vec& x : z[r]) x = tanh(x) * q.after[row + r];
   if (q.sees_whole(first)) return;
+  if (q.orders == nullptr && first >= q.all.from) {  // of the past, each row sees a beginning
+    for (int v = 0; v < tile_vectors; ++v) {
+      ivec const o = count_from(first + v * lanes);
+      for (int r = 0; r < row_block; ++r) z[r][v] = o < q.to[row + r] ? z[r][v] : splat(-__builtin_inff());
+    }
+    return;
+  }
   for (int v = 0; v < tile_vectors; ++v) {
     ivec const o = orders_from(q, first + v * lanes);
     ivec const always = (o >= q.always.from) & (o < q.always.to);

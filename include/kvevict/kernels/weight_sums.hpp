@@ -44,13 +44,14 @@ class weight_sums {
   aligned_sum* sums_ = nullptr;
 };
 
-/// Running sums of the rows of a query block, a vector each; then their parts.
-inline void take_parts(float* running, std::int32_t rows, weight_sums const& to) {
-  for (std::int32_t r = 0; r < rows; ++r) {
-    vec const x = load(running + r * lanes);
-    float sum = 0;
-    for (int i = 0; i < lanes; ++i) sum += x[i];
-    to.add(r, sum);
+/// Running sums of the rows of a query block, a vector each, of whole row blocks; then their parts.
+inline void take_parts(float const* running, std::int32_t rows, weight_sums const& to) {
+  for (std::int32_t r = 0; r < rows; r += row_block) {
+    vec x[row_block];
+    float sums[lanes];
+    unroll<row_block>([&](auto i) { x[i] = load(running + (r + i) * lanes); });
+    store(sums, reduce<row_block>(x, kernels::add{}));
+    for (std::int32_t i = 0; i < std::min(row_block, rows - r); ++i) to.add(r + i, sums[i * (lanes / row_block)]);
   }
 }
 
@@ -98,6 +99,7 @@ void expect_sums(layer_view<Entry> const& view, component const& keys, query_row
                  weight_sums const& sums, float* tile, double& norm) {
   for (std::int32_t w = first; w < first + window; ++w) {
     std::int64_t const row = in.first + w, total = sums[w - first];
+    if (q.sink_logits == nullptr && weight_sum::is_near_one(total, expected)) continue;
     float const given = q.lse[row * q.lse_token_stride + hq * q.lse_head_stride];
     if ((total & weight_sum::not_a_number) != 0 || given == -__builtin_inff() || in.sees_none(w)) continue;
     double const lse = static_cast<double>(given) * (q.base == log_base::two ? 0.69314718055994531 : 1.0);

@@ -23,6 +23,18 @@ struct window_rows {
 
   constexpr sight of(std::int32_t w) const { return each == nullptr ? sight_up_to(first_sees + w * step) : each[w]; }
   constexpr std::int32_t end(std::int32_t w) const { return each == nullptr ? first_sees + w * step : each[w].to; }
+  /// Rows before this one see nothing at `order` or behind it, as ends do not descend; in O(log W).
+  constexpr std::int32_t first_to_reach(std::int32_t order) const {
+    std::int32_t low = 0, high = count;
+    while (low < high) {
+      std::int32_t const middle = low + (high - low) / 2;
+      if (end(middle) <= order)
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    return low;
+  }
   constexpr bool sees(std::int32_t w, std::int32_t order) const {
     sight const s = of(w);
     return order < s.to && (order >= s.from || always.has(order));

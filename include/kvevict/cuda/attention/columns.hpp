@@ -96,8 +96,7 @@ template <class Entry, class Product> struct column_sums_kernel {
                                std::int32_t first, typename weights_of::keys const& keys, std::uint64_t* checked,
                                double (&sums)[tiles][2]) const {
     // rows before this one see none of these tokens
-    std::int32_t const unseen = in.step == 0 || in.each != nullptr ? 0 : first + 1 - in.first_sees;
-    std::int32_t const begin = unseen <= 0 ? 0 : unseen / 16 * 16;
+    std::int32_t const begin = orders.positions != nullptr ? 0 : in.first_to_reach(first) / 16 * 16;
     sight const mine = written_by(first, t);
     for (std::int32_t from = begin / block * block; from < in.count; from += block) {
       float part[tiles][2] = {};

@@ -18,27 +18,32 @@
 
 namespace support {
 
-/// Pages by number, whatever a table calls them.
-struct page_counts {
-  std::vector<std::int32_t> references;
-  std::vector<bool> published;
+/// A ledger of pages by number.
+class page_counts {
+ public:
+  std::vector<std::int32_t> count;  // references
+  std::vector<std::uint8_t> is_published;
   std::vector<std::int32_t> free;
 
-  explicit page_counts(std::int32_t pages) : references(std::size_t(pages)), published(std::size_t(pages)) {
+  explicit page_counts(std::int32_t pages) : count(std::size_t(pages)), is_published(std::size_t(pages)) {
+    free.reserve(std::size_t(pages));
     for (std::int32_t i = pages; i-- > 0;) free.push_back(i);
   }
   bool operator==(page_counts const&) const = default;
 
+  std::int64_t references(std::int32_t page) const { return count[std::size_t(page)]; }
+  bool published(std::int32_t page) const { return is_published[std::size_t(page)] != 0; }
   std::optional<std::int32_t> acquire() {
     if (free.empty()) return std::nullopt;
     std::int32_t const page = free.back();
-    free.pop_back(), references[std::size_t(page)] = 1;
+    free.pop_back(), count[std::size_t(page)] = 1;
     return page;
   }
   void release(std::int32_t page) noexcept {
-    if (--references[std::size_t(page)] == 0 && !published[std::size_t(page)]) free.push_back(page);
+    if (--count[std::size_t(page)] == 0 && !published(page)) free.push_back(page);
   }
-  bool writable(std::int32_t page) const { return references[std::size_t(page)] == 1 && !published[std::size_t(page)]; }
+
+  bool writable(std::int32_t page) const { return references(page) == 1 && !published(page); }
 };
 
 /// One table for all heads of a sequence, or, `per_head`, one each into pages of one head.
@@ -60,8 +65,8 @@ template <class Entry> class paged_engine {
   /// What the library asks.
   struct ledger_type {
     paged_engine* e;
-    std::int64_t references(Entry p) const { return e->counts.references[std::size_t(e->number(p))]; }
-    bool published(Entry p) const { return e->counts.published[std::size_t(e->number(p))]; }
+    std::int64_t references(Entry p) const { return e->counts.references(e->number(p)); }
+    bool published(Entry p) const { return e->counts.published(e->number(p)); }
     std::optional<Entry> acquire() {
       auto const page = e->counts.acquire();
       if (!page) return std::nullopt;
@@ -80,7 +85,7 @@ template <class Entry> class paged_engine {
   paged_engine(paged_engine const&) = delete;
 
   bool per_head() const { return per_head_; }
-  std::int32_t pages() const { return std::int32_t(counts.references.size()); }
+  std::int32_t pages() const { return std::int32_t(counts.count.size()); }
   Entry entry(std::int32_t page) {
     if constexpr (std::is_pointer_v<Entry>)
       return pool.data() + std::size_t(page) * page_bytes(per_head_);
@@ -131,19 +136,19 @@ template <class Entry> class paged_engine {
   void fork(std::size_t of) {
     sequence const copy = sequences[of];
     for (auto const& table : copy.tables)
-      for (std::int32_t const page : table) ++counts.references[std::size_t(page)];
+      for (std::int32_t const page : table) ++counts.count[std::size_t(page)];
     sequences.push_back(copy);
   }
   void publish(sequence const& s) {
     for (std::size_t t = 0; t < tables(); ++t)
       for (std::int32_t i = 0; i < length(s, t) / P; ++i)
-        if (random_.below(2) != 0) counts.published[std::size_t(s.tables[t][std::size_t(i)])] = true;
+        if (random_.below(2) != 0) counts.is_published[std::size_t(s.tables[t][std::size_t(i)])] = 1;
   }
   void forget_published() {
-    for (std::size_t page = 0; page < counts.published.size(); ++page) {
-      if (!counts.published[page] || random_.below(2) != 0) continue;
-      counts.published[page] = false;
-      if (counts.references[page] == 0) counts.free.push_back(std::int32_t(page));
+    for (std::int32_t page = 0; page < pages(); ++page) {
+      if (!counts.published(page) || random_.below(2) != 0) continue;
+      counts.is_published[std::size_t(page)] = 0;
+      if (counts.references(page) == 0) counts.free.push_back(page);
     }
   }
   void end(std::size_t which) {
@@ -211,14 +216,14 @@ template <class Entry> class paged_engine {
   }
   /// References and free pages are those that the tables show.
   bool counted() const {
-    std::vector<std::int32_t> shown(counts.references.size());
+    std::vector<std::int32_t> shown(counts.count.size());
     for (sequence const& s : sequences)
       for (auto const& table : s.tables)
         for (std::int32_t const page : table) ++shown[std::size_t(page)];
     std::set<std::int32_t> const free(counts.free.begin(), counts.free.end());
-    bool right = shown == counts.references && free.size() == counts.free.size();
-    for (std::size_t i = 0; i < shown.size(); ++i)
-      right = right && (free.count(std::int32_t(i)) != 0) == (shown[i] == 0 && !counts.published[i]);
+    bool right = shown == counts.count && free.size() == counts.free.size();
+    for (std::int32_t i = 0; i < pages(); ++i)
+      right = right && (free.count(i) != 0) == (counts.references(i) == 0 && !counts.published(i));
     return right;
   }
 

@@ -4,8 +4,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <optional>
-#include <utility>
 
 #include <kvevict/core/slice.hpp>
 
@@ -16,7 +14,7 @@ inline namespace KVEVICT_ABI {
 ///
 ///   references(page)   rows of tables that name it, those of the view included
 ///   published(page)    others may find it by what it holds (a prefix hash, a radix tree), now or later
-///   acquire()          a page with one reference, unpublished, of which the view has no row; none left: nothing
+///   acquire()          std::optional or the like: a page that nobody has, now with one reference; or nothing
 ///   release(page)      drops one reference; it cannot fail
 ///
 /// A page with one reference that is not published, beyond the read-only prefix, may be written; no other is.
@@ -24,7 +22,8 @@ template <class Ledger, class Entry>
 concept page_ledger = requires(Ledger& ledger, Entry page) {
   { ledger.references(page) } -> std::convertible_to<std::int64_t>;
   { ledger.published(page) } -> std::convertible_to<bool>;
-  { ledger.acquire() } -> std::convertible_to<std::optional<Entry>>;
+  static_cast<bool>(ledger.acquire());
+  { *ledger.acquire() } -> std::convertible_to<Entry>;
   { ledger.release(page) }
   noexcept;
 };
@@ -38,13 +37,13 @@ template <class Entry, class Ledger> class taken_pages {
   taken_pages(taken_pages const&) = delete;
   taken_pages& operator=(taken_pages const&) = delete;
   ~taken_pages() {
-    for (std::int64_t i = 0; i < size_; ++i) from_.release(pages_[i]);
+    while (size_ > 0) from_.release(pages_[--size_]);
   }
 
   bool take() {
-    std::optional<Entry> const page = from_.acquire();
+    auto const page = from_.acquire();
     if (page) pages_[size_++] = *page;
-    return page.has_value();
+    return static_cast<bool>(page);
   }
   slice<Entry const> pages() const { return {pages_, size_}; }
   void keep() { size_ = 0; }

@@ -97,8 +97,8 @@ template <class Context, class Entry, class Ledger>
 void relocate(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, Ledger& ledger,
               relocated<Entry>& out) {
   static_assert(page_ledger<Ledger, Entry>,
-                "relocate: a ledger has references(page), published(page), acquire() -> std::optional<Entry> and "
-                "release(page) noexcept");
+                "relocate: a ledger has references(page), published(page), acquire(), which gives a page or nothing as "
+                "std::optional does, and release(page) noexcept");
   out.ready_ = false, out.missing_ = 0;
   moves::expect_rows_move("relocate", view);
   KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <type_traits>
 
@@ -21,19 +20,21 @@ template <class Entry> std::uint64_t number_of(Entry page) {
     return static_cast<std::uint64_t>(page);
 }
 
+template <class Entry> bool before(Entry x, Entry y) { return number_of(x) < number_of(y); }
+
 /// All pages in use, in order; memory of a frame.
 template <class Entry> slice<Entry const> sorted_pages(relocation<Entry> const& plan, frame& scratch) {
   auto* const all = scratch.allocate<Entry>(plan.pages);
   for (std::int64_t k = 0; k < plan.rows.count(); ++k)
     for (std::int32_t i = 0; i < plan.row[k].before; ++i) all[plan.row[k].first_page + i] = plan.page(plan.row[k], i);
-  std::sort(all, all + plan.pages, std::less<Entry>());
+  std::sort(all, all + plan.pages, before<Entry>);
   return {all, plan.pages};
 }
 
 /// The ledger counts all references that the view shows: else a page that two rows name might pass as one's own.
 template <class Ledger, class Entry> void expect_counted(Ledger& ledger, slice<Entry const> sorted) {
   for (Entry const* first = sorted.begin(); first != sorted.end();) {
-    Entry const* const last = std::upper_bound(first, sorted.end(), *first, std::less<Entry>());
+    Entry const* const last = std::upper_bound(first, sorted.end(), *first, before<Entry>);
     auto const counted = static_cast<std::int64_t>(ledger.references(*first));
     KVEVICT_EXPECTS(counted >= last - first, "relocate: ", last - first, " rows of the table name page ",
                     number_of(*first), ", but the ledger counts ", counted,
@@ -47,7 +48,7 @@ template <class Entry>
 void expect_fresh(layer_view<Entry> const& v, slice<Entry const> sorted, slice<Entry const> fresh, frame& scratch) {
   auto* const own = scratch.allocate<Entry>(fresh.size);
   std::copy(fresh.begin(), fresh.end(), own);
-  std::sort(own, own + fresh.size, std::less<Entry>());
+  std::sort(own, own + fresh.size, before<Entry>);
   for (std::int64_t i = 0; i < fresh.size; ++i) {
     bool known = true;
     if constexpr (!std::is_pointer_v<Entry>) {
@@ -57,10 +58,10 @@ void expect_fresh(layer_view<Entry> const& v, slice<Entry const> sorted, slice<E
     KVEVICT_EXPECTS(known, "relocate: the ledger gives page ", static_cast<std::int64_t>(number_of(own[i])),
                     ", which is not in the pool of every component; let acquire() give pages of this cache, without "
                     "tag bits");
-    KVEVICT_EXPECTS((i == 0 || own[i - 1] != own[i]) &&
-                        !std::binary_search(sorted.begin(), sorted.end(), own[i], std::less<Entry>()),
-                    "relocate: the ledger gives page ", number_of(own[i]),
-                    " that is in use; acquire() must give pages to which there is no reference");
+    KVEVICT_EXPECTS(
+        (i == 0 || own[i - 1] != own[i]) && !std::binary_search(sorted.begin(), sorted.end(), own[i], before<Entry>),
+        "relocate: the ledger gives page ", number_of(own[i]),
+        " that is in use; acquire() must give pages to which there is no reference");
   }
 }
 

@@ -113,9 +113,8 @@ template <class Entry> class trial {
     }
     bool untouched = true;  // guard copies
     for (std::int32_t page = 0; page < e_.pages(); ++page) {
-      auto const i = std::size_t(page);
-      if (before.references[i] < 2 && !before.published[i]) continue;
-      std::size_t const bytes = pool.size() / before.references.size();
+      auto const i = std::size_t(page), bytes = pool.size() / std::size_t(e_.pages());
+      if (before.references(page) < 2 && !before.published(page)) continue;
       untouched = untouched &&
                   std::equal(pool.begin() + std::ptrdiff_t(i * bytes), pool.begin() + std::ptrdiff_t((i + 1) * bytes),
                              e_.pool.begin() + std::ptrdiff_t(i * bytes));
@@ -171,7 +170,7 @@ template <class Entry> class trial {
         ++row;
         for (std::size_t j = 0; j < next.size(); ++j)
           if (next[j] != table[j])
-            REQUIRE((before.references[std::size_t(next[j])] == 0 && !before.published[std::size_t(next[j])]));
+            REQUIRE((before.references(next[j]) == 0 && !before.published(next[j])));
           else
             count.in_place += before.writable(next[j]);
         table = next;

@@ -162,7 +162,7 @@ TEST_CASE("relocate: pages that are shared or published stay as they are, in eve
   CHECK(fresh > 100);
 }
 
-TEST_CASE("relocate: a page stays while it is full and unchanged; one that is cut stays only where it is one's own") {
+TEST_CASE("relocate: a page stays while it is full and unchanged, one that is cut only where it is one's own") {
   host ctx;
   layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {14}, .heads = 1, .spare_tokens = 8});
   fill(c);

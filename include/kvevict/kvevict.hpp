@@ -7,6 +7,7 @@
 #include <kvevict/kernels/host.hpp>
 
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/drop_pages.hpp>
 #include <kvevict/apply/evicted_runs.hpp>
 #include <kvevict/apply/mask.hpp>
 #include <kvevict/apply/relocate.hpp>

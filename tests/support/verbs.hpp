@@ -148,8 +148,23 @@ verb make(std::string name, std::shared_ptr<room<Entry>> r, bool writes, Call ca
   return out;
 }
 
+/// Plans of whole pages.
+template <class F> void plans_by_page(F&& f) {
+  auto const by_page = kvevict::select::pages{};
+  auto const of = [&](char const* name, auto policy) {
+    f(make<kvevict::keep_set>(std::string("plan by page ") + name, make_room(layouts::layout::head_pages), false,
+                              [=](auto& ctx, auto& at, kvevict::keep_set& out) {
+                                kvevict::plan(ctx, policy, kvevict::contents(at.cache.view), {.tokens_per_head = 20},
+                                              out);
+                              }));
+  };
+  auto const keydiff = kvevict::presets::keydiff({.sinks = 2, .recent = 1}).with(by_page);
+  of("of rows", keydiff), of("of heads that share", keydiff.with(kvevict::heads::adaptive{}));
+}
+
 /// Every preset from one form of evidence, those that read attention each in its own way from all.
 template <class F> void plans(F&& f) {
+  plans_by_page(f);
   kvevict::budget const ask{.tokens_per_head = 20, .layer = 0, .layer_count = 2};
   for (form const as : {form::queries, form::lse, form::weights})
     for (any_preset const& p : presets()) {
@@ -260,6 +275,14 @@ template <class F> void outcomes(F&& f) {
   kvevict::keep_set const keep = keep_of(r->cache.view, {row, row, row, row});
   f(make<kvevict::rewritten<std::int32_t>>("rewrite_table", r, false, [=](auto& ctx, auto& of, auto& out) {
     kvevict::rewrite_table(ctx, of.cache.view, keep, out);
+  }));
+  auto const paged = make_room(layouts::layout::nhd);
+  std::vector<std::int32_t> some;  // pages 1 and 3 of 8 tokens, of which the last holds 6
+  for (std::int32_t t = 0; t < 30; ++t)
+    if (t / 8 % 2 == 1) some.push_back(t);
+  kvevict::keep_set const pages = keep_of(paged->cache.view, {some, some, some, some});
+  f(make<kvevict::dropped<std::int32_t>>("drop_pages", paged, false, [=](auto& ctx, auto& of, auto& out) {
+    kvevict::drop_pages(ctx, of.cache.view, pages, out);
   }));
   f(make<kvevict::evicted>("evicted_runs", r, false, [=](auto& ctx, auto& of, auto& out) {
     kvevict::evicted_runs(ctx, of.cache.view, keep, {kvevict::run_names::positions}, out);

@@ -125,7 +125,7 @@ install_missing() {
   if command -v dpkg-query >/dev/null; then
     local multilib=()  # 32-bit programs, for tests/flags
     [[ $(uname -m) != x86_64 || $(g++ -dumpversion 2>/dev/null) != 12* ]] || multilib=(g++-12-multilib)
-    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev "${multilib[@]}"; do
+    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev python3-numpy "${multilib[@]}"; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
   fi

@@ -35,6 +35,7 @@
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
+#include <kvevict/cuda/select/select_pages.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/presets/all.hpp>
 

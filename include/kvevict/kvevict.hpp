@@ -7,7 +7,12 @@
 #include <kvevict/kernels/host.hpp>
 
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/drop_pages.hpp>
+#include <kvevict/apply/evicted_runs.hpp>
+#include <kvevict/apply/mask.hpp>
+#include <kvevict/apply/relocate.hpp>
 #include <kvevict/apply/replace.hpp>
+#include <kvevict/apply/rewrite_table.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/layers/together.hpp>

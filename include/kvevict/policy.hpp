@@ -17,6 +17,7 @@
 #include <kvevict/layers/layers.hpp>
 #include <kvevict/score/score.hpp>
 #include <kvevict/select/best.hpp>
+#include <kvevict/select/pages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -89,6 +90,10 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
   static_assert(select::stage_for<decltype(Policy::select), Context, keep_set_of<Context>>,
                 "plan: the select stage does not take (Context&, score_rows const&, keep_set_of<Context>&) in a const "
                 "call operator");
+  if constexpr (stages::says_whole_pages<decltype(Policy::select)>)
+    static_assert(std::is_same_v<std::remove_cvref_t<decltype(Policy::select.reduce)>, page_reduce>,
+                  "plan: a select stage that says whole_pages is handed rows of pages; it needs a member `page_reduce "
+                  "reduce`, which says what a page's score is");
 }
 
 }  // namespace contract
@@ -167,7 +172,7 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 }
 
 /// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept
-/// whole have zeros, and the floats of protected tokens mean nothing.
+/// whole have zeros, and the floats of protected tokens mean nothing. Under select::pages one float per full page.
 /// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {

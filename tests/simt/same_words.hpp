@@ -82,13 +82,14 @@ struct room {
   batch in = random_batch(71, {.Hq = 4, .H = 2, .D = 8, .N = {40, 30}});
   layouts::cache<std::int32_t> cache;
 
-  explicit room(layout l = layout::head_pages, std::int32_t floats = 1) : cache(l, shape(floats)) {
+  explicit room(layout l = layout::head_pages, std::int32_t floats = 1, std::int32_t page_size = 16)
+      : cache(l, shape(floats, page_size)) {
     fill(cache, in);
     cache.fill(role::state, [](int b, int h, int t, int c) { return b + h + t + c; });
   }
-  layouts::cache_shape shape(std::int32_t floats) const {
+  layouts::cache_shape shape(std::int32_t floats, std::int32_t page_size) const {
     auto out = cache_shape_of(in);
-    out.state_floats = floats;
+    out.state_floats = floats, out.page_size = page_size;
     return out;
   }
 };

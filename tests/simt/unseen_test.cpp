@@ -10,9 +10,10 @@ using kvevict::visibility;
 
 namespace {
 
-/// Kept tokens lie among the protected and the seen ones; as many as there are, or the budget.
+/// Kept tokens lie among the protected and the seen ones, or in pages that have one of them; as many as there are, or
+/// the budget.
 void check(room const& r, kvevict::keep_set const& keep, visibility const& sees, std::int32_t sinks,
-           std::int32_t recent, std::int32_t budget, bool pooled) {
+           std::int32_t recent, std::int32_t budget, bool pooled, std::int32_t page) {
   for (int b = 0; b < 2; ++b) {
     std::int64_t together = 0, most = 0;
     for (int h = 0; h < 2; ++h) {
@@ -24,7 +25,7 @@ void check(room const& r, kvevict::keep_set const& keep, visibility const& sees,
       for (int t = 0; t < n; ++t) order.push_back(at(t));
       std::sort(order.begin(), order.end());
       std::int32_t const p = order.back();
-      auto const may_stay = [&](int t) {
+      auto const stays_itself = [&](int t) {
         auto const rank = std::lower_bound(order.begin(), order.end(), at(t)) - order.begin();
         bool const is_protected = rank < sinks || rank >= n - recent;
         bool const is_seen = t >= first && ((at(t) > p - (sees.window == 0 ? p + 1 : sees.window) &&
@@ -32,11 +33,17 @@ void check(room const& r, kvevict::keep_set const& keep, visibility const& sees,
                                             at(t) < sees.sinks);
         return is_protected || is_seen;
       };
+      std::int32_t const rest = n % page;
+      auto const may_stay = [&](int t) {
+        bool stays = t >= n - rest;  // the part-filled page
+        for (int i = t / page * page; i < std::min(n, (t / page + 1) * page); ++i) stays = stays || stays_itself(i);
+        return stays;
+      };
       std::int32_t count = 0;
       for (int t = 0; t < n; ++t) count += may_stay(t);
       auto const kept = keep(b, h);
       for (std::int32_t const t : kept) CHECK(may_stay(t));
-      if (!pooled) CHECK(kept.size == std::min({budget, count, n}));
+      if (!pooled) CHECK(kept.size == std::min({rest + (budget - rest) / page * page, count, n}));
       together += kept.size, most += count;
     }
     if (pooled) CHECK(together <= std::min<std::int64_t>(most, 2 * budget));
@@ -50,7 +57,8 @@ void look(room& r, Policy const& p, Evidence const& make, visibility const& sees
   auto const keep = plan(ctx, p, make(r.cache.view, [](auto const& x) { return x; }).with_visibility(sees),
                          {.tokens_per_head = budget});
   CAPTURE(sees.window, sees.chunk, sees.sinks, budget);
-  check(r, keep, sees, p.protect.sinks, p.protect.recent, budget, pooled);
+  constexpr bool by_page = kvevict::stages::says_whole_pages<decltype(p.select)>;
+  check(r, keep, sees, p.protect.sinks, p.protect.recent, budget, pooled, by_page ? r.cache.view.pages.page_size : 1);
   device_cache<std::int32_t> there(r.cache);
   cuda::device on(default_stream());
   device_memory memory;
@@ -72,7 +80,7 @@ TEST_CASE("a layer with a window below its budget keeps what its newest row sees
   for (visibility const& sees :
        {visibility{.window = 12}, visibility{.window = 12, .sinks = 3}, visibility{.chunk = 16},
         visibility{.first_token = first.data()}, visibility{.window = 25, .chunk = 16}, visibility{.window = 39}}) {
-    room r;
+    room r(layouts::layout::head_pages, 1, 4);
     attention const all = all_rows(r.in);
     auto const prompts = [&](auto const& view, auto rows) { return prompt(view, rows(all.queries())); };
     auto const alone = [](auto const& view, auto) { return contents(view); };
@@ -82,6 +90,10 @@ TEST_CASE("a layer with a window below its budget keeps what its newest row sees
       look(r, presets::random({.seed = 5, .sinks = 2, .recent = 3}), alone, sees, budget);
       look(r, presets::h2o({.recent = 5}), states, sees, budget);
       look(r, presets::ada_snapkv({.window = 4, .pool = 1}), prompts, sees, budget, true);
+      kvevict::select::pages const by_page;
+      look(r, presets::random({.seed = 5, .sinks = 2, .recent = 3}).with(by_page), alone, sees, budget);
+      look(r, presets::h2o({.recent = 5}).with(by_page), states, sees, budget);
+      look(r, presets::ada_snapkv({.window = 4, .pool = 1}).with(by_page), prompts, sees, budget, true);
     }
   }
 }

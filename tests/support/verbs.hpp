@@ -15,6 +15,7 @@
 #include "support/batch_cache.hpp"
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
+#include "support/paged_engine.hpp"
 
 namespace support {
 
@@ -69,6 +70,25 @@ inline bytes bytes_of(kvevict::replaced const& done) {
   bytes out;
   append_bytes(out, done.slots().data, static_cast<std::size_t>(done.slots().size));
   return out;
+}
+inline bytes bytes_of(kvevict::evicted const& done) {
+  bytes out;
+  for (std::int32_t b = 0; b < 2; ++b)  // of a room
+    for (std::int32_t h = 0; h < 2; ++h) {
+      auto const runs = done(b, h);
+      append_bytes(out, runs.data, static_cast<std::size_t>(runs.size));
+    }
+  return out;
+}
+template <class Entry> bytes bytes_of(kvevict::new_table<Entry> const& done) {
+  bytes out;
+  append_bytes(out, done.lengths().data, static_cast<std::size_t>(done.lengths().size));
+  append_bytes(out, done.entries().data, static_cast<std::size_t>(done.entries().size));
+  append_bytes(out, done.released().data, static_cast<std::size_t>(done.released().size));
+  return out;
+}
+template <class Entry> bytes bytes_of(kvevict::relocated<Entry> const& done) {
+  return bytes_of(static_cast<kvevict::new_table<Entry> const&>(done));
 }
 inline bytes bytes_of(std::vector<float> const& values) {
   bytes out;
@@ -128,8 +148,23 @@ verb make(std::string name, std::shared_ptr<room<Entry>> r, bool writes, Call ca
   return out;
 }
 
+/// Plans of whole pages.
+template <class F> void plans_by_page(F&& f) {
+  auto const by_page = kvevict::select::pages{};
+  auto const of = [&](char const* name, auto policy) {
+    f(make<kvevict::keep_set>(std::string("plan by page ") + name, make_room(layouts::layout::head_pages), false,
+                              [=](auto& ctx, auto& at, kvevict::keep_set& out) {
+                                kvevict::plan(ctx, policy, kvevict::contents(at.cache.view), {.tokens_per_head = 20},
+                                              out);
+                              }));
+  };
+  auto const keydiff = kvevict::presets::keydiff({.sinks = 2, .recent = 1}).with(by_page);
+  of("of rows", keydiff), of("of heads that share", keydiff.with(kvevict::heads::adaptive{}));
+}
+
 /// Every preset from one form of evidence, those that read attention each in its own way from all.
 template <class F> void plans(F&& f) {
+  plans_by_page(f);
   kvevict::budget const ask{.tokens_per_head = 20, .layer = 0, .layer_count = 2};
   for (form const as : {form::queries, form::lse, form::weights})
     for (any_preset const& p : presets()) {
@@ -205,7 +240,56 @@ template <class Entry, class F> void applications_in(layouts::layout l, F&& f) {
   f(make<kvevict::replaced>("replace" + where, r, false,
                             [=](auto& ctx, auto& of, auto& out) { kvevict::replace(ctx, of.cache.view, one, out); }));
 }
+/// A ledger of the room's pages, of which two are published; it belongs to what the engine owns.
+template <class F> void relocation_in(layouts::layout l, F&& f) {
+  auto const r = make_room(l, 1);
+  auto const& view = r->cache.view;
+  page_counts counts(static_cast<std::int32_t>(view.components[0].rows.page_count));
+  for (std::int32_t const page : r->cache.entries()) {
+    if (page < 0) continue;
+    ++counts.count[static_cast<std::size_t>(page)];
+    counts.free.erase(std::find(counts.free.begin(), counts.free.end(), page));
+  }
+  for (std::int32_t const page : {view.pages.entry(0, 0, 1), view.pages.entry(1, 1, 0)})
+    counts.is_published[static_cast<std::size_t>(page)] = 1;
+  auto const ledger = std::make_shared<page_counts>(counts);
+  reference::generator random(8);
+  kvevict::keep_set const keep = random_keep(random, view, r->cache.per_head());
+  verb v = make<kvevict::relocated<std::int32_t>>(
+      std::string("relocate in ") + r->cache.name(), r, true,
+      [=](auto& ctx, auto& of, auto& out) { kvevict::relocate(ctx, of.cache.view, keep, *ledger, out); });
+  v.owned = [=, of_cache = v.owned] {
+    bytes all = of_cache();
+    append_bytes(all, ledger->count), append_bytes(all, ledger->free);
+    return all;
+  };
+  v.restore = [=, of_cache = v.restore](bytes const& from) { of_cache(from), *ledger = counts; };
+  f(v);
+}
+
+template <class F> void outcomes(F&& f) {
+  for (auto const l : {layouts::layout::nhd, layouts::layout::csr, layouts::layout::head_blocks}) relocation_in(l, f);
+  auto const r = make_room(layouts::layout::token_pool);
+  reference::generator random(9);
+  auto const row = random_row(random, 30, 20);
+  kvevict::keep_set const keep = keep_of(r->cache.view, {row, row, row, row});
+  f(make<kvevict::rewritten<std::int32_t>>("rewrite_table", r, false, [=](auto& ctx, auto& of, auto& out) {
+    kvevict::rewrite_table(ctx, of.cache.view, keep, out);
+  }));
+  auto const paged = make_room(layouts::layout::nhd);
+  std::vector<std::int32_t> some;  // pages 1 and 3 of 8 tokens, of which the last holds 6
+  for (std::int32_t t = 0; t < 30; ++t)
+    if (t / 8 % 2 == 1) some.push_back(t);
+  kvevict::keep_set const pages = keep_of(paged->cache.view, {some, some, some, some});
+  f(make<kvevict::dropped<std::int32_t>>("drop_pages", paged, false, [=](auto& ctx, auto& of, auto& out) {
+    kvevict::drop_pages(ctx, of.cache.view, pages, out);
+  }));
+  f(make<kvevict::evicted>("evicted_runs", r, false, [=](auto& ctx, auto& of, auto& out) {
+    kvevict::evicted_runs(ctx, of.cache.view, keep, {kvevict::run_names::positions}, out);
+  }));
+}
 template <class F> void applications(F&& f) {
+  outcomes(f);
   applications_in<std::int32_t>(layouts::layout::nhd, f);
   applications_in<std::int32_t>(layouts::layout::csr, f);
   applications_in<std::int32_t>(layouts::layout::head_blocks, f);

@@ -27,7 +27,6 @@ template <class Entry> class compacted : public compaction_result<Entry> {
 
   void prepare(layer_view<Entry> const& v);
   template <class Context> void move(Context& ctx, layer_view<Entry> const& v);
-  std::int64_t bytes_of_moves(layer_view<Entry> const& v) const;
   void free_pages(layer_view<Entry> const& v);
 
   move_plan plan_;
@@ -101,7 +100,7 @@ template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v
   this->lengths_host_.resize(plan_.lengths.size());
   this->heads_ = v.heads();
   this->order_ = plan_.order;
-  this->bytes_moved_ = bytes_of_moves(v);
+  this->bytes_moved_ = moves::bytes_of(v, plan_);
   free_pages(v);
 }
 
@@ -119,17 +118,6 @@ template <class Entry> template <class Context> void compacted<Entry>::move(Cont
 #endif
   std::copy(plan_.lengths.begin(), plan_.lengths.end(), this->lengths_host_.begin());
   this->ready_ = true;
-}
-
-template <class Entry> std::int64_t compacted<Entry>::bytes_of_moves(layer_view<Entry> const& v) const {
-  std::int64_t bytes = 0;
-  for (std::int64_t r = 0; r < v.rows(); ++r)
-    for (component const& c : v)
-      if (c.alias_of < 0 &&
-          v.owns(c, static_cast<std::int32_t>(r / v.heads()), static_cast<std::int32_t>(r % v.heads())))
-        bytes += (plan_.row_begin[static_cast<std::size_t>(r) + 1] - plan_.row_begin[static_cast<std::size_t>(r)]) *
-                 c.rows.row_bytes();
-  return bytes;
 }
 
 template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const& v) {

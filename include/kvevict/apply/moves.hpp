@@ -41,8 +41,8 @@ void violate(char const* verb, layer_view<Entry> const& v, keep_set const& keep,
 
 /// The keep set belongs to this view, whose fingerprint is `now`, and keeps its read-only prefixes.
 template <class Context, class Entry>
-void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, fingerprint const& now,
-                 keep_set const& keep) {
+void expect_kept_rows(char const* verb, Context& ctx, layer_view<Entry> const& v, fingerprint const& now,
+                      keep_set const& keep) {
   if (keep.refused) messages::keep_set_refused(verb);
   KVEVICT_EXPECTS(keep.sequences == v.sequences() && keep.heads == v.heads(), verb, ": the keep set has ",
                   keep.sequences, " sequences of ", keep.heads, " heads and the cache ", v.sequences(), " of ",
@@ -55,6 +55,13 @@ void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, fin
       v.rows(), [&](std::int64_t r, std::int32_t) { faults[r] = fault_of(v, keep, r); }, keep.kept());
   for (std::int64_t r = 0; r < v.rows(); ++r)
     if (faults[r] != none) violate(verb, v, keep, r, faults[r]);
+}
+
+/// And heads that share a table keep equally many.
+template <class Context, class Entry>
+void expect_keep(char const* verb, Context& ctx, layer_view<Entry> const& v, fingerprint const& now,
+                 keep_set const& keep) {
+  expect_kept_rows(verb, ctx, v, now, keep);
   if (v.pages.per_head()) return;
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = r / v.heads() * v.heads();
@@ -102,6 +109,17 @@ template <class Entry> void expect_rows_move(char const* verb, layer_view<Entry>
 template <class Entry> void expect_movable(char const* verb, layer_view<Entry> const& v, move_plan const& p) {
   for (component const& c : v)
     if (c.scope == quant_scope::page_channel && p.moves() != 0) messages::page_wise(verb, name_of(c.what));
+}
+
+/// Bytes that a plan moves, of rows that heads or layers share and of aliases once.
+template <class Entry> std::int64_t bytes_of(layer_view<Entry> const& v, move_plan const& p) {
+  std::int64_t bytes = 0;
+  for (std::size_t r = 0; r + 1 < p.row_begin.size(); ++r) {
+    auto const b = static_cast<std::int32_t>(r) / v.heads(), h = static_cast<std::int32_t>(r) % v.heads();
+    for (component const& c : v)
+      if (c.alias_of < 0 && v.owns(c, b, h)) bytes += (p.row_begin[r + 1] - p.row_begin[r]) * c.rows.row_bytes();
+  }
+  return bytes;
 }
 
 /// The moves of a keep set of this view.

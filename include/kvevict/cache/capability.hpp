@@ -13,6 +13,8 @@ inline namespace KVEVICT_ABI {
 ///   a page table that all heads share                          equal_counts
 ///   a component with one row for all heads (head_stride 0)     one_set_for_heads
 ///   positions with one row for all layers (layer_stride 0)     one_set_for_layers
+///   scales that cover a page (quant_scope::page_channel)       whole_pages
+///   tokens that do not move, in a table that heads share       one_set_for_heads; that layers share: for_layers
 ///
 /// An engine that makes masks of keep sets says `masked`: then the view demands nothing.
 struct capability {

@@ -177,6 +177,11 @@ template <class Entry = std::int32_t> struct layer_view {
   constexpr capability demands() const {
     capability out = can;
     if (can.masked) return out;
+    for (component const& c : *this) out.whole_pages = out.whole_pages || c.scope == quant_scope::page_channel;
+    // an entry of the table goes for all that share it
+    bool const stay = (out.whole_pages || !out.rows_move) && !pages.is_identity();
+    out.one_set_for_heads = out.one_set_for_heads || (stay && pages.heads > 1 && !pages.per_head());
+    out.one_set_for_layers = out.one_set_for_layers || (stay && pages.layers > 1 && pages.layer_stride == 0);
     out.equal_counts = out.equal_counts || (pages.heads > 1 && !pages.per_head());
     out.one_set_for_heads = out.one_set_for_heads || common_to_heads() != nullptr;
     out.one_set_for_layers = out.one_set_for_layers || common_to_layers() != nullptr;

@@ -24,7 +24,14 @@ constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}
                     "; give a count, not a negative number");
 }
 [[noreturn]] inline void budget_below_protected(std::int64_t asked, std::int64_t tokens, std::int32_t sequence,
-                                                std::int32_t front, std::int32_t back) {
+                                                std::int32_t front, std::int32_t back, std::int32_t page) {
+  if (page > 1)
+    contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " tokens of ",
+                      of_sequence(sequence), " in pages of ", page, " that stay whole (", front,
+                      " protected tokens at the front, ", back,
+                      " recent, the part-filled page); raise tokens_per_head to ",
+                      (std::int64_t{front} + page - 1) / page * page + back + page - 1,
+                      ", which does at every length, or protect fewer");
   contract::violate("plan: a budget of ", asked, " tokens is below the ", tokens, " protected tokens of ",
                     of_sequence(sequence), " (", front, " at the front, ", back,
                     " recent); raise tokens_per_head or protect fewer");
@@ -119,12 +126,13 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
 }
 [[noreturn]] inline void page_wise(char const* verb, char const* component) {
   contract::violate(verb, ": component ", component,
-                    " is quantised per page and channel, so its tokens cannot move; drop whole pages instead");
+                    " is quantised per page and channel, so its tokens cannot move; plan with .with(select::pages{}) "
+                    "and drop_pages instead");
 }
 [[noreturn]] inline void page_wise_slot(char const* component) {
   contract::violate("replace: component ", component,
-                    " is quantised per page and channel, so a slot cannot take another token; drop whole pages "
-                    "instead");
+                    " is quantised per page and channel, so a slot cannot take another token; plan with "
+                    ".with(select::pages{}) and drop_pages instead");
 }
 [[noreturn]] inline void victims(std::int64_t sequence, std::int64_t head, std::int64_t lost) {
   contract::violate("replace: ", row(sequence, head), " evicts ", lost,

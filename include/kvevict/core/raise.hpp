@@ -68,7 +68,8 @@ inline void raise_score(fault_record const& s) {
   std::int32_t const b = s.sequence, h = s.head();
   switch (s.kind()) {
     case fault::negative_budget: messages::negative_budget(s.verb, s.what, b);
-    case fault::budget_below_protected: messages::budget_below_protected(s.what, s.other, b, s.more[0], s.more[1]);
+    case fault::budget_below_protected:
+      messages::budget_below_protected(s.what, s.other, b, s.more[0], s.more[1], s.token());
     case fault::other_lengths: messages::other_lengths(b, h, s.more[0], s.what, s.other);
     case fault::lengths_apart:
     case fault::budgets_apart:

@@ -38,6 +38,9 @@ constexpr std::int64_t pooled_quota(slice<row> of) {
 
 /// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows.
 /// All arrays are in the context's memory: only its kernels look into them.
+///
+/// Rows of pages (select::pages) have a full page of `page_size` tokens where others have a token: its counts, its
+/// interval, its budget, its score. A part-filled last page is not among them, it stays.
 struct score_rows {
   row* rows = nullptr;  // (B·H)
   std::int32_t sequences = 0, heads = 0;
@@ -49,6 +52,8 @@ struct score_rows {
   std::int64_t most_tokens = 0;             // no row is longer
   std::int64_t total_floats = 0;            // of a plane of `values`
   bool observed = false;                    // of observe(): a window reads the rows that have just come
+  std::int32_t page_size = 1;
+  row const* of_tokens = nullptr;  // (B·H) of rows of pages: those of their tokens
 
   /// Whose rows they are: what their errors begin with.
   constexpr char const* verb() const { return observed ? "observe" : "plan"; }

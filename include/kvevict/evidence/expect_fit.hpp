@@ -17,6 +17,7 @@ inline namespace KVEVICT_ABI {
 struct keep_traits {
   bool equal_counts = false, one_set_for_heads = false, one_set_for_layers = false, whole_pages = false,
        newest_stays = false;
+  bool by_page = false;  // its select stage is handed pages
 };
 
 namespace stages {
@@ -51,9 +52,12 @@ namespace contract {
 template <class Policy> constexpr keep_traits keeps(Policy const& p) {
   constexpr bool all = planning::ignores_budget<decltype(p.layers)>(),
                  alike = stages::says_same_for_all_rows<decltype(p.score)>;
-  return {Policy::equal_counts, all || stages::says_one_set<decltype(p.heads)> || (alike && Policy::equal_counts),
+  return {Policy::equal_counts,
+          all || stages::says_one_set<decltype(p.heads)> || (alike && Policy::equal_counts),
           all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),
-          all || stages::says_whole_pages<decltype(p.select)>, all || p.protect.recent >= 1};
+          all || stages::says_whole_pages<decltype(p.select)>,
+          all || p.protect.recent >= 1,
+          stages::says_whole_pages<decltype(p.select)>};
 }
 
 /// Layers that keep one set are compared, so they are all there.
@@ -79,13 +83,16 @@ void expect_fit(Context const&, layer_view<Entry> const& cache, budget const& wa
   if (is_empty<Context>(cache)) return;
   capability const must = cache.demands();
   bool const heads = cache.heads() > 1, layers = want.layer_count > 1;
-  KVEVICT_EXPECTS(!must.one_set_for_heads || !heads || is.one_set_for_heads,
-                  "plan: the cache keeps one set of tokens for all heads (capability, or a component with one row for "
-                  "all), but the policy chooses per head; add .with(heads::together{}), give heads rows of their own, "
-                  "or say capability::masked where the keep set becomes a mask");
+  KVEVICT_EXPECTS(
+      !must.one_set_for_heads || !heads || is.one_set_for_heads,
+      "plan: the cache keeps one set of tokens for all heads (capability, a component with one row for all, "
+      "or a table that all share and whose tokens do not move), but the policy chooses per head; add "
+      ".with(heads::together{}), give heads rows of their own, "
+      "or say capability::masked where the keep set becomes a mask");
   KVEVICT_EXPECTS(!must.one_set_for_layers || !layers || is.one_set_for_layers,
-                  "plan: the cache keeps one set of tokens for all layers (capability, or a component with one row for "
-                  "all), but the policy chooses per layer; plan a stack of all layers with .with(layers::together{}), "
+                  "plan: the cache keeps one set of tokens for all layers (capability, a component with one row for "
+                  "all, or a table that all share and whose tokens do not move), but the policy chooses per layer; "
+                  "plan a stack of all layers with .with(layers::together{}), "
                   "or say capability::masked where the keep set becomes a mask");
   KVEVICT_EXPECTS(!must.equal_counts || !heads || is.equal_counts,
                   "plan: the heads share a page table (or capability::equal_counts is said), but the policy gives "
@@ -94,8 +101,15 @@ void expect_fit(Context const&, layer_view<Entry> const& cache, budget const& wa
   KVEVICT_EXPECTS(
       !(must.whole_pages || (!must.rows_move && !must.masked)) || cache.pages.page_size == 1 || is.whole_pages,
       "plan: the cache gives up whole pages of ", cache.pages.page_size,
-      " tokens only, but the policy keeps single tokens; add a select stage that says `static constexpr "
-      "bool whole_pages = true`, or say capability::masked where the keep set becomes a mask");
+      " tokens only (capability, or scales that cover a page), but the policy keeps single tokens; add "
+      ".with(select::pages{}) and apply its keep sets by drop_pages, or say capability::masked where they become a "
+      "mask");
+  KVEVICT_EXPECTS(!is.by_page || cache.pages.page_size == 1 || cache.order == row_order::ascending,
+                  "plan: select::pages keeps the newest pages, but the rows are scattered, so that a page is of no "
+                  "age; compact stably, or list the pages in order of position");
+  KVEVICT_EXPECTS(!is.by_page || cache.pages.page_size == 1 || !cache.pages.is_identity(),
+                  "plan: select::pages needs a page table, but the cache is contiguous, a page is a whole sequence; "
+                  "use select::best and compact, or make a mask of the keep set");
   KVEVICT_EXPECTS(!must.newest_stays || is.newest_stays,
                   "plan: the cache needs the newest token, which the policy does not protect; add .with(protect{}) "
                   "with recent = 1 or more");

@@ -9,6 +9,7 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/row_budgets.hpp>
+#include <kvevict/evidence/scored_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -34,7 +35,7 @@ struct planned_counts {
 ///          and the budget's arrays, too; no page and no table is read.
 /// Cost     O(B·H), for layers::pyramid times the layers; no allocation after the first call of a size.
 /// Errors   contract_violation as plan(), of lengths, options and budgets; `out` is then as it was.
-/// Notes    Of policies whose select stage keeps each row's budget, as select::best does. A row whose evidence does not
+/// Notes    Of policies whose select stage keeps each row's budget, as select::best and select::pages do. A row whose evidence does not
 ///          see all of its past may keep fewer; a sequence that `outcomes` leaves whole keeps N.
 template <class Policy, class Entry>
 void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, budget const& b, planned_counts& out) {
@@ -47,7 +48,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
-  planning::assign_budgets(scratch, rows, cache, p.protect, p.layers, b, Policy::budgets);
+  planning::assign_budgets(scratch, rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));
   std::int32_t const H = cache.heads();
   out.heads = H;
   out.rows.resize(static_cast<std::size_t>(rows.count()));

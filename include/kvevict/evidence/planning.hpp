@@ -11,6 +11,7 @@
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/evidence/budget.hpp>
+#include <kvevict/evidence/page_ends.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -31,12 +32,19 @@ struct sequence_plan {
   std::int32_t asked = 0, front = 0, back = 0, protected_tokens = 0, longest = 0;
   std::int64_t budget = 0, total = 0;  // of a row; of all heads, and their tokens, where they share the budget
   std::int32_t layer = 0, head = 0, given = 0, has = 0;  // of other_lengths
+  // where pages are kept whole: tokens of one (else 1), `recent` of protect, and those of part-filled last pages among
+  // `total`
+  std::int32_t page = 1, recent = 0;
+  std::int64_t rests = 0;
 };
 
-/// Of the longest row; they must fit the budget.
+/// Of the longest row; they must fit the budget. Of whole pages no more than the budget, and no row has more: that a
+/// row's fit is seen when its own are known.
 constexpr void find_protected(sequence_plan& p, protect const& keep) {
-  p.back = keep.back(p.asked, p.front);
-  p.protected_tokens = static_cast<std::int32_t>(std::min<std::int64_t>(p.longest, std::int64_t{p.front} + p.back));
+  p.back = keep.back(p.asked, p.front), p.recent = keep.recent;
+  p.protected_tokens =
+      static_cast<std::int32_t>(std::min<std::int64_t>(p.longest, most_protected(p.front, p.back, p.page)));
+  if (p.page > 1) p.protected_tokens = std::min(p.protected_tokens, p.asked);
   if (p.asked < p.protected_tokens) p.wrong = sequence_plan::fault::budget_below_protected;
 }
 
@@ -64,9 +72,9 @@ template <class Layers> constexpr std::int32_t least_budget() { return ignores_b
 template <class Layers>
 constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers, budget const& want, sharing share,
                                       std::int32_t b, std::int32_t heads, std::int64_t total, std::int32_t longest,
-                                      std::int32_t read_only) {
+                                      std::int32_t read_only, std::int32_t page, std::int64_t rests) {
   sequence_plan p{};
-  p.asked = want.of(b), p.total = total, p.longest = longest;
+  p.asked = want.of(b), p.total = total, p.longest = longest, p.page = page, p.rests = rests;
   if (p.asked < least_budget<Layers>()) {
     p.wrong = sequence_plan::fault::no_budget;
     return p;
@@ -81,6 +89,11 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
                                : p.asked;
   if (share == sharing::heads) p.budget *= heads;
   return p;
+}
+
+/// What is protected of a row of that many tokens.
+constexpr row_ends ends_of(sequence_plan const& p, std::int32_t tokens) {
+  return p.page == 1 ? row_ends{p.front, p.back} : page_ends({p.front, p.back}, p.recent, p.asked, tokens, p.page);
 }
 
 /// The evictable interval of one row in order: all but the `front` first and `back` newest tokens.
@@ -98,14 +111,21 @@ constexpr std::int32_t behind(std::int32_t position) {
 /// Whether a row whose interval is known is scored, and its budget. What heads share is handed out evenly, lower heads
 /// first; their stage moves it.
 constexpr void assign_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
+  std::int64_t const rest = it.tokens % p.page,
+                     pages = pages_within(p.budget, share == sharing::heads ? p.rests : rest, p.page);
   std::int64_t const mine =
-      share == sharing::heads ? p.budget / heads + (it.head < p.budget % heads ? 1 : 0) : p.budget;
+      (share == sharing::heads ? pages / heads + (it.head < pages % heads ? 1 : 0) : pages) * p.page + rest;
   it.active = share == sharing::cap     ? it.candidates > 0
               : share == sharing::heads ? p.total > p.budget
-                                        : it.tokens > mine;
+                                        : it.tokens > p.budget;
   it.budget = !it.active              ? it.tokens
               : share == sharing::cap ? static_cast<std::int32_t>(std::min<std::int64_t>(mine, it.tokens))
                                       : static_cast<std::int32_t>(mine);
+}
+
+/// The budget does not hold the pages of a row that stay in any case.
+constexpr bool pages_beyond_budget(row const& it, sequence_plan const& p, sharing share) {
+  return p.page > 1 && (it.active || share == sharing::cap) && it.protected_tokens() > p.asked;
 }
 
 /// Turns a row whose interval excludes the new tokens into one that observe() reads: all tokens, the new ones known by

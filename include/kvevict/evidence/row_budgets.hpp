@@ -63,7 +63,7 @@ inline void expect_budget(sequence_plan const& p, std::int32_t b) {
   if (p.wrong == sequence_plan::fault::no_budget) messages::negative_budget("plan", p.asked, b);
   if (p.wrong == sequence_plan::fault::other_lengths) messages::other_lengths(b, p.head, p.layer, p.given, p.has);
   if (p.wrong != sequence_plan::fault::none)
-    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.back);
+    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.page > 1 ? p.recent : p.back, p.page);
 }
 
 /// Rows (b, h) of heads [head, head + heads) as it was decided.
@@ -72,16 +72,19 @@ inline void assign_rows(frame& scratch, score_rows const& out, sequence_plan con
   expect_budget(p, b);
   for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
     std::int64_t const r = std::int64_t{b} * out.heads + h;
-    protect_row(scratch, out, r, p.front, p.back);
+    row_ends const ends = ends_of(p, out.rows[r].tokens);
+    protect_row(scratch, out, r, ends.front, ends.back);
     assign_budget(out.rows[r], p, share, out.heads);
     if (out.rows[r].active) expect_distinct(out, r);
+    if (pages_beyond_budget(out.rows[r], p, share))
+      messages::budget_below_protected(p.asked, out.rows[r].protected_tokens(), b, p.front, p.recent, p.page);
   }
 }
 
 /// Every unit of the view's rows; heads of common lengths are decided once.
 template <class Entry, class Layers>
 void assign_units(frame& scratch, score_rows const& out, protect const& keep, Layers const& layers,
-                  model_layers<Entry> const& all, sharing share) {
+                  model_layers<Entry> const& all, sharing share, std::int32_t page) {
   layer_view<Entry> const& cache = *all.cache;
   std::int32_t const H = cache.heads(), L = cache.pages.layers, S = cache.sequences() / L;
   std::int32_t const step = share == sharing::heads || all.equal_heads() ? std::max(H, 1) : 1,
@@ -90,9 +93,9 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
     if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
   auto const decide = [&](std::int32_t b, std::int32_t h) {
     if (!all.known() && !all.want->keeps_whole(b))
-      return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit), share, b, h, step);
+      return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit, page), share, b, h, step);
     if (!all.known()) return;
-    unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit);
+    unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit, page);
     for (std::int32_t row = b; row < cache.sequences(); row += S) {
       if (!all.want->keeps_whole(row))
         assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
@@ -103,22 +106,24 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
     for (std::int32_t h = 0; h < H; h += step) decide(b, h);
 }
 
-/// Gives every row its budget, or leaves it whole.
+/// Gives every row its budget, or leaves it whole. `page`: tokens that stay or go together, 1 where each does by itself.
 template <class Entry, class Layers>
 void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> const& cache, protect const& keep,
-                    Layers const& layers, budget const& want, sharing share) {
+                    Layers const& layers, budget const& want, sharing share, std::int32_t page) {
   if constexpr (has_units<Layers>)
     if (share != sharing::cap && moves_budget(layers))
-      return assign_units<Entry>(scratch, out, keep, layers, model_layers<Entry>{&cache, &want}, share);
+      return assign_units<Entry>(scratch, out, keep, layers, model_layers<Entry>{&cache, &want}, share, page);
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     if (want.keeps_whole(b)) continue;
     row* const of = out.rows + std::int64_t{b} * H;
-    std::int64_t total = 0;
+    std::int64_t total = 0, rests = 0;
     std::int32_t longest = 0;
-    for (std::int32_t h = 0; h < H; ++h) total += of[h].tokens, longest = std::max(longest, of[h].tokens);
+    for (std::int32_t h = 0; h < H; ++h)
+      total += of[h].tokens, rests += of[h].tokens % page, longest = std::max(longest, of[h].tokens);
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p = plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b));
+    auto const p =
+        plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b), page, rests);
     assign_rows(scratch, out, p, share, b, 0, H);
   }
 }

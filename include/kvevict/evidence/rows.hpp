@@ -58,12 +58,12 @@ void has_kernel(observe_rows_tag, host&);
 void has_kernel(new_rows_tag, host&);
 void has_kernel(leave_faulty_out_tag, host&);
 
-/// Rows with their budgets for plan(). Checks the budget against the protected tokens.
+/// Rows with their budgets for plan(). Checks the budget against the protected tokens. `page`: see assign_budgets.
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
-                  Layers const& layers, budget const& want, sharing share) {
+                  Layers const& layers, budget const& want, sharing share, std::int32_t page = 1) {
   score_rows out = planning::make_rows(false, scratch, cache, want);
-  planning::assign_budgets(scratch, out, cache, keep, layers, want, share);
+  planning::assign_budgets(scratch, out, cache, keep, layers, want, share, page);
   return out;
 }
 

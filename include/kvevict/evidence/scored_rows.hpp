@@ -6,16 +6,23 @@
 #include <kvevict/evidence/rows.hpp>
 #include <kvevict/evidence/same_tokens.hpp>
 #include <kvevict/evidence/unseen.hpp>
+#include <kvevict/kernels/pages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace contract {
 
-/// Rows with their budgets and what selection ranks, but for what the heads stage does.
+/// Tokens that stay or go together under that policy.
+template <class Policy, class Entry> std::int32_t page_of(Policy const&, layer_view<Entry> const& cache) {
+  return stages::says_whole_pages<decltype(Policy::select)> ? cache.pages.page_size : 1;
+}
+
+/// Rows with their budgets and what selection ranks, but for what the heads stage does: of tokens, or of pages.
 template <class Context, class Policy, class Evidence>
 score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
   if constexpr (stages::says_one_set<decltype(p.layers)>) expect_stack(e.cache.pages.layers, b.layer_count);
-  score_rows rows = kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets);
+  score_rows rows =
+      kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache));
   capability const must = e.cache.demands();
   if (stages::says_one_set<decltype(p.heads)> || must.one_set_for_heads)
     kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
@@ -24,6 +31,8 @@ score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence c
   p.score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   kernels::leave_faulty_out(ctx, rows);
+  if constexpr (stages::says_whole_pages<decltype(p.select)>)
+    rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce);
   unseen::leave_out(ctx, e, rows);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
   return rows;

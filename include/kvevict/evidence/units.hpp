@@ -42,14 +42,23 @@ template <class Line, class Entry> struct unit_parts {
   model_layers<Entry> all{};
   std::int32_t sequence = 0, head = 0, heads = 1;  // of a layer
   std::int32_t protected_tokens = 0;
+  std::int32_t page = 1;  // shares and what is held are full pages of so many tokens
 
   constexpr std::int64_t count() const { return all.count(); }
   constexpr std::uint64_t denominator() const { return static_cast<std::uint64_t>(line.denominator); }
   constexpr std::uint64_t remainder(std::int64_t l) const { return line.remainder(l); }
-  constexpr std::int64_t share(std::int64_t l) const { return (line.share(l) + protected_tokens) * heads; }
+  constexpr std::int64_t share(std::int64_t l) const {
+    return ((line.share(l) + protected_tokens) * heads - rest(l)) / page;
+  }
   constexpr std::int64_t held(std::int64_t l) const {
     std::int64_t sum = 0;
-    for (std::int32_t h = head; h < head + heads; ++h) sum += all.tokens(sequence, l, h);
+    for (std::int32_t h = head; h < head + heads; ++h) sum += all.tokens(sequence, l, h) / page;
+    return sum;
+  }
+  /// Tokens of part-filled last pages.
+  constexpr std::int64_t rest(std::int64_t l) const {
+    std::int64_t sum = 0;
+    for (std::int32_t h = head; page > 1 && h < head + heads; ++h) sum += all.tokens(sequence, l, h) % page;
     return sum;
   }
 };
@@ -57,15 +66,16 @@ template <class Line, class Entry> struct unit_parts {
 /// What a plan does to the layers of one unit, from all their lengths: decided once, and asked layer by layer.
 ///
 ///   Σ tokens ≤ Σ budgets: whole.   Else layer l keeps min(share(l), tokens), and what that leaves is spread by largest
-///   remainder
+///   remainder.   Where pages are kept whole: all of it in full pages, beside the part-filled ones
 template <class Layers, class Entry> class unit_plan {
   using parts = unit_parts<decltype(std::declval<Layers const&>().line_of(layer_query{})), Entry>;
 
  public:
   /// `b`: a row of the view, any layer's where the unit has the rows of several; its heads [head, head + heads).
   constexpr unit_plan(protect const& keep, Layers const& layers, model_layers<Entry> const& all, std::int32_t b,
-                      std::int32_t head, std::int32_t heads) {
+                      std::int32_t head, std::int32_t heads, std::int32_t page) {
     parts of{};
+    p_.page = of.page = page;
     of.all = all, of.sequence = all.cache->pages.sequence_of(b), of.head = head, of.heads = heads;
     std::int64_t tokens = 0, asked = 0;
     for (std::int64_t l = 0; l < all.count(); ++l) {
@@ -83,10 +93,14 @@ template <class Layers, class Entry> class unit_plan {
     p_.cut = tokens > asked;
     if (least_ < 1 || !p_.cut || p_.wrong != sequence_plan::fault::none) return;
     find_protected(p_, keep);
+    for (std::int64_t l = 0; page > 1 && l < all.count(); ++l)
+      for (std::int32_t h = head; h < head + heads; ++h) expect_pages(all.tokens(of.sequence, l, h));
     if (p_.wrong != sequence_plan::fault::none) return;
     of.protected_tokens = p_.protected_tokens;
     of.line = layers.line_of({p_.asked, p_.protected_tokens, p_.longest, 0, static_cast<std::int32_t>(all.count())});
-    shares_ = settled<parts>(of, asked);
+    std::int64_t rests = 0;
+    for (std::int64_t l = 0; page > 1 && l < all.count(); ++l) rests += of.rest(l);
+    shares_ = settled<parts>(of, pages_within(asked, rests, page));
   }
 
   /// Of layer l of the model, whose own budget was to be `asked`.
@@ -94,12 +108,20 @@ template <class Layers, class Entry> class unit_plan {
     sequence_plan out = p_;
     if (least_ < 1) out.cut = false, out.asked = asked;
     if (asked < 1) out.wrong = sequence_plan::fault::no_budget;
-    if (out.cut && out.wrong == sequence_plan::fault::none)
-      out.budget = shares_.kept(l), out.total = shares_.parts().held(l);
+    if (!out.cut || out.wrong != sequence_plan::fault::none) return out;
+    out.rests = shares_.parts().rest(l);
+    out.budget = shares_.kept(l) * p_.page + out.rests, out.total = shares_.parts().held(l) * p_.page + out.rests;
     return out;
   }
 
  private:
+  /// Of a row that has so many tokens.
+  constexpr void expect_pages(std::int32_t tokens) {
+    row_ends const ends = ends_of(p_, tokens);
+    std::int64_t const stay = std::min<std::int64_t>(tokens, std::int64_t{ends.front} + ends.back);
+    if (stay <= p_.asked || p_.wrong != sequence_plan::fault::none) return;
+    p_.wrong = sequence_plan::fault::budget_below_protected, p_.protected_tokens = static_cast<std::int32_t>(stay);
+  }
   constexpr void refuse(std::int64_t l, std::int32_t h, std::int32_t given, std::int32_t has) {
     if (p_.wrong != sequence_plan::fault::none) return;
     p_.wrong = sequence_plan::fault::other_lengths;
@@ -124,17 +146,20 @@ template <class Layers, class Entry> class unit_plan {
 ///   Σ over the layers ≤ L·budget, whatever they hold
 template <class Layers, class Entry>
 constexpr sequence_plan plan_alone(protect const& keep, Layers const& layers, model_layers<Entry> const& all,
-                                   std::int32_t b, std::int32_t head, std::int32_t heads) {
+                                   std::int32_t b, std::int32_t head, std::int32_t heads, std::int32_t page) {
   sequence_plan p{};
+  p.page = page;
   p.asked = all.want->of(b), p.front = keep.front(all.cache->read_only_tokens(b));
   if (p.asked < 1) {
     p.wrong = sequence_plan::fault::no_budget;
     return p;
   }
-  for (std::int32_t h = head; h < head + heads; ++h)
-    p.total += all.cache->length(b, h), p.longest = std::max(p.longest, all.cache->length(b, h));
+  for (std::int32_t h = head; h < head + heads; ++h) {
+    std::int32_t const n = all.cache->length(b, h);
+    p.total += n, p.longest = std::max(p.longest, n), p.rests += n % page;
+  }
   constexpr std::int32_t endless = std::numeric_limits<std::int32_t>::max();
-  std::int64_t const ends = std::int64_t{p.front} + keep.back(p.asked, p.front);
+  std::int64_t const ends = most_protected(p.front, keep.back(p.asked, p.front), page);
   p.budget = p.asked;
   if (ends <= p.asked) {
     auto const fixed = static_cast<std::int32_t>(ends), n = static_cast<std::int32_t>(all.count());

@@ -26,7 +26,12 @@ struct sights {
   }
 };
 
-/// A row keeps no more than what is protected and seen.
+/// Pages with a token that is seen.
+constexpr sight in_pages(sight s, std::int32_t page) {
+  return {s.from / page, s.to / page + (s.to % page > 0 ? 1 : 0)};
+}
+
+/// A row keeps no more than what is protected and seen. Of rows of pages the orders are pages.
 template <class View> struct count_seen {
   View cache;
   visibility sees;
@@ -58,19 +63,22 @@ template <class View> struct count_seen {
   }
   constexpr void find(row const& it, std::int64_t r) const {
     component const* const carried = cache.find(role::position);
+    std::int32_t const tokens = rows.of_tokens == nullptr ? it.tokens : rows.of_tokens[r].tokens;
     bool const scattered = rows.positions != nullptr;
     std::int32_t newest = 0;  // of scattered rows
     for (std::int32_t j = 0; scattered && j < it.tokens; ++j)
       if (j == 0 || rows.order(r, j) > newest) newest = rows.order(r, j);
     row_sights<typename View::table_entry> const of{
         {carried == nullptr ? token_rows<typename View::table_entry>{} : cache.rows_of(*carried, it.sequence, it.head),
-         carried != nullptr, it.tokens, sees.padding(it.sequence)},
+         carried != nullptr, tokens, sees.padding(it.sequence)},
         scattered,
         row_place::in_cache,
         sees,
         nullptr,
-        it.tokens - 1};
+        tokens - 1};
     out.seen[r] = scattered ? of.from_position(0, newest) : of.of(0), out.always[r] = of.always();
+    if (rows.page_size == 1) return;
+    out.seen[r] = in_pages(out.seen[r], rows.page_size), out.always[r] = in_pages(out.always[r], rows.page_size);
   }
 };
 

@@ -15,6 +15,7 @@
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/row_reductions.hpp>
 #include <kvevict/kernels/select_best.hpp>
+#include <kvevict/kernels/select_pages.hpp>
 #include <kvevict/kernels/slot_state.hpp>
 #include <kvevict/kernels/squared_norms.hpp>
 #include <kvevict/kernels/window_scores.hpp>

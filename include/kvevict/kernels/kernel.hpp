@@ -123,7 +123,7 @@ template <class Tag, class Context> inline constexpr bool never = false;
 // clang-format off
 // (evidence): raises unless the cache is sound and the rows fit it
 KVEVICT_KERNEL(validate, "evidence/validate.hpp", "cuda/evidence/validate.hpp");
-// (frame&, view, protect, layers, budget, sharing) → score_rows of plan()
+// (frame&, view, protect, layers, budget, sharing[, page]) → score_rows of plan()
 KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
 // (view, score_rows, together_over): raises unless rows that keep one set hold the same tokens
 KVEVICT_KERNEL(same_tokens, "evidence/same_tokens.hpp", "cuda/evidence/same_tokens.hpp");
@@ -155,6 +155,10 @@ KVEVICT_KERNEL(require_finite, "kernels/require_finite.hpp", "cuda/scores/requir
 KVEVICT_KERNEL(leave_faulty_out, "evidence/rows.hpp", "cuda/evidence/outcomes.hpp");
 // (score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.hpp");
+// (frame&, score_rows, std::int32_t page_size) → score_rows of full pages, without scores
+KVEVICT_KERNEL(page_rows, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
+// (score_rows of pages, keep_set&): the tokens of the pages that select_best keeps, and of the part-filled last one
+KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
 // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr

@@ -85,12 +85,51 @@ inline void scattered(row const& it, float const* x, std::int32_t const* positio
   });
 }
 
+/// Kept tokens of row r to `out`.
+inline void row_of(score_rows const& s, std::int64_t r, std::uint32_t* keys, std::uint32_t* counts, writer out) {
+  row const& it = s.rows[r];
+  float const* const x = s.values + s.begin[r];
+  if (!it.active || it.quota() == it.candidates) {
+    out.all(0, it.tokens);
+  } else if (s.positions != nullptr) {
+    if (it.quota() == 0)
+      out.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });
+    else
+      scattered(it, x, s.positions + s.begin[r], keys, counts, out);
+  } else {
+    out.all(0, it.first);
+    if (it.quota() > 0) ascending(it, x, keys, counts, out);
+    out.all(it.last, it.tokens);
+  }
+}
+
+/// keep(r, keys, counts) for every row, with scratch for row_of.
+template <class Keep> void each_row(host& ctx, score_rows const& s, Keep keep) {
+  std::int64_t most = 0;
+  for (std::int64_t r = 0; r < s.count(); ++r)
+    if (s.rows[r].active) most = std::max<std::int64_t>(most, s.rows[r].candidates);
+  std::int64_t const stride = (most + 15) / 16 * 16, workers = std::min<std::int64_t>(s.count(), ctx.concurrency());
+  frame scratch(ctx.scratch());
+  auto* const keys = scratch.allocate<std::uint32_t>(workers * stride);               // (workers, M)
+  auto* const counts = scratch.allocate<std::uint32_t>(workers * radix::table_size);  // (workers, copies, buckets)
+  ctx.for_each(
+      s.count(),
+      [&](std::int64_t r, std::int32_t worker) {
+        keep(r, keys + worker * stride, counts + worker * radix::table_size);
+      },
+      s.begin[s.count()]);
+}
+
+inline void expect_rows(char const* verb, score_rows const& s) {
+  for (std::int64_t r = 0; r < s.count(); ++r) {
+    expect_candidates(verb, s, r);
+    expect_budget(verb, s, r);
+  }
+}
+
 inline void prepare(score_rows const& s, keep_set& out) {
   auto const rows = static_cast<std::size_t>(s.count());
-  for (std::int64_t r = 0; r < s.count(); ++r) {
-    expect_candidates("select_best", s, r);
-    expect_budget("select_best", s, r);
-  }
+  expect_rows("select_best", s);
   out.sequences = s.sequences;
   out.heads = s.heads;
   out.lengths.resize(rows);
@@ -115,36 +154,11 @@ inline void prepare(score_rows const& s, keep_set& out) {
 ///          holds.
 inline void kernel(select_best_tag, host& ctx, score_rows const& s, keep_set& out) {
   select::prepare(s, out);
-  std::int64_t most = 0;
-  for (std::int64_t r = 0; r < s.count(); ++r)
-    if (s.rows[r].active) most = std::max<std::int64_t>(most, s.rows[r].candidates);
-  std::int64_t const stride = (most + 15) / 16 * 16, workers = std::min<std::int64_t>(s.count(), ctx.concurrency());
-  frame scratch(ctx.scratch());
-  auto* const keys = scratch.allocate<std::uint32_t>(workers * stride);               // (workers, M)
-  auto* const counts = scratch.allocate<std::uint32_t>(workers * radix::table_size);  // (workers, copies, buckets)
-  ctx.for_each(
-      s.count(),
-      [&](std::int64_t r, std::int32_t worker) {
-        row const& it = s.rows[r];
-        float const* const x = s.values + s.begin[r];
-        std::int32_t* const tokens = out.tokens.data();
-        select::writer w{tokens + out.row_begin[static_cast<std::size_t>(r)],
-                         tokens + out.row_begin[static_cast<std::size_t>(r) + 1]};
-        if (!it.active || it.quota() == it.candidates) {
-          w.all(0, it.tokens);
-        } else if (s.positions != nullptr) {
-          if (it.quota() == 0)
-            w.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });
-          else
-            select::scattered(it, x, s.positions + s.begin[r], keys + worker * stride,
-                              counts + worker * radix::table_size, w);
-        } else {
-          w.all(0, it.first);
-          if (it.quota() > 0) select::ascending(it, x, keys + worker * stride, counts + worker * radix::table_size, w);
-          w.all(it.last, it.tokens);
-        }
-      },
-      s.begin[s.count()]);
+  std::int32_t* const tokens = out.tokens.data();
+  select::each_row(ctx, s, [&](std::int64_t r, std::uint32_t* keys, std::uint32_t* counts) {
+    auto const i = static_cast<std::size_t>(r);
+    select::row_of(s, r, keys, counts, {tokens + out.row_begin[i], tokens + out.row_begin[i + 1]});
+  });
 }
 
 }  // namespace kernels

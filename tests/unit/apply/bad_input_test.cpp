@@ -216,7 +216,7 @@ TEST_CASE("bad input: rows that a result does not have") {
 TEST_CASE("bad input: scales per page and channel") {
   scene s;
   s.view().components[1].scope = quant_scope::page_channel;
-  expect_refused(s, "drop whole pages instead");
+  expect_refused(s, "drop_pages instead");
   s.keep = keep_of(s.view(), {{0, 1, 2}, {0, 1, 2}, {0}, {0}});  // only the tail goes: nothing moves
   host ctx;
   CHECK(compact(ctx, s.view(), s.keep).moves().moves() == 0);
@@ -386,6 +386,6 @@ TEST_CASE("bad input: plan on common positions with different moves") {
       [](scene& s, move_plan&) { s.view().components[2].rows.head_stride = 0; }, layout::nhd);
 }
 TEST_CASE("bad input: plan that moves page-wise quantised tokens") {
-  expect_plan_refused("drop whole pages instead",
+  expect_plan_refused("drop_pages instead",
                       [](scene& s, move_plan&) { s.view().components[0].scope = quant_scope::page_channel; });
 }

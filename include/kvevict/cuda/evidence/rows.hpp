@@ -29,13 +29,14 @@ template <class Entry, class Layers> struct plan_rows_kernel {
   Layers layers;
   budget want;
   sharing share;
+  std::int32_t page;
   row* rows;
   std::int64_t* begin;
   std::int64_t stride;
 
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
-    KVEVICT_SHARED(t, std::uint64_t, total, 1);
+    KVEVICT_SHARED(t, std::uint64_t, total, 2);  // and of them tokens of part-filled pages
     KVEVICT_SHARED(t, std::int32_t, longest, 1);
     auto const b = static_cast<std::int32_t>(t.block().x), H = cache.heads();
     auto const first = static_cast<std::int32_t>(t.linear_index()), step = static_cast<std::int32_t>(t.block_size().x);
@@ -44,16 +45,17 @@ template <class Entry, class Layers> struct plan_rows_kernel {
         for (std::int32_t h = first; h < H; h += step) write(t, unit_of(b, h), b, h);
         return;
       }
-    if (first == 0) total[0] = 0, longest[0] = 0;
+    if (first == 0) total[0] = total[1] = 0, longest[0] = 0;
     t.sync_block();
     for (std::int32_t h = first; h < H; h += step) {
       atomic_add(t, &total[0], static_cast<std::uint64_t>(cache.length(b, h)));
+      if (page > 1) atomic_add(t, &total[1], static_cast<std::uint64_t>(cache.length(b, h) % page));
       atomic_max(t, &longest[0], cache.length(b, h));
     }
     t.sync_block();
     budget const asked = want.in_layer(cache.pages.layer_of(b));
     auto p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0],
-                                     cache.read_only_tokens(b));
+                                     cache.read_only_tokens(b), page, static_cast<std::int64_t>(total[1]));
     for (std::int32_t h = first; h < H; h += step) write(t, p, b, h);
   }
 
@@ -62,23 +64,31 @@ template <class Entry, class Layers> struct plan_rows_kernel {
   KVEVICT_DEVICE planning::sequence_plan unit_of(std::int32_t b, std::int32_t h) const {
     planning::model_layers<Entry> const all{&cache, &want};
     std::int32_t const head = share == sharing::heads ? 0 : h, heads = share == sharing::heads ? cache.heads() : 1;
-    if (!all.known()) return planning::plan_alone(keep, layers, all, b, head, heads);
-    return planning::unit_plan<Layers, Entry>(keep, layers, all, b, head, heads).of_layer(all.layer_of(b), want.of(b));
+    if (!all.known()) return planning::plan_alone(keep, layers, all, b, head, heads, page);
+    return planning::unit_plan<Layers, Entry>(keep, layers, all, b, head, heads, page)
+        .of_layer(all.layer_of(b), want.of(b));
+  }
+
+  KVEVICT_DEVICE void refuse_budget(thread& t, planning::sequence_plan const& p, std::int32_t b, std::int32_t h,
+                                    std::int32_t tokens) const {
+    watch.refuse(t, fault::budget_below_protected, b, h, p.asked, tokens, p.page, p.front,
+                 p.page > 1 ? p.recent : p.back);
   }
 
   KVEVICT_DEVICE void write(thread& t, planning::sequence_plan p, std::int32_t b, std::int32_t h) const {
     using fault_of = planning::sequence_plan::fault;
     if (want.keeps_whole(b)) p.cut = false, p.wrong = fault_of::none;
     if (p.wrong == fault_of::no_budget) watch.refuse(t, fault::negative_budget, b, h, p.asked);
-    if (p.wrong == fault_of::budget_below_protected)
-      watch.refuse(t, fault::budget_below_protected, b, h, p.asked, p.protected_tokens, 0, p.front, p.back);
+    if (p.wrong == fault_of::budget_below_protected) refuse_budget(t, p, b, h, p.protected_tokens);
     if (p.wrong == fault_of::other_lengths)
       watch.refuse(t, fault::other_lengths, b, p.head, p.given, p.has, 0, p.layer);
     std::int64_t const r = std::int64_t{b} * cache.heads() + h;
     row it = whole_row(cache, b, h);
     if (p.cut && p.wrong == fault_of::none) {
-      planning::protect_interval(it, p.front, p.back);
+      planning::row_ends const ends = planning::ends_of(p, it.tokens);
+      planning::protect_interval(it, ends.front, ends.back);
       planning::assign_budget(it, p, share, cache.heads());
+      if (planning::pages_beyond_budget(it, p, share)) refuse_budget(t, p, b, h, it.protected_tokens());
     }
     rows[r] = it;
     begin[r] = r * stride;
@@ -109,10 +119,10 @@ inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::in
 
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
-                  protect const& keep, Layers const& layers, budget const& want, sharing share) {
+                  protect const& keep, Layers const& layers, budget const& want, sharing share, std::int32_t page = 1) {
   score_rows out = allocate_rows(false, scratch, cache, want.layer);
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
-             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb()), cache, keep, layers, want, share, out.rows,
+             plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb()), cache, keep, layers, want, share, page, out.rows,
                                              begin_of(out), stride_of(out)});
   rank_by_position(ctx, cache, out, true, as_planned{});
   return out;

@@ -130,16 +130,8 @@ template <class Keys> struct select_best_kernel {
   }
 };
 
-/// Protected tokens and the quota() best evictable ones of each active row, ascending; inactive rows keep all.
-///
-///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token
-///   index first
-///
-/// Cost     one launch, a block per row. One read of the scores where a block's shared memory holds the longest row (56
-///          000 tokens on an H100, 39 600 on an A100, 23 200 everywhere); longer rows: four. Rows in no order read
-///          their positions as often as keys, and three times more when ties are cut.
-inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
-  keep_arrays const to = out.resize(ctx, s.sequences, s.heads, s.most_tokens);
+/// One launch, a block per row, into rows that have room.
+inline void select_rows(device& ctx, score_rows const& s, keep_arrays const& to) {
   bool const fits = s.most_tokens <= select_best_kernel<scattered_keys>::most_held(ctx.block_shared_bytes());
   std::uint32_t const held = fits ? static_cast<std::uint32_t>((s.most_tokens + 3) / 4 * 4) : 0;
   auto const launch = [&](auto kernel) {
@@ -152,6 +144,18 @@ inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, k
     launch(select_best_kernel<ordered_keys<true>>{ctx.watch(), s, to, held});
   else
     launch(select_best_kernel<ordered_keys<false>>{ctx.watch(), s, to, 0});
+}
+
+/// Protected tokens and the quota() best evictable ones of each active row, ascending; inactive rows keep all.
+///
+///   order   score descending (−0 = +0), position descending; rows in no order: of equal positions the larger token
+///   index first
+///
+/// Cost     one launch, a block per row. One read of the scores where a block's shared memory holds the longest row (56
+///          000 tokens on an H100, 39 600 on an A100, 23 200 everywhere); longer rows: four. Rows in no order read
+///          their positions as often as keys, and three times more when ties are cut.
+inline void kernel(kernels::select_best_tag, device& ctx, score_rows const& s, keep_set& out) {
+  select_rows(ctx, s, out.resize(ctx, s.sequences, s.heads, s.most_tokens));
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

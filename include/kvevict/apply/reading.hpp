@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// What verbs have in common that write no page: their checks, and rows of the table that heads or layers share.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include <kvevict/apply/moves.hpp>
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/cache/validate.hpp>
+#include <kvevict/core/arena.hpp>
+#include <kvevict/core/fill.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace moves {
+
+/// validate() of a view of which nothing is written: its sequences may share any pages.
+template <class Entry> void validate_to_read(layer_view<Entry> const& v, arena& memory) {
+  validation::check_shape(v);
+  frame scratch(memory);
+  auto* const whole = scratch.allocate<std::int32_t>(v.sequences());
+  kvevict::fill_n(whole, v.sequences(), std::numeric_limits<std::int32_t>::max());
+  validate(v.with_read_only(whole), memory);
+  for (std::int32_t b = 0; b < v.sequences() && v.heads() != 0; ++b)
+    for (std::int32_t h = 0; h < v.heads(); ++h) {
+      std::int32_t const fixed = v.read_only_tokens(b);
+      if (fixed < 0 || (fixed % v.pages.page_size != 0 && fixed < v.length(b, h)))
+        messages::read_only(b, fixed, v.pages.page_size);
+    }
+}
+
+/// The rows of a page table, of which heads and layers may share one.
+///
+///   row(b, h) = layer·of_layer + (per_head ? s·heads + h : s)        layer 0 where all layers go by one table
+struct table_rows {
+  std::int64_t layers, of_layer;
+  bool per_head;
+
+  template <class Entry>
+  explicit constexpr table_rows(page_table<Entry> const& t)
+      : layers(t.layer_stride == 0 ? 1 : t.layers),
+        of_layer(std::int64_t{t.sequences / t.layers} * (t.per_head() || t.heads == 0 ? t.heads : 1)),
+        per_head(t.per_head()) {}
+
+  constexpr std::int64_t count() const { return layers * of_layer; }
+  template <class Entry> constexpr std::int64_t row(page_table<Entry> const& t, std::int64_t r) const {
+    auto const b = static_cast<std::int32_t>(r / t.heads), h = static_cast<std::int32_t>(r % t.heads);
+    std::int64_t const s = t.sequence_of(b);
+    return (layers == 1 ? 0 : t.layer_of(b)) * of_layer + (per_head ? s * t.heads + h : s);
+  }
+  /// Row b·heads + h of the view that is the first one of its table row: r itself, or that of head 0 or of layer 0.
+  template <class Entry> constexpr std::int64_t first(page_table<Entry> const& t, std::int64_t r) const {
+    auto const b = static_cast<std::int32_t>(r / t.heads), h = static_cast<std::int32_t>(r % t.heads);
+    return std::int64_t{layers == 1 ? t.sequence_of(b) : b} * t.heads + (per_head ? h : 0);
+  }
+};
+
+inline bool same_tokens(keep_set const& keep, std::int64_t r, std::int64_t s) {
+  slice<std::int32_t const> const a = keep.row(r), b = keep.row(s);
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
+
+/// An entry of a table goes, or stays, for all heads and layers that go by it.
+template <class Entry> void expect_one_set(char const* verb, layer_view<Entry> const& v, keep_set const& keep) {
+  table_rows const rows(v.pages);
+  for (std::int64_t r = 0; r < v.rows(); ++r) {
+    std::int64_t const first = rows.first(v.pages, r);
+    KVEVICT_EXPECTS(same_tokens(keep, r, first), verb, ": ", messages::row(r / v.heads(), r % v.heads()), " and ",
+                    contract::text_of(messages::row(first / v.heads(), first % v.heads())),
+                    " keep different tokens but share a page table; use a policy with one set for both, by "
+                    ".with(heads::together{}) or .with(layers::together{}), or give each its own table");
+  }
+}
+
+}  // namespace moves
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -29,6 +29,7 @@
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
+#include <kvevict/cuda/scores/rope_steps.hpp>
 #include <kvevict/cuda/scores/row_reductions.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>

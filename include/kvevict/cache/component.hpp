@@ -23,6 +23,11 @@ constexpr char const* name_of(role what) {
 /// What a quantisation scale covers. `page_channel` forbids moving tokens: drop whole pages only.
 enum class quant_scope : std::uint8_t { none, tensor, head, token, token_head, token_head_group, page_channel };
 
+/// What turned the rows of a component before they were stored. Only keys need to say it, and only to whoever reads
+/// them before rotation or turns them: `rope` by their positions, as the model's rope says; `opaque` by anything else
+/// that mixes channels and keeps dot products (Hadamard transforms of quantised caches): nobody can undo that.
+enum class rotation : std::uint8_t { unsaid, none, rope, opaque };
+
 /// One tensor of the cache: where its rows are, what they are made of, what they mean.
 struct component {
   row_map rows;
@@ -31,8 +36,16 @@ struct component {
   quant_scope scope = quant_scope::none;
   std::int32_t group = 0;
   std::int32_t alias_of = -1;  // index of the component whose bytes these are (MLA: V is K); moved once
+  rotation turned_by = rotation::unsaid;
 
   constexpr std::int64_t width() const { return rows.row_bytes() / size_of(type); }
+
+  /// The same component, turned by that.
+  constexpr component turned(rotation by) const {
+    component out = *this;
+    out.turned_by = by;
+    return out;
+  }
 };
 
 }  // namespace KVEVICT_ABI

@@ -8,6 +8,7 @@
 
 #include <kvevict/apply/compact.hpp>
 #include <kvevict/apply/replace.hpp>
+#include <kvevict/apply/rerotate.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/layers/together.hpp>

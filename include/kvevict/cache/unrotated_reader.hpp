@@ -130,7 +130,7 @@ inline void expect_turned(char const* who, component const& c, rope const& r) {
                   "where the layer has no position embedding");
   if (c.turned_by == rotation::none) return;
   KVEVICT_EXPECTS(r.is_given(), who, ": component ", name_of(c.what),
-                  " is turned by a rope, and nothing says by which; give its base and scaling (evidence.with_rope)");
+                  " is turned by a rope, and nothing says by which; give its base and scaling, scores by with_rope");
   expect_rope(who, r, c.width());
 }
 

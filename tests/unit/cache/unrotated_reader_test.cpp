@@ -164,7 +164,8 @@ TEST_CASE("keys whose rotation is opaque or unsaid, or whose rope is missing, ar
   CHECK_THAT(refused(rotation::opaque, r), Catch::Contains("mine: component k is turned by something opaque") &&
                                                Catch::Contains("keeps dot products and no channels"));
   CHECK_THAT(refused(rotation::unsaid, r), Catch::Contains("does not say what turned it; set component::turned_by"));
-  CHECK_THAT(refused(rotation::rope, {}), Catch::Contains("nothing says by which") && Catch::Contains("with_rope"));
+  CHECK_THAT(refused(rotation::rope, {}),
+             Catch::Contains("nothing says by which") && Catch::Contains("scores by with_rope"));
   rope wide = r;
   wide.width = 18;
   CHECK_THAT(refused(rotation::rope, wide), Catch::Contains("turns 18 elements of rows of 16"));

@@ -261,6 +261,6 @@ TEST_CASE("key_diversity refuses to turn back what it does not know the rotation
   CHECK_THROWS_WITH(turned_layer(1, 0, rotation::opaque, kvevict::dtype::f32).scores(keys::unrotated),
                     Catch::Contains("key_diversity: component k is turned by something opaque"));
   CHECK_THROWS_WITH(turned_layer(1, 0, rotation::rope, kvevict::dtype::f32).scores(keys::unrotated, false),
-                    Catch::Contains("nothing says by which; give its base and scaling (evidence.with_rope)"));
+                    Catch::Contains("nothing says by which; give its base and scaling, scores by with_rope"));
   CHECK_NOTHROW(turned_layer(1, 0, rotation::opaque, kvevict::dtype::f32).scores(keys::cached));
 }

@@ -13,6 +13,7 @@
 
 #include <kvevict/cuda/apply/compact.hpp>
 #include <kvevict/cuda/apply/replace.hpp>
+#include <kvevict/cuda/apply/rerotate.hpp>
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
@@ -29,6 +30,7 @@
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
+#include <kvevict/cuda/scores/rope_steps.hpp>
 #include <kvevict/cuda/scores/row_reductions.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>

@@ -12,6 +12,7 @@
 #include <kvevict/apply/mask.hpp>
 #include <kvevict/apply/relocate.hpp>
 #include <kvevict/apply/replace.hpp>
+#include <kvevict/apply/rerotate.hpp>
 #include <kvevict/apply/rewrite_table.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>

@@ -43,7 +43,7 @@ constexpr entry table[] = {
     {"attention_gate",
      "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
     {"rkv", ".*", no_policy},
-    {"rerotate", ".*", "re-rotation of kept keys does not exist yet"},
+    {"rerotate", "note|inv_freq|indices|keys_out"},
 };
 
 /// Keys of an object, or of all cases of an array.

@@ -239,6 +239,13 @@ template <class Entry, class F> void applications_in(layouts::layout l, F&& f) {
   kvevict::keep_set const one = keep_of(r->cache.view, rows);
   f(make<kvevict::replaced>("replace" + where, r, false,
                             [=](auto& ctx, auto& of, auto& out) { kvevict::replace(ctx, of.cache.view, one, out); }));
+  for (auto const order : {kvevict::row_order::ascending, kvevict::row_order::scattered})
+    f(make<nothing>("rerotate" + where + (order == kvevict::row_order::scattered ? " scattered" : ""), r, true,
+                    [=](auto& ctx, auto& of, nothing&) {
+                      auto view = of.cache.view.with_order(order);
+                      view.components[0].turned_by = kvevict::rotation::rope;
+                      kvevict::rerotate(ctx, view, {10000}, 40000);
+                    }));
 }
 /// A ledger of the room's pages, of which two are published; it belongs to what the engine owns.
 template <class F> void relocation_in(layouts::layout l, F&& f) {

@@ -21,6 +21,11 @@ constexpr char const* name_of(role what) {
   return names[static_cast<int>(what)];
 }
 
+/// What turned the rows of a component before they were stored. Only keys need to say it, and only to whoever reads
+/// them before rotation or turns them: `rope` by their positions, as the model's rope says; `opaque` by anything else
+/// that mixes channels and keeps dot products (Hadamard transforms of quantised caches): nobody can undo that.
+enum class rotation : std::uint8_t { unsaid, none, rope, opaque };
+
 /// One tensor of the cache: where its rows are, what they are made of, what they mean.
 struct component {
   row_map rows;
@@ -30,6 +35,7 @@ struct component {
   std::int32_t group = 0;      // elements that share a scale; 0: the whole row
   std::int32_t alias_of = -1;  // index of the component whose bytes these are (MLA: V is K); moved once
   quantisation quant{};        // of codes, and of opaque rows that it decodes
+  rotation turned_by = rotation::unsaid;
 
   constexpr bool is_quantised() const { return is_code(type) || quant.decode != nullptr; }
   /// Scores and norms can read it.
@@ -50,6 +56,13 @@ struct component {
   constexpr std::int32_t alignment() const {
     bool const within = quant.place == scale_place::in_row || quant.place == scale_place::page;
     return is_code(type) && quant.decode == nullptr && within ? size_of(quant.type) : size_of(type);
+  }
+
+  /// The same component, turned by that.
+  constexpr component turned(rotation by) const {
+    component out = *this;
+    out.turned_by = by;
+    return out;
   }
 };
 

@@ -17,6 +17,20 @@ inline namespace KVEVICT_ABI {
 /// Elements of a row that are read at once.
 inline constexpr std::int32_t row_chunk = 8;
 
+/// Σ_d of a reader's row times a vector, in the order of d modulo row_chunk.
+template <class Reader>
+KVEVICT_HOST_DEVICE float dot_of_chunks(Reader const& row, std::int64_t token, float const* vector) {
+  float sum[row_chunk] = {};
+  for (std::int32_t d = 0; d < row.width(); d += row_chunk) {
+    float x[row_chunk];
+    row.read(token, d, x);
+    for (std::int32_t i = 0; i < row_chunk && d + i < row.width(); ++i) sum[i] += x[i] * vector[d + i];
+  }
+  for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
+    for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
+  return sum[0];
+}
+
 /// The tokens of one (sequence, head) in one component, element by element as floats. What does not depend on the token
 /// is worked out by the constructor; the view's memory is read by the calls alone, so make and call it where that
 /// memory can be read: inside the functions that each_token and the reductions take.
@@ -63,15 +77,7 @@ template <class Entry> class row_reader {
 
   /// Σ_d row[d]·vector[d], in the order of d modulo row_chunk, whatever the layout.
   KVEVICT_HOST_DEVICE float dot(std::int64_t token, float const* vector) const {
-    float sum[row_chunk] = {};
-    for (std::int32_t d = 0; d < width_; d += row_chunk) {
-      float x[row_chunk];
-      read(token, d, x);
-      for (std::int32_t i = 0; i < row_chunk && d + i < width_; ++i) sum[i] += x[i] * vector[d + i];
-    }
-    for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
-      for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
-    return sum[0];
+    return dot_of_chunks(*this, token, vector);
   }
 
  private:
@@ -116,9 +122,10 @@ template <class Entry> struct row_elements {
   layer_view<Entry> cache;
   component of;
 
+  KVEVICT_HOST_DEVICE row_reader<Entry> reader(row const& in) const { return {cache, of, in}; }
   KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t token, std::int32_t first,
                                       float (&x)[row_chunk]) const {
-    row_reader<Entry>(cache, of, in).read(token, first, x);
+    reader(in).read(token, first, x);
   }
 };
 template <class Entry> row_elements(layer_view<Entry>, component) -> row_elements<Entry>;

@@ -9,6 +9,7 @@
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/fault.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/core/rope_messages.hpp>
 #include <kvevict/core/view_messages.hpp>
 
 namespace kvevict {
@@ -101,7 +102,7 @@ inline void raise_score(fault_record const& s) {
   }
 }
 
-/// Of keep sets that do not fit the cache.
+/// Of keep sets that do not fit the cache, and of keys that cannot be turned.
 inline void raise_keep(fault_record const& s) {
   std::int32_t const b = s.sequence, h = s.head();
   switch (s.kind()) {
@@ -110,6 +111,9 @@ inline void raise_keep(fault_record const& s) {
     case fault::keep_prefix: messages::keep_set_without_prefix(s.verb, b, h, s.what);
     case fault::unequal_counts: messages::unequal_counts(s.verb, b, h, s.what, s.other);
     case fault::victims: messages::victims(b, h, s.what);
+    case fault::prefix_would_turn: messages::prefix_would_turn(b, h, s.token(), s.what, s.other);
+    case fault::positions_cannot_turn: messages::positions_cannot_turn(b, h);
+    case fault::common_positions_of_other_length: messages::common_positions_of_other_length(b, h, s.what, s.other);
     case fault::page_wise: messages::page_wise("compact", s.verb);
     case fault::page_wise_slot: messages::page_wise_slot(s.verb);
     case fault::heads_move_apart: messages::heads_disagree("move_rows", "move", b, h, s.verb);

@@ -11,6 +11,7 @@
 #include <kvevict/core/gate.hpp>
 #include <kvevict/core/older_tokens.hpp>
 #include <kvevict/core/queries.hpp>
+#include <kvevict/core/rope.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -36,6 +37,7 @@ template <class View, class... Facts> struct evidence : Facts... {
   visibility sees{};                         // of the layer's rows of attention, these and later ones
   older_tokens older = older_tokens::none;   // of every sequence, for observe() alone
   older_tokens const* older_each = nullptr;  // (B) of each, in the context's memory; null: `older` for all
+  rope turned_by{};                          // what turned the cache's keys, where a score asks
 
   constexpr older_tokens older_of(std::int32_t b) const { return older_each == nullptr ? older : older_each[b]; }
 
@@ -49,7 +51,8 @@ template <class View, class... Facts> struct evidence : Facts... {
                 log_base base = log_base::e) const {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)");
-    evidence<View, Facts..., facts::lse> out{static_cast<Facts const&>(*this)..., {}, cache, sees, older, older_each};
+    evidence<View, Facts..., facts::lse> out{
+        static_cast<Facts const&>(*this)..., {}, cache, sees, older, older_each, turned_by};
     out.attention.lse = values;
     out.attention.lse_token_stride = token_stride;
     out.attention.lse_head_stride = head_stride;
@@ -60,6 +63,13 @@ template <class View, class... Facts> struct evidence : Facts... {
   evidence with_scale(float scale) const {
     evidence out = *this;
     out.attention.scale = scale;
+    return out;
+  }
+  /// What turned the cache's keys, for scores that read them before rotation: those of components that say
+  /// rotation::rope.
+  evidence with_rope(rope const& r) const {
+    evidence out = *this;
+    out.turned_by = r;
     return out;
   }
   /// What a row sees, where that is not all of its past: a sliding window, chunks, sinks, padding on the left. Of a

@@ -13,6 +13,7 @@
 #include <kvevict/kernels/newest_sums.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
+#include <kvevict/kernels/rope_steps.hpp>
 #include <kvevict/kernels/row_reductions.hpp>
 #include <kvevict/kernels/select_best.hpp>
 #include <kvevict/kernels/select_pages.hpp>

@@ -145,6 +145,8 @@ KVEVICT_KERNEL(column_sums, "kernels/column_sums.hpp", "cuda/attention/attention
 KVEVICT_KERNEL(newest_sums, "kernels/newest_sums.hpp", "cuda/attention/attention.hpp");
 // (view, component, score_rows): ‖row‖² of every token
 KVEVICT_KERNEL(squared_norms, "kernels/squared_norms.hpp", "cuda/scores/squared_norms.hpp");
+// (rope, std::int32_t width, std::uint64_t* steps (width/2)): rope::step of every pair
+KVEVICT_KERNEL(rope_steps, "kernels/rope_steps.hpp", "cuda/scores/rope_steps.hpp");
 // (score_rows share, score_rows): each row times share ÷ its maximum
 KVEVICT_KERNEL(multiply_by_share, "kernels/multiply_by_share.hpp", "cuda/scores/multiply_by_share.hpp");
 // (pool_options, [pool_range,] score_rows): in place

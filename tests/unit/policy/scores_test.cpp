@@ -4,6 +4,8 @@
 
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
+#include "support/reference_keys.hpp"
+#include "support/ropes.hpp"
 
 using namespace support;
 namespace presets = kvevict::presets;
@@ -189,4 +191,76 @@ TEST_CASE("protect: recent is a count, or a share of the budget as far as the bu
   CHECK(kvevict::protect{4, 0, 1000}.back(20, 17) == 3);
   CHECK(kvevict::protect{4, 0, 1000}.back(3, 0) == 0);
   CHECK(kvevict::protect{4, 0, 500}.back(21, 0) == 11);
+}
+
+namespace {
+
+/// Keys of a layer, turned by a rope at positions that start at `first` and leave gaps.
+struct turned_layer {
+  batch in;
+  layouts::cache<std::int32_t> cache;
+  kvevict::rope rope{10000};
+
+  turned_layer(std::uint64_t seed, int first, kvevict::rotation by, kvevict::dtype type)
+      : in(random_batch(seed, {.Hq = 4, .H = 2, .D = 16, .N = {40}, .future = 0})), cache([&] {
+          layouts::cache_shape s = cache_shape_of(in);
+          s.type = type;
+          return layouts::cache<std::int32_t>(layouts::layout::hnd, s);
+        }()) {
+    fill(cache, in);
+    known_rope const known{"", rope, {}, 16};
+    cache.fill(kvevict::role::position, [&](int, int, int t, int) { return first + 5 * t; });
+    cache.fill(kvevict::role::k, [&](int, int h, int t, int d) {
+      std::vector<reference::real> x;
+      for (std::size_t i = 0; i < 16; ++i)
+        x.push_back(in.layers[0].keys.at(static_cast<std::size_t>(h), static_cast<std::size_t>(t), i));
+      if (by == kvevict::rotation::rope) x = known.turned(x, first + 5 * t);
+      return x[static_cast<std::size_t>(d)];
+    });
+    cache.view.components[0] = cache.view.components[0].turned(by);
+  }
+  std::vector<float> scores(kvevict::score::keys of, bool say = true) const {
+    kvevict::host ctx;
+    std::vector<float> values;
+    auto const e = kvevict::contents(cache.view);
+    kvevict::scores(ctx, presets::keydiff({.keys = of}), say ? e.with_rope(rope) : e, {.tokens_per_head = 5}, values);
+    return values;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("key_diversity of unrotated keys is that of the keys before their rope, wherever the sequence begins") {
+  using kvevict::rotation;
+  using kvevict::score::keys;
+  for (auto const type : {kvevict::dtype::f32, kvevict::dtype::bf16})
+    for (int const first : {0, 999000}) {
+      turned_layer const l(113, first, rotation::rope, type);
+      auto const expected = reference::key_diversity(l.in.layers[0]);
+      auto const got = l.scores(keys::unrotated), rotated = l.scores(keys::cached);
+      double worst = 0, worst_rotated = 0;
+      for (std::size_t h = 0; h < 2; ++h)
+        for (std::size_t j = 0; j < 39; ++j) {
+          worst = std::max(worst, std::abs(static_cast<double>(got[h * 40 + j]) - expected[h][j]));
+          worst_rotated = std::max(worst_rotated, std::abs(static_cast<double>(rotated[h * 40 + j]) - expected[h][j]));
+        }
+      CAPTURE(first);
+      CHECK(worst < (type == kvevict::dtype::f32 ? 2e-6 : 6e-3));
+      CHECK(worst_rotated > 0.1);
+    }
+  turned_layer const plain(113, 7, rotation::none, kvevict::dtype::f32);  // a layer without position embedding
+  auto const of_plain = plain.scores(keys::unrotated, false), as_it_lies = plain.scores(keys::cached);
+  for (std::size_t i = 0; i < of_plain.size(); ++i) CHECK(of_plain[i] == Approx(as_it_lies[i]).margin(1e-6));
+}
+
+TEST_CASE("key_diversity refuses to turn back what it does not know the rotation of") {
+  using kvevict::rotation;
+  using kvevict::score::keys;
+  CHECK_THROWS_WITH(turned_layer(1, 0, rotation::unsaid, kvevict::dtype::f32).scores(keys::unrotated),
+                    Catch::Contains("key_diversity: component k does not say what turned it"));
+  CHECK_THROWS_WITH(turned_layer(1, 0, rotation::opaque, kvevict::dtype::f32).scores(keys::unrotated),
+                    Catch::Contains("key_diversity: component k is turned by something opaque"));
+  CHECK_THROWS_WITH(turned_layer(1, 0, rotation::rope, kvevict::dtype::f32).scores(keys::unrotated, false),
+                    Catch::Contains("nothing says by which; give its base and scaling, scores by with_rope"));
+  CHECK_NOTHROW(turned_layer(1, 0, rotation::opaque, kvevict::dtype::f32).scores(keys::cached));
 }

@@ -29,11 +29,12 @@ layer_view<> view(PagedKV const& kv, dtype type, std::int64_t max_num_pages, std
   auto const P = static_cast<std::int32_t>(static_cast<std::uint32_t>(kv.page_size));  // a uint_fastdiv
   pages::sizes const s{max_num_pages, P, static_cast<std::int32_t>(kv.num_heads),
                        static_cast<std::int32_t>(kv.head_dim), type};
+  pages::strides const of_k{kv.stride_page, kv.stride_h, kv.stride_n},  // by name: nvcc 13.0 loses them in place
+      of_v{kv.v_stride_page, kv.v_stride_h, kv.v_stride_n};
+  pages::kv const both{pages::strided(role::k, kv.k_data, s, of_k), pages::strided(role::v, kv.v_data, s, of_v)};
   return pages::view(
       pages::csr(kv.indices, kv.indptr, static_cast<std::int32_t>(kv.batch_size), s, most_pages_of_a_request),
-      length_map::of_pages(kv.indptr, kv.last_page_len, P),
-      {pages::strided(role::k, kv.k_data, s, {kv.stride_page, kv.stride_h, kv.stride_n}),
-       pages::strided(role::v, kv.v_data, s, {kv.v_stride_page, kv.v_stride_h, kv.v_stride_n})});
+      length_map::of_pages(kv.indptr, kv.last_page_len, P), both);
 }
 
 /// indptr, last_page_len and indices after a compaction of `before`, in place; on the host. Free the pages of

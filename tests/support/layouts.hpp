@@ -16,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/engines/pages.hpp>
 
 #include "support/random.hpp"
 
@@ -25,6 +25,7 @@ namespace layouts {
 using kvevict::component;
 using kvevict::dtype;
 using kvevict::role;
+namespace pages = kvevict::pages;
 
 enum class layout {
   nhd,           // vLLM FlashAttention (2,nb,P,H,D)
@@ -206,25 +207,8 @@ template <class Entry> class cache {
     view.pages.row_begin = csr ? row_begin_.data() : nullptr;
   }
 
-  void add(role what, dtype type, kvevict::row_map rows) {
-    rows.page_count = pages_;
-    component c;
-    c.rows = rows, c.type = type, c.what = what;
-    view = view.with(c);
-  }
-
-  /// K and V, each (page, head, slot, runs); strides in elements of the pool's type.
-  void add_kv(std::int64_t k_base, std::int64_t v_base, kvevict::row_map k, kvevict::row_map v, std::byte* base) {
-    std::int64_t const E = kvevict::size_of(shape_.type);
-    auto const bytes = [&](kvevict::row_map m, std::int64_t offset) {
-      m.base = base, m.offset = offset * E;
-      m.page_stride *= E, m.head_stride *= E, m.slot_stride *= E, m.run_stride *= E,
-          m.run_bytes *= static_cast<std::int32_t>(E);
-      return m;
-    };
-    add(role::k, shape_.type, bytes(k, k_base));
-    add(role::v, shape_.type, bytes(v, v_base));
-  }
+  void add(component c) { view = view.with(c); }
+  void add(pages::kv const& both) { add(both.k), add(both.v); }
 
   void set_components();
   void set_pointer_components();
@@ -241,38 +225,28 @@ template <class Entry> class cache {
 
 template <class Entry> void cache<Entry>::set_components() {
   if constexpr (of_pointers) return set_pointer_components();
-  std::int64_t const n = pages_, P = view.pages.page_size, H = shape_.heads, D = shape_.head_dim,
-                     E = kvevict::size_of(shape_.type), x = 16 / E;
-  std::int32_t const d = shape_.head_dim, packs = static_cast<std::int32_t>(D / x), xs = static_cast<std::int32_t>(x);
-  auto const map = [](std::int64_t page, std::int64_t head, std::int64_t slot, std::int64_t run = 0,
-                      std::int32_t per_run = 0, std::int32_t runs = 1) {
-    return kvevict::row_map{nullptr, 0, 0, page, head, slot, run, per_run, runs};
-  };
-  std::byte* const base = allocate(2 * n * P * D * E * (has_table_per_head(kind_) ? 1 : H));
-  std::int64_t const half = n * P * H * D;
+  std::int32_t const P = view.pages.page_size, H = has_table_per_head(kind_) ? 1 : shape_.heads;
+  std::int64_t const half = std::int64_t{pages_} * P * H * shape_.head_dim * kvevict::size_of(shape_.type);
+  pages::sizes const s{pages_, P, H, shape_.head_dim, shape_.type};
+  std::byte* const base = allocate(2 * half);
+  auto const behind_k = [&](component v) { return v.rows.offset = half, v; };
   switch (kind_) {
-    case layout::nhd: add_kv(0, half, map(P * H * D, D, H * D, 0, d), map(P * H * D, D, H * D, 0, d), base); break;
+    case layout::nhd: add(pages::k_and_v(base, s, "2BNHD")); break;
     case layout::csr:
-    case layout::hnd:
-      add_kv(0, H * P * D, map(2 * H * P * D, P * D, D, 0, d), map(2 * H * P * D, P * D, D, 0, d), base);
-      break;
-    case layout::x_packed:
-      add_kv(0, half, map(H * D * P, D * P, x, P * x, xs, packs), map(H * D * P, D * P, 1, P, 1, d), base);
-      break;
-    case layout::token_pool: add_kv(0, half, map(H * D, D, 0, 0, d), map(H * D, D, 0, 0, d), base); break;
-    case layout::bnsh: add_kv(0, half, map(H * P * D, P * D, D, 0, d), map(H * P * D, P * D, D, 0, d), base); break;
-    case layout::transposed_v: add_kv(0, half, map(H * D, D, 0, 0, d), map(1, n * D, 0, n, 1, d), base); break;
+    case layout::hnd: add(pages::k_and_v(base, s, "B2HND")); break;
     case layout::head_blocks:
-      add_kv(0, n * P * D, map(D * P, 0, x, P * x, xs, packs), map(D * P, 0, 1, P, 1, d), base);
+    case layout::x_packed:
+      add({pages::x_packed(role::k, base, s), behind_k(pages::transposed(role::v, base, s))});
       break;
-    default: add_kv(0, n * P * D, map(P * D, 0, D, 0, d), map(P * D, 0, D, 0, d), base); break;
+    case layout::token_pool: add(pages::k_and_v(base, s, "2BHD")); break;
+    case layout::transposed_v:
+      add({pages::cells(role::k, base, s), behind_k(pages::transposed_cells(role::v, base, s))});
+      break;
+    default: add(pages::k_and_v(base, s, "2BHND")); break;
   }
-  std::int64_t const Hs = has_table_per_head(kind_) ? 1 : H;
   auto const per_slot = [&](role what, dtype type, std::int32_t width) {
-    if (width == 0) return;
-    std::int64_t const bytes = width * 4;
-    add(what, type,
-        {allocate(n * Hs * P * bytes), 0, 0, Hs * P * bytes, Hs == 1 ? 0 : P * bytes, bytes, 0, width * 4, 1});
+    if (width != 0)
+      add(pages::hnd(what, allocate(std::int64_t{pages_} * H * P * width * 4), {pages_, P, H, width, type}));
   };
   per_slot(role::position, dtype::i32, shape_.positions);
   per_slot(role::state, dtype::f32, shape_.state_floats);
@@ -281,20 +255,20 @@ template <class Entry> void cache<Entry>::set_components() {
 }
 
 template <class Entry> void cache<Entry>::set_pointer_components() {
-  std::int64_t const P = view.pages.page_size, H = shape_.heads, D = shape_.head_dim, E = kvevict::size_of(shape_.type);
-  std::int64_t const row = D * E, slots = 2 * H * P * row;  // per head: K rows, V rows; then the components per slot
-  std::int64_t const page_bytes = slots + (shape_.positions + shape_.state_floats) * H * P * 4;
+  std::int32_t const P = view.pages.page_size, H = shape_.heads;
+  std::int64_t const slots = std::int64_t{H} * P,
+                     kv_bytes = 2 * slots * shape_.head_dim * kvevict::size_of(shape_.type);
+  std::int64_t const page_bytes = kv_bytes + (shape_.positions + shape_.state_floats) * slots * 4;
   std::byte* const base = allocate(pages_ * page_bytes);
-  kvevict::row_map const rows{nullptr, 0, 0, 0, 2 * P * row, row, 0, static_cast<std::int32_t>(row), 1};
-  kvevict::row_map v = rows;
-  v.offset = P * row;
-  add(role::k, shape_.type, rows);
-  add(role::v, shape_.type, v);
-  std::int32_t const width = shape_.state_floats;
-  if (shape_.positions > 0) add(role::position, dtype::i32, {nullptr, slots, 0, 0, P * 4, 4, 0, 4, 1});
-  if (width > 0)
-    add(role::state, dtype::f32,
-        {nullptr, slots + shape_.positions * H * P * 4, 0, 0, P * width * 4, width * 4, 0, width * 4, 1});
+  add(pages::k_and_v(nullptr, {pages_, P, H, shape_.head_dim, shape_.type}, "H2ND"));
+  auto const per_slot = [&](role what, dtype type, std::int32_t width, std::int64_t offset) {
+    if (width == 0) return;
+    component c = pages::tensor(what, nullptr, {pages_, P, H, width, type}, "HND");
+    c.rows.offset = offset;
+    add(c);
+  };
+  per_slot(role::position, dtype::i32, shape_.positions, kv_bytes);
+  per_slot(role::state, dtype::f32, shape_.state_floats, kv_bytes + shape_.positions * slots * 4);
   if constexpr (of_pointers)
     for (std::int32_t const id : ids_) entries_.push_back(base + id * page_bytes);
   view.pages.entries = entries_.data();

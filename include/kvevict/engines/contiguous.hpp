@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Contiguous caches [B,H,S,D]: transformers (cache_utils.py, 5.24: DynamicLayer, StaticLayer) and ONNX Runtime's
+// GroupQueryAttention (1.32: past and present in one buffer).
+//
+//   pages::sizes const s{.pages = batch, .page_size = room, .heads = 8, .head_dim = 128, .type = dtype::f16};
+//   auto const cache = engines::contiguous::view(key.data_ptr(), value.data_ptr(), s, lengths);
+//   auto const done = compact(ctx, cache, plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = 512}));
+//   for (int b = 0; b < batch; ++b) lengths[b] = done.length(b, 0);
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/engines/pages.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace engines::contiguous {
+
+/// K and V [B,H,S,D], `pages` sequences of room for `page_size` tokens; `lengths` (B) are in use. ONNX Runtime's
+/// seqlens_k is one less than these. All heads keep equally many tokens.
+inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths) {
+  return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
+                     pages::k_and_v(k, v, s, "BHND"));
+}
+
+/// The same tensors with one length per head, `lengths` (B,H), where attention masks what lies behind them: heads may
+/// keep different numbers of tokens.
+inline layer_view<> view_by_head(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths) {
+  layer_view<> out = view(k, v, s, lengths);
+  out.pages.head_stride = 1;
+  out.lengths = {lengths, s.heads, 1};
+  return out;
+}
+
+/// A slice or a transposed tensor, [B,H,S,D] by torch's stride(), in elements; D is dense.
+struct strides {
+  std::int64_t batch, head, token;
+};
+inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths, strides const& by) {
+  pages::strides const p{by.batch, by.head, by.token};
+  return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
+                     {pages::strided(role::k, k, s, p), pages::strided(role::v, v, s, p)});
+}
+
+}  // namespace engines::contiguous
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// SGLang 0.5.23, mem_cache/memory_pool.py: MHATokenToKVPool (NHD, HND, vectorized_5d) and MLATokenToKVPool.
+//
+//   pages::sizes const s{.pages = size + 1, .heads = head_num, .head_dim = head_dim, .type = dtype::bf16};
+//   auto const pool = engines::sglang::token_pool(k_buffer[layer].data_ptr(), v_buffer[layer].data_ptr(), s);
+//   auto const cache = pages::view(pages::csr(kv_indices, kv_indptr, batch, s), {seq_lens}, pool);
+//   auto const keep = plan(ctx, policy.with(heads::together{}), prompt(cache, q), {.tokens_per_head = 1024});
+//   engines::sglang::write_logical_indices(keep, {logical_indices, valid_lengths, capacity});
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/cache/keep_set.hpp>
+#include <kvevict/cache/move_plan.hpp>
+#include <kvevict/engines/pages.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace engines::sglang {
+
+/// k_buffer[layer] and v_buffer[layer], (size + page_size, head_num, head_dim): a token a page, whatever the page size.
+inline pages::kv token_pool(void* k, void* v, pages::sizes const& s) { return pages::k_and_v(k, v, s, "BHD"); }
+
+/// Both as (pages, head_num, page_size, head_dim); its table holds pages, kv_indices / page_size.
+inline pages::kv hnd(void* k, void* v, pages::sizes const& s) { return pages::k_and_v(k, v, s, "BHND"); }
+
+/// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K.
+inline pages::kv mla(void* kv, pages::sizes const& s) { return pages::latent(kv, s, "BD"); }
+
+/// SGLANG_AITER_KV_CACHE_LAYOUT=vectorized_5d: K (blocks, H, D/x, page_size, x), V (blocks, H, page_size/x, D, x). Slots
+/// of V lie in packs of x, so that only a page of one pack has one distance between slots.
+inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s) {
+  std::int32_t const x = s.pack > 0 ? s.pack : 16 / size_of(s.type);
+  KVEVICT_EXPECTS(s.page_size == x, "sglang: V of vectorized_5d has packs of ", x, " slots in pages of ", s.page_size,
+                  ", whose rows are not one stride apart; use the layout nhd or hnd, or pages of ", x);
+  return {pages::x_packed(role::k, k, s), pages::transposed(role::v, v, s)};
+}
+
+/// Where a selection goes: (batch, capacity), padded with −1, and how many are valid (batch).
+template <class Index> struct selection {
+  Index* logical_indices;
+  std::int32_t* valid_lengths;
+  std::int64_t capacity;
+};
+
+/// A keep set in the shape of SGLang's selection contract: fixed capacity, so that graphs can be captured; tokens
+/// ascending, one set for all heads.
+/// Errors   contract_violation: heads keep different tokens; more than `capacity`; nothing is written then.
+template <class Index> void write_logical_indices(keep_set const& keep, selection<Index> const& out) {
+  contract::expect_rows("write_logical_indices", keep);
+  for (std::int32_t b = 0; b < keep.sequences; ++b) {
+    auto const first = keep(b, 0);
+    KVEVICT_EXPECTS(first.size <= out.capacity, "write_logical_indices: sequence ", b, " keeps ", first.size,
+                    " tokens and there is room for ", out.capacity, "; plan a budget of at most the capacity");
+    for (std::int32_t h = 1; h < keep.heads; ++h)
+      KVEVICT_EXPECTS(std::equal(first.begin(), first.end(), keep(b, h).begin(), keep(b, h).end()),
+                      "write_logical_indices: heads 0 and ", h, " of sequence ", b,
+                      " keep different tokens, and SGLang has one list for all; add .with(heads::together{})");
+  }
+  for (std::int32_t b = 0; b < keep.sequences; ++b) {
+    auto const kept = keep(b, 0);
+    Index* const row = out.logical_indices + b * out.capacity;
+    for (std::int64_t i = 0; i < out.capacity; ++i) row[i] = i < kept.size ? static_cast<Index>(kept[i]) : Index{-1};
+    out.valid_lengths[b] = static_cast<std::int32_t>(kept.size);
+  }
+}
+
+/// The arguments of move_kv_cache(tgt_loc, src_loc), which copies all at once, in no order: slots of the pool. Returns
+/// how many; at most the moves of head 0.
+/// Errors   contract_violation: heads move different tokens; a slot is read and written (plan with fill_holes).
+template <class Index>
+std::int64_t write_locations(layer_view<> const& cache, move_plan const& plan, Index* tgt_loc, Index* src_loc) {
+  contract::expect_rows("write_locations", plan);
+  KVEVICT_EXPECTS(plan.sequences == cache.sequences() && plan.heads == cache.heads() && cache.pages.page_size == 1,
+                  "write_locations: the plan is of another view, or its pages are not tokens; give the token pool's");
+  auto const at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  for (std::int32_t b = 0; b < plan.sequences; ++b)
+    for (std::int32_t h = 0; h < plan.heads; ++h) {
+      std::int64_t const first = plan.row_begin[at(std::int64_t{b} * plan.heads)],
+                         row = std::int64_t{b} * plan.heads + h, from = plan.row_begin[at(row)],
+                         n = plan.row_begin[at(row + 1)] - from;
+      bool alike = n == plan.row_begin[at(std::int64_t{b} * plan.heads + 1)] - first;
+      for (std::int64_t i = 0; alike && i < n; ++i)
+        alike = plan.sources[at(from + i)] == plan.sources[at(first + i)] &&
+                plan.destinations[at(from + i)] == plan.destinations[at(first + i)];
+      KVEVICT_EXPECTS(alike, "write_locations: heads 0 and ", h, " of sequence ", b,
+                      " move different tokens, and SGLang moves all heads; add .with(heads::together{})");
+      KVEVICT_EXPECTS(n == 0 || plan.sources[at(from)] > plan.destinations[at(from + n - 1)],
+                      "write_locations: sequence ", b, " reads slot ", plan.sources[at(from)],
+                      " and writes behind it; move_kv_cache copies in no order, plan with compaction::fill_holes");
+    }
+  std::int64_t count = 0;
+  for (std::int32_t b = 0; b < plan.sequences; ++b)
+    for (std::int64_t row = std::int64_t{b} * plan.heads, i = plan.row_begin[at(row)]; i < plan.row_begin[at(row + 1)];
+         ++i, ++count) {
+      tgt_loc[count] = static_cast<Index>(cache.pages.entry(b, 0, plan.destinations[at(i)]));
+      src_loc[count] = static_cast<Index>(cache.pages.entry(b, 0, plan.sources[at(i)]));
+    }
+  return count;
+}
+
+}  // namespace engines::sglang
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

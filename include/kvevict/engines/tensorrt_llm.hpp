@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// TensorRT-LLM @0ccf903, kernels/kvCacheUtils.h: KVBlockArray, and the arguments of updateSparseKvCacheAfterFmha.
+//
+//   auto const cache = engines::tensorrt_llm::view(block_array, {.pages = blocks, .heads = 8, .head_dim = 128,
+//                                                                .type = dtype::f16}, sequences, lengths);
+//   auto const keep = plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = 1024});
+//   auto const moves = plan_moves(ctx, cache, keep);
+//   engines::tensorrt_llm::write_sparse_kv(moves, sparse_kv_indices, sparse_kv_offsets);
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/cache/move_plan.hpp>
+#include <kvevict/engines/pages.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace engines::tensorrt_llm {
+
+/// `BlockArray` is KVBlockArray: table [B, W, 2, M] of KVCacheIndex, blocks [H, T, D] in one pool. `s.pages` counts
+/// blocks, of K and of V; `sequences` are B·W. V's block is the one behind K's, which expect_values_behind_keys checks
+/// where the host can read the table. An index with the tag bit is of the secondary pool: nothing can be read or moved
+/// there, so that every verb refuses it as an id out of range; onboard the block first. MixedKVBlockArray (K and V in
+/// pools with indices of their own) does not fit.
+template <class BlockArray>
+layer_view<> view(BlockArray const& kv, pages::sizes s, std::int32_t sequences, std::int32_t const* lengths) {
+  static_assert(sizeof(*kv.data) == sizeof(std::int32_t), "tensorrt_llm::view: a KVCacheIndex is an int32_t");
+  s.page_size = kv.mTokensPerBlock;
+  std::int64_t const block = std::int64_t{s.heads} * s.page_size * s.head_dim * size_of(s.type);
+  KVEVICT_EXPECTS(block == kv.mBytesPerBlock, "tensorrt_llm::view: a block of ", s.heads, " heads, ", s.page_size,
+                  " tokens and ", s.head_dim, " elements has ", block, " bytes, and mBytesPerBlock says ",
+                  kv.mBytesPerBlock, "; give the KV heads of this rank and the type of the cache");
+  KVEVICT_EXPECTS(kv.mSinkTokens == 0 && kv.mBubbleLen == 0, "tensorrt_llm::view: ", kv.mSinkTokens,
+                  " sink tokens with a bubble of ", kv.mBubbleLen,
+                  " slots behind them; slots must be tokens, build the engine without sink tokens");
+  page_table<> table = pages::dense(reinterpret_cast<std::int32_t const*>(kv.data), sequences, kv.mMaxBlocksPerSeq, s);
+  table.seq_stride = std::int64_t{2} * kv.mMaxBlocksPerSeq;
+  pages::kv both = pages::k_and_v(kv.mPrimaryPoolPtr, kv.mPrimaryPoolPtr, s, "BHND");
+  both.v.rows.offset = block;
+  --both.k.rows.page_count, --both.v.rows.page_count;  // a block of K has one of V behind it
+  return pages::view(table, {lengths}, both);
+}
+
+/// That V's row of the table is K's plus one, for all blocks in use; on the host.
+inline void expect_values_behind_keys(layer_view<> const& cache) {
+  page_table<> const& t = cache.pages;
+  for (std::int32_t b = 0; b < t.sequences; ++b)
+    for (std::int64_t i = 0; i * t.page_size < cache.length(b, 0); ++i) {
+      std::int32_t const k = t.entries_of(b, 0)[i], v = t.entries_of(b, 0)[t.columns + i];
+      KVEVICT_EXPECTS(v == k + 1, "tensorrt_llm::view: block ", i, " of sequence ", b, " has K at ", k, " and V at ", v,
+                      "; V must be the block behind K, as in a pool [blocks, 2, H, T, D]");
+    }
+}
+
+/// What updateSparseKvCacheAfterFmha gathers, from a stable plan: of each head the kept tokens, ascending, token i goes
+/// to slot i; offsets are those of a head's row.
+/// Shapes   sparse_kv_indices (H, sum of the sequences' lengths), sparse_kv_offsets (B + 1).
+/// Errors   contract_violation: heads of other lengths; a plan that fills holes. Nothing is written then.
+inline void write_sparse_kv(move_plan const& plan, std::int32_t* sparse_kv_indices, std::int32_t* sparse_kv_offsets) {
+  contract::expect_rows("write_sparse_kv", plan);
+  auto const at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  for (std::int64_t r = 0; r < plan.rows(); ++r) {
+    std::int64_t const n = plan.row_begin[at(r + 1)] - plan.row_begin[at(r)], first = r / plan.heads * plan.heads;
+    KVEVICT_EXPECTS(plan.lengths[at(r)] == plan.lengths[at(first)], "write_sparse_kv: heads 0 and ", r - first,
+                    " of sequence ", r / plan.heads, " keep ", plan.lengths[at(first)], " and ", plan.lengths[at(r)],
+                    " tokens, and the op has one count for both; add .with(heads::uniform{})");
+    KVEVICT_EXPECTS(n == 0 || plan.destinations[at(plan.row_begin[at(r)])] == plan.lengths[at(r)] - n,
+                    "write_sparse_kv: the moves of sequence ", r / plan.heads, ", head ", r - first,
+                    " fill holes, and the op keeps tokens in order; plan with compaction::stable");
+  }
+  std::int64_t total = 0;
+  for (std::int32_t b = 0; b < plan.sequences; ++b) {
+    sparse_kv_offsets[b] = static_cast<std::int32_t>(total);
+    total += plan.heads == 0 ? 0 : plan.lengths[at(std::int64_t{b} * plan.heads)];
+  }
+  sparse_kv_offsets[plan.sequences] = static_cast<std::int32_t>(total);
+  for (std::int64_t r = 0; r < plan.rows(); ++r) {
+    std::int32_t* const out = sparse_kv_indices + r % plan.heads * total + sparse_kv_offsets[r / plan.heads];
+    std::int64_t const first = plan.row_begin[at(r)], stay = plan.lengths[at(r)] - (plan.row_begin[at(r + 1)] - first);
+    for (std::int64_t i = 0; i < plan.lengths[at(r)]; ++i)
+      out[i] = i < stay ? static_cast<std::int32_t>(i) : plan.sources[at(first + i - stay)];
+  }
+}
+
+}  // namespace engines::tensorrt_llm
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -2,12 +2,12 @@
 // OpenVINO's paged attention, evicted from per layer and head: what the view reads against what the engine stored, its
 // scores against ours, order against holes, and 2 048 tokens in 512 slots.
 //
-//   check MODEL_DIR TOKENS      a converted model; a file of token ids of some text
+//   check MODEL_DIR TEXT NEEDLES      a converted model; what prompts.py has written
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
-#include <functional>
 #include <iterator>
+#include <sstream>
 
 #include "engine.hpp"
 
@@ -223,15 +223,89 @@ void table(std::string const& directory, std::vector<std::int64_t> const& text) 
   run(m, text, "streaming_llm", presets::streaming_llm(), slots);
 }
 
+/// GenAI's class, as far as policy_of and budget_of read it.
+struct eviction_config {
+  std::size_t start_size, recent_size, max_cache_size, snapkv_window_size = 8;
+  std::size_t get_start_size() const { return start_size; }
+  std::size_t get_recent_size() const { return recent_size; }
+  std::size_t get_max_cache_size() const { return max_cache_size; }
+};
+
+struct prompt_and_answer {
+  std::vector<std::int64_t> prompt, answer;
+};
+/// A line each: answer | prompt.
+std::vector<prompt_and_answer> read_needles(char const* file) {
+  std::ifstream in(file);
+  std::vector<prompt_and_answer> all;
+  for (std::string line; std::getline(in, line);) {
+    auto const ids = [](std::string const& text) {
+      std::istringstream words(text);
+      return std::vector<std::int64_t>{std::istream_iterator<std::int64_t>(words), {}};
+    };
+    std::size_t const bar = line.find('|');
+    all.push_back({ids(line.substr(bar + 1)), ids(line.substr(0, bar))});
+  }
+  return all;
+}
+
+std::int64_t likeliest(ov::Tensor const& logits) {
+  auto const vocabulary = static_cast<std::ptrdiff_t>(logits.get_shape().back());
+  float const* const last = static_cast<float const*>(logits.data()) + logits.get_size() - vocabulary;
+  return std::max_element(last, last + vocabulary) - last;
+}
+
+/// Generates past max_cache_size: the whole prompt, an eviction, 16 tokens. Like GenAI, whose first token has seen all.
+void needles(std::string const& directory, char const* file, std::vector<std::size_t> const& sizes) {
+  constexpr std::int64_t window = 16, generated = 16;
+  model m(directory, "f32", false);
+  auto const all = read_needles(file);
+  std::vector<std::int64_t> found(sizes.size());
+  std::vector<double> seconds(sizes.size(), 1e9);
+  kvevict::host ctx;
+  for (auto const& [text, answer] : all) {
+    sequence s(m, static_cast<std::int32_t>(text.size()) / openvino::block_size + 2);
+    auto const last = static_cast<std::int64_t>(text.size()) - window;
+    while (s.next < last) s.step(part(text, s.next, std::min<std::int64_t>(chunk, last - s.next)));
+    auto const before = s.save();
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      s.restore(before);
+      std::vector<std::int64_t> out{likeliest(s.step(part(text, last, window)))};
+      if (sizes[i] < text.size()) {
+        eviction_config const config{32, 32, sizes[i]};
+        double const start = cpu_seconds();
+        auto const keep = plan(ctx, openvino::policy_of(config), prompt(s.cache.view(), s.queries()),
+                               openvino::budget_of(config, s.layers()));
+        evict(ctx, s, keep);
+        seconds[i] = std::min(seconds[i], cpu_seconds() - start);
+      }
+      while (static_cast<std::int64_t>(out.size()) < generated) out.push_back(likeliest(s.step({out.back()})));
+      found[i] += std::search(out.begin(), out.end(), answer.begin(), answer.end()) != out.end();
+    }
+  }
+  std::printf(
+      "needles in prompts of %zu tokens, found in %lld tokens of answer; CPU time of an eviction\n"
+      "                max_cache_size   found\n",
+      all[0].prompt.size(), static_cast<long long>(generated));
+  for (std::size_t i = 0; i < sizes.size(); ++i)
+    if (sizes[i] < all[0].prompt.size())
+      std::printf("      kvevict, tokens     %6zu %7lld of %zu %9.1f ms\n", sizes[i], static_cast<long long>(found[i]),
+                  all.size(), 1e3 * seconds[i]);
+    else
+      std::printf("      full cache          %6zu %7lld of %zu\n", all[0].prompt.size(),
+                  static_cast<long long>(found[i]), all.size());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc != 3) return std::fprintf(stderr, "check MODEL_DIR TOKENS\n"), 2;
+  if (argc != 4) return std::fprintf(stderr, "check MODEL_DIR TEXT NEEDLES\n"), 2;
   std::ifstream in(argv[2]);
   std::vector<std::int64_t> const text{std::istream_iterator<std::int64_t>(in), {}};
   KVEVICT_EXPECTS(text.size() > 2048, "check: ", argv[2], " has ", text.size(), " tokens; 2049 are needed");
-  for (char const* const pages : {"f32", "f16", "bf16"}) check_values(argv[1], text, pages);
-  table(argv[1], text);
+if(!getenv("Q"))  for (char const* const pages : {"f32", "f16"}) check_values(argv[1], text, pages);
+if(!getenv("Q"))  table(argv[1], text);
+  needles(argv[1], argv[3], {4096, 256, 128, 96});
   return failed ? 1 : 0;
 } catch (std::exception const& e) {
   std::fprintf(stderr, "check: %s\n", e.what());

@@ -25,6 +25,7 @@ struct capability {
   bool rows_move = true;            // false: tokens stay in their slots, so that pages larger than a token go whole
   bool newest_stays = false;        // the newest token is never evicted
   bool masked = false;              // the engine hides what is not kept, and moves nothing
+  bool equal_layers = false;        // all layers keep equally many: the engine has one length for them
 };
 
 }  // namespace KVEVICT_ABI

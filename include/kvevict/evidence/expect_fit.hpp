@@ -16,7 +16,7 @@ inline namespace KVEVICT_ABI {
 /// What is true of every keep set of a policy.
 struct keep_traits {
   bool equal_counts = false, one_set_for_heads = false, one_set_for_layers = false, whole_pages = false,
-       newest_stays = false;
+       newest_stays = false, equal_layers = false;
   bool by_page = false;  // its select stage is handed pages
 };
 
@@ -57,6 +57,7 @@ template <class Policy> constexpr keep_traits keeps(Policy const& p) {
           all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),
           all || stages::says_whole_pages<decltype(p.select)>,
           all || p.protect.recent >= 1,
+          all || (stages::says_equal_budgets<decltype(p.layers)> && Policy::equal_counts),
           stages::says_whole_pages<decltype(p.select)>};
 }
 
@@ -98,6 +99,9 @@ void expect_fit(Context const&, layer_view<Entry> const& cache, budget const& wa
                   "plan: the heads share a page table (or capability::equal_counts is said), but the policy gives "
                   "heads different numbers of tokens; add .with(heads::uniform{}) or .with(heads::together{}), give "
                   "every head its own table, or say capability::masked where the keep set becomes a mask");
+  KVEVICT_EXPECTS(!must.equal_layers || !layers || is.equal_layers,
+                  "plan: the cache has one length for all layers (capability::equal_layers), but the policy gives "
+                  "layers different numbers of tokens; add .with(layers::uniform{}) or .with(layers::together{})");
   KVEVICT_EXPECTS(
       !(must.whole_pages || (!must.rows_move && !must.masked)) || cache.pages.page_size == 1 || is.whole_pages,
       "plan: the cache gives up whole pages of ", cache.pages.page_size,

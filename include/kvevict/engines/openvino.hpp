@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// OpenVINO 2026.4: the CPU plugin's PagedAttention (nodes/kernels/scaled_attn/executor_pa.cpp, nodes/paged_attn.cpp), as
+// ov::pass::SDPAToPagedAttention(true, true) puts it into a model. Pages and tables are inputs, so they are yours.
+//
+//   engines::openvino::cache kv(keys, values);  // vectors of tensors: key_cache.N and value_cache.N of all layers
+//   request.infer();
+//   kv.step(past_lens, subsequence_begins, block_indices_begins, block_indices);  // the tensors of this step
+//   auto const cache = kv.view();
+//   auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), {.tokens_per_head = 384, .layer_count = L});
+//   auto const done = compact(ctx, cache, keep);
+//   auto const next = kv.past_lens(done);  // of the next step, whose position_ids go on as if nothing had happened
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <kvevict/apply/compaction_result.hpp>
+#include <kvevict/core/queries.hpp>
+#include <kvevict/presets/snapkv.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace engines::openvino {
+
+/// Tokens of a page.
+inline constexpr std::int32_t block_size = 32;
+
+namespace tensors {
+
+template <class Tensor> std::int64_t extent(Tensor const& t, std::size_t axis) {
+  return static_cast<std::int64_t>(t.get_shape()[axis]);
+}
+template <class Tensor> std::int32_t const* integers(char const* name, Tensor const& t, std::int64_t least) {
+  KVEVICT_EXPECTS(t.get_element_type().get_type_name() == "i32" && t.get_shape().size() == 1 && extent(t, 0) >= least,
+                  "openvino: ", name, " is no i32 tensor of ", least, " or more elements; give the model's own input");
+  return static_cast<std::int32_t const*>(t.data());
+}
+
+inline dtype type_of(std::string const& element, char const* name, std::size_t layer) {
+  if (element == "f16") return dtype::f16;
+  if (element == "bf16") return dtype::bf16;
+  KVEVICT_EXPECTS(element == "f32" || element == "u8", "openvino: ", name, layer, " is ", element,
+                  "; set KV_CACHE_PRECISION to f32, f16, bf16 or u8");
+  return element == "f32" ? dtype::f32 : dtype::opaque;
+}
+
+/// [pages, H, rows, row], dense or a part of a larger tensor. Of u8 keys by channel a page begins with a scale and a
+/// zero point of each channel, f32, 8 rows in all; a token's row by token with those of its own.
+template <class Tensor> component rows_of(role what, Tensor t, std::size_t layer) {
+  char const* const name = what == role::k ? "key_cache." : "value_cache.";
+  auto const& shape = t.get_shape();
+  auto const& strides = t.get_strides();
+  KVEVICT_EXPECTS(shape.size() == 4, "openvino: ", name, layer, " has ", shape.size(),
+                  " axes; give the CPU plugin's [pages, heads, ", block_size, ", head size]");
+  component c;
+  c.what = what, c.type = type_of(t.get_element_type().get_type_name(), name, layer);
+  std::int64_t const head_rows = c.type == dtype::opaque ? extent(t, 2) - block_size : 0;
+  bool const by_channel = what == role::k && head_rows == 8;
+  KVEVICT_EXPECTS(extent(t, 2) == block_size || by_channel, "openvino: ", name, layer, " has ", extent(t, 2),
+                  " rows a page; pages are ", block_size, " tokens, and 8 rows more where u8 keys are by channel");
+  auto const stride = [&](std::size_t axis) { return static_cast<std::int64_t>(strides[axis]); };
+  KVEVICT_EXPECTS(stride(3) == size_of(c.type), "openvino: elements of ", name, layer, " are ", stride(3),
+                  " bytes apart and ", size_of(c.type), " long; give strides in bytes, as ov::Tensor has them");
+  c.scope = by_channel                ? quant_scope::page_channel
+            : c.type == dtype::opaque ? quant_scope::token_head
+                                      : quant_scope::none;
+  c.rows.base = static_cast<std::byte*>(t.data()), c.rows.offset = by_channel ? 8 * stride(2) : 0;
+  c.rows.page_count = extent(t, 0), c.rows.page_stride = stride(0);
+  c.rows.head_stride = extent(t, 1) > 1 ? stride(1) : 0, c.rows.slot_stride = stride(2);
+  c.rows.run_bytes = static_cast<std::int32_t>(extent(t, 3) * size_of(c.type));
+  return c;
+}
+
+/// One component of all layers, which lie at one distance.
+template <class Tensors> component stack_of(role what, Tensors const& layers) {
+  component c = rows_of(what, layers[0], 0);
+  for (std::size_t l = 1; l < layers.size(); ++l) {
+    component const x = rows_of(what, layers[l], l);
+    if (l == 1) c.rows.layer_stride = x.rows.base - c.rows.base;
+    KVEVICT_EXPECTS(layers[l].get_shape() == layers[0].get_shape() && x.type == c.type && c.rows.layer_stride > 0 &&
+                        x.rows.base - c.rows.base == static_cast<std::int64_t>(l) * c.rows.layer_stride,
+                    "openvino: ", name_of(what), " of layer ", l,
+                    " has another shape or does not lie as far from the layer before as the others do; wrap the "
+                    "layers' tensors around parts of one allocation, or make a cache of each layer");
+  }
+  return c;
+}
+
+}  // namespace tensors
+
+/// What a view of the layers reads: pages where they are, tables and lengths of the last step in arrays of its own.
+/// `Tensor` is ov::Tensor, or whatever has its get_element_type, get_shape, get_strides and data.
+///
+/// Its keep sets have equal counts, over heads as well as layers: past_lens is one number for all. The plugin's default
+/// cache, u8 with keys by channel, gives up whole pages only; KV_CACHE_PRECISION f32, f16 and bf16 let tokens move.
+/// Errors   contract_violation: other shapes, element types or strides; layers that do not lie at one distance.
+class cache {
+ public:
+  template <class Tensors> cache(Tensors const& keys, Tensors const& values) {
+    KVEVICT_EXPECTS(keys.size() == values.size() && keys.size() > 0, "openvino: key_cache of ", keys.size(),
+                    " layers and value_cache of ", values.size(), "; give both of each layer");
+    k_ = tensors::stack_of(role::k, keys), v_ = tensors::stack_of(role::v, values);
+    layers_ = static_cast<std::int32_t>(keys.size());
+    heads_ = static_cast<std::int32_t>(tensors::extent(keys[0], 1));
+    KVEVICT_EXPECTS(tensors::extent(values[0], 1) == heads_, "openvino: ", heads_, " heads of keys and ",
+                    tensors::extent(values[0], 1), " of values; give tensors of the same layers");
+  }
+
+  /// A step that has run, by its inputs; `block_indices` is one tensor for all layers, or a vector of each layer's.
+  template <class Tensor, class Tables>
+  void step(Tensor const& past_lens, Tensor const& subsequence_begins, Tensor const& block_indices_begins,
+            Tables const& block_indices) {
+    std::int64_t const S = tensors::extent(past_lens, 0);
+    auto const* const past = tensors::integers("past_lens", past_lens, 1);
+    auto const* const rows = tensors::integers("subsequence_begins", subsequence_begins, S + 1);
+    auto const* const begins = tensors::integers("block_indices_begins", block_indices_begins, S + 1);
+    table_begin_.assign(begins, begins + S + 1);
+    table_.clear();
+    if constexpr (std::is_same_v<Tables, Tensor>) {
+      add_table(block_indices);
+    } else {
+      KVEVICT_EXPECTS(static_cast<std::int64_t>(block_indices.size()) == layers_, "openvino: block_indices of ",
+                      block_indices.size(), " layers for a cache of ", layers_, "; give each layer's, or one for all");
+      for (auto const& layer : block_indices) add_table(layer);
+      for (std::int64_t i = S + 1; i <= layers_ * S; ++i)
+        table_begin_.push_back(table_begin_[static_cast<std::size_t>(i - S)] + begins[S]);
+    }
+    row_begin_.assign(rows, rows + S + 1);
+    lengths_.clear();
+    for (std::int64_t i = 0; i < layers_ * S; ++i) lengths_.push_back(past[i % S] + rows[i % S + 1] - rows[i % S]);
+    sequences_ = static_cast<std::int32_t>(S);
+    ++epoch_;
+  }
+
+  /// Of the last step; L·S sequences.
+  layer_view<> view() const {
+    layer_view<> v;
+    v.pages.entries = table_.data(), v.pages.row_begin = table_begin_.data();
+    v.pages.sequences = layers_ * sequences_, v.pages.heads = heads_, v.pages.page_size = block_size;
+    v.pages.layers = layers_, v.pages.layer_stride = has_table_per_layer() ? sequences_ : 0;
+    v.lengths = {lengths_.data(), 1, 0};
+    v.epoch = epoch_;
+    v.can.equal_layers = true;
+    v.can.whole_pages = k_.scope == quant_scope::page_channel, v.can.rows_move = !v.can.whole_pages;
+    return v.with(k_).with(v_);
+  }
+
+  /// Rotated queries of the last step: the f32 tensors [T, Hq·D] that come into each PagedAttention (input 0), handed
+  /// out by model->add_output.
+  template <class Tensors> query_rows queries(Tensors const& outputs) {
+    KVEVICT_EXPECTS(static_cast<std::int64_t>(outputs.size()) == layers_, "openvino: queries of ", outputs.size(),
+                    " layers for a cache of ", layers_, "; give input 0 of each PagedAttention");
+    query_rows q;
+    q.head_dim = static_cast<std::int32_t>(view().key_width());
+    queries_.clear();
+    for (auto const& t : outputs) {
+      std::int64_t const width = tensors::extent(t, 1);
+      KVEVICT_EXPECTS(t.get_element_type().get_type_name() == "f32" && tensors::extent(t, 0) == row_begin_.back() &&
+                          width > 0 && width % (std::int64_t{q.head_dim} * heads_) == 0,
+                      "openvino: queries are ", tensors::extent(t, 0), " rows of ", width, " ",
+                      t.get_element_type().get_type_name(), " for a step of ", row_begin_.back(), " tokens and ",
+                      heads_, " heads of ", q.head_dim, "; give f32 (T,Hq·D) of the last step");
+      q.token_stride = width;
+      queries_.push_back(t.data());
+    }
+    q.layers = queries_.data(), q.sequences = sequences_;
+    q.heads = static_cast<std::int32_t>(q.token_stride / q.head_dim), q.head_stride = q.head_dim;
+    q.row_begin = row_begin_.data();
+    return q;
+  }
+
+  /// What the next step is given as past_lens, (S), after a compaction of the view.
+  std::vector<std::int32_t> past_lens(compaction_result<std::int32_t> const& done) const {
+    std::vector<std::int32_t> out;
+    for (std::int32_t s = 0; s < sequences_; ++s) out.push_back(done.length(s, 0));
+    for (std::int32_t b = 0; b < layers_ * sequences_; ++b)
+      KVEVICT_EXPECTS(done.length(b, 0) == out[static_cast<std::size_t>(b % sequences_)], "openvino: layer ",
+                      b / sequences_, " has ", done.length(b, 0), " tokens of sequence ", b % sequences_,
+                      " and layer 0 has ", done.length(b % sequences_, 0),
+                      ", but past_lens is one number for all; keep equally many in each layer");
+    return out;
+  }
+
+ private:
+  template <class Tensor> void add_table(Tensor const& t) {
+    std::int64_t const n = table_begin_[table_begin_.size() - 1];
+    auto const* const ids = tensors::integers("block_indices", t, n);
+    table_.insert(table_.end(), ids, ids + n);
+  }
+  bool has_table_per_layer() const { return table_begin_.size() > static_cast<std::size_t>(sequences_) + 1; }
+
+  component k_, v_;
+  std::int32_t layers_ = 0, heads_ = 0, sequences_ = 0;
+  std::uint64_t epoch_ = 0;
+  std::vector<std::int32_t> table_, table_begin_;  // (pages), (S + 1); or of L layers, (L·S + 1)
+  std::vector<std::int32_t> row_begin_, lengths_;  // (S + 1), (L·S)
+  std::vector<void const*> queries_;               // (L)
+};
+
+/// OpenVINO GenAI's CacheEvictionConfig, or what has its members, as a policy: start_size sinks and recent_size newest
+/// tokens, between them what the last snapkv_window_size queries attend to; and its max_cache_size as a budget.
+///   Differs: per token and head. GenAI drops whole blocks, of all heads, and goes on adding up scores while it
+///   generates.
+template <class Config> auto policy_of(Config const& c) {
+  auto const tokens = [](auto n) { return static_cast<std::int32_t>(n); };
+  return presets::snapkv({.window = tokens(c.snapkv_window_size)})
+      .with(protect{tokens(c.get_start_size()), tokens(c.get_recent_size())});
+}
+template <class Config> budget budget_of(Config const& c, std::int32_t layers) {
+  return {.tokens_per_head = static_cast<std::int32_t>(c.get_max_cache_size()), .layer_count = layers};
+}
+
+}  // namespace engines::openvino
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0
+// OpenVINO's pages: every element where the CPU plugin's PlainTensor::ptr(block, head, offset, channel) has it, before
+// and after a compaction; what of other tensors is refused.
+#include <kvevict/apply/compact.hpp>
+#include <kvevict/engines/openvino.hpp>
+#include <kvevict/heads/adaptive.hpp>
+#include <kvevict/kernels/host.hpp>
+#include <kvevict/layers/pyramid.hpp>
+#include <kvevict/presets/streaming_llm.hpp>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "support/catch.hpp"
+#include "support/keep_sets.hpp"
+
+using namespace kvevict;
+using support::contains, support::refusal;
+
+namespace {
+
+struct element_type {
+  std::string name;
+  std::string get_type_name() const { return name; }
+};
+/// What an ov::Tensor has of these: memory that copies share.
+struct tensor {
+  element_type type;
+  std::vector<std::size_t> shape, strides;  // elements; bytes
+  std::shared_ptr<std::vector<std::byte>> owner;
+  std::size_t first = 0;
+
+  element_type const& get_element_type() const { return type; }
+  std::vector<std::size_t> const& get_shape() const { return shape; }
+  std::vector<std::size_t> get_strides() const { return strides; }
+  void* data() { return owner->data() + first; }
+  void const* data() const { return owner->data() + first; }
+};
+
+std::size_t bytes_of(std::string const& type) { return type == "u8" ? 1 : type == "f32" || type == "i32" ? 4 : 2; }
+
+tensor make(std::string const& type, std::vector<std::size_t> const& shape) {
+  tensor t{{type}, shape, {}, {}};
+  std::size_t bytes = bytes_of(type);
+  for (std::size_t i = shape.size(); i-- > 0; bytes *= shape[i]) t.strides.insert(t.strides.begin(), bytes);
+  t.owner = std::make_shared<std::vector<std::byte>>(bytes);
+  return t;
+}
+tensor ints(std::vector<std::int32_t> const& values) {
+  tensor t = make("i32", {values.size()});
+  std::memcpy(t.data(), values.data(), values.size() * 4);
+  return t;
+}
+/// The layers' tensors, one behind the other.
+std::vector<tensor> layers_of(tensor const& pool, std::size_t layers) {
+  std::vector<tensor> out;
+  for (std::size_t l = 0; l < layers; ++l) {
+    out.push_back(pool);
+    out[l].shape[0] /= layers, out[l].first = l * out[l].shape[0] * pool.strides[0];
+  }
+  return out;
+}
+
+constexpr std::size_t L = 3, H = 2, D = 8, block = 32, pages = 7;
+
+/// A step of two sequences of 40 and 70 tokens; tables are each layer's, or common.
+struct scene {
+  std::string type;
+  tensor keys, values;
+  std::vector<std::vector<std::int32_t>> tables{{4, 2, 6, 0, 3}, {1, 0, 5, 2, 6}, {6, 5, 4, 3, 2}};
+  std::vector<std::int32_t> begins{0, 2, 5};
+  engines::openvino::cache cache;
+
+  explicit scene(std::string const& t, bool one_table = false)
+      : type(t),
+        keys(make(t, {L * pages, H, block, D})),
+        values(make(t, {L * pages, H, block, D})),
+        cache(layers_of(keys, L), layers_of(values, L)) {
+    if (one_table) tables[1] = tables[2] = tables[0];
+    step();
+  }
+  void step() {
+    auto const past = ints({33, 70}), rows = ints({0, 7, 7}), first = ints(begins);
+    std::vector<tensor> of_layers;
+    for (auto const& table : tables) of_layers.push_back(ints(table));
+    if (tables[0] == tables[1])
+      cache.step(past, rows, first, of_layers[0]);
+    else
+      cache.step(past, rows, first, of_layers);
+  }
+
+  /// Of element (block b, head h, row r, channel d) of a layer: PlainTensor::offset of a dense [pages, H, block, D].
+  static std::size_t place(std::size_t l, std::size_t b, std::size_t h, std::size_t r, std::size_t d) {
+    return (((l * pages + b) * H + h) * block + r) * D + d;
+  }
+  std::size_t place_of_token(std::size_t l, std::size_t s, std::size_t h, std::size_t t, std::size_t d) const {
+    auto const i = static_cast<std::size_t>(begins[s]) + t / block;
+    return place(l, static_cast<std::size_t>(tables[l][i]), h, t % block, d);
+  }
+  /// Another tag in every element: its own number; of values all bits the other way.
+  void tag() {
+    for (std::size_t i = 0; i < L * pages * H * block * D; ++i) put(keys, i, i), put(values, i, ~i);
+  }
+  void put(tensor& t, std::size_t i, std::size_t number) const {
+    auto const n = static_cast<std::uint32_t>(number);
+    std::memcpy(t.owner->data() + i * bytes_of(type), &n, bytes_of(type));
+  }
+  std::uint32_t at(void const* p) const {
+    std::uint32_t n = 0;
+    std::memcpy(&n, p, bytes_of(type));
+    return n;
+  }
+  std::uint32_t tag_of(std::size_t number) const {
+    return static_cast<std::uint32_t>(number) & (bytes_of(type) == 4 ? 0xffffffffU : 0xffffU);
+  }
+};
+
+/// Elements of all rows of the view that are not `expected(l, s, h, t, d)`, for both components.
+template <class Expected>
+std::pair<std::int64_t, std::int64_t> differing(scene const& in, layer_view<> const& view, Expected expected) {
+  std::int64_t differ = 0, all = 0;
+  for (component const& c : view)
+    for (std::int32_t b = 0; b < view.sequences(); ++b)
+      for (std::int32_t h = 0; h < view.heads(); ++h)
+        for (std::int32_t t = 0; t < view.length(b, h); ++t)
+          for (std::size_t d = 0; d < D; ++d, ++all) {
+            std::size_t const number = expected(static_cast<std::size_t>(b) / 2, static_cast<std::size_t>(b) % 2,
+                                                static_cast<std::size_t>(h), static_cast<std::size_t>(t), d);
+            differ +=
+                in.at(view.row(c, b, h, t) + d * bytes_of(in.type)) != in.tag_of(c.what == role::k ? number : ~number);
+          }
+  return {differ, all};
+}
+
+/// The keep set of a refusal's policy, by queries of zeros.
+template <class Policy> std::string plan_refusal(engines::openvino::cache& kv, std::size_t width, Policy const& p) {
+  std::vector<tensor> queries(L, make("f32", {7, width}));
+  host ctx;
+  return refusal(
+      [&] { plan(ctx, p, prompt(kv.view(), kv.queries(queries)), {.tokens_per_head = 20, .layer_count = L}); });
+}
+
+struct request_of_no_engine {
+  void infer() {}
+};
+
+/// GenAI's class, as far as it is read.
+struct eviction_config {
+  std::size_t snapkv_window_size = 8;
+  std::size_t get_start_size() const { return 32; }
+  std::size_t get_recent_size() const { return 64; }
+  std::size_t get_max_cache_size() const { return 672; }
+};
+
+std::string text_of(std::filesystem::path const& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+/// Lines between two marks, without what stands before their first letter.
+std::vector<std::string> lines_between(std::string const& text, std::string const& from, std::string const& to) {
+  std::vector<std::string> out{""};
+  std::size_t const a = text.find(from) + from.size();
+  for (char const c : text.substr(a, text.find(to, a) - a)) {
+    if (c == '\n')
+      out.emplace_back();
+    else if (!out.back().empty() || (c != ' ' && c != '/'))
+      out.back() += c;
+  }
+  std::erase(out, "");
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("openvino: every element of every page lies where the plugin has it") {
+  std::int64_t seen = 0;
+  for (char const* const type : {"f32", "f16", "bf16"})
+    for (bool const one_table : {false, true}) {
+      CAPTURE(type, one_table);
+      scene in(type, one_table);
+      in.tag();
+      auto const view = in.cache.view();
+      REQUIRE(view.sequences() == 2 * L);
+      CHECK(view.length(0, 0) == 40);
+      CHECK(view.length(2 * L - 1, 1) == 70);
+      auto const [differ, all] =
+          differing(in, view, [&](auto l, auto s, auto h, auto t, auto d) { return in.place_of_token(l, s, h, t, d); });
+      CHECK(differ == 0);
+      seen += all;
+    }
+  CHECK(seen == 3 * 2 * 2 * std::int64_t{L * H * 110 * D});
+}
+
+TEST_CASE(
+    "openvino: after a compaction the plugin's own addresses hold the kept tokens, other ones in each layer and head") {
+  reference::generator random(11);
+  for (char const* const type : {"f32", "f16", "bf16"})
+    for (int turn = 0; turn < 20; ++turn) {
+      scene in(type, turn % 2 != 0);
+      in.tag();
+      auto const view = in.cache.view();
+      std::vector<std::vector<std::int32_t>> rows;
+      std::int32_t const counts[] = {static_cast<std::int32_t>(random.below(41)),
+                                     static_cast<std::int32_t>(random.below(71))};
+      for (std::int32_t b = 0; b < view.sequences(); ++b)
+        for (std::size_t h = 0; h < H; ++h)
+          rows.push_back(support::random_row(random, view.length(b, 0), counts[b % 2]));
+      host ctx;
+      auto const done = compact(ctx, view, support::keep_of(view, rows));
+      CHECK(in.cache.past_lens(done) == std::vector<std::int32_t>{counts[0], counts[1]});
+      CHECK(differing(in, done.view(view), [&](auto l, auto s, auto h, auto t, auto d) {
+              auto const from = static_cast<std::size_t>(rows[(l * 2 + s) * H + h][t]);
+              return in.place_of_token(l, s, h, from, d);
+            }).first == 0);
+    }
+}
+
+TEST_CASE("openvino: the view shown in the header is compiled here") {
+  scene in("f32");
+  in.tag();
+  std::vector<tensor> const keys = layers_of(in.keys, L), values = layers_of(in.values, L);
+  tensor const past_lens = ints({33, 70}), subsequence_begins = ints({0, 7, 7}), block_indices_begins = ints(in.begins);
+  std::vector<tensor> block_indices;
+  for (auto const& table : in.tables) block_indices.push_back(ints(table));
+  std::vector<tensor> const outputs(L, make("f32", {7, 4 * D}));
+  std::memset(in.keys.data(), 0, in.keys.owner->size());
+  request_of_no_engine request;
+  host ctx;
+  auto const policy = presets::streaming_llm();
+  // [view]
+  engines::openvino::cache kv(keys, values);  // vectors of tensors: key_cache.N and value_cache.N of all layers
+  request.infer();
+  kv.step(past_lens, subsequence_begins, block_indices_begins, block_indices);  // the tensors of this step
+  auto const cache = kv.view();
+  auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), {.tokens_per_head = 384, .layer_count = L});
+  auto const done = compact(ctx, cache, keep);
+  auto const next = kv.past_lens(done);  // of the next step, whose position_ids go on as if nothing had happened
+  // [/view]
+  CHECK(next == std::vector<std::int32_t>{40, 70});
+
+  std::filesystem::path const include = KVEVICT_INCLUDE_DIR;
+  auto const shown = lines_between(text_of(include / "engines/openvino.hpp"), "they are yours.", "#pragma once");
+  CHECK(shown.size() <= 8);
+  CHECK(shown == lines_between(text_of(include.parent_path().parent_path() / "tests/unit/engines/openvino_test.cpp"),
+                               "// [view]\n", "// [/view]\n"));
+}
+
+TEST_CASE("openvino: queries are read where the request has them") {
+  scene in("f32");
+  std::vector<tensor> queries;
+  for (std::size_t l = 0; l < L; ++l) queries.push_back(make("f32", {7, 4 * D}));
+  auto const q = in.cache.queries(queries);
+  CHECK(q.heads == 4);
+  CHECK(q.head_dim == D);
+  CHECK(q.rows(0) == 7);
+  CHECK(q.rows(1) == 0);
+  for (std::int32_t l = 0; l < std::int32_t{L}; ++l)
+    CHECK(q.data_of(2 * l) == queries[static_cast<std::size_t>(l)].owner->data());
+}
+
+TEST_CASE("openvino: GenAI's CacheEvictionConfig as a policy and a budget") {
+  auto const p = engines::openvino::policy_of(eviction_config{});
+  CHECK(p.protect.sinks == 32);
+  CHECK(p.protect.recent == 64);
+  CHECK(p.score.window == 8);
+  CHECK(engines::openvino::budget_of(eviction_config{}, 30).tokens_per_head == 672);
+  CHECK(engines::openvino::budget_of(eviction_config{}, 30).layer_count == 30);
+}
+
+TEST_CASE("openvino: policies that give heads or layers different numbers of tokens are refused") {
+  scene in("f32");
+  auto const uneven = presets::snapkv({.window = 4});
+  CHECK(contains(plan_refusal(in.cache, 4 * D, uneven.with(layers::pyramid{})),
+                 "the cache has one length for all layers (capability::equal_layers), but the policy gives layers "
+                 "different numbers of tokens; add .with(layers::uniform{})"));
+  CHECK(contains(plan_refusal(in.cache, 4 * D, uneven.with(heads::adaptive{})),
+                 "gives heads different numbers of tokens; add .with(heads::uniform{})"));
+}
+
+TEST_CASE("openvino: layers of other lengths are no past_lens") {
+  scene in("f32");
+  auto const view = in.cache.view();
+  std::vector<std::vector<std::int32_t>> rows(static_cast<std::size_t>(view.rows()), {0, 1});
+  rows[8] = rows[9] = {0};
+  host ctx;
+  auto const done = compact(ctx, view, support::keep_of(view, rows));
+  CHECK(contains(refusal([&] { in.cache.past_lens(done); }),
+                 "layer 2 has 1 tokens of sequence 0 and layer 0 has 2, but past_lens is one number for all; keep "
+                 "equally many in each layer"));
+}
+
+TEST_CASE("openvino: keys by channel are no tokens that move") {
+  std::vector<tensor> const keys = layers_of(make("u8", {L * pages, H, 40, D}), L),
+                            values = layers_of(make("u8", {L * pages, H, block, D + 8}), L);
+  engines::openvino::cache kv(keys, values);
+  kv.step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), ints({4, 2, 6, 0, 3}));
+  host ctx;
+  auto const view = kv.view();
+  CHECK(view.begin()->rows.offset == 8 * D);  // behind scales and zero points
+  CHECK(contains(
+      refusal([&] { plan(ctx, presets::streaming_llm(), contents(view), {.tokens_per_head = 20, .layer_count = L}); }),
+      "plan: the cache gives up whole pages of 32 tokens only, but the policy keeps single tokens"));
+}
+
+TEST_CASE("openvino: tensors of another engine or kind are refused") {
+  using engines::openvino::cache;
+  auto const message = [](std::string const& type, std::vector<std::size_t> const& shape, auto damage) {
+    std::vector<tensor> keys = layers_of(make(type, shape), L);
+    damage(keys);
+    return refusal([&] { cache(keys, keys); });
+  };
+  auto const nothing = [](auto&) {};
+  std::size_t const all = L * pages;
+  CHECK(message("f32", {all, H, block, D}, nothing).empty());
+  CHECK(contains(message("f32", {all, H, 16, D}, nothing),
+                 "key_cache.0 has 16 rows a page; pages are 32 tokens, and 8 rows more where u8 keys are by channel"));
+  CHECK(contains(message("u8", {all, H, 36, D}, nothing), "key_cache.0 has 36 rows a page"));
+  CHECK(contains(message("f32", {all, H, 40, D}, nothing), "key_cache.0 has 40 rows a page"));
+  CHECK(contains(message("i32", {all, H, block, D}, nothing),
+                 "key_cache.0 is i32; set KV_CACHE_PRECISION to f32, f16, bf16 or u8"));
+  CHECK(contains(message("f16", {all, H, block},
+                         [](auto& keys) {
+                           for (auto& t : keys) t.shape.resize(3);
+                         }),
+                 "key_cache.0 has 3 axes; give the CPU plugin's [pages, heads, 32, head size]"));
+  CHECK(
+      contains(message("f32", {all, H, block, D},
+                       [](auto& keys) {
+                         keys[1].strides = {H * block * D, block * D, D, 1};
+                       }),
+               "elements of key_cache.1 are 1 bytes apart and 4 long; give strides in bytes, as ov::Tensor has them"));
+  CHECK(contains(message("f32", {all, H, block, D}, [](auto& keys) { std::swap(keys[1], keys[2]); }),
+                 "k of layer 2 has another shape or does not lie as far from the layer before as the others do; wrap "
+                 "the layers' tensors around parts of one allocation, or make a cache of each layer"));
+  CHECK(contains(message("f32", {all, H, block, D}, [](auto& keys) { keys.clear(); }),
+                 "key_cache of 0 layers and value_cache of 0; give both of each layer"));
+}
+
+TEST_CASE("openvino: inputs of another step are refused") {
+  scene in("f32");
+  auto const step = [&](tensor const& past, tensor const& rows, tensor const& begins,
+                        std::vector<tensor> const& tables) {
+    return refusal([&] { in.cache.step(past, rows, begins, tables); });
+  };
+  std::vector<tensor> const tables(L, ints({4, 2, 6, 0, 3}));
+  CHECK(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), tables).empty());
+  CHECK(contains(step(ints({33, 70}), ints({0, 7}), ints({0, 2, 5}), tables),
+                 "subsequence_begins is no i32 tensor of 3 or more elements; give the model's own input"));
+  CHECK(contains(step(ints({33, 70}), ints({0, 7, 7}), make("i64", {3}), tables), "block_indices_begins is no i32"));
+  CHECK(
+      contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 6}), tables), "block_indices is no i32 tensor of 6"));
+  CHECK(contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), {tables[0]}),
+                 "block_indices of 1 layers for a cache of 3; give each layer's, or one for all"));
+  std::vector<tensor> queries(L, make("f32", {6, 4 * D}));
+  CHECK(contains(refusal([&] { in.cache.queries(queries); }),
+                 "queries are 6 rows of 32 f32 for a step of 7 tokens and 2 heads of 8; give f32 (T,Hq·D) of the last "
+                 "step"));
+}

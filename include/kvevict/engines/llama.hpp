@@ -19,8 +19,7 @@
 #include <limits>
 #include <vector>
 
-#include <kvevict/engines/llama_cells.hpp>
-#include <kvevict/engines/llama_tap.hpp>
+#include <kvevict/engines/llama_queries.hpp>
 #include <kvevict/heads/together.hpp>
 #include <kvevict/kernels/host.hpp>
 #include <kvevict/layers/together.hpp>
@@ -59,7 +58,8 @@ struct options {
 ///          llama_decode, and by every later call.
 template <class Tensor> class cache {
  public:
-  explicit cache(options const& o = {}) : options_(o), cells_(o.sequences < 1 ? 1 : o.sequences) {
+  explicit cache(options const& o = {})
+      : options_(o), cells_(std::max(o.sequences, 1)), queries_(o.sequences, o.window) {
     KVEVICT_EXPECTS(o.sequences >= 1 && o.window >= 0 && o.state_floats >= 0, "llama: ", o.sequences,
                     " sequences, a window of ", o.window, " and ", o.state_floats,
                     " floats of state; give n_seq_max, and no number below 0");
@@ -79,7 +79,7 @@ template <class Tensor> class cache {
   template <class Context, class Batch> std::int32_t decode(Context* ctx, Batch const& batch) {
     attach(ctx);
     expect_in_step(ctx);
-    begin(batch);
+    queries_.begin(tap_, cells_, batch, options_.state_floats > 0 ? batch.n_tokens : options_.window);
     std::int32_t const code = llama_decode(ctx, batch);
     end(ctx, code);
     return code;
@@ -91,7 +91,7 @@ template <class Tensor> class cache {
     static_cast<void>(length(sequence));
     if (!llama_memory_seq_rm(llama_get_memory(ctx), sequence, p0, p1)) return false;
     cells_.remove(sequence, p0, p1), cells_.changed(layers());
-    if (options_.window > 0 && is_attached()) forget_rows(sequence);
+    if (options_.window > 0) queries_.forget(tap_, sequence, cells_.newest(sequence));
     return true;
   }
 
@@ -110,12 +110,15 @@ template <class Tensor> class cache {
 
   /// Evidence: for policies that need no attention; the last `window` queries of each sequence; what observe() has seen.
   auto contents() const { return kvevict::contents(view()); }
-  auto window() const { return as_seen(kvevict::prompt(view(), ring().rows())); }
+  auto window() {
+    KVEVICT_EXPECTS(options_.window > 0, "llama: no queries are kept; give options::window the policy's");
+    return as_seen(kvevict::prompt(view(), queries_.ring(tap_).rows()));
+  }
   auto remembered() const { return kvevict::remembered(view()); }
 
   /// kvevict::observe with the queries of the last decode(), which must have been all of it; needs state_floats.
   template <class Policy> void observe(host& h, Policy const& policy, std::int32_t tokens) {
-    kvevict::observe(h, policy, as_seen(kvevict::step(view(), queries())), of_all_layers(tokens));
+    kvevict::observe(h, policy, as_seen(kvevict::step(view(), queries_.of_batch(tap_))), of_all_layers(tokens));
   }
 
   /// Frees the cells of all but `tokens` tokens of every sequence that has more, as the policy plans; returns how many.
@@ -135,10 +138,6 @@ template <class Tensor> class cache {
   }
 
  private:
-  struct new_token {
-    std::int32_t sequence, position;
-  };
-
   bool is_attached() const { return cells_.size() != 0; }
   budget of_all_layers(std::int32_t tokens) const { return {.tokens_per_head = tokens, .layer_count = layers()}; }
 
@@ -163,55 +162,28 @@ template <class Tensor> class cache {
     }
   }
 
-  /// Where the batch's tokens belong, and which of their queries are wanted: each sequence's newest.
-  template <class Batch> void begin(Batch const& batch) {
-    auto const S = static_cast<std::size_t>(cells_.sequences());
-    std::vector<std::int32_t> count(S, 0), skip(S);
-    new_.clear(), tap_.cells.clear(), tap_.row_of.clear();
-    for (std::int32_t i = 0; i < batch.n_tokens; ++i) {
-      KVEVICT_EXPECTS(batch.seq_id == nullptr || batch.n_seq_id == nullptr || batch.n_seq_id[i] == 1, "llama: token ",
-                      i, " of the batch is in several sequences; give each sequence its own");
-      std::int32_t const s = batch.seq_id == nullptr ? 0 : batch.seq_id[i][0], before = cells_.newest(s) + 1;
-      std::int32_t const nth = count[static_cast<std::size_t>(s)]++;
-      new_.push_back({s, batch.pos == nullptr ? before + nth : batch.pos[i]});
-      tap_.row_of.push_back(nth);
-    }
-    std::int32_t const most = options_.state_floats > 0 ? batch.n_tokens : options_.window;
-    row_begin_.assign(1, 0);
-    for (std::size_t s = 0; s < S; ++s) {
-      skip[s] = std::max(0, count[s] - most);
-      row_begin_.push_back(row_begin_.back() + count[s] - skip[s]);
-    }
-    tap_.rows = row_begin_.back();
-    row_positions_.resize(static_cast<std::size_t>(tap_.rows));
-    for (std::size_t i = 0; i < new_.size(); ++i) {
-      auto const s = static_cast<std::size_t>(new_[i].sequence);
-      std::int32_t const nth = tap_.row_of[i] - skip[s], row = nth < 0 ? -1 : row_begin_[s] + nth;
-      tap_.row_of[i] = row;
-      if (row >= 0) row_positions_[static_cast<std::size_t>(row)] = new_[i].position;
-    }
-  }
-
   /// Takes the new tokens in; of a call that failed, those that llama.cpp has left in the memory.
   template <class Context> void end(Context* ctx, std::int32_t code) {
-    if (code == 0) tap_.expect_all(new_.size());
+    if (code == 0) tap_.expect_all(queries_.tokens.size());
     KVEVICT_EXPECTS(tap_.fault == nullptr, "llama: ", tap_.fault);
-    for (std::size_t i = 0; i < tap_.cells.size() && i < new_.size(); ++i)
-      if (code == 0 || new_[i].position <= llama_memory_seq_pos_max(llama_get_memory(ctx), new_[i].sequence))
-        take(new_[i], tap_.cells[i]);
+    for (std::size_t i = 0; i < std::min(tap_.cells.size(), queries_.tokens.size()); ++i) {
+      auto const [s, position] = queries_.tokens[i];
+      if (code == 0 || position <= llama_memory_seq_pos_max(llama_get_memory(ctx), s)) take(s, position, tap_.cells[i]);
+    }
     state_.resize(
         static_cast<std::size_t>(layers() * tap_.heads * std::int64_t{cells_.size()} * options_.state_floats));
     cells_.changed(layers());
-    if (code == 0 && options_.window > 0) push(host_, ring(), queries(), layers() * options_.sequences);
+    if (code == 0 && options_.window > 0)
+      push(host_, queries_.ring(tap_), queries_.of_batch(tap_), layers() * options_.sequences);
   }
-  void take(new_token const& t, std::int64_t cell) {
+  void take(std::int32_t s, std::int32_t position, std::int64_t cell) {
     bool const takes = cells_.takes(cell);
     if (!takes) tap_.fault = "a cell was used twice, see the first message; make another context and cache";
-    KVEVICT_EXPECTS(takes, "llama: position ", t.position, " of sequence ", t.sequence, " came into cell ", cell,
-                    " of ", cells_.size(),
-                    ", which another token has; let decode, remove and evict alone change the memory");
-    cells_.take(t.sequence, t.position, cell);
+    KVEVICT_EXPECTS(takes, "llama: position ", position, " of sequence ", s, " came into cell ", cell, " of ",
+                    cells_.size(), ", which another token has; let decode, remove and evict alone change the memory");
+    cells_.take(s, position, cell);
   }
+
   /// One llama_memory_seq_rm for every run of tokens that go: no token is left between its ends.
   template <class Context> void remove_others(Context* ctx, std::int32_t s, slice<std::int32_t const> kept) {
     std::int32_t from = 0;
@@ -226,8 +198,6 @@ template <class Tensor> class cache {
     }
   }
 
-  // The view's parts, and its queries.
-
   /// A component of this object's own, by cell: (cells) for all, or (L, H, cells).
   component of_cells(role what, void const* data, std::int32_t bytes, std::int64_t apart) const {
     component c;
@@ -237,32 +207,6 @@ template <class Tensor> class cache {
     c.rows.head_stride = apart * bytes, c.rows.layer_stride = c.rows.head_stride * tap_.heads;
     return c;
   }
-  query_rows queries() const {
-    query_rows q;
-    q.data = tap_.queries.data(), q.heads = tap_.query_heads, q.head_dim = tap_.head_dim;
-    q.token_stride = std::int64_t{q.heads} * q.head_dim, q.head_stride = q.head_dim;
-    q.row_begin = row_begin_.data(), q.positions = row_positions_.data();
-    q.sequences = options_.sequences, q.layer_stride = tap_.rows * q.token_stride;
-    return q;
-  }
-  query_ring ring() const {
-    auto const rows = static_cast<std::size_t>(layers() * options_.sequences);
-    auto const width = static_cast<std::size_t>(2 * options_.window);
-    ring_queries_.resize(rows * width * static_cast<std::size_t>(tap_.query_heads * tap_.head_dim));
-    ring_places_.resize(rows * (width + 2));
-    query_ring r;
-    r.data = ring_queries_.data(), r.window = options_.window, r.heads = tap_.query_heads, r.head_dim = tap_.head_dim;
-    r.positions = ring_places_.data(), r.begin = r.positions + rows * width, r.count = r.begin + rows;
-    return r;
-  }
-  /// The ring has no rows of tokens that are gone from the end of the sequence.
-  void forget_rows(std::int32_t s) const {
-    query_ring const r = ring();
-    for (std::int32_t b = s; b < layers() * options_.sequences; b += options_.sequences)
-      while (r.count[b] > 0 &&
-             r.positions[std::int64_t{b} * 2 * r.window + r.begin[b] + r.count[b] - 1] > cells_.newest(s))
-        --r.count[b];
-  }
   template <class Evidence> Evidence as_seen(Evidence const& e) const {
     return e.with_scale(tap_.scale).with_softcap(tap_.softcap);
   }
@@ -271,10 +215,7 @@ template <class Tensor> class cache {
   tap<Tensor> tap_;
   host host_;
   cell_lists cells_;
-  std::vector<new_token> new_;                              // of the last batch
-  std::vector<std::int32_t> row_begin_{0}, row_positions_;  // of its queries: (S + 1), (rows)
-  mutable std::vector<float> ring_queries_;
-  mutable std::vector<std::int32_t> ring_places_;
+  query_memory<Tensor> queries_;
   std::vector<float> state_;  // (L, H, cells, state_floats)
   keep_set keep_;
 };

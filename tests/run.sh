@@ -21,7 +21,7 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
   --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
                  for simt (half of it under the slow one), of Release for this machine, for its widest vectors and for
-                 AArch64, of GPU architectures
+                 AArch64 (unit, or laws and golden), of GPU architectures
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -92,7 +92,7 @@ lap() {  # prints the minutes since the last lap
 }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
-# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12.
+# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12, the groups of Release by turn / 24.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
 release_in_turn() {  # the preset
   local widest=avx2
@@ -101,6 +101,7 @@ release_in_turn() {  # the preset
   [[ $(uname -m) == x86_64 ]] || presets=(release)
   echo "${presets[turn / 4 % ${#presets[@]}]}"
 }
+groups_in_turn() { if ((turn / 24 % 2)); then echo laws golden; else echo unit; fi; }  # that this preset runs
 other_turns() {  # what ctest leaves out
   local leave_out=() compilers=()
   simt_under 0 || leave_out+=('simt.*')
@@ -269,6 +270,8 @@ elif [[ -z $model$training || -n $only ]]; then
     optimised=$(release_in_turn)
     if [[ $only == simt ]]; then
       :
+    elif [[ -n $turn && -z $only ]]; then
+      for group in $(groups_in_turn); do only=$group pass "$optimised" -LE '^once$'; done
     elif [[ $optimised == release ]]; then
       pass release -LE '^(once|simt)$' -E '^simt_NOT_BUILT'
     else

@@ -9,39 +9,23 @@
 #include <kvevict/threads.hpp>
 
 // [README]
+#include <kvevict/engines/pages.hpp>
 #include <kvevict/kvevict.hpp>
 
+namespace pages = kvevict::pages;
 constexpr auto policy = kvevict::presets::ada_snapkv({.window = 32, .pool = 7, .floor_permille = 200});
 
 /// A layer's cache as an engine has it: pages of one KV head, K before V; a page table per sequence and KV head.
 struct engine_cache {
-  std::byte* pool;                      // (pages, 2, P, D) floats
+  float* pool;                          // (pages, 2, P, D)
   std::int32_t const *table, *lengths;  // (B, H, columns) page ids; (B, H) tokens
   std::int32_t pages, sequences, heads, columns, page_size, head_dim;
 };
 
-/// Where the row of a token lies: a base address and strides, in bytes and in 64 bits.
-kvevict::component rows_of(engine_cache const& c, kvevict::role what) {
-  std::int64_t const row = c.head_dim * std::int64_t{sizeof(float)}, half = c.page_size * row;
-  kvevict::component out;
-  out.what = what;                 // k, v, position, state, …: scores look for some, moves take all
-  out.type = kvevict::dtype::f32;  // or f16, bf16
-  out.rows = {.base = c.pool,
-              .offset = what == kvevict::role::v ? half : 0,
-              .page_count = c.pages,                         // every page id of the table is below it
-              .page_stride = 2 * half,                       // from a page to the next
-              .slot_stride = row,                            // from a token to the next
-              .run_bytes = static_cast<std::int32_t>(row)};  // head_stride stays 0: a page is of one head
-  return out;
-}
-
 kvevict::compacted<std::int32_t> evict(kvevict::host& ctx, engine_cache const& c, kvevict::query_rows const& newest) {
-  kvevict::layer_view<> cache;
-  cache.pages = {.entries = c.table, .seq_stride = std::int64_t{c.heads} * c.columns, .head_stride = c.columns};
-  cache.pages.sequences = c.sequences, cache.pages.heads = c.heads;
-  cache.pages.columns = c.columns, cache.pages.page_size = c.page_size;
-  cache.lengths = {c.lengths, c.heads, 1};
-  cache = cache.with(rows_of(c, kvevict::role::k)).with(rows_of(c, kvevict::role::v));
+  pages::sizes const s{.pages = c.pages, .page_size = c.page_size, .head_dim = c.head_dim, .type = kvevict::dtype::f32};
+  auto const table = pages::by_head(c.table, c.sequences, c.heads, c.columns, s);
+  auto const cache = pages::view(table, {c.lengths, c.heads, 1}, pages::k_and_v(c.pool, s, "B2ND"));
   auto const keep = kvevict::plan(ctx, policy, kvevict::prompt(cache, newest), {.tokens_per_head = 256});
   return kvevict::compact(ctx, cache, keep);  // in place: now free its freed_pages(), take its lengths()
 }
@@ -65,8 +49,7 @@ int main() {
   auto pool = normals(std::size_t{B * H * columns * 2 * P * D}, 1);
   std::vector<std::int32_t> table(B * H * columns), lengths{900, 900, 500, 500}, free_pages;
   std::iota(table.begin(), table.end(), 0);
-  engine_cache const cache{
-      reinterpret_cast<std::byte*>(pool.data()), table.data(), lengths.data(), B * H * columns, B, H, columns, P, D};
+  engine_cache const cache{pool.data(), table.data(), lengths.data(), B * H * columns, B, H, columns, P, D};
 
   // (B·W, Hq, D): the last W tokens of each prompt, rotated
   auto const queries = normals(std::size_t{B * W * Hq * D}, 2);

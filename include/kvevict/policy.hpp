@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <vector>
 
 #include <kvevict/evidence/calls.hpp>
@@ -91,9 +92,12 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "plan: the select stage does not take (Context&, score_rows const&, keep_set_of<Context>&) in a const "
                 "call operator");
   if constexpr (stages::says_whole_pages<decltype(Policy::select)>)
-    static_assert(std::is_same_v<std::remove_cvref_t<decltype(Policy::select.reduce)>, page_reduce>,
-                  "plan: a select stage that says whole_pages is handed rows of pages; it needs a member `page_reduce "
-                  "reduce`, which says what a page's score is");
+    static_assert(
+        requires(decltype(Policy::select) const& select) {
+          { select.reduce } -> std::convertible_to<page_reduce>;
+        },
+        "plan: a select stage that says whole_pages is handed rows of pages; it needs a member `page_reduce reduce`, "
+        "which says what a page's score is");
 }
 
 }  // namespace contract

@@ -66,6 +66,18 @@ TEST_CASE("counts are known from lengths and budgets, and no page is read") {
         rows{9, 9, 7, 30});
 }
 
+TEST_CASE("counts of whole pages of 4 are the part-filled one and the full ones that the budget holds") {
+  host ctx;
+  elsewhere const e;
+  auto const by_page = presets::snapkv({.window = 8}).with(select::pages{});
+  CHECK(plan_counts(ctx, by_page, e.view(), {.tokens_per_head = 16}).rows == rows{14, 12, 7, 14});
+  auto const shared = plan_counts(ctx, by_page.with(heads::adaptive{}), e.view(), {.tokens_per_head = 18});
+  CHECK(shared.rows == rows{by_scores, by_scores, by_scores, by_scores});
+  CHECK(shared.sequences == sums{34, 33});  // 2 + 8·4 of 36, 5 + 7·4 of 36
+  CHECK(contains(refusal([&] { plan_counts(ctx, by_page, e.view(), {.tokens_per_head = 9}); }),
+                 "below the 10 tokens of sequence 0 in pages of 4 that stay whole"));
+}
+
 TEST_CASE("what a plan would refuse of lengths and budgets is refused before it, and the counts are as they were") {
   host ctx;
   elsewhere e;

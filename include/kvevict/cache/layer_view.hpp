@@ -89,11 +89,18 @@ template <class Entry = std::int32_t> struct layer_view {
     return nullptr;
   }
 
+  /// The component whose rows hold c's scales, where those lie in one; or null. What is an alias has its owner's.
+  constexpr component const* scales_of(component const& c) const {
+    bool const alias = c.alias_of >= 0 && c.alias_of < component_count;
+    role const of = alias ? components[static_cast<std::size_t>(c.alias_of)].what : c.what;
+    return of == role::k ? find(role::k_scale) : of == role::v ? find(role::v_scale) : nullptr;
+  }
+
   /// The second part of every key, where keys lie in two tensors (MLA: a latent part in k and a rotary part in rope),
   /// or null.
   constexpr component const* second_keys() const {
     component const* const c = find(role::rope);
-    return c == nullptr || c->alias_of >= 0 || !is_floating(c->type) ? nullptr : c;
+    return c == nullptr || c->alias_of >= 0 || !c->has_numbers() ? nullptr : c;
   }
   /// Elements of a key.
   constexpr std::int64_t key_width() const {

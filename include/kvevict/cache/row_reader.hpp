@@ -4,10 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/row_code.hpp>
 #include <kvevict/core/host_device.hpp>
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 
 namespace kvevict {
@@ -22,8 +23,10 @@ inline constexpr std::int32_t row_chunk = 8;
 ///
 ///   row_reader const k(cache, component, row);      k(token, d);  k.read(token, first, x);  k.dot(token, vector)
 ///
-/// Shapes   component (H,N,D) in f32, f16 or bf16, any layout; D = width().
-/// Cost     one division for the page of a token; a chunk of one run is read without another.
+/// Of a quantised component they are decoded; then the view and the component must outlive the reader.
+/// Shapes   component (H,N,D) in f32, f16 or bf16, or quantised, any layout; D = width().
+/// Cost     one division for the page of a token; a chunk of one run is read without another. Quantised: the bytes of
+///          the row and of its scales, which every call looks up.
 template <class Entry> class row_reader {
  public:
   KVEVICT_HOST_DEVICE constexpr row_reader(layer_view<Entry> const& view, component const& c, std::int32_t b,
@@ -32,13 +35,20 @@ template <class Entry> class row_reader {
         run_stride_(c.rows.run_stride),
         width_(static_cast<std::int32_t>(c.width())),
         a_run_(c.rows.run_bytes / size_of(c.type)),
-        type_(c.type) {}
+        type_(c.type) {
+    if (c.is_quantised()) coded_ = {&view, &c, b, h};
+  }
   KVEVICT_HOST_DEVICE constexpr row_reader(layer_view<Entry> const& view, component const& c, row const& of)
       : row_reader(view, c, of.sequence, of.head) {}
 
   KVEVICT_HOST_DEVICE constexpr std::int32_t width() const { return width_; }
 
   KVEVICT_HOST_DEVICE float operator()(std::int64_t token, std::int32_t d) const {
+    if (coded_.view != nullptr) {
+      float x;
+      coded_.read(token, d, 1, &x);
+      return x;
+    }
     std::byte const* const start = rows_(token);
     std::int32_t const run = d / a_run_, at = d - run * a_run_;
     return with_type(type_, [&](auto type) { return load<decltype(type)>(start + run * run_stride_, at); });
@@ -46,6 +56,12 @@ template <class Entry> class row_reader {
 
   /// Elements [first, first + row_chunk) of a token's row, zeros behind its last.
   KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+    if (coded_.view != nullptr) {
+      std::int32_t const n = width_ - first < row_chunk ? width_ - first : row_chunk;
+      coded_.read(token, first, n, x);
+      for (std::int32_t i = n; i < row_chunk; ++i) x[i] = 0;
+      return;
+    }
     std::byte const* const start = rows_(token);
     with_type(type_, [&](auto type) { read_as<decltype(type)>(start, first, x); });
   }
@@ -64,15 +80,19 @@ template <class Entry> class row_reader {
   }
 
  private:
+  /// What a quantised row is read by.
+  struct coded {
+    layer_view<Entry> const* view = nullptr;
+    component const* of = nullptr;
+    std::int32_t b = 0, h = 0;
+
+    KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, std::int32_t count, float* out) const {
+      row_code(*of).decode(coded_rows<Entry>(*view, *of, b, h)(token), first, count, out);
+    }
+  };
+
   template <class T> KVEVICT_HOST_DEVICE static float load(std::byte const* run, std::int32_t at) {
-    std::byte const* const p = run + at * static_cast<std::int32_t>(sizeof(T));
-#if defined(__CUDA_ARCH__)
-    return to_float(*reinterpret_cast<T const*>(p));  // one load: rows are aligned to their elements
-#else
-    T x;
-    std::memcpy(&x, p, sizeof x);
-    return to_float(x);
-#endif
+    return to_float(load_element<T>(run + at * static_cast<std::int32_t>(sizeof(T))));
   }
   template <class T>
   KVEVICT_HOST_DEVICE void read_as(std::byte const* start, std::int32_t first, float (&x)[row_chunk]) const {
@@ -91,6 +111,7 @@ template <class Entry> class row_reader {
   std::int64_t run_stride_;
   std::int32_t width_, a_run_;
   dtype type_;
+  coded coded_{};
 };
 
 /// The elements themselves, for a reduction: kernels::row_sums(ctx, rows, {}, D, row_elements{cache, component}, out)
@@ -114,12 +135,12 @@ struct row_scores {
 };
 
 /// The component of that role, whose elements `who` is about to read.
-/// Errors   contract_violation if the cache has none, or its elements are not floats.
+/// Errors   contract_violation if the cache has none, or its elements are no numbers.
 template <class Entry> component const& readable(char const* who, layer_view<Entry> const& cache, role what) {
   component const* const found = cache.find(what);
   KVEVICT_EXPECTS(found != nullptr, who, ": the cache has no component ", name_of(what), "; add it to the view");
-  KVEVICT_EXPECTS(is_floating(found->type), who, ": component ", name_of(what), " has type ", name_of(found->type),
-                  "; f32, f16 and bf16 can be read");
+  KVEVICT_EXPECTS(found->has_numbers(), who, ": component ", name_of(what), " has type ", name_of(found->type), "; ",
+                  messages::readable_types);
   return *found;
 }
 

@@ -20,7 +20,7 @@ void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int6
                   "validate: page ", i, " of sequence ", b, ", head ", h,
                   " ends beyond the addresses of 63 bits; correct the table, or the strides");
   for (component const& c : v)
-    if ((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(size_of(c.type)) != 0)
+    if ((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(c.alignment()) != 0)
       messages::page_unaligned(i, b, h, name_of(c.what));
 }
 

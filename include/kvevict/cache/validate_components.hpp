@@ -9,6 +9,7 @@
 
 #include <kvevict/cache/footprint.hpp>
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/validate_quantised.hpp>
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
@@ -97,11 +98,11 @@ template <class Entry> void check_range(layer_view<Entry> const& v, component co
   KVEVICT_EXPECTS(last >= 0 && base <= std::numeric_limits<std::int64_t>::max() - last,
                   "validate: the largest address of component ", name_of(c.what),
                   " does not fit into 64 bits; strides are bytes, page_count pages: correct them");
-  std::int64_t const e = size_of(c.type);
+  std::int64_t const e = c.alignment();
   KVEVICT_EXPECTS((base + m.offset) % e == 0 && m.page_stride % e == 0 && m.head_stride % e == 0 &&
                       m.slot_stride % e == 0 && m.run_stride % e == 0 && m.layer_stride % e == 0,
                   "validate: base + offset or a stride of component ", name_of(c.what), " is not a multiple of its ", e,
-                  "-byte elements; strides are bytes, and elements must be aligned");
+                  "-byte elements or scales; strides are bytes, and both must be aligned");
 }
 
 /// An alias lies inside the row that is moved for it.
@@ -126,6 +127,7 @@ template <class Entry> void check_components(layer_view<Entry> const& v) {
     check_strides(v, c);
     check_range(v, c);
     if (c.alias_of != -1) check_alias(v, c);
+    if (c.is_quantised()) check_quantised(v, c);
   }
 }
 

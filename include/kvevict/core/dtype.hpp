@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Element types, and their numbers as floats. Scoring needs a type; moving needs only bytes.
 //
-// Another storage type (fp8, int8) is one more struct here, with a line in `dtype`, size_of, name_of, dtype_of and
-// with_type, a to_float and a from_float. Every reader of elements follows.
+// Another floating type is one more struct here, with a line in `dtype`, size_of, name_of, dtype_of and with_type, a
+// to_float and a from_float; every reader of elements follows. Codes that mean something only with a scale are decoded
+// in one place, cache/row_code.hpp.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +15,10 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a component's or a query's elements are. Scores read f32, f16 and bf16, positions are i32; `opaque` is bytes
-/// that only move.
-enum class dtype : std::uint8_t { f32, f16, bf16, i32, opaque };
+/// What a component's or a query's elements are. Scores read f32, f16 and bf16, and of a cache the codes from fp8_e4m3
+/// on, whose scales the component names (cache/quantisation.hpp); positions are i32; `opaque` is bytes that only move,
+/// unless the component brings a function that decodes them.
+enum class dtype : std::uint8_t { f32, f16, bf16, i32, opaque, fp8_e4m3, fp8_e5m2, i8, u8, i4, u4 };
 
 /// Storage of an IEEE half; arithmetic happens in float.
 struct f16 {
@@ -27,12 +29,24 @@ struct bf16 {
   std::uint16_t bits;
 };
 
+/// OCP's 8-bit floats: 4 exponent bits, no infinity, ±448 at most; 5 exponent bits, the upper half of an IEEE half.
+struct fp8_e4m3 {
+  std::uint8_t bits;
+};
+struct fp8_e5m2 {
+  std::uint8_t bits;
+};
+
+/// Bytes of an element; of i4 and u4, two of which share a byte, that byte.
 KVEVICT_HOST_DEVICE constexpr std::int32_t size_of(dtype t) {
-  return t == dtype::f32 || t == dtype::i32 ? 4 : t == dtype::opaque ? 1 : 2;
+  return t == dtype::f32 || t == dtype::i32 ? 4 : t == dtype::f16 || t == dtype::bf16 ? 2 : 1;
 }
 KVEVICT_HOST_DEVICE constexpr bool is_floating(dtype t) {
   return t == dtype::f32 || t == dtype::f16 || t == dtype::bf16;
 }
+/// Codes that are numbers with a scale.
+KVEVICT_HOST_DEVICE constexpr bool is_code(dtype t) { return t >= dtype::fp8_e4m3; }
+KVEVICT_HOST_DEVICE constexpr bool is_half_byte(dtype t) { return t >= dtype::i4; }
 
 /// Elements that a row may lie behind the start of its array, along tokens and along heads, so that their sum in bytes
 /// fits into 64 bits; and the largest row that an offset of 32 bits can name.
@@ -44,6 +58,12 @@ constexpr char const* name_of(dtype t) {
     case dtype::f16: return "f16";
     case dtype::bf16: return "bf16";
     case dtype::i32: return "i32";
+    case dtype::fp8_e4m3: return "fp8_e4m3";
+    case dtype::fp8_e5m2: return "fp8_e5m2";
+    case dtype::i8: return "i8";
+    case dtype::u8: return "u8";
+    case dtype::i4: return "i4";
+    case dtype::u4: return "u4";
     default: return "opaque";
   }
 }
@@ -80,6 +100,18 @@ KVEVICT_HOST_DEVICE constexpr float to_float(f16 x) {
   if (exponent == 0x0f800000u) u += 0x38000000u;  // inf, nan
   if (exponent == 0) u = bits::as_uint(bits::as_float(u + 0x00800000u) - bits::as_float(0x38800000u));
   return bits::as_float(u | sign);
+}
+
+/// Exact, and branch-free as that of a half.
+KVEVICT_HOST_DEVICE constexpr float to_float(fp8_e4m3 x) {
+  std::uint32_t const magnitude = static_cast<std::uint32_t>(x.bits & 0x7fu) << 20;
+  std::uint32_t u = magnitude + 0x3c000000u;  // rebias 7 → 127
+  if ((magnitude & 0x07800000u) == 0) u = bits::as_uint(bits::as_float(u + 0x00800000u) - bits::as_float(0x3c800000u));
+  if (magnitude == 0x07f00000u) u = 0x7fc00000u;
+  return bits::as_float(u | static_cast<std::uint32_t>(x.bits & 0x80u) << 24);
+}
+KVEVICT_HOST_DEVICE constexpr float to_float(fp8_e5m2 x) {
+  return to_float(f16{static_cast<std::uint16_t>(x.bits << 8)});
 }
 
 /// To nearest even; what a half cannot hold becomes infinity, NaN stays NaN.

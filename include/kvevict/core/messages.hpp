@@ -11,6 +11,11 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace messages {
 
+/// Of elements of a cache.
+inline constexpr char const* readable_types =
+    "f32, f16 and bf16 can be read, and what says how it is decoded (component::quant): fp8, i8, u8, i4, u4, or opaque "
+    "rows with a decode function";
+
 /// Where a fault lies: "sequence 2, head 1".
 constexpr contract::place row(std::int64_t sequence, std::int64_t head) { return {sequence, head}; }
 constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}; }

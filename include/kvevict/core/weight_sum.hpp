@@ -35,14 +35,29 @@ KVEVICT_HOST_DEVICE constexpr double unit_of(dtype type) {
   return type == dtype::bf16 ? 0x1p-9 : type == dtype::f16 ? 0x1p-12 : 0.0;
 }
 
+/// The same of keys that an engine may have multiplied before it stored them: half a step of codes, relative to the
+/// largest one of their scale.
+KVEVICT_HOST_DEVICE constexpr double stored_unit_of(dtype type) {
+  switch (type) {
+    case dtype::i8:
+    case dtype::u8: return 0x1p-8;
+    case dtype::fp8_e5m2: return 0x1p-3;
+    case dtype::fp8_e4m3:
+    case dtype::i4:
+    case dtype::u4:
+    case dtype::opaque: return 0x1p-4;
+    default: return unit_of(type);
+  }
+}
+
 /// |ln Σ| that is accepted without a look at the keys; `lse` in base e.
 KVEVICT_HOST_DEVICE inline double least_tolerance(dtype keys, dtype queries, double lse) {
   return 1e-3 + 8 * (unit_of(keys) + unit_of(queries)) + 0x1p-22 * std::fabs(lse);
 }
 /// What is added where no logit's products add up to more than `bound`: an element that is stored as bf16 is off by
-/// 2⁻⁹ of itself, and a sum of D products in float by (D + 8)·2⁻²⁴.
+/// 2⁻⁹ of itself, as e4m3 by 2⁻⁴, and a sum of D products in float by (D + 8)·2⁻²⁴.
 KVEVICT_HOST_DEVICE inline double tolerance_of_logits(dtype keys, dtype queries, std::int32_t head_dim, double bound) {
-  return (unit_of(keys) + unit_of(queries) + (head_dim + 8) * 0x1p-24) * bound;
+  return (stored_unit_of(keys) + unit_of(queries) + (head_dim + 8) * 0x1p-24) * bound;
 }
 /// Whether a sum is sound by a tolerance of its logarithm.
 KVEVICT_HOST_DEVICE inline bool is_sound(double sum, row_sum expected, double tolerance) {

@@ -46,7 +46,7 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   check_heads(cache, q);
   component const* k = cache.find(role::k);
   KVEVICT_EXPECTS(k != nullptr, "evidence: the cache has no K component; add it, scores from queries read keys");
-  KVEVICT_EXPECTS(is_floating(k->type), "evidence: keys of type ", name_of(k->type), "; f32, f16 and bf16 can be read");
+  KVEVICT_EXPECTS(k->has_numbers(), "evidence: keys of type ", name_of(k->type), "; ", messages::readable_types);
   KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type),
                   "; f32, f16 and bf16 can be read");
   component const* const second = cache.second_keys();

@@ -2,6 +2,7 @@
 // Squared norms of the rows of one component.
 #pragma once
 
+#include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/tile.hpp>
@@ -22,10 +23,32 @@ template <class T> float squared_norm(std::byte const* row, row_map const& m, st
   return sum_of(sum);
 }
 
+/// Those of a quantised component: the same sums of what is decoded.
+template <class Entry>
+[[gnu::noinline]] void coded_squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in,
+                                              std::int64_t first, int count, float* out) {
+  row_code const code(c);
+  coded_rows<Entry> const rows(view, c, in.sequence, in.head);
+  for (int j = 0; j < count; ++j) {
+    vec sum = {};
+    for (std::int32_t from = 0; from < code.width(); from += most_block) {
+      float x[most_block];
+      std::int32_t const n = std::min(most_block, code.width() - from);
+      code.decode(rows(first + j), from, n, x);
+      for (std::int32_t d = 0; d < n; d += lanes) {
+        vec const y = load_some(x + d, n - d);
+        sum = multiply_add(y, y, sum);
+      }
+    }
+    out[j] = sum_of(sum);
+  }
+}
+
 /// The norms of up to 64 tokens of one row from `first`.
 template <class Entry>
 void squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in, std::int64_t first, int count,
                       float* out) {
+  if (c.is_quantised()) return coded_squared_norms_of(view, c, in, first, count, out);
   std::byte const* rows[64];
   row_addresses(view, c, in.sequence, in.head, first, count, count, rows);
   auto const width = static_cast<std::int32_t>(c.width());
@@ -38,13 +61,13 @@ void squared_norms_of(layer_view<Entry> const& view, component const& c, row con
 ///
 ///   s(h,j) = Σ_d x(h,j,d)²      in float
 ///
-/// Shapes   component (H,N,D) in f32, f16 or bf16 → scores (H,N) float.
-/// Cost     one pass at memory speed; no scratch.
-/// Errors   contract_violation if the component is not floating.
+/// Shapes   component (H,N,D) in f32, f16 or bf16, or quantised → scores (H,N) float.
+/// Cost     one pass at memory speed; no scratch. Quantised: over rows and scales, at the speed of decoding.
+/// Errors   contract_violation if the component's elements are no numbers.
 template <class Entry>
 void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, component const& c, score_rows const& out) {
-  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: the component has type ", name_of(c.type),
-                  "; give one of f32, f16, bf16");
+  KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: the component has type ", name_of(c.type), "; ",
+                  messages::readable_types);
   // heads of a token may be neighbours in memory: all of them read one chunk before the next
   constexpr std::int64_t chunk = 64;
   std::int64_t longest = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logits of a block of query rows and a tile of tokens. Every layout and element type is first gathered into one packed
-// form, and each dot product is one chain of additions over d, so that no bit depends on layout, page size, threads or
+// Logits of a block of query rows and a tile of tokens. Every layout and element type is first gathered, what is
+// quantised decoded, into one packed form, and each dot product is one chain of additions over d, so that no bit depends on layout, page size, threads or
 // the tile's neighbours.
 //
 //   tokens   (D, tile_tokens) floats, lanes are tokens; D padded with zeros to whole vectors, missing tokens repeat the
@@ -12,6 +12,7 @@
 #include <limits>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/row_code.hpp>
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/window.hpp>
@@ -63,11 +64,36 @@ template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::i
   return load(out);
 }
 
+/// Decodes tokens of a quantised component into a tile.
+template <class Entry>
+[[gnu::noinline]] void pack_coded_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b,
+                                         std::int32_t h, std::int64_t first, std::int64_t tokens, float* tile) {
+  row_code const code(c);
+  coded_rows<Entry> const rows(view, c, b, h);
+  float x[lanes][most_block];
+  for (int v = 0; v < tile_tokens; v += lanes)
+    for (std::int32_t from = 0; from < code.width(); from += most_block) {
+      std::int32_t const count = std::min(most_block, code.width() - from);
+      auto const end = static_cast<std::int32_t>(padded(count, lanes));
+      for (int i = 0; i < lanes; ++i) {
+        code.decode(rows(std::min(first + v + i, tokens - 1)), from, count, x[i]);
+        kvevict::fill(x[i] + count, x[i] + end, 0.0f);
+      }
+      for (std::int32_t d = 0; d < end; d += lanes) {
+        vec y[lanes];
+        unroll<lanes>([&](auto i) { y[i] = load(x[i] + d); });
+        transpose(y);
+        unroll<lanes>([&](auto i) { store(tile + (from + d + i) * tile_tokens + v, y[i]); });
+      }
+    }
+}
+
 /// Gathers up to tile_tokens tokens of row (b, h), which has `tokens`, from `first` < tokens into a tile.  → (D,
 /// tile_tokens)
 template <class Entry>
 void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first,
                  std::int64_t tokens, float* tile) {
+  if (c.is_quantised()) return pack_coded_tokens(view, c, b, h, first, tokens, tile);
   std::byte const* rows[tile_tokens];
   row_addresses(view, c, b, h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, tokens - first)),
                 tile_tokens, rows);

@@ -14,7 +14,7 @@ template <class Entry> std::int32_t unit_bytes(layer_view<Entry> const& v, compo
   std::uint64_t bits = 16u | static_cast<std::uint64_t>(c.rows.offset | c.rows.page_stride | c.rows.head_stride |
                                                         c.rows.slot_stride | c.rows.layer_stride | c.rows.run_bytes);
   if (c.rows.n_runs > 1) bits |= static_cast<std::uint64_t>(c.rows.run_stride);
-  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(std::max(size_of(c.type), v.pages.alignment))
+  bits |= page_table<Entry>::holds_pointers ? static_cast<std::uint64_t>(std::max(c.alignment(), v.pages.alignment))
                                             : reinterpret_cast<std::uintptr_t>(c.rows.base);
   return static_cast<std::int32_t>(bits & (~bits + 1));
 }

@@ -120,8 +120,7 @@ template <class Entry> struct check_pages_kernel {
       if (address == 0) return refuse(fault::page_null, 0, nullptr);
       for (std::int32_t c = 0; c < v.component_count; ++c)
         if (component const& it = v.begin()[c];
-            (address + static_cast<std::uintptr_t>(it.rows.offset)) % static_cast<std::uintptr_t>(size_of(it.type)) !=
-            0)
+            (address + static_cast<std::uintptr_t>(it.rows.offset)) % static_cast<std::uintptr_t>(it.alignment()) != 0)
           return refuse(fault::page_unaligned, 0, names[static_cast<std::size_t>(c)]);
       if (address % static_cast<std::uintptr_t>(v.pages.alignment) != 0)
         return refuse(fault::page_alignment, v.pages.alignment, nullptr);

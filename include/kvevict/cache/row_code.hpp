@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the codes of a quantised row to floats, in host code and in kernels: the one place that does it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/host_device.hpp>
+
+#if defined(__CUDACC__)
+#define KVEVICT_DECODES KVEVICT_HOST_DEVICE
+#else
+// Out of line: its products are rounded before a caller adds something to them, so that scores have the bits that those
+// of a decoded cache have.
+#define KVEVICT_DECODES [[gnu::noinline]]
+#endif
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+
+/// The T at p. On a device by one load: rows and scales are aligned to their elements.
+template <class T> KVEVICT_HOST_DEVICE T load_element(std::byte const* p) {
+#if defined(__CUDA_ARCH__)
+  return *reinterpret_cast<T const*>(p);
+#else
+  T x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+#endif
+}
+
+/// A row's bytes, and those that its scales are entries of.
+struct coded_row {
+  std::byte const *codes, *scales;
+};
+
+/// What turns the codes of a component's rows into floats, wherever the row lies.
+///
+///   x[d] = (code[d] − zero) · scale      with the entry of d's group; two operations in float, each rounded
+///
+/// Cost     a load of scale and zero point a group and run; of decode_function a call for every block that is touched.
+class row_code {
+ public:
+  KVEVICT_HOST_DEVICE explicit constexpr row_code(component const& c)
+      : how_(c.quant),
+        type_(c.type),
+        width_(static_cast<std::int32_t>(c.width())),
+        a_run_(static_cast<std::int32_t>(c.elements(c.rows.run_bytes))),
+        group_(c.scope == quant_scope::page_channel ? 1
+               : c.group > 0                        ? c.group
+                                                    : width_),
+        run_stride_(c.rows.run_stride) {}
+
+  KVEVICT_HOST_DEVICE constexpr std::int32_t width() const { return width_; }
+
+  /// Elements [first, first + count) of a row, count ≥ 0, all within its width.
+  KVEVICT_DECODES void decode(coded_row const& row, std::int32_t first, std::int32_t count, float* out) const {
+#if !defined(__CUDA_ARCH__)
+    if (how_.decode != nullptr) return call(row.codes, first, count, out);
+#endif
+    std::int32_t const end = first + count;
+    for (std::int32_t d = first; d < end;) {
+      piece const p = piece_at(row, d);
+      std::int32_t const n = p.count < end - d ? p.count : end - d;
+      read(p, n, out);
+      d += n, out += n;
+    }
+  }
+
+ private:
+  /// Codes i, i + 1, … of p, which lie side by side and have one scale.
+  struct piece {
+    std::byte const* p;
+    std::int32_t i, count;
+    float scale, zero;
+  };
+
+  KVEVICT_HOST_DEVICE piece piece_at(coded_row const& row, std::int32_t d) const {
+    std::int32_t const g = d / group_, at = d - g * group_, run = d / a_run_, in_run = d - run * a_run_;
+    std::byte const* const start = row.codes + run * run_stride_;
+    piece out{start, in_run, group_ - at < a_run_ - in_run ? group_ - at : a_run_ - in_run, how_.scale, how_.zero};
+    if (how_.place == scale_place::value) return out;
+    std::byte const* entry = row.scales + std::int64_t{g} * how_.stride;
+    if (how_.place == scale_place::in_row) {
+      entry = start + std::int64_t{in_run / group_} * how_.stride;
+      out.p = entry + how_.data_at, out.i = at;
+    }
+    out.scale = number(entry + how_.scale_at);
+    if (how_.zero_at != quantisation::nowhere) out.zero = number(entry + how_.zero_at);
+    return out;
+  }
+
+  KVEVICT_HOST_DEVICE void read(piece const& p, std::int32_t n, float* out) const {
+    switch (type_) {
+      case dtype::fp8_e4m3: return read_as<fp8_e4m3>(p, n, out);
+      case dtype::fp8_e5m2: return read_as<fp8_e5m2>(p, n, out);
+      case dtype::i8: return read_as<std::int8_t>(p, n, out);
+      case dtype::u8: return read_as<std::uint8_t>(p, n, out);
+      default:
+        for (std::int32_t i = 0; i < n; ++i) out[i] = scaled(static_cast<float>(half_byte(p, p.i + i)), p);
+    }
+  }
+  template <class T> KVEVICT_HOST_DEVICE static void read_as(piece const& p, std::int32_t n, float* out) {
+    std::byte const* const codes = p.p + p.i;
+    for (std::int32_t i = 0; i < n; ++i) out[i] = scaled(to_number(load_element<T>(codes + i)), p);
+  }
+  template <class T> KVEVICT_HOST_DEVICE static constexpr float to_number(T x) { return to_float(x); }
+  KVEVICT_HOST_DEVICE static constexpr float to_number(std::int8_t x) { return static_cast<float>(x); }
+  KVEVICT_HOST_DEVICE static constexpr float to_number(std::uint8_t x) { return static_cast<float>(x); }
+
+  KVEVICT_HOST_DEVICE std::int32_t half_byte(piece const& p, std::int32_t i) const {
+    bool const halves = how_.nibbles == nibble_order::halves;
+    std::int32_t const half = group_ / 2, at = halves ? (i < half ? i : i - half) : i / 2;
+    bool const high = halves ? i >= half : (i % 2 != 0) == (how_.nibbles == nibble_order::low_first);
+    std::int32_t const byte = static_cast<std::int32_t>(p.p[at]), x = high ? byte >> 4 : byte & 15;
+    return type_ == dtype::i4 && x > 7 ? x - 16 : x;
+  }
+
+  KVEVICT_HOST_DEVICE static float scaled(float x, piece const& p) {
+#if defined(__CUDA_ARCH__)
+    return __fmul_rn(__fsub_rn(x, p.zero), p.scale);
+#else
+    return (x - p.zero) * p.scale;
+#endif
+  }
+  /// A scale or a zero point.
+  KVEVICT_HOST_DEVICE float number(std::byte const* p) const {
+    return with_type(how_.type, [&](auto type) { return to_float(load_element<decltype(type)>(p)); });
+  }
+
+  /// Whole blocks at once, others through a buffer.
+  void call(std::byte const* row, std::int32_t first, std::int32_t count, float* out) const {
+    for (std::int32_t end = first + count; first < end;) {
+      std::int32_t const block = first / group_, at = first - block * group_, whole = (end - first) / group_;
+      void const* const from = row + std::int64_t{block} * how_.stride;
+      if (at == 0 && whole > 0) {
+        how_.decode(from, out, std::int64_t{whole} * group_);
+        first += whole * group_, out += whole * group_;
+        continue;
+      }
+      float all[most_block];
+      how_.decode(from, all, group_);
+      for (; first < end && first / group_ == block; ++first) *out++ = all[first - block * group_];
+    }
+  }
+
+  quantisation how_;
+  dtype type_;
+  std::int32_t width_, a_run_, group_;
+  std::int64_t run_stride_;
+};
+
+/// The coded rows of one (sequence, head).
+template <class Entry> class coded_rows {
+ public:
+  KVEVICT_HOST_DEVICE constexpr coded_rows(layer_view<Entry> const& view, component const& c, std::int32_t b,
+                                           std::int32_t h)
+      : rows_(view.rows_of(c, b, h)), scales_(rows_), place_(c.quant.place) {
+    if (place_ == scale_place::component) {
+      component const* const of = view.scales_of(c);
+      if (of != nullptr) scales_ = view.rows_of(*of, b, h);
+    } else if (place_ == scale_place::array) {
+      entries_ = static_cast<std::byte const*>(c.quant.entries) +
+                 (view.pages.layer_of(b) * c.quant.layer_stride +
+                  (c.scope == quant_scope::head ? std::int64_t{h} * c.quant.stride : 0));
+    }
+  }
+  KVEVICT_HOST_DEVICE constexpr coded_row operator()(std::int64_t token) const {
+    std::byte const* const codes = rows_(token);
+    switch (place_) {
+      case scale_place::array: return {codes, entries_};
+      case scale_place::component: return {codes, scales_(token)};
+      case scale_place::page: return {codes, rows_.slot(token / rows_.page_size, 0)};
+      default: return {codes, codes};
+    }
+  }
+
+ private:
+  token_rows<Entry> rows_, scales_;
+  std::byte const* entries_ = nullptr;
+  scale_place place_;
+};
+
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict
+
+#undef KVEVICT_DECODES

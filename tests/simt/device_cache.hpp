@@ -46,6 +46,13 @@ template <class Entry> class device_cache {
     for (std::int32_t c = 0; c < view.component_count; ++c)
       view.components[static_cast<std::size_t>(c)].rows.base =
           moved(host.view.components[static_cast<std::size_t>(c)].rows.base);
+    for (std::int32_t c = 0; c < view.component_count; ++c)
+      if (kvevict::component& it = view.components[static_cast<std::size_t>(c)]; it.quant.entries != nullptr) {
+        std::int64_t const heads = it.scope == kvevict::quant_scope::head ? view.heads() : 1,
+                           bytes = (view.pages.layers - 1) * it.quant.layer_stride + heads * it.quant.stride;
+        it.quant.entries =
+            memory_.put(static_cast<std::byte const*>(it.quant.entries), static_cast<std::size_t>(bytes));
+      }
     if (view.pages.entries != nullptr) {
       auto entries = host.entries();
       if constexpr (std::is_pointer_v<Entry>)

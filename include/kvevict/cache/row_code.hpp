@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/host_device.hpp>
@@ -12,7 +13,7 @@
 #if defined(__CUDACC__)
 #define KVEVICT_DECODES KVEVICT_HOST_DEVICE
 #else
-// Out of line: its products are rounded before a caller adds something to them, so that scores have the bits that those
+// Out of line, as decode(): its products are rounded before a caller adds something to them, so that scores have the bits that those
 // of a decoded cache have.
 #define KVEVICT_DECODES [[gnu::noinline]]
 #endif
@@ -36,7 +37,14 @@ struct coded_row {
   std::byte const *codes, *scales;
 };
 
-/// What turns the codes of a component's rows into floats, wherever the row lies.
+/// Codes i, i + 1, … of p, which lie side by side and have one scale.
+struct code_piece {
+  std::byte const* p;
+  std::int32_t i, count;
+  float scale, zero;
+};
+
+/// What turns the codes of a component's rows into floats, wherever the row lies; floats are themselves.
 ///
 ///   x[d] = (code[d] − zero) · scale      with the entry of d's group; two operations in float, each rounded
 ///
@@ -48,39 +56,54 @@ class row_code {
         type_(c.type),
         width_(static_cast<std::int32_t>(c.width())),
         a_run_(static_cast<std::int32_t>(c.elements(c.rows.run_bytes))),
-        group_(c.scope == quant_scope::page_channel ? 1
-               : c.group > 0                        ? c.group
-                                                    : width_),
-        run_stride_(c.rows.run_stride) {}
+        group_(!c.is_quantised() || c.group == 0 ? width_ : c.group),
+        run_stride_(c.rows.run_stride) {
+    if (!c.is_quantised()) how_ = {};
+    if (c.is_quantised() && c.scope == quant_scope::page_channel) group_ = 1;
+  }
+  /// Of no elements.
+  row_code() = default;
 
   KVEVICT_HOST_DEVICE constexpr std::int32_t width() const { return width_; }
 
-  /// Elements [first, first + count) of a row, count ≥ 0, all within its width.
-  KVEVICT_DECODES void decode(coded_row const& row, std::int32_t first, std::int32_t count, float* out) const {
-#if !defined(__CUDA_ARCH__)
+  /// Elements [first, first + count) of a row, count ≥ 0, all within its width. Host only.
+  [[gnu::noinline]] void decode(coded_row const& row, std::int32_t first, std::int32_t count, float* out) const {
     if (how_.decode != nullptr) return call(row.codes, first, count, out);
-#endif
-    std::int32_t const end = first + count;
-    for (std::int32_t d = first; d < end;) {
-      piece const p = piece_at(row, d);
-      std::int32_t const n = p.count < end - d ? p.count : end - d;
-      read(p, n, out);
-      d += n, out += n;
+    with_code([&](auto type) {
+      std::int32_t const end = first + count;
+      for (std::int32_t d = first; d < end;) {
+        code_piece const p = piece_at(row, d);
+        std::int32_t const n = p.count < end - d ? p.count : end - d;
+        for (std::int32_t i = 0; i < n; ++i) out[i] = value<decltype(type)>(p, i);
+        d += n, out += n;
+      }
+    });
+  }
+  /// Elements [first, first + N) of a row, zeros behind its last.
+  template <std::int32_t N> KVEVICT_DECODES void read(coded_row const& row, std::int32_t first, float (&x)[N]) const {
+#if !defined(__CUDA_ARCH__)
+    if (how_.decode != nullptr) {
+      std::int32_t const n = width_ - first < N ? width_ - first : N;
+      for (std::int32_t i = n; i < N; ++i) x[i] = 0;
+      return call(row.codes, first, n, x);
     }
+#endif
+    with_code([&](auto type) {
+      code_piece p = piece_at(row, first);
+      std::int32_t at = 0;
+      for (std::int32_t i = 0; i < N; ++i) {
+        bool const there = first + i < width_;
+        if (at == p.count && there) p = piece_at(row, first + i), at = 0;
+        x[i] = there ? value<decltype(type)>(p, at++) : 0.0f;
+      }
+    });
   }
 
- private:
-  /// Codes i, i + 1, … of p, which lie side by side and have one scale.
-  struct piece {
-    std::byte const* p;
-    std::int32_t i, count;
-    float scale, zero;
-  };
-
-  KVEVICT_HOST_DEVICE piece piece_at(coded_row const& row, std::int32_t d) const {
+  /// What lies beside element d of a row and has its scale; and an element of it.
+  KVEVICT_HOST_DEVICE code_piece piece_at(coded_row const& row, std::int32_t d) const {
     std::int32_t const g = d / group_, at = d - g * group_, run = d / a_run_, in_run = d - run * a_run_;
     std::byte const* const start = row.codes + run * run_stride_;
-    piece out{start, in_run, group_ - at < a_run_ - in_run ? group_ - at : a_run_ - in_run, how_.scale, how_.zero};
+    code_piece out{start, in_run, group_ - at < a_run_ - in_run ? group_ - at : a_run_ - in_run, how_.scale, how_.zero};
     if (how_.place == scale_place::value) return out;
     std::byte const* entry = row.scales + std::int64_t{g} * how_.stride;
     if (how_.place == scale_place::in_row) {
@@ -91,34 +114,47 @@ class row_code {
     if (how_.zero_at != quantisation::nowhere) out.zero = number(entry + how_.zero_at);
     return out;
   }
+  KVEVICT_HOST_DEVICE float value(code_piece const& p, std::int32_t i) const {
+    float x = 0;
+    with_code([&](auto type) { x = value<decltype(type)>(p, i); });
+    return x;
+  }
 
-  KVEVICT_HOST_DEVICE void read(piece const& p, std::int32_t n, float* out) const {
+ private:
+  /// Two codes in a byte.
+  struct half_bytes {};
+
+  /// f(T{}) with the type that codes are read as.
+  template <class F> KVEVICT_HOST_DEVICE void with_code(F&& f) const {
     switch (type_) {
-      case dtype::fp8_e4m3: return read_as<fp8_e4m3>(p, n, out);
-      case dtype::fp8_e5m2: return read_as<fp8_e5m2>(p, n, out);
-      case dtype::i8: return read_as<std::int8_t>(p, n, out);
-      case dtype::u8: return read_as<std::uint8_t>(p, n, out);
-      default:
-        for (std::int32_t i = 0; i < n; ++i) out[i] = scaled(static_cast<float>(half_byte(p, p.i + i)), p);
+      case dtype::fp8_e4m3: return f(fp8_e4m3{});
+      case dtype::fp8_e5m2: return f(fp8_e5m2{});
+      case dtype::i8: return f(std::int8_t{});
+      case dtype::u8: return f(std::uint8_t{});
+      case dtype::i4:
+      case dtype::u4: return f(half_bytes{});
+      default: return with_type(type_, f);
     }
   }
-  template <class T> KVEVICT_HOST_DEVICE static void read_as(piece const& p, std::int32_t n, float* out) {
-    std::byte const* const codes = p.p + p.i;
-    for (std::int32_t i = 0; i < n; ++i) out[i] = scaled(to_number(load_element<T>(codes + i)), p);
-  }
-  template <class T> KVEVICT_HOST_DEVICE static constexpr float to_number(T x) { return to_float(x); }
-  KVEVICT_HOST_DEVICE static constexpr float to_number(std::int8_t x) { return static_cast<float>(x); }
-  KVEVICT_HOST_DEVICE static constexpr float to_number(std::uint8_t x) { return static_cast<float>(x); }
 
-  KVEVICT_HOST_DEVICE std::int32_t half_byte(piece const& p, std::int32_t i) const {
+  template <class T> KVEVICT_HOST_DEVICE float value(code_piece const& p, std::int32_t i) const {
+    if constexpr (std::is_same_v<T, half_bytes>)
+      return scaled(static_cast<float>(half_byte(p.p, p.i + i)), p);
+    else if constexpr (std::is_same_v<T, fp8_e4m3> || std::is_same_v<T, fp8_e5m2>)
+      return scaled(to_float(load_element<T>(p.p + p.i + i)), p);
+    else if constexpr (std::is_integral_v<T>)
+      return scaled(static_cast<float>(load_element<T>(p.p + p.i + i)), p);
+    else
+      return to_float(load_element<T>(p.p + (p.i + i) * static_cast<std::int32_t>(sizeof(T))));
+  }
+  KVEVICT_HOST_DEVICE std::int32_t half_byte(std::byte const* p, std::int32_t i) const {
     bool const halves = how_.nibbles == nibble_order::halves;
     std::int32_t const half = group_ / 2, at = halves ? (i < half ? i : i - half) : i / 2;
     bool const high = halves ? i >= half : (i % 2 != 0) == (how_.nibbles == nibble_order::low_first);
-    std::int32_t const byte = static_cast<std::int32_t>(p.p[at]), x = high ? byte >> 4 : byte & 15;
+    std::int32_t const byte = static_cast<std::int32_t>(p[at]), x = high ? byte >> 4 : byte & 15;
     return type_ == dtype::i4 && x > 7 ? x - 16 : x;
   }
-
-  KVEVICT_HOST_DEVICE static float scaled(float x, piece const& p) {
+  KVEVICT_HOST_DEVICE static float scaled(float x, code_piece const& p) {
 #if defined(__CUDA_ARCH__)
     return __fmul_rn(__fsub_rn(x, p.zero), p.scale);
 #else
@@ -146,10 +182,10 @@ class row_code {
     }
   }
 
-  quantisation how_;
-  dtype type_;
-  std::int32_t width_, a_run_, group_;
-  std::int64_t run_stride_;
+  quantisation how_{};
+  dtype type_ = dtype::f32;
+  std::int32_t width_ = 0, a_run_ = 1, group_ = 1;
+  std::int64_t run_stride_ = 0;
 };
 
 /// The coded rows of one (sequence, head).

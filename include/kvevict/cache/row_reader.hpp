@@ -45,9 +45,9 @@ template <class Entry> class row_reader {
 
   KVEVICT_HOST_DEVICE float operator()(std::int64_t token, std::int32_t d) const {
     if (coded_.view != nullptr) {
-      float x;
-      coded_.read(token, d, 1, &x);
-      return x;
+      float x[1];
+      coded_.read(token, d, x);
+      return x[0];
     }
     std::byte const* const start = rows_(token);
     std::int32_t const run = d / a_run_, at = d - run * a_run_;
@@ -56,12 +56,7 @@ template <class Entry> class row_reader {
 
   /// Elements [first, first + row_chunk) of a token's row, zeros behind its last.
   KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
-    if (coded_.view != nullptr) {
-      std::int32_t const n = width_ - first < row_chunk ? width_ - first : row_chunk;
-      coded_.read(token, first, n, x);
-      for (std::int32_t i = n; i < row_chunk; ++i) x[i] = 0;
-      return;
-    }
+    if (coded_.view != nullptr) return coded_.read(token, first, x);
     std::byte const* const start = rows_(token);
     with_type(type_, [&](auto type) { read_as<decltype(type)>(start, first, x); });
   }
@@ -86,8 +81,9 @@ template <class Entry> class row_reader {
     component const* of = nullptr;
     std::int32_t b = 0, h = 0;
 
-    KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, std::int32_t count, float* out) const {
-      row_code(*of).decode(coded_rows<Entry>(*view, *of, b, h)(token), first, count, out);
+    template <std::int32_t N>
+    KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[N]) const {
+      row_code(*of).read(coded_rows<Entry>(*view, *of, b, h)(token), first, x);
     }
   };
 

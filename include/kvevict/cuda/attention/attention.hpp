@@ -8,6 +8,7 @@
 #include <kvevict/cuda/attention/lse.hpp>
 #include <kvevict/cuda/attention/product.hpp>
 #include <kvevict/cuda/attention/weight_sums.hpp>
+#include <kvevict/cuda/context/decodable.hpp>
 #include <kvevict/cuda/context/unit_bytes.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 
@@ -26,6 +27,8 @@ attention_call<Entry> make_call(device& ctx, frame& scratch, layer_view<Entry> c
   KVEVICT_EXPECTS(std::max(std::abs(q.token_stride), std::abs(q.lse_token_stride)) < farthest,
                   "evidence: queries or LSE of neighbouring tokens are 2 GiB "
                   "apart or more; a device steps from row to row with 32 bits, provide copies that lie closer");
+  for (component const* const c : {view.find(role::k), view.second_keys()})
+    if (c != nullptr) expect_decodable(*c);
   float const scale = q.logit_scale();
   std::int32_t const group = out.count() == 0 ? 1 : q.heads / out.heads;
   std::int32_t const most_rows = std::max(1, std::min(o.rows, q.most_rows));
@@ -50,7 +53,8 @@ inline scalar_product scalar_product_of(component const& keys, query_rows const&
   return {keys.rows.n_runs, run, {q.type, std::int64_t{run} * size_of(q.type)}, {keys.type, keys.rows.run_stride}};
 }
 
-/// f(product) with the fastest that types and layout allow; keys in two tensors one product after the other.
+/// f(product) with the fastest that types and layout allow; keys in two tensors one product after the other, quantised
+/// ones decoded on the way.
 template <class Entry, class F>
 void with_product(layer_view<Entry> const& view, component const& keys, query_rows const& q, F&& f) {
   std::uint64_t const start =
@@ -67,7 +71,10 @@ void with_product(layer_view<Entry> const& view, component const& keys, query_ro
       f(tensor_product<T, 0>{q.head_dim});
   };
   bool const wide = rows_aligned && q.type == keys.type && unit_bytes(view, keys) == 16 && keys.rows.n_runs == 1;
-  if (component const* const second = view.second_keys())
+  component const* const second = view.second_keys();
+  if (keys.is_quantised() || (second != nullptr && second->is_quantised()))
+    f(coded_product{row_code(keys), second == nullptr ? row_code() : row_code(*second), q.type, false});
+  else if (second != nullptr)
     f(split_product{scalar_product_of(keys, q), scalar_product_of(*second, q), keys.width() * size_of(q.type)});
   else if (wide && q.type == dtype::bf16)
     tensor(bf16{});
@@ -127,8 +134,8 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 /// Attention that the last W query rows of a sequence pay to each of its tokens: the host's formula
 /// (kernels/window_scores.hpp).
 ///
-/// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one) and
-///          one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to
+/// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one;
+///          codes are decoded for every 2·2 products) and one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to
 ///          33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7),
 ///          wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per split of 1 024 tokens. D
 ///          ≤ 128 holds the keys in registers, beyond that they are read once a row tile.

@@ -130,7 +130,7 @@ template <class Entry, class Product> struct lse_part_kernel {
     for (int n = 0; n < tiles; ++n)
       keys[n] = product.load_columns(t, [&](std::uint32_t k) {
         std::int32_t const token = std::min(j + n * 8 + static_cast<std::int32_t>(k), last), page = page_size(token);
-        return at.slot(page, token - page * at.first.page_size);
+        return at.slot(page, token - page * at.page_size);
       });
   }
   KVEVICT_DEVICE static void hide(thread& t, window_rows const& in, token_orders const& orders, std::int32_t j,

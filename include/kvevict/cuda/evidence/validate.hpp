@@ -5,6 +5,7 @@
 #include <bit>
 #include <limits>
 
+#include <kvevict/cuda/context/decodable.hpp>
 #include <kvevict/cuda/evidence/check_pages.hpp>
 #include <kvevict/cuda/evidence/check_view.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
@@ -111,6 +112,7 @@ template <class View, class... Facts>
 void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e) {
   using all = evidence<View, Facts...>;
   expect_view(e.cache);
+  for (component const& c : e.cache) expect_decodable(c);
   validate_shape(e);
   bool const ordered = e.cache.checked_positions() != nullptr;
   auto const check = [&](auto const& rows) {

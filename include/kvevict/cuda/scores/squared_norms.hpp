@@ -7,6 +7,7 @@
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/context/unit_bytes.hpp>
+#include <kvevict/cuda/scores/coded_norms.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -105,12 +106,14 @@ void launch_norms(device& ctx, layer_view<Entry> const& view, component const& c
 
 /// values[j] = Σ_d x_d² of every token of the active rows: the same bits in every layout. One launch and one read of
 /// the component, 16 bytes
-/// at once where its addresses and runs allow.   Errors   contract_violation if the component is not floating.
+/// at once where its addresses and runs allow; quantised ones 8 elements at once.   Errors   contract_violation if the
+/// component's elements are no numbers, or a function decodes them.
 template <class Entry>
 void kernel(kernels::squared_norms_tag, device& ctx, layer_view<Entry> const& view, component const& c,
             score_rows const& out) {
-  KVEVICT_EXPECTS(is_floating(c.type), "squared_norms: component ", name_of(c.what), " of type ", name_of(c.type),
-                  "; f32, f16 and bf16 have norms");
+  KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: component ", name_of(c.what), " of type ", name_of(c.type), "; ",
+                  messages::readable_types);
+  if (c.is_quantised()) return coded_norms(ctx, view, c, out);
   bool const wide = unit_bytes(view, c) == 16;
   with_type(c.type, [&](auto type) {
     if (wide)

@@ -46,10 +46,10 @@ struct component {
   }
   constexpr std::int64_t width() const { return elements(rows.row_bytes()); }
 
-  /// Bytes that every row is aligned to.
+  /// Bytes that every row is aligned to: scales in rows or in pages are, too.
   constexpr std::int32_t alignment() const {
-    return is_code(type) && quant.decode == nullptr && quant.place == scale_place::in_row ? size_of(quant.type)
-                                                                                          : size_of(type);
+    bool const within = quant.place == scale_place::in_row || quant.place == scale_place::page;
+    return is_code(type) && quant.decode == nullptr && within ? size_of(quant.type) : size_of(type);
   }
 };
 

@@ -58,6 +58,17 @@ inline void check_blocks(component const& c) {
                   q.scale_at, " on; each, and a zero point, lies in the block for itself, aligned to its type");
 }
 
+inline void check_array(component const& c) {
+  quantisation const& q = c.quant;
+  std::int64_t const size = size_of(q.type), end = entry_end(q, 0);
+  bool const aligned = reinterpret_cast<std::uintptr_t>(q.entries) % static_cast<std::uintptr_t>(size) == 0 &&
+                       q.stride % size == 0 && q.layer_stride % size == 0;
+  KVEVICT_EXPECTS(q.entries != nullptr && end >= 0 && end <= q.stride && aligned && q.layer_stride >= 0,
+                  "validate: component ", name_of(c.what),
+                  " has no scales, or none that are aligned; point quant.entries to one for the tensor, or to one a "
+                  "head, of quant.stride bytes each");
+}
+
 template <class Entry> void check_scale_rows(layer_view<Entry> const& v, component const& c) {
   char const* const name = name_of(c.what);
   KVEVICT_EXPECTS(c.what == role::k || c.what == role::v, "validate: the scales of component ", name,
@@ -87,8 +98,7 @@ template <class Entry> void check_channels(layer_view<Entry> const& v, component
                      size = size_of(q.type), behind = high + (c.width() - 1) * q.stride + size,
                      slots = (v.pages.page_size - 1) * c.rows.slot_stride + (c.rows.n_runs - 1) * c.rows.run_stride +
                              c.rows.run_bytes;
-  bool const aligned = low % size == 0 && high % size == 0 && q.stride % size == 0 && c.rows.offset % size == 0 &&
-                       c.rows.page_stride % size == 0 && c.rows.head_stride % size == 0;
+  bool const aligned = low % size == 0 && high % size == 0 && q.stride % size == 0;
   KVEVICT_EXPECTS(q.stride >= size && aligned && c.rows.offset + low >= 0 && (behind <= 0 || low >= slots),
                   "validate: the scales of component ", name_of(c.what), " lie from ", low, " to ", behind,
                   " bytes behind a head's slot 0, whose slots reach to ", slots,
@@ -121,11 +131,7 @@ template <class Entry> void check_quantised(layer_view<Entry> const& v, componen
   if (q.place == scale_place::value)
     KVEVICT_EXPECTS(is_finite(q.scale) && is_finite(q.zero), "validate: the scale of component ", name, " is ", q.scale,
                     " and its zero point ", q.zero, "; give finite numbers");
-  if (q.place == scale_place::array)
-    KVEVICT_EXPECTS(q.entries != nullptr && entry_end(q, 0) >= 0 && entry_end(q, 0) <= q.stride, "validate: component ",
-                    name,
-                    " has no scales; point quant.entries to one for the tensor, or to one a head, of quant.stride "
-                    "bytes each");
+  if (q.place == scale_place::array) check_array(c);
   if (q.place == scale_place::component) check_scale_rows(v, c);
   if (q.place == scale_place::page) check_channels(v, c);
 }

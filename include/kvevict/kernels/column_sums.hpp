@@ -186,7 +186,7 @@ template <class Entry> class column_pass {
 ///
 ///   o(h,j) = 1/G · Σ_g Σ_{i≥j} exp( z(h·G+g, i, j) − lse(h·G+g, i) )      or the sum or the maximum over g
 ///
-/// Shapes   queries (ΣN,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
+/// Shapes   queries (ΣN,Hq,D) ragged, keys (H,N,D), floats or quantised, any layout → scores (B·H rows, N) float.
 /// Cost     Hq·N²·D flop with LSE, twice that without, which also takes one float a query row. Sums of a block of rows
 ///          in float, of blocks in double, always in order of i. Scratch: column_sums_bytes.
 /// Errors   contract_violation if an active sequence does not provide a row of every token, a row's weights by the

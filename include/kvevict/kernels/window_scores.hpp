@@ -22,7 +22,7 @@ void has_kernel(window_weights_tag, host&);
 /// carries positions, else row i of n the tokens [0, N−n+i]; rows behind the cache see all of it, within their windows.
 /// Tokens that no row sees score 0.
 ///
-/// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), f32, f16 or bf16, any layout → scores (B·H rows, N) float.
+/// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), floats or quantised, any layout → scores (B·H rows, N) float.
 /// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and
 ///          those of a head that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
 /// Errors   contract_violation if a sequence provides fewer rows than the window needs, a row's weights by the engine's

@@ -19,9 +19,9 @@ namespace score {
 ///   s(h,j) = −cos( k_j, 1/N · Σ_n k_n/‖k_n‖ )      over all N tokens of the head; a key or mean of zero: 0
 ///
 /// Paper    KeyDiff, Park et al. 2025, arXiv:2504.15364.   Differs: nothing; the keys are those of the cache, rotated.
-/// Shapes   keys (H,N,D) in f32, f16 or bf16 → (H,N) float in [−1,1]. Needs no queries; rows may be scattered.
+/// Shapes   keys (H,N,D), floats or quantised → (H,N) float in [−1,1]. Needs no queries; rows may be scattered.
 /// Cost     three reads of K; scratch D floats a row.
-/// Errors   contract_violation if the cache has no keys of a floating type, or a squared norm is not finite.
+/// Errors   contract_violation if the cache has no keys that can be read, or a squared norm is not finite.
 struct key_diversity {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     component const& keys = readable("key_diversity", e.cache, role::k);

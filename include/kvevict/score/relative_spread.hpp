@@ -28,9 +28,9 @@ enum class partition_score : std::uint8_t { rank, share };
 /// Tokens before the first partition, in the last whole one and behind it have nothing to be compared with: s = 1.
 /// Paper    LagKV, Liang et al. 2025, arXiv:2504.04704.   Differs: a channel that is constant over p+1 counts as 0
 ///          (theirs divides by zero); of equal u the later token ranks higher.
-/// Shapes   keys (H,N,D), values (H,N,D') in f32, f16 or bf16 → (H,N) float in [0,1]. Needs no queries.
+/// Shapes   keys (H,N,D), values (H,N,D'), floats or quantised → (H,N) float in [0,1]. Needs no queries.
 /// Cost     three reads of K and of V, and for ranks N·lag comparisons; scratch N·(1 + 2·(D+1)/lag) floats a row.
-/// Errors   contract_violation if K or V is missing or not floating, lag < 1, sinks < 0, or rows are scattered.
+/// Errors   contract_violation if K or V is missing or no numbers, lag < 1, sinks < 0, or rows are scattered.
 struct relative_spread {
   std::int32_t sinks = 4, lag = 128;
   partition_score scores = partition_score::rank;

@@ -172,6 +172,29 @@ TEST_CASE("scales of a token serve all of its heads") {
   });
 }
 
+TEST_CASE("layers of a stack have scales of their own, for all heads or one a head") {
+  float const scales[] = {0.5f, 0.25f, 2.0f, 8.0f};  // (L,H)
+  std::byte rows[2 * 2 * 4];                         // (L,H,D)
+  for (int i = 0; i < 16; ++i) rows[i] = static_cast<std::byte>(i + 1);
+  std::int32_t const lengths[] = {1, 1};
+  layer_view<> v;
+  v.pages.sequences = v.pages.layers = v.pages.heads = 2, v.pages.page_size = v.pages.columns = 1;
+  v.lengths = {lengths, 1, 0};
+  component k;
+  k.rows.base = rows, k.rows.page_count = 1, k.rows.page_stride = 16, k.rows.layer_stride = 8, k.rows.head_stride = 4;
+  k.rows.slot_stride = 4, k.rows.run_bytes = 4;
+  for (bool const of_heads : {false, true}) {
+    k = of_heads ? quantised::by_head(k, dtype::i8, scales, dtype::f32, 8)
+                 : quantised::by_tensor(k, dtype::i8, scales, dtype::f32, 8);
+    auto const view = v.with(k);
+    validate(view);
+    for (int l = 0; l < 2; ++l)
+      for (int h = 0; h < 2; ++h)
+        CHECK(row_reader(view, *view.find(role::k), l, h)(0, 3) ==
+              static_cast<float>(8 * l + 4 * h + 4) * scales[2 * l + (of_heads ? h : 0)]);
+  }
+}
+
 TEST_CASE("scales of a page's channels, before its slots and behind them") {
   // OpenVINO's keys: 32 slots of 64 bytes, then 64 scales and 64 zero points; or those first
   for (bool const before : {false, true}) {
@@ -230,6 +253,8 @@ TEST_CASE("scales that are missing, misplaced or nonsense are refused by name") 
   CHECK(contains(with_k(c), "does not say where its scales lie"));
   CHECK(contains(with_k(quantised::by_tensor(k, dtype::i8, std::nanf(""))), "give finite numbers"));
   CHECK(contains(with_k(quantised::by_head(k, dtype::i8, nullptr)), "has no scales"));
+  CHECK(contains(with_k(quantised::by_head(k, dtype::i8, reinterpret_cast<char const*>(head_scales) + 2)),
+                 "or none that are aligned"));
   c = quantised::by_component(k, dtype::i8, quant_scope::token_head);
   CHECK(contains(with_k(c), "add one with role::k_scale"));
   auto v = cache.view;

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include <kvevict/cuda/attention/coded_product.hpp>
 #include <kvevict/cuda/attention/columns.hpp>
 #include <kvevict/cuda/attention/lse.hpp>
 #include <kvevict/cuda/attention/product.hpp>

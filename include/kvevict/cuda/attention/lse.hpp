@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include <kvevict/cuda/attention/product.hpp>
+#include <kvevict/cuda/attention/key_rows.hpp>
 #include <kvevict/cuda/attention/window.hpp>
 #include <kvevict/cuda/shim/divisor.hpp>
 

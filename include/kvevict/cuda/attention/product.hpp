@@ -9,7 +9,6 @@
 #pragma once
 
 #include <kvevict/cache/layer_view.hpp>
-#include <kvevict/cuda/attention/coded_product.hpp>
 #include <kvevict/cuda/context/device.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
@@ -179,44 +178,5 @@ struct split_product {
       z[m][n] = second.plus_products(r[m].second, k[n].second, first.plus_products(r[m].first, k[n].first, z[m][n]));
   }
 };
-
-/// The same of a coded_product.
-template <class Entry, class Product> struct coded_key_rows {
-  coded_rows<Entry> first, second;
-  std::int32_t page_size;
-
-  KVEVICT_DEVICE coded_key_rows(layer_view<Entry> const& view, component const& keys, std::int32_t b, std::int32_t h)
-      : first(view, keys, b, h),
-        second(view, view.second_keys() == nullptr ? keys : *view.second_keys(), b, h),
-        page_size(view.pages.page_size) {}
-  KVEVICT_DEVICE coded_key operator()(std::int64_t token) const { return {first(token), second(token)}; }
-  KVEVICT_DEVICE coded_key slot(std::int64_t page, std::int64_t s) const { return (*this)(page * page_size + s); }
-};
-
-/// Where the keys of a row of the cache lie, as a product takes them.
-template <class Entry, class Product> struct plain_key_rows {
-  static constexpr bool is_split = requires { Product::is_split; };
-  token_rows<Entry> first, second;
-  std::int32_t page_size;
-
-  KVEVICT_DEVICE plain_key_rows(layer_view<Entry> const& view, component const& keys, std::int32_t b, std::int32_t h)
-      : first(view.rows_of(keys, b, h)), page_size(first.page_size) {
-    if constexpr (is_split) second = view.rows_of(*view.second_keys(), b, h);
-  }
-  KVEVICT_DEVICE auto operator()(std::int64_t token) const {
-    if constexpr (is_split)
-      return key_parts{first(token), second(token)};
-    else
-      return first(token);
-  }
-  KVEVICT_DEVICE auto slot(std::int64_t page, std::int64_t s) const {
-    if constexpr (is_split)
-      return key_parts{first.slot(page, s), second.slot(page, s)};
-    else
-      return first.slot(page, s);
-  }
-};
-template <class Entry, class Product> using key_rows = std::conditional_t < requires { Product::is_coded; }
-, coded_key_rows<Entry, Product>, plain_key_rows < Entry, Product >> ;
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

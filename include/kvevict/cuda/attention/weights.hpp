@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include <kvevict/core/weight_sum.hpp>
-#include <kvevict/cuda/attention/product.hpp>
+#include <kvevict/cuda/attention/key_rows.hpp>
 #include <kvevict/cuda/attention/window.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {

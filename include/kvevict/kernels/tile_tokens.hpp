@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tile of tokens: rows of any layout and element type gathered into one packed form, what is quantised decoded.
+//
+//   tokens   (D, tile_tokens) floats, lanes are tokens; D padded with zeros to whole vectors, missing tokens repeat the
+//   last one
+#pragma once
+
+#include <algorithm>
+
+#include <kvevict/cache/coded_rows.hpp>
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/fill.hpp>
+#include <kvevict/kernels/shuffle.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace kernels {
+
+// The product of one query block and one tile fills the register file: row_block × tile_vectors sums, tile_vectors
+// tokens, 1 query. A vector holds one number of every row of a block.
+inline constexpr int row_block = lanes == 16 ? 8 : 4;
+#if defined(__ARM_NEON)
+inline constexpr int tile_vectors = 6;  // 32 registers, as AVX-512 has
+#else
+inline constexpr int tile_vectors = 3;
+#endif
+static_assert(lanes % row_block == 0);
+inline constexpr int tile_tokens = tile_vectors * lanes;
+
+constexpr std::int64_t tile_floats(std::int64_t head_dim) { return padded(head_dim, lanes) * tile_tokens; }
+
+/// Start of the rows of `count` tokens from `first`; beyond them the last one again, up to `wanted`.
+template <class Entry>
+void row_addresses(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h,
+                   std::int64_t first, int count, int wanted, std::byte const** out) {
+  token_rows<Entry> const rows = view.rows_of(c, b, h);
+  std::int64_t const size = rows.page_size;
+  std::int64_t page = first / size, slot = first - page * size;
+  for (int i = 0; i < count; ++page, slot = 0) {
+    std::byte const* p = rows.slot(page, slot);
+    for (; i < count && slot < size; ++slot, p += rows.slot_stride) out[i++] = p;
+  }
+  for (int i = count; i < wanted; ++i) out[i] = out[count - 1];
+}
+
+/// Elements [first, first + lanes) of a row as floats, zeros beyond its width.
+template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::int32_t first, std::int32_t width) {
+  constexpr auto size = static_cast<std::int32_t>(sizeof(T));
+  if (m.n_runs == 1 && first + lanes <= width) return load_as_float<T>(row + first * size);
+  float out[lanes] = {};
+  std::int32_t const per_run = m.run_bytes / size;
+  std::int32_t run = first / per_run, at = first - run * per_run;
+  for (int i = 0; i < std::min(lanes, width - first); ++i) {
+    T x;
+    std::memcpy(&x, row + run * m.run_stride + at * size, sizeof x);
+    out[i] = to_float(x);
+    if (++at == per_run) at = 0, ++run;
+  }
+  return load(out);
+}
+
+/// Decodes tokens of a quantised component into a tile.
+template <class Entry>
+[[gnu::noinline]] void pack_coded_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b,
+                                         std::int32_t h, std::int64_t first, std::int64_t tokens, float* tile) {
+  row_code const code(c);
+  coded_rows<Entry> const rows(view, c, b, h);
+  float x[lanes][most_block];
+  for (int v = 0; v < tile_tokens; v += lanes)
+    for (std::int32_t from = 0; from < code.width(); from += most_block) {
+      std::int32_t const count = std::min(most_block, code.width() - from);
+      auto const end = static_cast<std::int32_t>(padded(count, lanes));
+      for (int i = 0; i < lanes; ++i) {
+        code.decode(rows(std::min(first + v + i, tokens - 1)), from, count, x[i]);
+        kvevict::fill(x[i] + count, x[i] + end, 0.0f);
+      }
+      for (std::int32_t d = 0; d < end; d += lanes) {
+        vec y[lanes];
+        unroll<lanes>([&](auto i) { y[i] = load(x[i] + d); });
+        transpose(y);
+        unroll<lanes>([&](auto i) { store(tile + (from + d + i) * tile_tokens + v, y[i]); });
+      }
+    }
+}
+
+/// Gathers up to tile_tokens tokens of row (b, h), which has `tokens`, from `first` < tokens into a tile.  → (D,
+/// tile_tokens)
+template <class Entry>
+void pack_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t first,
+                 std::int64_t tokens, float* tile) {
+  if (c.is_quantised()) return pack_coded_tokens(view, c, b, h, first, tokens, tile);
+  std::byte const* rows[tile_tokens];
+  row_addresses(view, c, b, h, first, static_cast<int>(std::min<std::int64_t>(tile_tokens, tokens - first)),
+                tile_tokens, rows);
+  auto const width = static_cast<std::int32_t>(c.width());
+  with_type(c.type, [&](auto type) {
+    using T = decltype(type);
+    for (int v = 0; v < tile_tokens; v += lanes)
+      for (std::int32_t d = 0; d < width; d += lanes) {
+        vec x[lanes];
+        unroll<lanes>([&](auto i) { x[i] = read_chunk<T>(rows[v + i], c.rows, d, width); });
+        transpose(x);
+        unroll<lanes>([&](auto i) { store(tile + (d + i) * tile_tokens + v, x[i]); });
+      }
+  });
+}
+
+/// The same of keys, whose second part, if any, lies in another component: behind the first one, whose width is a
+/// multiple of all lanes.
+template <class Entry>
+void pack_keys(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
+               float* tile) {
+  component const& keys = *view.find(role::k);
+  pack_tokens(view, keys, b, h, first, tokens, tile);
+  if (component const* const second = view.second_keys())
+    pack_tokens(view, *second, b, h, first, tokens, tile + keys.width() * tile_tokens);
+}
+
+}  // namespace kernels
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -17,20 +17,6 @@ inline namespace KVEVICT_ABI {
 /// Elements of a row that are read at once.
 inline constexpr std::int32_t row_chunk = 8;
 
-/// Σ_d of a reader's row times a vector, in the order of d modulo row_chunk.
-template <class Reader>
-KVEVICT_HOST_DEVICE float dot_of_chunks(Reader const& row, std::int64_t token, float const* vector) {
-  float sum[row_chunk] = {};
-  for (std::int32_t d = 0; d < row.width(); d += row_chunk) {
-    float x[row_chunk];
-    row.read(token, d, x);
-    for (std::int32_t i = 0; i < row_chunk && d + i < row.width(); ++i) sum[i] += x[i] * vector[d + i];
-  }
-  for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
-    for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
-  return sum[0];
-}
-
 /// The tokens of one (sequence, head) in one component, element by element as floats. What does not depend on the token
 /// is worked out by the constructor; the view's memory is read by the calls alone, so make and call it where that
 /// memory can be read: inside the functions that each_token and the reductions take.
@@ -68,16 +54,31 @@ template <class Entry> class row_reader {
     return with_type(type_, [&](auto type) { return load<decltype(type)>(start + run * run_stride_, at); });
   }
 
-  /// Elements [first, first + row_chunk) of a token's row, zeros behind its last.
-  KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+  /// Elements [first, first + row_chunk) of a token's row, zeros behind its last. Always inline: a caller more must not
+  /// make the others slower.
+  [[gnu::always_inline]] KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first,
+                                                       float (&x)[row_chunk]) const {
     if (coded_.view != nullptr) return coded_.read(token, first, x);
     std::byte const* const start = rows_(token);
-    with_type(type_, [&](auto type) { read_as<decltype(type)>(start, first, x); });
+    if (type_ == dtype::f16)
+      read_as<f16>(start, first, x);
+    else if (type_ == dtype::bf16)
+      read_as<bf16>(start, first, x);
+    else
+      read_as<float>(start, first, x);
   }
 
   /// Σ_d row[d]·vector[d], in the order of d modulo row_chunk, whatever the layout.
   KVEVICT_HOST_DEVICE float dot(std::int64_t token, float const* vector) const {
-    return dot_of_chunks(*this, token, vector);
+    float sum[row_chunk] = {};
+    for (std::int32_t d = 0; d < width_; d += row_chunk) {
+      float x[row_chunk];
+      read(token, d, x);
+      for (std::int32_t i = 0; i < row_chunk && d + i < width_; ++i) sum[i] += x[i] * vector[d + i];
+    }
+    for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
+      for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
+    return sum[0];
   }
 
  private:
@@ -97,7 +98,8 @@ template <class Entry> class row_reader {
     return to_float(load_element<T>(run + at * static_cast<std::int32_t>(sizeof(T))));
   }
   template <class T>
-  KVEVICT_HOST_DEVICE void read_as(std::byte const* start, std::int32_t first, float (&x)[row_chunk]) const {
+  [[gnu::always_inline]] KVEVICT_HOST_DEVICE void read_as(std::byte const* start, std::int32_t first,
+                                                          float (&x)[row_chunk]) const {
     if (a_run_ == width_ && first + row_chunk <= width_) {
       for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = load<T>(start, first + i);
       return;

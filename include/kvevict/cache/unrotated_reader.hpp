@@ -37,7 +37,7 @@ struct turning {
 ///   k(a) = (k'(a)·cos(p·θ) + k'(b)·sin(p·θ)) / m,   k(b) = (k'(b)·cos(p·θ) − k'(a)·sin(p·θ)) / m
 ///
 /// Shapes   component (H,N,D) in f32, f16 or bf16, any layout; positions (H,N) of the view's, or slots.
-/// Cost     every chunk reads its partners, too, and one cosine and sine an element.
+/// Cost     every chunk reads its partners, too; a cosine and a sine an element (neighbours: a pair).
 /// Errors   none: whoever makes the turning has checked it. To 4·10⁻⁷ of a pair's length at positions up to 10⁶.
 template <class Entry> class unrotated_reader {
  public:
@@ -67,33 +67,61 @@ template <class Entry> class unrotated_reader {
   KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
     keys_.read(token, first, x);
     if (first >= by_.width) return;
-    float partners[row_chunk], cos[row_chunk], sin[row_chunk];
-    read_partners(token, first, x, partners);
-    std::int64_t const p = position(token);
-    for (std::int32_t i = 0; i < row_chunk; ++i) {
-      std::int32_t const d = first + i;
-      bool const turns = d < by_.width;
-      turn const t = turn_by(p, by_.steps[turns ? by_.pair_with(d) : 0]);
-      cos[i] = turns ? t.cos * by_.undo : 1.0f;
-      sin[i] = !turns ? 0.0f : by_.is_first(d) ? t.sin * by_.undo : -t.sin * by_.undo;
-    }
-    for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = x[i] * cos[i] + partners[i] * sin[i];
+    if (first + row_chunk > by_.width || (by_.pairs == rope_pairs::halves && by_.count() % row_chunk != 0))
+      turn_each(token, first, x);
+    else if (by_.pairs == rope_pairs::halves)
+      turn_with_other_half(token, first, x);
+    else
+      turn_neighbours(token, first, x);
   }
   /// Σ_d row[d]·vector[d], in the order of d modulo row_chunk, whatever the layout.
   KVEVICT_HOST_DEVICE float dot(std::int64_t token, float const* vector) const {
-    return dot_of_chunks(*this, token, vector);
+    float sum[row_chunk] = {};
+    for (std::int32_t d = 0; d < width(); d += row_chunk) {
+      float x[row_chunk];
+      read(token, d, x);
+      for (std::int32_t i = 0; i < row_chunk && d + i < width(); ++i) sum[i] += x[i] * vector[d + i];
+    }
+    for (std::int32_t half = row_chunk / 2; half != 0; half /= 2)
+      for (std::int32_t i = 0; i < half; ++i) sum[i] += sum[i + half];
+    return sum[0];
   }
 
  private:
-  KVEVICT_HOST_DEVICE void read_partners(std::int64_t token, std::int32_t first, float const (&x)[row_chunk],
-                                         float (&y)[row_chunk]) const {
-    if (by_.pairs == rope_pairs::neighbours) {
-      for (std::int32_t i = 0; i < row_chunk; ++i) y[i] = x[i ^ 1];
-    } else if (by_.count() % row_chunk == 0) {
-      keys_.read(token, by_.partner_of(first), y);
-    } else {
-      for (std::int32_t i = 0; i < row_chunk; ++i)
-        y[i] = first + i < by_.width ? keys_(token, by_.partner_of(first + i)) : 0.0f;
+  /// Cosines and sines of pairs [i, i + N) of a token, divided by m.
+  template <std::int32_t N>
+  KVEVICT_HOST_DEVICE void turns_of(std::int64_t token, std::int32_t i, float (&cos)[N], float (&sin)[N]) const {
+    std::int64_t const p = position(token);
+    for (std::int32_t k = 0; k < N; ++k) {
+      turn const t = turn_by(p, by_.steps[i + k]);
+      cos[k] = t.cos * by_.undo, sin[k] = t.sin * by_.undo;
+    }
+  }
+  /// A chunk whose partners are a chunk of the other half.
+  KVEVICT_HOST_DEVICE void turn_with_other_half(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+    float partners[row_chunk], cos[row_chunk], sin[row_chunk];
+    keys_.read(token, by_.partner_of(first), partners);
+    turns_of(token, by_.pair_with(first), cos, sin);
+    float const sign = by_.is_first(first) ? 1.0f : -1.0f;
+    for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = x[i] * cos[i] + sign * (partners[i] * sin[i]);
+  }
+  /// A chunk of whole pairs.
+  KVEVICT_HOST_DEVICE void turn_neighbours(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+    float cos[row_chunk / 2], sin[row_chunk / 2];
+    turns_of(token, first / 2, cos, sin);
+    for (std::int32_t i = 0; i < row_chunk / 2; ++i) {
+      float const a = x[2 * i], b = x[2 * i + 1];
+      x[2 * i] = a * cos[i] + b * sin[i], x[2 * i + 1] = b * cos[i] - a * sin[i];
+    }
+  }
+  /// Any other one.
+  KVEVICT_HOST_DEVICE void turn_each(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
+    for (std::int32_t i = 0; i < row_chunk && first + i < by_.width; ++i) {
+      std::int32_t const d = first + i;
+      float cos[1], sin[1];
+      turns_of(token, by_.pair_with(d), cos, sin);
+      float const partner = keys_(token, by_.partner_of(d));
+      x[i] = x[i] * cos[0] + (by_.is_first(d) ? partner * sin[0] : -(partner * sin[0]));
     }
   }
 

@@ -42,7 +42,10 @@ struct key_diversity {
     }
     frame scratch(ctx.scratch());
     auto const unrotated = before_rotation("key_diversity", ctx, scratch, e, k);
-    kernels::each_token(ctx, out, squared_norm<decltype(unrotated)>{unrotated});
+    if (unrotated.by.undo == 1)  // rotation keeps lengths
+      kernels::squared_norms(ctx, e.cache, k, out);
+    else
+      kernels::each_token(ctx, out, squared_norm<decltype(unrotated)>{unrotated});
     compare(ctx, unrotated, out);
   }
 

@@ -84,7 +84,7 @@ template <class Entry> struct turn_rows_kernel {
     std::int64_t const r = t.block().x / chunks;
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int32_t const first = static_cast<std::int32_t>(t.block().x % chunks) * tokens,
-                       count = std::min(tokens, v.length(b, h) - first);
+                       count = std::min(tokens + 0, v.length(b, h) - first);  // + 0: a device has no address of it
     for (std::int32_t c = 0; c < v.component_count && count > 0; ++c) {
       component const& of = v.begin()[c];
       turning const& by = in.by[static_cast<std::size_t>(c)];

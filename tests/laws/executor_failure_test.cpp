@@ -162,3 +162,39 @@ TEST_CASE("laws: an executor that gives up a row half-way raises an error that c
   CHECK(done.length(3, 0) == tokens / 2);
   munmap(pool, 4 * page);
 }
+
+TEST_CASE("laws: a relocation that an executor gives up leaves the ledger as it was") {
+  auto const page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  auto* const pool =
+      static_cast<std::byte*>(mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(pool != MAP_FAILED);
+  auto const tokens = static_cast<std::int32_t>(page / 16);
+  kvevict::layer_view<> view;
+  std::int32_t const table[] = {0, 1}, lengths[] = {tokens, tokens};
+  view.pages.entries = table, view.pages.seq_stride = 1;
+  view.pages.sequences = 2, view.pages.heads = 1, view.pages.page_size = tokens, view.pages.columns = 1;
+  view.lengths = {lengths};
+  kvevict::component c;
+  c.rows = {pool, 0, 4, static_cast<std::int64_t>(page), 0, 16, 0, 16, 1};
+  view = view.with(c);
+  std::vector<std::int32_t> row;
+  for (std::int32_t t = 1; t < tokens; t += 2) row.push_back(t);
+  kvevict::keep_set const keep = keep_of(view, {row, row});
+  page_counts ledger(4);
+  ledger.count = {1, 1, 0, 0}, ledger.free = {3, 2}, ledger.is_published[0] = 1;
+  auto const before = ledger;
+  REQUIRE(mprotect(pool + 2 * page, page, PROT_READ) == 0);  // the fresh page
+  kvevict::executor e;
+  e.run = run_until_fault, e.concurrency = 2, e.least_work = 0;
+  kvevict::host ctx(e);
+  kvevict::relocated<std::int32_t> done;
+  CHECK_THROWS_AS(kvevict::relocate(ctx, view, keep, ledger, done), kvevict::move_interrupted);
+  CHECK_FALSE(done.ok());
+  CHECK(ledger == before);
+  CHECK(mprotect(pool + 2 * page, page, PROT_READ | PROT_WRITE) == 0);
+  kvevict::relocate(ctx, view, keep, ledger, done);
+  CHECK(done.entries(0)[0] == 2);
+  CHECK(done.entries(1)[0] == 1);
+  CHECK(ledger.count == std::vector<std::int32_t>{0, 1, 1, 0});
+  munmap(pool, 4 * page);
+}

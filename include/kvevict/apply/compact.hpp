@@ -4,13 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
 
 #include <kvevict/apply/compaction_result.hpp>
 #include <kvevict/apply/moves.hpp>
-#include <kvevict/cache/move_interrupted.hpp>
 #include <kvevict/cache/validate.hpp>
-#include <kvevict/kernels/move_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -106,16 +103,7 @@ template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v
 
 template <class Entry> template <class Context> void compacted<Entry>::move(Context& ctx, layer_view<Entry> const& v) {
   prepare(v);
-#if KVEVICT_EXCEPTIONS
-  try {
-    kernels::move_rows(ctx, v, plan_);
-  } catch (move_interrupted& e) {
-    e.plan = std::move(plan_);
-    throw;
-  }
-#else
-  kernels::move_rows(ctx, v, plan_);
-#endif
+  moves::execute(ctx, v, plan_);
   std::copy(plan_.lengths.begin(), plan_.lengths.end(), this->lengths_host_.begin());
   this->ready_ = true;
 }

@@ -4,14 +4,17 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/move_interrupted.hpp>
 #include <kvevict/cache/move_plan.hpp>
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/kernels/move_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -168,6 +171,20 @@ void plan_checked(char const* verb, Context& ctx, layer_view<Entry> const& view,
   expect_movable(verb, view, out);
   out.made_for = now;
   out.refused = false;
+}
+
+/// The one step that may fail in the middle, when an executor gives up: then the plan is the error's.
+template <class Context, class Entry> void execute(Context& ctx, layer_view<Entry> const& v, move_plan& plan) {
+#if KVEVICT_EXCEPTIONS
+  try {
+    kernels::move_rows(ctx, v, plan);
+  } catch (move_interrupted& e) {
+    e.plan = std::move(plan);
+    throw;
+  }
+#else
+  kernels::move_rows(ctx, v, plan);
+#endif
 }
 
 }  // namespace moves

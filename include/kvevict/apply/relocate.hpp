@@ -3,14 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 #include <kvevict/apply/new_table.hpp>
 #include <kvevict/apply/relocation_checks.hpp>
-#include <kvevict/cache/move_interrupted.hpp>
 #include <kvevict/cache/move_plan.hpp>
-#include <kvevict/kernels/move_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -82,8 +79,8 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
 ///   if (!done.ok()) …;                                   // done.missing_pages() were lacking: nothing has changed
 ///   done.write_dense(e.table, e.table_memory);           // acquired and released pages are the ledger's matter already
 ///
-/// Pages that are given up are released when all rows have moved. `plan` reads forks one by one, as views of a sequence;
-/// views with several of them are taken here.
+/// Pages that are given up are released when all rows have moved. Publish none that an eviction has written: its tokens
+/// are no prefix any more. `plan` reads forks one by one, as views of a sequence; here a view may hold several.
 ///
 /// Shapes   keep set of this view (B·H rows) → entries a row of the table, lengths (B·H).
 /// Cost     O(pages · log pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first calls of a
@@ -127,16 +124,7 @@ void relocate(Context& ctx, layer_view<Entry> const& view, keep_set const& keep,
   moves::expect_movable("relocate", view, out.plan_);
   out.write_table(plan, both);
   out.bytes_moved_ = moves::bytes_of(view, out.plan_);
-#if KVEVICT_EXCEPTIONS
-  try {
-    kernels::move_rows(ctx, both, out.plan_);
-  } catch (move_interrupted& e) {
-    e.plan = std::move(out.plan_);
-    throw;
-  }
-#else
-  kernels::move_rows(ctx, both, out.plan_);
-#endif
+  moves::execute(ctx, both, out.plan_);
   taken.keep();
   for (Entry const page : out.released_) ledger.release(page);
   out.finish(view.heads(), view.order);

@@ -296,6 +296,9 @@ TEST_CASE("relocate: forks in one view share pages, and a common prefix stays") 
   auto const keep = keep_of(c.view, {a, a, b, b});
   auto pages = ledger_of(c.view);
   std::vector<std::int32_t> const e = c.entries();
+  auto wrong = pages;
+  wrong.count[e[0]] = 1;
+  CHECK(contains(refusal([&] { relocate(ctx, c.view, keep, wrong); }), "2 rows of the table name page"));
   auto const done = relocate(ctx, c.view, keep, pages);
   CHECK(done.entries(0)[0] == e[0]);
   CHECK(done.entries(0)[1] == done.acquired()[0]);
@@ -457,6 +460,27 @@ TEST_CASE("relocate: a wrong ledger, a wrong cache and a wrong keep set are refu
                    relocate(ctx, flat.view, keep_of(flat.view, {row, row}), pages);
                  }),
                  "a contiguous cache has no pages"));
+}
+
+TEST_CASE("relocate: a fresh page whose bytes are those of others is refused, whatever its number") {
+  host ctx;
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {12}, .heads = 2, .spare_tokens = 8});
+  for (component& k : c.view.components) k.rows.page_stride /= 2, k.rows.page_count *= 2;
+  for (std::int32_t& e : c.entries()) e *= 2;  // odd ones name the second half of a page, and the first of the next
+  fill(c);
+  auto pages = ledger_of(c.view);
+  pages.hash.insert(c.view.pages.entry(0, 0, 0));
+  std::vector<std::int32_t> const row{1, 2, 3, 5, 6};
+  auto const keep = keep_of(c.view, {row, row});
+  auto overlapping = pages;
+  std::int32_t const used = c.view.pages.entry(0, 0, 2);
+  overlapping.free.push_back(used == 0 ? 1 : used - 1);
+  auto const was = overlapping;
+  auto const before = c.snapshot();
+  CHECK(contains(refusal([&] { relocate(ctx, c.view, keep, overlapping); }), "validate: "));
+  CHECK(c.snapshot() == before);
+  CHECK(overlapping == was);
+  CHECK(holds(c, relocate(ctx, c.view, keep, pages).view(c.view), keep));
 }
 
 TEST_CASE("relocate: no call after the first ones allocates") {

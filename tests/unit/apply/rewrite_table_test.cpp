@@ -7,6 +7,7 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
+#include "support/stack.hpp"
 
 using namespace kvevict;
 using layouts::layout;
@@ -122,6 +123,32 @@ TEST_CASE("rewrite_table: turn by turn with one result, whose table is the next 
       for (int t = 0; t < view.length(b, 1); ++t)
         CHECK(element<float>(view, *view.find(role::k), b, 1, t) ==
               static_cast<float>(b * 100 + tokens[static_cast<std::size_t>(b)][static_cast<std::size_t>(t)]));
+  }
+}
+
+TEST_CASE("rewrite_table: layers of a stack that go by one table have it once, and keep one set") {
+  using support::placed;
+  host ctx;
+  auto const in = support::random_batch(5, {.Hq = 2, .H = 2, .D = 8, .N = {9, 4, 9, 4}});
+  for (placed const how : {placed::layers_apart, placed::own_tables}) {
+    support::stack s(in, 2, how, false);
+    auto view = s.whole();
+    view.pages.page_size = 1;  // of the first slots
+    auto const n = std::min(s.columns, 4);
+    s.lengths.assign(s.lengths.size(), n);
+    std::vector<std::int32_t> const a{0, 2}, b{1}, other{0, 1};
+    auto const done = rewrite_table(ctx, view, keep_of(view, {a, a, b, b, a, a, b, b}));
+    std::int64_t const copies = how == placed::own_tables ? 2 : 1;
+    REQUIRE(done.rows() == 2 * copies);
+    for (std::int64_t r = 0; r < done.rows(); ++r) {
+      auto const first = static_cast<std::int32_t>(r);  // the same sequence, in layer 0 or its own
+      CHECK(done.entries(r)[0] == view.pages.entry(first, 0, r % 2 == 0 ? 0 : 1));
+    }
+    CHECK(done.released().size == copies * (2 * n - 3));
+    CHECK(done.view(view).length(3, 1) == 1);
+    validate(done.view(view));
+    auto const apart = keep_of(view, {a, a, b, b, other, other, b, b});
+    CHECK(refusal([&] { rewrite_table(ctx, view, apart); }).empty() == (how == placed::own_tables));
   }
 }
 

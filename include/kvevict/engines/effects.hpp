@@ -65,7 +65,7 @@ inline constexpr engine all[] = {
     {"TensorRT-LLM", {table::y, table::p, table::y, table::y, table::n, table::y, table::n}, true},
     {"SGLang", {table::y, table::p, table::y, table::p, table::y, table::n, table::n}, true},
     {"KV-Compress", {table::n, table::y, table::y, table::y, table::n, table::y, table::n}},
-    {"transformers, ONNX Runtime", {table::y, table::n, table::y, table::y, table::n, table::n, table::y}},
+    {"transformers, ONNX Runtime", {table::y, table::n, table::y, table::y, table::n, table::n, table::n}},
     {"OpenVINO", {table::n, table::y, table::y, table::y, table::n, table::n, table::n}},
     {"LMCache", {table::n, table::n, table::y, table::y, table::n, table::n, table::n}},
 };

@@ -172,7 +172,7 @@ std::string class_of(capability const& c) {
                     : c.one_set_for_heads ? "one set"
                     : c.equal_counts      ? "equal counts"
                                           : "any, by head";
-  return c.one_set_for_layers ? out + " in all layers" : out;
+  return c.one_set_for_layers ? out + ", all layers" : out;
 }
 
 std::string made_tables() {

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <kvevict/cache/coded_rows.hpp>
 #include <kvevict/cache/layer_view.hpp>
-#include <kvevict/cache/row_code.hpp>
 #include <kvevict/core/host_device.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/score_rows.hpp>

@@ -2,9 +2,9 @@
 // Contiguous caches [B,H,S,D]: transformers (cache_utils.py, 5.24: DynamicLayer, StaticLayer) and ONNX Runtime's
 // GroupQueryAttention (1.32: past and present in one buffer).
 //
-//   pages::sizes const s{.pages = batch, .page_size = room, .heads = 8, .head_dim = 128, .type = dtype::f16};
+//   pages::sizes const s{.pages = batch, .page_size = room, .heads = heads, .head_dim = head_dim, .type = dtype::f16};
 //   auto const cache = engines::contiguous::view(key.data_ptr(), value.data_ptr(), s, lengths);
-//   auto const done = compact(ctx, cache, plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = 512}));
+//   auto const done = compact(ctx, cache, plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = tokens}));
 //   for (int b = 0; b < batch; ++b) lengths[b] = done.length(b, 0);
 #pragma once
 

@@ -2,10 +2,11 @@
 // SGLang 0.5.23, mem_cache/memory_pool.py: MHATokenToKVPool (NHD, HND, vectorized_5d) and MLATokenToKVPool.
 //
 //   pages::sizes const s{.pages = size + 1, .heads = head_num, .head_dim = head_dim, .type = dtype::bf16};
-//   auto const pool = engines::sglang::token_pool(k_buffer[layer].data_ptr(), v_buffer[layer].data_ptr(), s);
+//   auto const pool = engines::sglang::token_pool(k_buffer.data_ptr(), v_buffer.data_ptr(), s);
 //   auto const cache = pages::view(pages::csr(kv_indices, kv_indptr, batch, s), {seq_lens}, pool);
-//   auto const keep = plan(ctx, policy.with(heads::together{}), prompt(cache, q), {.tokens_per_head = 1024});
-//   engines::sglang::write_logical_indices(keep, {logical_indices, valid_lengths, capacity});
+//   auto const one_set = policy.with(heads::together{});
+//   auto const keep = plan(ctx, one_set, prompt(cache, queries), {.tokens_per_head = tokens});
+//   engines::sglang::write_logical_indices(keep, logical_indices, valid_lengths, capacity);
 #pragma once
 
 #include <algorithm>
@@ -37,22 +38,17 @@ inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s) {
   return {pages::x_packed(role::k, k, s), pages::transposed(role::v, v, s)};
 }
 
-/// Where a selection goes: (batch, capacity), padded with −1, and how many are valid (batch).
-template <class Index> struct selection {
-  Index* logical_indices;
-  std::int32_t* valid_lengths;
-  std::int64_t capacity;
-};
-
-/// A keep set in the shape of SGLang's selection contract: fixed capacity, so that graphs can be captured; tokens
-/// ascending, one set for all heads.
-/// Errors   contract_violation: heads keep different tokens; more than `capacity`; nothing is written then.
-template <class Index> void write_logical_indices(keep_set const& keep, selection<Index> const& out) {
+/// A keep set in the shape of SGLang's selection contract: logical_indices (batch, capacity), ascending and padded with
+/// −1, so that graphs can be captured, and how many are valid (batch); one list for all heads.
+/// Errors   contract_violation: heads keep different tokens; more than `capacity`. Nothing is written then.
+template <class Index>
+void write_logical_indices(keep_set const& keep, Index* logical_indices, std::int32_t* valid_lengths,
+                           std::int64_t capacity) {
   contract::expect_rows("write_logical_indices", keep);
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
     auto const first = keep(b, 0);
-    KVEVICT_EXPECTS(first.size <= out.capacity, "write_logical_indices: sequence ", b, " keeps ", first.size,
-                    " tokens and there is room for ", out.capacity, "; plan a budget of at most the capacity");
+    KVEVICT_EXPECTS(first.size <= capacity, "write_logical_indices: sequence ", b, " keeps ", first.size,
+                    " tokens and there is room for ", capacity, "; plan a budget of at most the capacity");
     for (std::int32_t h = 1; h < keep.heads; ++h)
       KVEVICT_EXPECTS(std::equal(first.begin(), first.end(), keep(b, h).begin(), keep(b, h).end()),
                       "write_logical_indices: heads 0 and ", h, " of sequence ", b,
@@ -60,9 +56,9 @@ template <class Index> void write_logical_indices(keep_set const& keep, selectio
   }
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
     auto const kept = keep(b, 0);
-    Index* const row = out.logical_indices + b * out.capacity;
-    for (std::int64_t i = 0; i < out.capacity; ++i) row[i] = i < kept.size ? static_cast<Index>(kept[i]) : Index{-1};
-    out.valid_lengths[b] = static_cast<std::int32_t>(kept.size);
+    Index* const row = logical_indices + b * capacity;
+    for (std::int64_t i = 0; i < capacity; ++i) row[i] = i < kept.size ? static_cast<Index>(kept[i]) : Index{-1};
+    valid_lengths[b] = static_cast<std::int32_t>(kept.size);
   }
 }
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // TensorRT-LLM @0ccf903, kernels/kvCacheUtils.h: KVBlockArray, and the arguments of updateSparseKvCacheAfterFmha.
 //
-//   auto const cache = engines::tensorrt_llm::view(block_array, {.pages = blocks, .heads = 8, .head_dim = 128,
-//                                                                .type = dtype::f16}, sequences, lengths);
-//   auto const keep = plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = 1024});
-//   auto const moves = plan_moves(ctx, cache, keep);
-//   engines::tensorrt_llm::write_sparse_kv(moves, sparse_kv_indices, sparse_kv_offsets);
+//   pages::sizes const s{.pages = blocks, .heads = num_kv_heads, .head_dim = head_size, .type = dtype::f16};
+//   auto const cache = engines::tensorrt_llm::view(block_array, s, sequences, lengths);
+//   auto const keep = plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = tokens});
+//   engines::tensorrt_llm::write_sparse_kv(plan_moves(ctx, cache, keep), sparse_kv_indices, sparse_kv_offsets);
 #pragma once
 
 #include <cstdint>

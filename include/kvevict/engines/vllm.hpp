@@ -5,7 +5,8 @@
 //   engines::vllm::kv_cache kv{.tensor = tensor.data_ptr(), .layout = engines::vllm::kv_cache_layout::LBNHC};
 //   kv.shape = {.pages = num_blocks, .page_size = block_size, .heads = num_kv_heads, .head_dim = head_size,
 //               .type = dtype::bf16, .layers = num_layers};
-//   auto const cache = engines::vllm::view(kv, layer, block_table, num_reqs, max_num_blocks_per_req, seq_lens);
+//   auto const cache = engines::vllm::view(kv, layer, block_table, num_reqs, max_num_blocks, seq_lens);
+//   auto const done = compact(ctx, cache, plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = tokens}));
 #pragma once
 
 #include <cstdint>
@@ -19,14 +20,16 @@ namespace engines::vllm {
 /// From the outermost axis to the innermost. LBNHC is what was NHD, LBHNC what was HND.
 enum class kv_cache_layout : std::uint8_t { LBHNC, LBNHC, LHBNC, BLHNC, BLNHC, BHLNC };
 
-/// int8_per_token_head and fp8_per_token_head: an f32 scale lies behind K's elements of a row, and one behind V's.
-enum class kv_quant : std::uint8_t { none, per_token_head };
+/// Of caches of codes (shape.type is fp8_e4m3, i8, …): kv_cache_dtype "fp8" has a scale for K and one for V of each
+/// layer; int8_per_token_head and fp8_per_token_head have an f32 behind K's elements of a row, and one behind V's.
+enum class kv_quant : std::uint8_t { per_tensor, per_token_head };
 
 struct kv_cache {
   void* tensor = nullptr;
   pages::sizes shape{};  // layers: those of the tensor
   kv_cache_layout layout = kv_cache_layout::LBHNC;
-  kv_quant quant = kv_quant::none;
+  kv_quant quant = kv_quant::per_tensor;  // read where shape.type is a code
+  float k_scale = 1, v_scale = 1;         // per_tensor
   // of KVCacheTensor, in bytes, where they are not those of a dense tensor (block_stride is that of all groups together
   // where blocks are outermost); 0: dense
   std::int64_t layer_stride = 0, block_stride = 0, offset = 0;
@@ -37,44 +40,29 @@ constexpr char const* shape_of(kv_cache_layout l) {
   return shapes[static_cast<int>(l)];
 }
 
-namespace rows {
-
-/// Strides in which something else lies between layers or blocks.
-inline component placed(kv_cache const& kv, component c) {
-  if (kv.block_stride > 0) c.rows.page_stride = kv.block_stride;
-  if (kv.layer_stride > 0) c.rows.layer_stride = kv.layer_stride;
-  c.rows.offset += kv.offset;
-  return c;
-}
-
-/// `bytes` of a row from `at` on.
-inline component part(component row, role what, dtype type, std::int64_t at, std::int32_t bytes) {
-  row.what = what, row.type = type, row.scope = quant_scope::token_head;
-  row.rows.offset += at, row.rows.run_bytes = bytes;
-  return row;
-}
-
-}  // namespace rows
-
-/// K and V of all layers; with per_token_head, their scales, too. Rows of other quantisations (nvfp4, turboquant) are
-/// opaque: describe their slots by pages::tensor.
+/// K and V of all layers. Rows of other quantisations (nvfp4, turboquant, int4 with its transform) are opaque: describe
+/// their slots by pages::tensor.
 inline layer_view<> with_components(layer_view<> out, kv_cache const& kv) {
-  if (kv.quant == kv_quant::none) {
-    pages::kv const both = pages::k_and_v(kv.tensor, kv.shape, shape_of(kv.layout));
-    return out.with(rows::placed(kv, both.k)).with(rows::placed(kv, both.v));
-  }
-  KVEVICT_EXPECTS(size_of(kv.shape.type) == 1 && kv.shape.head_dim % 4 == 0 && kv.shape.v_head_dim % 4 == 0,
-                  "vllm::view: rows of ", kv.shape.head_dim, " elements of ", name_of(kv.shape.type),
-                  " have no f32 scale at a multiple of 4 bytes; give the one-byte type and the head size");
+  bool const scales_in_rows = is_code(kv.shape.type) && kv.quant == kv_quant::per_token_head;
   pages::sizes row = kv.shape;
-  std::int32_t const k = row.head_dim, v = row.v_head_dim > 0 ? row.v_head_dim : k, scale = 4;
-  row.head_dim = k + scale, row.v_head_dim = v + scale;
-  pages::kv const both = pages::k_and_v(kv.tensor, row, shape_of(kv.layout));
-  component const keys = rows::placed(kv, both.k), values = rows::placed(kv, both.v);
-  return out.with(rows::part(keys, role::k, row.type, 0, k))
-      .with(rows::part(values, role::v, row.type, 0, v))
-      .with(rows::part(keys, role::k_scale, dtype::f32, k, scale))
-      .with(rows::part(values, role::v_scale, dtype::f32, v, scale));
+  if (scales_in_rows) {
+    std::int32_t const k = row.head_dim, v = row.v_head_dim > 0 ? row.v_head_dim : k;
+    KVEVICT_EXPECTS(!is_half_byte(row.type) && k % 4 == 0 && v % 4 == 0, "vllm::view: rows of ", k, " and ", v,
+                    " elements of ", name_of(row.type),
+                    " have no f32 scale at a multiple of 4 bytes; describe their slots by pages::tensor, as opaque");
+    row.head_dim = k + 4, row.v_head_dim = v + 4;
+  }
+  pages::kv both = pages::k_and_v(kv.tensor, row, shape_of(kv.layout));
+  for (component* const c : {&both.k, &both.v}) {
+    if (kv.block_stride > 0) c->rows.page_stride = kv.block_stride;
+    if (kv.layer_stride > 0) c->rows.layer_stride = kv.layer_stride;
+    c->rows.offset += kv.offset;
+    if (scales_in_rows)
+      *c = quantised::scale_behind(*c, row.type);
+    else if (is_code(row.type))
+      *c = quantised::by_tensor(*c, row.type, c->what == role::k ? kv.k_scale : kv.v_scale);
+  }
+  return out.with(both.k).with(both.v);
 }
 
 /// One layer: block_table (num_reqs, max_num_blocks), seq_lens (num_reqs).

@@ -14,6 +14,7 @@
 
 #include "support/catch.hpp"
 #include "support/engine_caches.hpp"
+#include "support/engine_structs.hpp"
 
 using namespace kvevict;
 using engine_caches::cache;
@@ -52,27 +53,7 @@ template <class K, class V> void describe(cache& c, std::int32_t bytes, K k, V v
           {bytes, D, v_pool, [=](place const& p) { return v(p) * bytes; }}};
 }
 
-// paged_kv_t and KVBlockArray as far as the adapters look at them.
-struct fastdiv {
-  std::uint32_t d;
-  operator unsigned int() const { return d; }
-};
-struct paged_kv {
-  fastdiv page_size;
-  std::uint32_t num_heads, head_dim, batch_size, stride_page, stride_n, stride_h, v_stride_page, v_stride_n, v_stride_h;
-  f16 *k_data, *v_data;
-  std::int32_t *indices, *indptr, *last_page_len;
-};
-struct cache_index {
-  std::int32_t value;
-};
-struct block_array {
-  std::int32_t mMaxBlocksPerSeq, mTokensPerBlock, mBytesPerBlock, mSinkTokens, mBubbleLen;
-  void* mPrimaryPoolPtr;
-  cache_index const* data;
-};
-
-/// FlashInfer's cache with these strides, in elements; `joined`: K and V in one pool, V this far behind.
+/// FlashInfer's cache with these strides, in elements, V this far behind K.
 void flashinfer_cache(cache& c, std::array<std::int64_t, 3> k, std::array<std::int64_t, 3> v, std::int64_t behind) {
   auto const u = [](std::int64_t x) { return static_cast<std::uint32_t>(x); };
   auto* const base = static_cast<f16*>(pool(c, 4 * c.has.rows_of(D * 2)));
@@ -81,21 +62,21 @@ void flashinfer_cache(cache& c, std::array<std::int64_t, 3> k, std::array<std::i
   for (std::size_t b = 0; b < n; ++b)
     if (c.has.lengths[b] != 0) last[b] = (c.has.lengths[b] - 1) % c.has.page_size + 1;
   c.has.all_lengths = last;
-  paged_kv const kv{{u(c.has.page_size)},
-                    u(c.has.heads),
-                    D,
-                    u(c.has.sequences()),
-                    u(k[0]),
-                    u(k[1]),
-                    u(k[2]),
-                    u(v[0]),
-                    u(v[1]),
-                    u(v[2]),
-                    base,
-                    base + behind,
-                    c.has.indices.data(),
-                    c.has.indptr.data(),
-                    c.has.all_lengths.data()};
+  engine_structs::paged_kv<f16> const kv{{u(c.has.page_size)},
+                                         u(c.has.heads),
+                                         D,
+                                         u(c.has.sequences()),
+                                         u(k[0]),
+                                         u(k[1]),
+                                         u(k[2]),
+                                         u(v[0]),
+                                         u(v[1]),
+                                         u(v[2]),
+                                         base,
+                                         base + behind,
+                                         c.has.indices.data(),
+                                         c.has.indptr.data(),
+                                         c.has.all_lengths.data()};
   c.view = engines::flashinfer::view(kv, dtype::f16, c.has.pages);
   describe(
       c, 2, [=](place const& p) { return p.page * k[0] + p.head * k[2] + p.slot * k[1] + p.e; },
@@ -116,20 +97,21 @@ std::array<std::int64_t, 5> vllm_strides(std::array<int, 5> order, std::array<st
 }
 recipe vllm(char const* name, kv_cache_layout layout, std::array<int, 5> order, bool scales) {
   return {.name = name, .layers = 3, .build = [=](cache& c) {
+            // state_content_bytes: K's elements, their scale, V's, theirs; scales are bytes of the row
             std::int64_t const E = scales ? 1 : 2, K = D * E + (scales ? 4 : 0), V = DV * E + (scales ? 4 : 0);
             engines::vllm::kv_cache kv{.tensor = pool(c, c.has.rows_of(K + V)), .layout = layout};
-            kv.shape = sizes(c, scales ? dtype::opaque : dtype::bf16), kv.shape.v_head_dim = DV;
-            kv.quant = scales ? engines::vllm::kv_quant::per_token_head : engines::vllm::kv_quant::none;
+            kv.shape = sizes(c, scales ? dtype::i8 : dtype::bf16), kv.shape.v_head_dim = DV;
+            kv.quant = engines::vllm::kv_quant::per_token_head;
             c.view = engines::vllm::stack(kv, c.has.table.data(), c.has.sequences(), c.has.columns,
                                           c.has.all_lengths.data());
             auto const s = vllm_strides(order, {c.has.layers, c.has.pages, c.has.heads, c.has.page_size, K + V});
-            auto const row = [=](std::int64_t at, std::int64_t bytes) {
+            auto const row = [=](std::int64_t at) {
               return [=](place const& p) {
-                return p.layer * s[0] + p.page * s[1] + p.head * s[2] + p.slot * s[3] + at + p.e * bytes;
+                return p.layer * s[0] + p.page * s[1] + p.head * s[2] + p.slot * s[3] + at + p.e * E;
               };
             };
-            c.of = {{static_cast<std::int32_t>(E), D, 0, row(0, E)}, {static_cast<std::int32_t>(E), DV, 0, row(K, E)}};
-            if (scales) c.of.push_back({4, 1, 0, row(D, 4)}), c.of.push_back({4, 1, 0, row(K + DV, 4)});
+            auto const e = static_cast<std::int32_t>(E);
+            c.of = {{e, static_cast<std::int32_t>(K / E), 0, row(0)}, {e, static_cast<std::int32_t>(V / E), 0, row(K)}};
           }};
 }
 
@@ -224,13 +206,14 @@ std::vector<recipe> recipes() {
            for (std::int32_t v = 0; v < 2; ++v)
              for (std::int32_t i = 0; i < M; ++i) both.push_back(c.has.table[static_cast<std::size_t>(b * M + i)] + v);
          c.has.indices = both;
-         block_array const kv{M,
-                              T,
-                              static_cast<std::int32_t>(page * 2),
-                              0,
-                              0,
-                              pool(c, c.has.rows_of(D * 2)),
-                              reinterpret_cast<cache_index const*>(c.has.indices.data())};
+         engine_structs::block_array const kv{
+             M,
+             T,
+             static_cast<std::int32_t>(page * 2),
+             0,
+             0,
+             pool(c, c.has.rows_of(D * 2)),
+             reinterpret_cast<engine_structs::cache_index const*>(c.has.indices.data())};
          pages::sizes const s{c.has.pages, 0, c.has.heads, D, dtype::f16};
          auto const v = engines::tensorrt_llm::view(kv, s, c.has.sequences(), c.has.all_lengths.data());
          engines::tensorrt_llm::expect_values_behind_keys(v);

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// Wrong use of the builders and adapters of engines/, and what is said of it.
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <kvevict/engines/contiguous.hpp>
+#include <kvevict/engines/flashinfer.hpp>
+#include <kvevict/engines/lmcache.hpp>
+#include <kvevict/engines/sglang.hpp>
+#include <kvevict/engines/tensorrt_llm.hpp>
+#include <kvevict/engines/vllm.hpp>
+#include <kvevict/kvevict.hpp>
+
+#include "support/catch.hpp"
+#include "support/engine_structs.hpp"
+
+using namespace kvevict;
+
+namespace {
+
+template <class F> std::string refused(F f) {
+  try {
+    f();
+  } catch (contract_violation const& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+bool says(std::string const& text, char const* what) {
+  UNSCOPED_INFO(text);
+  return text.find(what) != std::string::npos;
+}
+
+/// Two sequences in pages of four tokens, K and V [pages,P,H,D].
+struct small_cache {
+  pages::sizes s{.pages = 8, .page_size = 4, .heads = 2, .head_dim = 16};
+  std::vector<float> k = std::vector<float>(8 * 4 * 2 * 16, 0.25f), v = k;
+  std::vector<std::int32_t> table{3, 0, 6, 5, 1, -1}, lengths{11, 8}, positions = std::vector<std::int32_t>(8 * 4);
+  layer_view<> view() {
+    return pages::view(pages::dense(table.data(), 2, 3, s), {lengths.data()},
+                       pages::k_and_v(k.data(), v.data(), s, "BNHD"));
+  }
+};
+
+keep_set one_set(std::vector<std::int32_t> tokens, std::int32_t length, std::int32_t heads) {
+  keep_set keep;
+  keep.sequences = 1, keep.heads = heads, keep.row_begin = {0};
+  for (std::int32_t h = 0; h < heads; ++h) {
+    keep.tokens.insert(keep.tokens.end(), tokens.begin(), tokens.end());
+    keep.row_begin.push_back(static_cast<std::int64_t>(keep.tokens.size())), keep.lengths.push_back(length);
+  }
+  return keep;
+}
+
+}  // namespace
+
+TEST_CASE("engines: strides in elements, sizes in bytes") {
+  small_cache c;
+  layer_view<> v = c.view();
+  row_map& m = v.components[0].rows;  // by hand, of floats: a row is 64 bytes, the next head's begins after 16
+  m.page_stride = 4 * 2 * 16, m.slot_stride = 2 * 16, m.head_stride = 16;
+  CHECK(says(refused([&] { validate(v); }), "component k overlap"));
+
+  c.s.bytes = 8 * 4 * 2 * 16 * 4;
+  CHECK(refused([&] { c.view(); }) == "accepted");
+  c.s.head_dim = 64;
+  CHECK(says(refused([&] { c.view(); }), "takes 16384 bytes and the tensor has 4096; sizes are in elements"));
+  c.s.head_dim = 16, c.s.bytes = 0, c.s.page_room = 16;
+  CHECK(says(refused([&] { c.view(); }), "sizes::page_room is in elements, and holds a page"));
+}
+
+TEST_CASE("engines: a cell twice, columns in the wrong order") {
+  small_cache c;
+  c.table = {3, 0, 3, 5, 1, -1};
+  CHECK(says(refused([&] { validate(c.view()); }), "pages 0 and 2 of sequence 0, head 0 are the same page"));
+  c.table = {3, 0, 6, 5, 1, -1};
+  layer_view<> v = c.view().with(pages::tensor(role::position, c.positions.data(), {8, 4, 1, 1, dtype::i32}, "BND"));
+  for (std::int32_t b = 0; b < 2; ++b)
+    for (std::int32_t t = 0; t < c.lengths[static_cast<std::size_t>(b)]; ++t)
+      element<std::int32_t>(v, v.components[2], b, 0, t) = t;
+  host ctx;
+  auto const policy = presets::streaming_llm({.sinks = 1});
+  auto const evict = [&] { plan(ctx, policy, contents(v), {.tokens_per_head = 6}); };
+  CHECK(refused(evict) == "accepted");
+  std::swap(c.table[0], c.table[1]);
+  CHECK(says(refused(evict), "position"));
+}
+
+TEST_CASE("engines: keys by channel are dropped by pages") {
+  // OpenVINO's default: 4 tokens of u8 and 8 bytes of scale and zero point a channel
+  std::vector<std::byte> pool(8 * (4 + 8) * 16);
+  std::vector<std::int32_t> table{3, 0, 6}, lengths{11};
+  pages::sizes s{.pages = 8, .page_size = 4, .head_dim = 16, .type = dtype::u8};
+  s.page_room = (4 + 8) * 16;
+  component const k = pages::tensor(role::k, pool.data(), s, "BND");
+  layer_view<> v;
+  v.pages = pages::dense(table.data(), 1, 3, s), v.lengths = {lengths.data()};
+  v = v.with(quantised::by_channel(k, dtype::u8, 4 * 16, 4 * 16 + 4 * 16));
+  host ctx;
+  auto const evict = [&](auto const& policy) { plan(ctx, policy, contents(v), {.tokens_per_head = 8}); };
+  auto const policy = presets::streaming_llm({.sinks = 1});
+  CHECK(says(refused([&] { evict(policy); }), "select::pages"));
+  CHECK(refused([&] { evict(policy.with(select::pages{})); }) == "accepted");
+  CHECK(says(refused([&] { compact(ctx, v, one_set({0, 9, 10}, 11, 1)); }), "drop"));
+}
+
+TEST_CASE("engines: layouts that no stride describes") {
+  small_cache c;
+  CHECK(
+      says(refused([&] { pages::transposed_cells(role::v, c.v.data(), {.pages = 4, .heads = 2, .head_dim = 16}, 2); }),
+           "2 streams have no common stride; make a view of each stream"));
+  CHECK(says(refused([&] {
+               engines::sglang::vectorized_5d(c.k.data(), c.v.data(), c.s = {8, 8, 2, 16});
+             }),
+             "packs of 4 slots in pages of 8"));
+  CHECK(says(refused([&] { pages::tensor(role::k, c.k.data(), c.s, "BHD"); }), "has no axis for rows of 16 elements"));
+  CHECK(says(refused([&] { pages::tensor(role::k, c.k.data(), c.s, "BNHHD"); }), "axis H twice"));
+  CHECK(says(refused([&] { pages::tensor(role::k, c.k.data(), c.s, "SNHD"); }), "has axis S; write L, B, H"));
+  CHECK(says(refused([&] { pages::tensor(role::k, c.k.data(), {8, 8, 2, 18}, "BHDNx"); }), "not packs of 4"));
+  CHECK(says(refused([&] { pages::k_and_v(c.k.data(), c.s, "BNHD"); }), "no axis 2"));
+  CHECK(says(refused([&] { pages::k_and_v(c.k.data(), {8, 8, 2, 16, dtype::f32, 1, 8}, "2BNHD"); }), "its own tensor"));
+  CHECK(says(refused([&] {
+               pages::tensor(role::k, c.k.data(), {std::int64_t{1} << 60, 8, 2, 16}, "BNHD");
+             }),
+             "axis B"));
+  CHECK(says(refused([&] { pages::latent(c.k.data(), {8, 1, 1, 16}, "BD"); }), "v_head_dim"));
+  CHECK(says(refused([&] { pages::strided(role::k, c.k.data(), c.s, {-1, 1, 1}); }), "none is negative"));
+}
+
+TEST_CASE("engines: fields that contradict each other") {
+  small_cache c;
+  std::int32_t indices[] = {0}, indptr[] = {0, 1}, last[] = {1};
+  engine_structs::paged_kv<float> const kv{{4}, 2,  16,         1,          128,     32,     16,  128,
+                                           32,  16, c.k.data(), c.v.data(), indices, indptr, last};
+  CHECK(says(refused([&] { engines::flashinfer::view(kv, dtype::f16, 8); }), "an element is 4 bytes, and f16 has 2"));
+
+  engines::vllm::kv_cache of{.tensor = c.k.data(), .shape = c.s};
+  CHECK(says(refused([&] { engines::vllm::view(of, 1, c.table.data(), 2, 3, c.lengths.data()); }),
+             "there is no layer 1"));
+  of.shape.type = dtype::i8, of.shape.head_dim = 18, of.quant = engines::vllm::kv_quant::per_token_head;
+  CHECK(says(refused([&] { engines::vllm::view(of, 0, c.table.data(), 2, 3, c.lengths.data()); }), "multiple of 4"));
+
+  engine_structs::cache_index blocks[] = {{4}, {5}};
+  std::int32_t const tokens[] = {3};
+  engine_structs::block_array array{1, 4, 2 * 4 * 16 * 4, 0, 0, c.k.data(), blocks};
+  auto const trt = [&] {
+    return engines::tensorrt_llm::view(array, {.pages = 8, .heads = 2, .head_dim = 16}, 1, tokens);
+  };
+  CHECK(refused([&] { validate(trt()), engines::tensorrt_llm::expect_values_behind_keys(trt()); }) == "accepted");
+  blocks[1].value = 6;
+  CHECK(says(refused([&] { engines::tensorrt_llm::expect_values_behind_keys(trt()); }), "K at 4 and V at 6"));
+  blocks[0].value = 4 | std::numeric_limits<std::int32_t>::min();  // in the secondary pool
+  CHECK(says(refused([&] { validate(trt()); }), "page"));
+  array.mSinkTokens = 2, array.mBubbleLen = 2;
+  CHECK(says(refused(trt), "2 sink tokens with a bubble of 2 slots"));
+  array.mBytesPerBlock = 7;
+  CHECK(says(refused(trt), "mBytesPerBlock says 7"));
+}
+
+TEST_CASE("engines: keep sets and plans that an engine's contract has no shape for") {
+  std::vector<float> k(40 * 2 * 16), v = k;
+  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 6}, lengths{6};
+  pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16};
+  auto const cache = pages::view(pages::csr(slots.data(), indptr.data(), 1, s), {lengths.data()},
+                                 engines::sglang::token_pool(k.data(), v.data(), s));
+  host ctx;
+  std::int32_t indices[16], count[4];
+  auto keep = one_set({1, 3, 4}, 6, 2);
+  CHECK(refused([&] { engines::sglang::write_logical_indices(keep, indices, count, 3); }) == "accepted");
+  CHECK(says(refused([&] { engines::sglang::write_logical_indices(keep, indices, count, 2); }), "room for 2"));
+
+  auto const stable = plan_moves(ctx, cache, keep), holes = plan_moves(ctx, cache, keep, compaction::fill_holes);
+  std::int32_t tgt[4], src[4];
+  CHECK(says(refused([&] { engines::sglang::write_locations(cache, stable, tgt, src); }), "compaction::fill_holes"));
+  REQUIRE(engines::sglang::write_locations(cache, holes, tgt, src) == 2);
+  CHECK((src[0] == 7 && src[1] == 30 && tgt[0] == 4 && tgt[1] == 2));  // slots 3, 4 into 0, 2
+  CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(holes, indices, count); }), "compaction::stable"));
+  CHECK(refused([&] { engines::tensorrt_llm::write_sparse_kv(stable, indices, count); }) == "accepted");
+  CHECK(std::vector<std::int32_t>(indices, indices + 6) == std::vector<std::int32_t>{1, 3, 4, 1, 3, 4});
+
+  CHECK(engines::lmcache::expect_preserved(keep, 3) == 3);
+  CHECK(says(refused([&] { engines::lmcache::expect_preserved(keep, 2); }), "more than the 2"));
+  keep.tokens[4] = 2;  // head 1
+  CHECK(says(refused([&] { engines::sglang::write_logical_indices(keep, indices, count, 3); }), "heads::together"));
+  auto const apart = plan_moves(ctx, cache, keep, compaction::fill_holes);
+  CHECK(says(refused([&] { engines::sglang::write_locations(cache, apart, tgt, src); }), "heads::together"));
+  keep.tokens.pop_back(), --keep.row_begin[2];
+  CHECK(says(refused([&] { engines::lmcache::expect_preserved(keep, 3); }), "keep 3 and 2 tokens"));
+  auto unequal = stable;
+  unequal.lengths[1] = 2;
+  CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(unequal, indices, count); }), "heads::uniform"));
+}

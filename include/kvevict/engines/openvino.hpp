@@ -17,8 +17,8 @@
 #include <type_traits>
 #include <vector>
 
-#include <kvevict/apply/compaction_result.hpp>
 #include <kvevict/core/queries.hpp>
+#include <kvevict/heads/together.hpp>
 #include <kvevict/presets/snapkv.hpp>
 
 namespace kvevict {
@@ -44,11 +44,12 @@ inline dtype type_of(std::string const& element, char const* name, std::size_t l
   if (element == "bf16") return dtype::bf16;
   KVEVICT_EXPECTS(element == "f32" || element == "u8", "openvino: ", name, layer, " is ", element,
                   "; set KV_CACHE_PRECISION to f32, f16, bf16 or u8");
-  return element == "f32" ? dtype::f32 : dtype::opaque;
+  return element == "f32" ? dtype::f32 : dtype::u8;
 }
 
-/// [pages, H, rows, row], dense or a part of a larger tensor. Of u8 keys by channel a page begins with a scale and a
-/// zero point of each channel, f32, 8 rows in all; a token's row by token with those of its own.
+/// [pages, H, rows, row], dense or a part of a larger tensor. A token's row of u8 is its scale and its zero point, f32,
+/// then its codes. Of keys by channel a head's part of a page begins with the scales and then the zero points of all
+/// channels, 8 rows, and a token's row is its codes.
 template <class Tensor> component rows_of(role what, Tensor t, std::size_t layer) {
   char const* const name = what == role::k ? "key_cache." : "value_cache.";
   auto const& shape = t.get_shape();
@@ -57,21 +58,21 @@ template <class Tensor> component rows_of(role what, Tensor t, std::size_t layer
                   " axes; give the CPU plugin's [pages, heads, ", block_size, ", head size]");
   component c;
   c.what = what, c.type = type_of(t.get_element_type().get_type_name(), name, layer);
-  std::int64_t const head_rows = c.type == dtype::opaque ? extent(t, 2) - block_size : 0;
-  bool const by_channel = what == role::k && head_rows == 8;
+  bool const by_channel = what == role::k && c.type == dtype::u8 && extent(t, 2) == block_size + 8;
   KVEVICT_EXPECTS(extent(t, 2) == block_size || by_channel, "openvino: ", name, layer, " has ", extent(t, 2),
                   " rows a page; pages are ", block_size, " tokens, and 8 rows more where u8 keys are by channel");
   auto const stride = [&](std::size_t axis) { return static_cast<std::int64_t>(strides[axis]); };
   KVEVICT_EXPECTS(stride(3) == size_of(c.type), "openvino: elements of ", name, layer, " are ", stride(3),
                   " bytes apart and ", size_of(c.type), " long; give strides in bytes, as ov::Tensor has them");
-  c.scope = by_channel                ? quant_scope::page_channel
-            : c.type == dtype::opaque ? quant_scope::token_head
-                                      : quant_scope::none;
   c.rows.base = static_cast<std::byte*>(t.data()), c.rows.offset = by_channel ? 8 * stride(2) : 0;
   c.rows.page_count = extent(t, 0), c.rows.page_stride = stride(0);
   c.rows.head_stride = extent(t, 1) > 1 ? stride(1) : 0, c.rows.slot_stride = stride(2);
   c.rows.run_bytes = static_cast<std::int32_t>(extent(t, 3) * size_of(c.type));
-  return c;
+  std::int32_t const channels = c.rows.run_bytes;
+  if (by_channel) return quantised::by_channel(c, dtype::u8, -8 * channels, -4 * channels);
+  KVEVICT_EXPECTS(c.type != dtype::u8 || channels > 8, "openvino: ", name, layer, " has rows of ", channels,
+                  " bytes; a row of u8 is a scale, a zero point and a code for each channel");
+  return c.type == dtype::u8 ? quantised::openvino(c, dtype::u8) : c;
 }
 
 /// One component of all layers, which lie at one distance.
@@ -95,7 +96,9 @@ template <class Tensors> component stack_of(role what, Tensors const& layers) {
 /// `Tensor` is ov::Tensor, or whatever has its get_element_type, get_shape, get_strides and data.
 ///
 /// Its keep sets have equal counts, over heads as well as layers: past_lens is one number for all. The plugin's default
-/// cache, u8 with keys by channel, gives up whole pages only; KV_CACHE_PRECISION f32, f16 and bf16 let tokens move.
+/// cache, u8 with keys by channel, gives up whole pages only: plan with heads::together and select::pages, and what
+/// drop_pages returns as entries(l·S + s) are the next block_indices of layer l. KV_CACHE_PRECISION f32, f16 and bf16 let
+/// tokens move.
 /// Errors   contract_violation: other shapes, element types or strides; layers that do not lie at one distance.
 class cache {
  public:
@@ -144,7 +147,6 @@ class cache {
     v.lengths = {lengths_.data(), 1, 0};
     v.epoch = epoch_;
     v.can.equal_layers = true;
-    v.can.whole_pages = k_.scope == quant_scope::page_channel, v.can.rows_move = !v.can.whole_pages;
     return v.with(k_).with(v_);
   }
 
@@ -172,8 +174,8 @@ class cache {
     return q;
   }
 
-  /// What the next step is given as past_lens, (S), after a compaction of the view.
-  std::vector<std::int32_t> past_lens(compaction_result<std::int32_t> const& done) const {
+  /// What the next step is given as past_lens, (S), after compact or drop_pages of the view.
+  template <class Result> std::vector<std::int32_t> past_lens(Result const& done) const {
     std::vector<std::int32_t> out;
     for (std::int32_t s = 0; s < sequences_; ++s) out.push_back(done.length(s, 0));
     for (std::int32_t b = 0; b < layers_ * sequences_; ++b)
@@ -201,13 +203,15 @@ class cache {
 };
 
 /// OpenVINO GenAI's CacheEvictionConfig, or what has its members, as a policy: start_size sinks and recent_size newest
-/// tokens, between them what the last snapkv_window_size queries attend to; and its max_cache_size as a budget.
-///   Differs: per token and head. GenAI drops whole blocks, of all heads, and goes on adding up scores while it
-///   generates.
+/// tokens, between them what the last snapkv_window_size queries of all heads attend to; and its max_cache_size as a
+/// budget.
+///   Differs: chooses tokens; GenAI drops blocks, which .with(select::pages{}) does, too. It also goes on adding up
+///   scores while it generates, and has up to 31 tokens more.
 template <class Config> auto policy_of(Config const& c) {
   auto const tokens = [](auto n) { return static_cast<std::int32_t>(n); };
   return presets::snapkv({.window = tokens(c.snapkv_window_size)})
-      .with(protect{tokens(c.get_start_size()), tokens(c.get_recent_size())});
+      .with(protect{tokens(c.get_start_size()), tokens(c.get_recent_size())})
+      .with(heads::together{});
 }
 template <class Config> budget budget_of(Config const& c, std::int32_t layers) {
   return {.tokens_per_head = static_cast<std::int32_t>(c.get_max_cache_size()), .layer_count = layers};

@@ -5,6 +5,7 @@
 //   check MODEL_DIR TEXT NEEDLES      a converted model; what prompts.py has written
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -20,7 +21,7 @@ namespace presets = kvevict::presets;
 
 bool failed = false;
 void report(bool good, char const* format, ...) {
-  std::printf(good ? "ok    " : "WRONG ");
+  std::printf(good ? "ok    " : "FAIL  ");
   va_list values;
   va_start(values, format);
   std::vprintf(format, values);
@@ -68,6 +69,7 @@ class stored {
       positions_[r] = kept;
     }
   }
+  std::vector<std::vector<float>> const& rows(std::size_t of_values) const { return rows_[of_values]; }
   /// Elements of the view that differ, and how many there are.
   std::pair<std::int64_t, std::int64_t> differing() const {
     auto const view = s_.cache.view();
@@ -178,49 +180,109 @@ void check_values(std::string const& directory, std::vector<std::int64_t> const&
          "nll of 64 more tokens: %.6f after stable compaction, %.6f after hole filling", sums[0], sums[1]);
 }
 
-/// 2 048 tokens; past `slots` a policy makes room.
+/// Of a component of codes: the largest distance of what it holds from what was stored, in steps of its scale.
+double steps_apart(layer_view<> const& view, component const& c, std::vector<std::vector<float>> const& stored) {
+  double most = 0;
+  std::int64_t const D = c.width();
+  bool const by_channel = c.scope == kvevict::quant_scope::page_channel;
+  for (std::int32_t l = 0; l < view.sequences(); ++l)
+    for (std::int32_t h = 0; h < view.heads(); ++h)
+      for (std::int32_t t = 0; t < view.length(l, h); ++t) {
+        std::byte const* const row = view.row(c, l, h, t);
+        std::byte const* const scales = by_channel ? view.row(c, l, h, t - t % openvino::block_size) : row;
+        float const* const is = stored[static_cast<std::size_t>(l)].data() + (std::int64_t{t} * view.heads() + h) * D;
+        for (std::int64_t d = 0; d < D; ++d) {
+          auto const number = [&](std::int64_t at) {
+            float x;
+            std::memcpy(&x, scales + at + (by_channel ? 4 * d : 0), 4);
+            return x;
+          };
+          float const scale = number(c.quant.scale_at), zero = number(c.quant.zero_at);
+          float const x = (std::to_integer<std::uint8_t>(row[c.quant.data_at + d]) - zero) * scale;
+          if (scale != 0) most = std::max(most, static_cast<double>(std::abs((x - is[d]) / scale)));
+        }
+      }
+  return most;
+}
+
+/// The plugin's own choice, u8 with keys by channel: what the view says of scales and zero points.
+void check_default(std::string const& directory, std::vector<std::int64_t> const& text) {
+  model m(directory, "", true);
+  kvevict::host ctx;
+  sequence s(m, slots / openvino::block_size);
+  s.step(part(text, 0, 1));
+  stored all(s);
+  all.take(1);
+  for (std::int64_t const count : {255, 64, 64, 1}) s.step(part(text, s.next, count)), all.take(count);
+  auto const view = s.cache.view();
+  auto const [apart, most] = scores_apart(ctx, s);
+  report(apart <= 1e-4F,
+         "default pages (%s, keys by channel), %d tokens: scores of %d layers at most %.1e apart, the largest is %.2f",
+         kvevict::name_of(view.begin()->type), s.used, s.layers(), static_cast<double>(apart),
+         static_cast<double>(most));
+  double const k = steps_apart(view, *view.find(kvevict::role::k), all.rows(0)),
+               v = steps_apart(view, *view.find(kvevict::role::v), all.rows(1));
+  report(k <= 1.5 && v <= 0.51, "default pages: keys at most %.2f steps from what was stored, values %.2f", k, v);
+}
+
+/// 2 048 tokens; where `capacity` slots are full, a policy makes room: tokens move, or where they cannot pages go.
 template <class Policy>
 void run(model& m, std::vector<std::int64_t> const& text, char const* name, Policy const& policy,
          std::int32_t capacity) {
   constexpr std::int64_t tokens = 2048;
   kvevict::host ctx;
   sequence s(m, capacity / openvino::block_size);
-  double plan_seconds = 0, compact_seconds = 0, sum = 0;
+  double plan_seconds = 0, apply_seconds = 0, sum = 0;
   std::int64_t rows = 0, evictions = 0;
   kvevict::keep_set keep;
-  kvevict::compacted<std::int32_t> done;
+  kvevict::compacted<std::int32_t> moved;
+  kvevict::dropped<std::int32_t> dropped;
   while (s.next < tokens) {
     if (s.used + chunk > capacity) {
       double const start = cpu_seconds();
       auto const view = s.cache.view();
       plan(ctx, policy, prompt(view, s.queries()), {.tokens_per_head = budget, .layer_count = s.layers()}, keep);
       double const planned = cpu_seconds();
-      compact(ctx, view, keep, kvevict::compaction::stable, done);
-      s.used = s.cache.past_lens(done)[0];
-      plan_seconds += planned - start, compact_seconds += cpu_seconds() - planned;
-      rows += static_cast<std::int64_t>(done.moves().sources.size()), ++evictions;
+      if (view.demands().whole_pages) {
+        drop_pages(ctx, view, keep, dropped);
+        s.keep_pages(dropped);
+      } else {
+        compact(ctx, view, keep, kvevict::compaction::stable, moved);
+        s.used = s.cache.past_lens(moved)[0];
+        rows += static_cast<std::int64_t>(moved.moves().sources.size());
+      }
+      plan_seconds += planned - start, apply_seconds += cpu_seconds() - planned, ++evictions;
     }
     std::int64_t const from = s.next;
     ov::Tensor const logits = s.step(part(text, from, chunk));
     for (std::int64_t t = from; t < from + chunk; ++t)
       if (t >= slots) sum += nll(logits, t - from, text[static_cast<std::size_t>(t + 1)]);
   }
-  std::printf("      %-14s %6d %8.4f %6lld %9.2f %7.3f %8.3f %9lld\n", name, capacity, sum / (tokens - slots),
-              static_cast<long long>(evictions), s.infer_seconds, plan_seconds, compact_seconds,
+  std::printf("      %-22s %6d %8.4f %6lld %9.2f %7.3f %8.3f %9lld\n", name, capacity, sum / (tokens - slots),
+              static_cast<long long>(evictions), s.infer_seconds, plan_seconds, apply_seconds,
               static_cast<long long>(rows));
   std::fflush(stdout);
 }
 
 void table(std::string const& directory, std::vector<std::int64_t> const& text) {
-  model m(directory, "f32", false);
   std::printf(
-      "2 048 tokens, f32 pages, budget %d, chunks of %d; nll of tokens past %d; CPU seconds of one thread\n"
-      "      policy          slots      nll evicts     infer    plan  compact rows moved\n",
+      "2 048 tokens, budget %d, chunks of %d; nll of tokens past %d; CPU seconds of one thread\n"
+      "      policy, pages           slots      nll evicts     infer    plan    apply rows moved\n",
       budget, chunk, slots);
-  run(m, text, "full cache", presets::full(), 2048 + chunk);
-  run(m, text, "snapkv", presets::snapkv(), slots);
-  run(m, text, "ahakv", presets::ahakv(), slots);
-  run(m, text, "streaming_llm", presets::streaming_llm(), slots);
+  {
+    model m(directory, "f32", false);
+    run(m, text, "full cache, f32", presets::full(), 2048);
+    run(m, text, "snapkv, f32", presets::snapkv(), slots);
+    run(m, text, "ahakv, f32", presets::ahakv(), slots);
+    run(m, text, "streaming_llm, f32", presets::streaming_llm(), slots);
+  }
+  model m(directory, "", false);
+  auto const by_page = [](auto const& policy) {
+    return policy.with(kvevict::heads::together{}).with(kvevict::select::pages{});
+  };
+  run(m, text, "full cache, u8", presets::full(), 2048);
+  run(m, text, "snapkv, u8", by_page(presets::snapkv()), slots);
+  run(m, text, "streaming_llm, u8", by_page(presets::streaming_llm()), slots);
 }
 
 /// GenAI's class, as far as policy_of and budget_of read it.
@@ -255,45 +317,59 @@ std::int64_t likeliest(ov::Tensor const& logits) {
   return std::max_element(last, last + vocabulary) - last;
 }
 
-/// Generates past max_cache_size: the whole prompt, an eviction, 16 tokens. Like GenAI, whose first token has seen all.
+/// Generates past max_cache_size: the whole prompt, an eviction, 16 tokens, the first of which has seen all, as with
+/// GenAI; and in as many pages.
 void needles(std::string const& directory, char const* file, std::vector<std::size_t> const& sizes) {
   constexpr std::int64_t window = 16, generated = 16;
   model m(directory, "f32", false);
   auto const all = read_needles(file);
-  std::vector<std::int64_t> found(sizes.size());
-  std::vector<double> seconds(sizes.size(), 1e9);
+  std::int64_t in_full = 0;
   kvevict::host ctx;
+  struct outcome {
+    std::int64_t found = 0;
+    double seconds = 1e9;
+  };
+  std::vector<outcome> by_page(sizes.size()), by_token(sizes.size()), by_head(sizes.size());
   for (auto const& [text, answer] : all) {
     sequence s(m, static_cast<std::int32_t>(text.size()) / openvino::block_size + 2);
     auto const last = static_cast<std::int64_t>(text.size()) - window;
     while (s.next < last) s.step(part(text, s.next, std::min<std::int64_t>(chunk, last - s.next)));
     auto const before = s.save();
-    for (std::size_t i = 0; i < sizes.size(); ++i) {
+    auto const finds = [&](auto const& evict_now) {
       s.restore(before);
       std::vector<std::int64_t> out{likeliest(s.step(part(text, last, window)))};
-      if (sizes[i] < text.size()) {
-        eviction_config const config{32, 32, sizes[i]};
-        double const start = cpu_seconds();
-        auto const keep = plan(ctx, openvino::policy_of(config), prompt(s.cache.view(), s.queries()),
-                               openvino::budget_of(config, s.layers()));
-        evict(ctx, s, keep);
-        seconds[i] = std::min(seconds[i], cpu_seconds() - start);
-      }
+      evict_now();
       while (static_cast<std::int64_t>(out.size()) < generated) out.push_back(likeliest(s.step({out.back()})));
-      found[i] += std::search(out.begin(), out.end(), answer.begin(), answer.end()) != out.end();
+      return std::search(out.begin(), out.end(), answer.begin(), answer.end()) != out.end();
+    };
+    in_full += finds([] {});
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      eviction_config const config{32, 32, sizes[i] + openvino::block_size - generated};
+      auto const with = [&](auto const& policy, outcome& out) {
+        out.found += finds([&] {
+          double const start = cpu_seconds();
+          evict(ctx, s,
+                plan(ctx, policy, prompt(s.cache.view(), s.queries()), openvino::budget_of(config, s.layers())));
+          out.seconds = std::min(out.seconds, cpu_seconds() - start);
+        });
+      };
+      auto const policy = openvino::policy_of(config);
+      with(policy.with(kvevict::select::pages{}), by_page[i]);
+      with(policy, by_token[i]);
+      with(policy.with(kvevict::heads::uniform{}), by_head[i]);
     }
   }
   std::printf(
-      "needles in prompts of %zu tokens, found in %lld tokens of answer; CPU time of an eviction\n"
-      "                max_cache_size   found\n",
-      all[0].prompt.size(), static_cast<long long>(generated));
+      "needles in prompts of %zu tokens, found in %lld tokens of answer; CPU time of the eviction\n"
+      "      who, what it chooses  max_cache_size   found\n"
+      "      full cache                         - %4lld of %zu\n",
+      all[0].prompt.size(), static_cast<long long>(generated), static_cast<long long>(in_full), all.size());
   for (std::size_t i = 0; i < sizes.size(); ++i)
-    if (sizes[i] < all[0].prompt.size())
-      std::printf("      kvevict, tokens     %6zu %7lld of %zu %9.1f ms\n", sizes[i], static_cast<long long>(found[i]),
-                  all.size(), 1e3 * seconds[i]);
-    else
-      std::printf("      full cache          %6zu %7lld of %zu\n", all[0].prompt.size(),
-                  static_cast<long long>(found[i]), all.size());
+    for (auto const& [name, out] :
+         {std::pair{"pages", by_page[i]}, {"tokens", by_token[i]}, {"tokens per head", by_head[i]}})
+      std::printf("      kvevict, %-15s %11zu %4lld of %zu %6.1f ms\n", name, sizes[i],
+                  static_cast<long long>(out.found), all.size(), 1e3 * out.seconds);
+  std::fflush(stdout);
 }
 
 }  // namespace
@@ -303,9 +379,11 @@ int main(int argc, char** argv) try {
   std::ifstream in(argv[2]);
   std::vector<std::int64_t> const text{std::istream_iterator<std::int64_t>(in), {}};
   KVEVICT_EXPECTS(text.size() > 2048, "check: ", argv[2], " has ", text.size(), " tokens; 2049 are needed");
-if(!getenv("Q"))  for (char const* const pages : {"f32", "f16"}) check_values(argv[1], text, pages);
-if(!getenv("Q"))  table(argv[1], text);
-  needles(argv[1], argv[3], {4096, 256, 128, 96});
+  if (!getenv("Q"))
+    for (char const* const pages : {"f32", "f16"}) check_values(argv[1], text, pages);
+  check_default(argv[1], text);
+  if (!getenv("Q")) table(argv[1], text);
+  needles(argv[1], argv[3], {128, 96});
   return failed ? 1 : 0;
 } catch (std::exception const& e) {
   std::fprintf(stderr, "check: %s\n", e.what());

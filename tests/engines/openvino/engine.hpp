@@ -119,6 +119,17 @@ class sequence {
     used = from.used, next = from.next;
   }
 
+  /// These pages first, in each layer; the others behind them.
+  void keep_pages(kvevict::dropped<std::int32_t> const& done) {
+    for (std::int32_t l = 0; l < layers(); ++l) {
+      auto const kept = done.entries(l);
+      auto const first = tables.begin() + std::ptrdiff_t{l} * pages_;
+      std::stable_partition(first, first + pages_,
+                            [&](std::int32_t page) { return std::find(kept.begin(), kept.end(), page) != kept.end(); });
+    }
+    used = cache.past_lens(done)[0];
+  }
+
  private:
   sequence(model& m, std::int32_t pages, ov::Tensor k, ov::Tensor v)
       : cache(split(m, k), split(m, v)),

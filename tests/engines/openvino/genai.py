@@ -62,8 +62,8 @@ def main():
             found, least = found + holds(ids, answer), min(least, seconds[1])
         blocks = pipe.get_metrics().cache_usage * 64 / 100
         print(
-            f"      GenAI, blocks       {size:6} {found:7} of {len(prompts)} {1e3 * (least - idle):9.1f} ms"
-            f"     (blocks in use at the end: {blocks:.0f})"
+            f"      GenAI, blocks            {size:9} {found:4} of {len(prompts)} {1e3 * (least - idle):6.1f} ms"
+            f"  (least of {len(prompts)} steps, less an idle one's; {blocks:.0f} blocks at the end)"
         )
 
 

@@ -2,11 +2,14 @@
 // OpenVINO's pages: every element where the CPU plugin's PlainTensor::ptr(block, head, offset, channel) has it, before
 // and after a compaction; what of other tensors is refused.
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/drop_pages.hpp>
+#include <kvevict/cache/row_code.hpp>
 #include <kvevict/engines/openvino.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/kernels/host.hpp>
 #include <kvevict/layers/pyramid.hpp>
 #include <kvevict/presets/streaming_llm.hpp>
+#include <kvevict/select/pages.hpp>
 
 #include <cstring>
 #include <filesystem>
@@ -66,7 +69,7 @@ std::vector<tensor> layers_of(tensor const& pool, std::size_t layers) {
   return out;
 }
 
-constexpr std::size_t L = 3, H = 2, D = 8, block = 32, pages = 7;
+constexpr std::size_t L = 3, H = 2, D = 8, block = 32, nb = 7;
 
 /// A step of two sequences of 40 and 70 tokens; tables are each layer's, or common.
 struct scene {
@@ -78,8 +81,8 @@ struct scene {
 
   explicit scene(std::string const& t, bool one_table = false)
       : type(t),
-        keys(make(t, {L * pages, H, block, D})),
-        values(make(t, {L * pages, H, block, D})),
+        keys(make(t, {L * nb, H, block, D})),
+        values(make(t, {L * nb, H, block, D})),
         cache(layers_of(keys, L), layers_of(values, L)) {
     if (one_table) tables[1] = tables[2] = tables[0];
     step();
@@ -96,7 +99,7 @@ struct scene {
 
   /// Of element (block b, head h, row r, channel d) of a layer: PlainTensor::offset of a dense [pages, H, block, D].
   static std::size_t place(std::size_t l, std::size_t b, std::size_t h, std::size_t r, std::size_t d) {
-    return (((l * pages + b) * H + h) * block + r) * D + d;
+    return (((l * nb + b) * H + h) * block + r) * D + d;
   }
   std::size_t place_of_token(std::size_t l, std::size_t s, std::size_t h, std::size_t t, std::size_t d) const {
     auto const i = static_cast<std::size_t>(begins[s]) + t / block;
@@ -104,7 +107,7 @@ struct scene {
   }
   /// Another tag in every element: its own number; of values all bits the other way.
   void tag() {
-    for (std::size_t i = 0; i < L * pages * H * block * D; ++i) put(keys, i, i), put(values, i, ~i);
+    for (std::size_t i = 0; i < L * nb * H * block * D; ++i) put(keys, i, i), put(values, i, ~i);
   }
   void put(tensor& t, std::size_t i, std::size_t number) const {
     auto const n = static_cast<std::uint32_t>(number);
@@ -295,8 +298,8 @@ TEST_CASE("openvino: layers of other lengths are no past_lens") {
 }
 
 TEST_CASE("openvino: keys by channel are no tokens that move") {
-  std::vector<tensor> const keys = layers_of(make("u8", {L * pages, H, 40, D}), L),
-                            values = layers_of(make("u8", {L * pages, H, block, D + 8}), L);
+  std::vector<tensor> const keys = layers_of(make("u8", {L * nb, H, 40, D}), L),
+                            values = layers_of(make("u8", {L * nb, H, block, D + 8}), L);
   engines::openvino::cache kv(keys, values);
   kv.step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), ints({4, 2, 6, 0, 3}));
   host ctx;
@@ -304,7 +307,70 @@ TEST_CASE("openvino: keys by channel are no tokens that move") {
   CHECK(view.begin()->rows.offset == 8 * D);  // behind scales and zero points
   CHECK(contains(
       refusal([&] { plan(ctx, presets::streaming_llm(), contents(view), {.tokens_per_head = 20, .layer_count = L}); }),
-      "plan: the cache gives up whole pages of 32 tokens only, but the policy keeps single tokens"));
+      "plan: the cache gives up whole pages of 32 tokens only (capability, or scales that cover a page), but the "
+      "policy keeps single tokens; add .with(select::pages{}) and apply its keep sets by drop_pages"));
+}
+
+TEST_CASE("openvino: u8 codes are read with the plugin's scales and zero points, by token and by channel") {
+  constexpr std::size_t E = 16;
+  for (bool const by_channel : {false, true}) {
+    std::size_t const key_rows = by_channel ? block + 8 : block, key_bytes = by_channel ? E : E + 8;
+    tensor keys = make("u8", {L * nb, H, key_rows, key_bytes}), values = make("u8", {L * nb, H, block, E + 8});
+    reference::generator random(3);
+    for (tensor* const t : {&keys, &values})
+      for (std::byte& x : *t->owner) x = static_cast<std::byte>(random.below(64));  // floats of it are finite
+    engines::openvino::cache kv(layers_of(keys, L), layers_of(values, L));
+    std::vector<std::int32_t> const table{4, 2, 6, 0, 3};
+    kv.step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), ints(table));
+    auto const view = kv.view();
+    std::int64_t differ = 0, seen = 0;
+    for (component const& c : view)
+      for (std::int32_t b = 0; b < view.sequences(); ++b)
+        for (std::int32_t h = 0; h < view.heads(); ++h)
+          for (std::int32_t t = 0; t < view.length(b, h); ++t) {
+            std::size_t const l = static_cast<std::size_t>(b) / 2, s = static_cast<std::size_t>(b) % 2,
+                              r = static_cast<std::size_t>(t) % block,
+                              page = static_cast<std::size_t>(
+                                  table[(s == 0 ? 0 : 2) + static_cast<std::size_t>(t) / block]),
+                              head = (l * nb + page) * H + static_cast<std::size_t>(h);
+            bool const channels = by_channel && c.what == role::k;
+            std::byte const* const p = (c.what == role::k ? keys : values).owner->data() +
+                                       (channels ? head * (block + 8) * E : (head * block + r) * (E + 8));
+            float x[E];
+            row_code(c).decode(coded_rows(view, c, b, h)(t), 0, E, x);
+            for (std::size_t d = 0; d < E; ++d, ++seen) {
+              float scale = 0, zero = 0;
+              std::memcpy(&scale, p + (channels ? 4 * d : 0), 4);
+              std::memcpy(&zero, p + (channels ? 4 * (E + d) : 4), 4);
+              auto const code = std::to_integer<std::uint8_t>(p[channels ? 8 * E + r * E + d : 8 + d]);
+              differ += x[d] != (static_cast<float>(code) - zero) * scale;
+            }
+          }
+    CHECK(differ == 0);
+    CHECK(seen == 2 * std::int64_t{L * H * 110 * E});
+  }
+}
+
+TEST_CASE("openvino: keys by channel give up pages, of each layer's table, and no byte changes") {
+  tensor const keys = make("u8", {L * nb, H, block + 8, D}), values = make("u8", {L * nb, H, block, D + 8});
+  for (tensor const* const t : {&keys, &values})
+    for (std::byte& x : *t->owner) x = std::byte{1};
+  std::vector<std::byte> const before = *keys.owner;
+  engines::openvino::cache kv(layers_of(keys, L), layers_of(values, L));
+  std::vector<tensor> const tables{ints({4, 2, 6, 0, 3}), ints({1, 0, 5, 2, 6}), ints({6, 5, 4, 3, 2})};
+  kv.step(ints({33, 93}), ints({0, 7, 7}), ints({0, 2, 5}), tables);
+  host ctx;
+  auto const policy = presets::streaming_llm({.sinks = 1}).with(heads::together{}).with(select::pages{});
+  auto const keep = plan(ctx, policy, contents(kv.view()), {.tokens_per_head = 70, .layer_count = L});
+  auto const done = drop_pages(ctx, kv.view(), keep);
+  CHECK(kv.past_lens(done) == std::vector<std::int32_t>{40, 61});  // 29 in the last page, and the first one
+  auto const entries = [&](std::int64_t row) {
+    return std::vector<std::int32_t>(done.entries(row).begin(), done.entries(row).end());
+  };
+  CHECK(entries(0) == std::vector<std::int32_t>{4, 2});
+  CHECK(entries(1) == std::vector<std::int32_t>{6, 3});
+  CHECK(entries(5) == std::vector<std::int32_t>{4, 2});
+  CHECK(*keys.owner == before);
 }
 
 TEST_CASE("openvino: tensors of another engine or kind are refused") {
@@ -315,11 +381,13 @@ TEST_CASE("openvino: tensors of another engine or kind are refused") {
     return refusal([&] { cache(keys, keys); });
   };
   auto const nothing = [](auto&) {};
-  std::size_t const all = L * pages;
+  std::size_t const all = L * nb;
   CHECK(message("f32", {all, H, block, D}, nothing).empty());
   CHECK(contains(message("f32", {all, H, 16, D}, nothing),
                  "key_cache.0 has 16 rows a page; pages are 32 tokens, and 8 rows more where u8 keys are by channel"));
   CHECK(contains(message("u8", {all, H, 36, D}, nothing), "key_cache.0 has 36 rows a page"));
+  CHECK(contains(message("u8", {all, H, block, 8}, nothing),
+                 "key_cache.0 has rows of 8 bytes; a row of u8 is a scale, a zero point and a code for each channel"));
   CHECK(contains(message("f32", {all, H, 40, D}, nothing), "key_cache.0 has 40 rows a page"));
   CHECK(contains(message("i32", {all, H, block, D}, nothing),
                  "key_cache.0 is i32; set KV_CACHE_PRECISION to f32, f16, bf16 or u8"));

@@ -24,7 +24,8 @@ examples/run.sh check
 examples/run.sh speed
     Prefill and decode speed of the engine.
 
-Downloads and the Python environment are cached in ${XDG_CACHE_HOME:-~/.cache}/kvevict.
+Downloads and the Python environment are cached in
+${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
 EOF
 }
 refuse() { echo "examples/run.sh: $1" >&2; exit 2; }
@@ -73,7 +74,7 @@ if [[ $command == llama ]]; then
   own=${model[1]-}
   llama_cpp "$cache" || refuse "llama.cpp could not be downloaded or built, see above"
   mkdir -p -- "$build"
-  g++ -std=c++20 -O2 "${llama_flags[@]}" "-I$tree/include" "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
+  g++ -std=c++20 -O2 -march=native "${llama_flags[@]}" "-I$tree/include" "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
   echo '| policy | nll a token past 512 | tokens a CPU second, reading / generating | evictions | kvevict, of CPU time |'
   echo '|---|---|---|---|---|'
   for policy in "${policies[@]}"; do "$build/bounded" "${own:-$model}" "$prompt" "$policy" "${llama[@]}"; done

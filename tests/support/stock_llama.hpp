@@ -184,6 +184,15 @@ struct llama_context {
   }
 };
 
+struct llama_context_params {
+  bool (*cb_eval)(ggml_tensor*, bool, void*) = nullptr;
+  void* cb_eval_user_data = nullptr;
+};
+/// The model is the context that it will be.
+inline llama_context* llama_init_from_model(llama_context* model, llama_context_params const& params) {
+  model->cb_eval = params.cb_eval, model->user_data = params.cb_eval_user_data;
+  return model;
+}
 inline std::uint32_t llama_n_ctx(llama_context const* c) { return static_cast<std::uint32_t>(c->cells * c->streams); }
 inline std::uint32_t llama_n_ctx_seq(llama_context const* c) { return static_cast<std::uint32_t>(c->cells); }
 inline llama_model const* llama_get_model(llama_context const* c) { return &c->model; }

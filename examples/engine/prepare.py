@@ -6,7 +6,7 @@
     prepare.py --model FILE.gguf  any other Llama-family model (F32, F16, BF16, Q8_0, Q4_x ...)
 
 The directory holds model.safetensors (F32, Hugging Face names, half-split RoPE rows), config.json and tokenizer.json.
-It lies under ${XDG_CACHE_HOME:-~/.cache}/kvevict and is made once per GGUF. Errors are one line and exit status 2.
+It lies under ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict} and is made once per GGUF. Errors are one line and exit status 2.
 """
 
 import argparse, hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile
@@ -40,7 +40,7 @@ class Refused(Exception):
 
 def cache_dir():
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(base) / "kvevict"
+    path = Path(os.environ.get("KVEVICT_CACHE_DIR") or Path(base) / "kvevict")
     path.mkdir(parents=True, exist_ok=True)
     return path
 

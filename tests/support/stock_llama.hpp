@@ -23,6 +23,9 @@ enum ggml_op {
   GGML_OP_TANH
 };
 enum ggml_type { GGML_TYPE_F32, GGML_TYPE_I64 };
+struct ggml_type_traits {
+  void (*to_float)(void const*, float*, std::int64_t) = nullptr;
+};
 struct ggml_backend_buffer {
   bool host = true;
 };
@@ -48,6 +51,12 @@ inline char const* ggml_type_name(ggml_type type) { return type == GGML_TYPE_F32
 inline std::size_t ggml_row_size(ggml_type type, std::int64_t n) {
   return static_cast<std::size_t>(n) * (type == GGML_TYPE_F32 ? 4 : 8);
 }
+inline ggml_type_traits const* ggml_get_type_traits(ggml_type) {
+  static ggml_type_traits const none;
+  return &none;
+}
+inline std::int64_t ggml_blck_size(ggml_type) { return 1; }
+inline std::size_t ggml_type_size(ggml_type type) { return ggml_row_size(type, 1); }
 inline std::size_t ggml_nbytes(ggml_tensor const* t) {
   std::size_t bytes = ggml_row_size(t->type, 1);
   for (int i = 0; i < 4; ++i) bytes += static_cast<std::size_t>(t->ne[i] - 1) * t->nb[i];
@@ -175,6 +184,15 @@ struct llama_context {
   }
 };
 
+struct llama_context_params {
+  bool (*cb_eval)(ggml_tensor*, bool, void*) = nullptr;
+  void* cb_eval_user_data = nullptr;
+};
+/// The model is the context that it will be.
+inline llama_context* llama_init_from_model(llama_context* model, llama_context_params const& params) {
+  model->cb_eval = params.cb_eval, model->user_data = params.cb_eval_user_data;
+  return model;
+}
 inline std::uint32_t llama_n_ctx(llama_context const* c) { return static_cast<std::uint32_t>(c->cells * c->streams); }
 inline std::uint32_t llama_n_ctx_seq(llama_context const* c) { return static_cast<std::uint32_t>(c->cells); }
 inline llama_model const* llama_get_model(llama_context const* c) { return &c->model; }

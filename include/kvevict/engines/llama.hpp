@@ -19,6 +19,7 @@
 #include <limits>
 #include <vector>
 
+#include <kvevict/apply/evicted_runs.hpp>
 #include <kvevict/engines/llama_queries.hpp>
 #include <kvevict/heads/together.hpp>
 #include <kvevict/kernels/host.hpp>
@@ -127,10 +128,10 @@ template <class Tensor> class cache {
   std::int32_t evict(host& h, Context* ctx, Policy const& policy, Evidence const& evidence, std::int32_t tokens) {
     expect_in_step(ctx);
     plan(h, policy, evidence, of_all_layers(tokens), keep_);
-    contract::expect_same("llama", "keep set", keep_.made_for, fingerprint_of(view()));
+    evicted_runs(h, view(), keep_, {run_names::positions}, gone_);
     std::int32_t const before = cells_.free();
     for (std::int32_t s = 0; s < cells_.sequences(); ++s) {
-      remove_others(ctx, s, keep_(s, 0));
+      for (token_run const& r : gone_(s, 0)) expect_removed(ctx, s, r);
       cells_.keep(s, keep_(s, 0));
     }
     cells_.changed(layers());
@@ -184,18 +185,10 @@ template <class Tensor> class cache {
     cells_.take(s, position, cell);
   }
 
-  /// One llama_memory_seq_rm for every run of tokens that go: no token is left between its ends.
-  template <class Context> void remove_others(Context* ctx, std::int32_t s, slice<std::int32_t const> kept) {
-    std::int32_t from = 0;
-    for (std::int64_t k = 0; k <= kept.size; ++k) {
-      std::int32_t const stays = k < kept.size ? kept[k] : length(s);
-      if (from < stays) {
-        std::int32_t const p0 = cells_.position(s, from), p1 = cells_.position(s, stays - 1) + 1;
-        KVEVICT_EXPECTS(llama_memory_seq_rm(llama_get_memory(ctx), s, p0, p1), "llama: positions from ", p0, " to ",
-                        p1 - 1, " of sequence ", s, " cannot be removed; recurrent memories are not supported");
-      }
-      from = stays + 1;
-    }
+  template <class Context> static void expect_removed(Context* ctx, std::int32_t s, token_run const& r) {
+    auto const p0 = static_cast<std::int32_t>(r.first), p1 = static_cast<std::int32_t>(r.last);
+    KVEVICT_EXPECTS(llama_memory_seq_rm(llama_get_memory(ctx), s, p0, p1), "llama: positions ", p0, " to ", p1 - 1,
+                    " of sequence ", s, " cannot be removed; recurrent memories are not supported");
   }
 
   /// A component of this object's own, by cell: (cells) for all, or (L, H, cells).
@@ -218,6 +211,7 @@ template <class Tensor> class cache {
   query_memory<Tensor> queries_;
   std::vector<float> state_;  // (L, H, cells, state_floats)
   keep_set keep_;
+  evicted gone_;
 };
 
 }  // namespace engines::llama

@@ -124,17 +124,27 @@ template <class Tensor> struct tap {
       refuse("the cache is not in host memory; set llama_context_params::offload_kqv to false");
     if (root->ne[2] != 1) refuse("the context has several streams; set llama_context_params::kv_unified");
     component c;
-    char const* const type = ggml_type_name(t->type);
     c.what = what;
-    c.type = std::strcmp(type, "f32") == 0    ? dtype::f32
-             : std::strcmp(type, "f16") == 0  ? dtype::f16
-             : std::strcmp(type, "bf16") == 0 ? dtype::bf16
-                                              : dtype::opaque;
     c.rows.base = static_cast<std::byte*>(root->data), c.rows.page_count = root->ne[1];
     c.rows.page_stride = stride(t, transposed ? 0 : 1), c.rows.head_stride = stride(t, 2);
     c.rows.run_bytes = static_cast<std::int32_t>(transposed ? t->nb[0] : ggml_row_size(t->type, t->ne[0]));
     if (transposed) c.rows.n_runs = static_cast<std::int32_t>(t->ne[1]), c.rows.run_stride = stride(t, 1);
-    return c;
+    return typed(c, t);
+  }
+  /// Quantised keys are turned by a Hadamard transform, and queries with them.
+  static component typed(component c, Tensor const* t) {
+    char const* const type = ggml_type_name(t->type);
+    auto const is_type = [&](char const* name) { return std::strcmp(type, name) == 0; };
+    if (is_type("f32") || is_type("f16") || is_type("bf16")) {
+      c.type = is_type("f32") ? dtype::f32 : is_type("f16") ? dtype::f16 : dtype::bf16;
+      return c;
+    }
+    c = c.turned(rotation::opaque);
+    if (is_type("q8_0")) return quantised::q8_0(c);
+    if (is_type("q4_0")) return quantised::q4_0(c);
+    return quantised::decoded_by(c, ggml_get_type_traits(t->type)->to_float,
+                                 static_cast<std::int32_t>(ggml_blck_size(t->type)),
+                                 static_cast<std::int32_t>(ggml_type_size(t->type)));
   }
   static std::int64_t stride(Tensor const* t, int i) { return static_cast<std::int64_t>(t->nb[i]); }
 

@@ -119,6 +119,41 @@ void softmax_rows(report& out, llama_model* model, std::vector<llama_token> cons
             ggml_type_name(s.k), worst, largest, evictions);
 }
 
+/// Scores of quantised keys are those of the floats that ggml makes of them.
+void quantised_keys(report& out, llama_model* model, std::vector<llama_token> const& text, ggml_type type) {
+  setup s;
+  s.batch = 32, s.k = type, s.v = GGML_TYPE_F16;
+  session run(model, s);
+  kvevict::host host;
+  int evictions = 0;
+  for (int from = 0; from < 384; from += 32) {
+    if (run.cells.free() < 32)
+      run.cells.evict(host, run.ctx, llama::one_set(snapkv()), run.cells.window(), 160), ++evictions;
+    run.decode(part(text, from, 32));
+  }
+  kvevict::budget const budget{.tokens_per_head = 64, .layer_count = run.cells.layers()};
+  std::vector<float> ours, theirs, floats;
+  kvevict::scores(host, snapkv(), run.cells.window(), budget, ours);
+  auto copy = run.cells.window();
+  kvevict::component& k = copy.cache.components[0];
+  auto const cells = k.rows.page_count, layers = std::int64_t{run.cells.layers()}, H = std::int64_t{copy.cache.heads()};
+  auto const D = copy.cache.key_width();
+  floats.resize(static_cast<std::size_t>(layers * cells * H * D));
+  for (std::int64_t l = 0; l < layers; ++l)
+    for (std::int64_t c = 0; c < cells; ++c)
+      ggml_get_type_traits(type)->to_float(k.rows.base + l * k.rows.layer_stride + c * k.rows.page_stride,
+                                           floats.data() + (l * cells + c) * H * D, H * D);
+  k.type = kvevict::dtype::f32, k.scope = kvevict::quant_scope::none, k.group = 0, k.quant = {};
+  k.rows.base = reinterpret_cast<std::byte*>(floats.data()), k.rows.layer_stride = cells * H * D * 4;
+  k.rows.page_stride = H * D * 4, k.rows.head_stride = D * 4, k.rows.run_bytes = static_cast<std::int32_t>(D * 4);
+  kvevict::scores(host, snapkv(), copy, budget, theirs);
+  double worst = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) worst = std::max<double>(worst, std::abs(ours[i] - theirs[i]));
+  out.check(ours.size() == theirs.size() && worst <= 1e-6 && evictions >= 2,
+            "keys of %s: scores at most %.1e from those of the floats that ggml makes of them (%d evictions)",
+            ggml_type_name(type), worst, evictions);
+}
+
 struct agreement {
   double largest = 0, kl = 0;
   int same = 0, tokens = 0, evictions = 0, evicted = 0;
@@ -304,6 +339,7 @@ int main(int argc, char** argv) {
   setup s;
   s.batch = 32, s.k = s.v = GGML_TYPE_F16;
   stored_values(out, model, text, s), softmax_rows(out, model, text, s);
+  for (ggml_type const type : {GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q5_1}) quantised_keys(out, model, text, type);
   s.flash = true;
   stored_values(out, model, text, s);
   wrong_use(out, model, text);

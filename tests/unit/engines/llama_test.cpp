@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // engines/llama.hpp on a stand-in for llama.cpp; tests/engines/llama runs the engine itself.
-#include <numeric>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
+#include <string>
+#include <utility>
 
 #include <kvevict/engines/llama.hpp>
 #include <kvevict/presets/all.hpp>
@@ -70,7 +76,57 @@ std::int64_t wrong(engine& e) {
   return count;
 }
 
+/// What the header's comment shows, as it stands there: the lengths of the text and of what is left of it.
+std::pair<std::int32_t, std::int32_t> as_the_header_shows(stock::llama_context* model) {
+  using namespace stock;
+  llama_context_params params;
+  std::int32_t read = 0;
+  std::deque<batch> text;
+  auto const next = [&](llama_batch& out) {
+    out = text.emplace_back(read, 64).all;
+    return (read += 64) <= 1024;
+  };
+  // shown:
+  kvevict::engines::llama::cache<ggml_tensor> cells;
+  params.cb_eval = cells.callback, params.cb_eval_user_data = cells.user_data();
+  llama_context* ctx = llama_init_from_model(model, params);
+  auto const policy = kvevict::engines::llama::one_set(kvevict::presets::snapkv());
+  kvevict::host host;
+  for (llama_batch batch; next(batch); cells.decode(ctx, batch))
+    if (cells.free() < batch.n_tokens) cells.evict(host, ctx, policy, cells.window(), 384);
+  // that is all
+  return {read - 64, cells.length(0)};
+}
+
+#ifdef KVEVICT_INCLUDE_DIR
+std::string text_of(std::filesystem::path const& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+/// What is between two marks, without spaces and comments.
+std::string code_between(std::string const& text, std::string const& from, std::string const& to) {
+  std::size_t const a = text.find(from) + from.size();
+  std::string const code = std::regex_replace(text.substr(a, text.find(to, a) - a), std::regex("(^|\n) *//"), "$1");
+  return std::regex_replace(std::regex_replace(code, std::regex("//[^\n]*"), ""), std::regex("\\s"), "");
+}
+
+TEST_CASE("llama.cpp: the lines that the header shows are those that are compiled here") {
+  std::string const header = code_between(text_of(std::filesystem::path(KVEVICT_INCLUDE_DIR) / "engines/llama.hpp"),
+                                          "where llama.h is.\n//", "// The view that policies read");
+  CHECK(header.find("cells.evict") != std::string::npos);
+  CHECK(header == code_between(text_of(__FILE__), "// shown:", "// that is all"));
+}
+#endif
+
 }  // namespace
+
+TEST_CASE("llama.cpp: what the header shows holds a text of 1 024 tokens in 512 cells") {
+  stock::llama_context model;
+  model.cells = 512, model.ubatch = 32, model.L = 2;
+  auto const [read, left] = as_the_header_shows(&model);
+  CHECK(read == 1024);
+  CHECK(left == 512);
+}
 
 TEST_CASE("llama.cpp's cells: every element of K and V is reached, after evictions, with and without flash attention") {
   for (bool const flash : {false, true}) {

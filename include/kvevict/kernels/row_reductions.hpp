@@ -41,8 +41,8 @@ inline constexpr std::int32_t numbers_of =
     std::is_invocable_r_v<float, F const&, row const&, std::int64_t> ? 1 : row_chunk;
 
 template <class F>
-KVEVICT_HOST_DEVICE void numbers_at(F const& f, row const& in, std::int64_t token, std::int32_t first,
-                                    float (&x)[numbers_of<F>]) {
+[[gnu::always_inline]] KVEVICT_HOST_DEVICE inline void numbers_at(F const& f, row const& in, std::int64_t token,
+                                                                  std::int32_t first, float (&x)[numbers_of<F>]) {
   if constexpr (numbers_of<F> == 1)
     x[0] = f(in, token);
   else

@@ -38,7 +38,7 @@ struct key_diversity {
     component const& k = readable("key_diversity", e.cache, role::k);
     if (of == keys::cached) {
       kernels::squared_norms(ctx, e.cache, k, out);
-      return compare(ctx, row_elements{e.cache, k}, out);
+      return with_elements(e.cache, k, [&](auto const& cached) { compare(ctx, cached, out); });
     }
     frame scratch(ctx.scratch());
     auto const unrotated = before_rotation("key_diversity", ctx, scratch, e, k);

@@ -47,8 +47,8 @@ struct relative_spread {
     score_rows work = out;  // the same rows
     work.values = scratch.template allocate<float>(out.total_floats);
     kernels::each_token(ctx, out, none::zero{});
-    add_shares(ctx, row_elements{e.cache, k}, work, out);
-    add_shares(ctx, row_elements{e.cache, v}, work, out);
+    for (component const* const c : {&k, &v})
+      with_elements(e.cache, *c, [&](auto const& elements) { add_shares(ctx, elements, work, out); });
     if (scores == partition_score::rank) rank_within(ctx, partitions(), out, work);
     kernels::each_token(ctx, out, finish{partitions(), scores == partition_score::rank ? work : out});
   }

@@ -66,9 +66,9 @@ turned_rows<Entry> expect_turnable(layer_view<Entry> const& v, rope const& by, s
                   " on; positions are 0 or more and below 2147483647");
   for (std::int32_t i = 0; i < v.component_count; ++i) {
     component const& c = v.begin()[i];
-    if (c.what == role::k || c.what == role::rope || c.what == role::indexer) expect_turned("rerotate", c, by);
-    if (c.turned_by != rotation::rope) continue;
+    if (c.what != role::k && c.what != role::rope && c.what != role::indexer) continue;
     expect_turned("rerotate", c, by);
+    if (c.turned_by != rotation::rope) continue;
     KVEVICT_EXPECTS(is_floating(c.type) && !c.is_quantised(), "rerotate: component ", name_of(c.what), " has type ", name_of(c.type),
                     ", whose rows would have to be quantised again; f32, f16 and bf16 can be turned");
     KVEVICT_EXPECTS(!v.shared_by_heads(c) || v.shared_by_heads(*positions), "rerotate: component ", name_of(c.what),

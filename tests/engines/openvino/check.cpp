@@ -317,10 +317,10 @@ std::int64_t likeliest(ov::Tensor const& logits) {
   return std::max_element(last, last + vocabulary) - last;
 }
 
-/// Generates past max_cache_size: the whole prompt, an eviction, 16 tokens, the first of which has seen all, as with
+/// Generates past max_cache_size: the whole prompt, an eviction, 12 tokens, the first of which has seen all, as with
 /// GenAI; and in as many pages.
 void needles(std::string const& directory, char const* file, std::vector<std::size_t> const& sizes) {
-  constexpr std::int64_t window = 16, generated = 16;
+  constexpr std::int64_t window = 16, generated = 12;
   model m(directory, "f32", false);
   auto const all = read_needles(file);
   std::int64_t in_full = 0;

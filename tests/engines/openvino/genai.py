@@ -13,7 +13,7 @@ import sys, time
 import numpy as np
 import openvino, openvino_genai
 
-NEW_TOKENS, EVERYTHING = 16, 4096
+NEW_TOKENS, EVERYTHING = 12, 4096
 OPTIONS = {  # as in engine.hpp
     "INFERENCE_NUM_THREADS": 1,
     "INFERENCE_PRECISION_HINT": "f32",

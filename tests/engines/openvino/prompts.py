@@ -15,7 +15,7 @@ sys.modules["tokens"] = types.SimpleNamespace(Tokens=None)  # the examples' toke
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples/compare"))
 import tasks
 
-PROMPTS, LENGTH = 12, 400
+PROMPTS, LENGTH = 8, 400
 
 
 class Tokens:

@@ -62,7 +62,7 @@ std::size_t moved_wrongly(View const& v, std::vector<std::vector<q::byte>> const
 
 }  // namespace
 
-TEST_CASE("scores and keep sets of a quantised cache are those of the decoded one; compaction moves bytes and scales") {
+TEST_CASE("scores and keep sets of a quantised cache are those of the decoded one, compaction moves bytes and scales") {
   kvevict::host ctx;
   std::size_t compared = 0;
   for (q::format const& is : q::formats()) {

@@ -108,7 +108,7 @@ TEST_CASE("drop_pages: the table names the pages that stay, in every layout, and
     }
 }
 
-TEST_CASE("drop_pages: plans by page, drops and growth, turn by turn with one result; every token keeps its position") {
+TEST_CASE("drop_pages: plans by page, drops and growth, turn by turn with one result, every token keeps its position") {
   for (bool const per_head : {true, false}) {
     host ctx;
     constexpr std::int32_t P = 8, room = 400;

@@ -203,6 +203,11 @@ TEST_CASE("llama.cpp: a call that fails leaves what the memory holds, drafts are
   CHECK(wrong(e) == 0);
   CHECK(e.cells.remove(&e.ctx, 0, 28, -1));
   CHECK(e.cells.free() == 4);
+  for (std::int32_t b = 0; b < 3; ++b) {
+    query_rows const left = e.cells.window().attention;
+    REQUIRE(left.rows(b) == 4);
+    CHECK(left.places().position(b, 3) == 27);
+  }
   CHECK(e.evict(presets::snapkv({.window = 4}), 10) == 18);
   CHECK(e.decode(batch(28, 4)) == 0);
   CHECK(wrong(e) == 0);

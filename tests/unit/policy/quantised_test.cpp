@@ -129,7 +129,7 @@ TEST_CASE("keys with scales of a page's channels are scored, but their tokens do
     auto const keep = plan(ctx, keydiff, contents(cache.view.with_capability({.masked = true})), twenty);
     CHECK(keep(0, 0).size == 20);
     auto const before = cache.snapshot();
-    CHECK(refusal([&] { compact(ctx, cache.view, keep); }).find("whole pages") != std::string::npos);
+    CHECK(refusal([&] { compact(ctx, cache.view, keep); }).find("select::pages") != std::string::npos);
     CHECK(cache.snapshot() == before);
   });
 }

@@ -414,8 +414,9 @@ keep_set random_set(cache const& c, reference::generator& random) {
 
 /// Evicts once at random; returns the rows moved, −1 when a token is lost, doubled or damaged, or another byte changed.
 std::int64_t evict(cache& c, host& ctx, reference::generator& random) {
+  std::uint64_t garbage = random.bits();
   for (auto& p : c.pools)
-    for (std::byte& x : p) x = static_cast<std::byte>(random.bits());
+    for (std::byte& x : p) x = static_cast<std::byte>((garbage = garbage * 6364136223846793005u + 1) >> 56);
   for (std::size_t k = 0; k < c.of.size(); ++k) c.for_each_slot([&](int b, int h, int t) { c.put(k, b, h, t); });
   auto const before = c.pools;
   keep_set const keep = random_set(c, random);

@@ -178,6 +178,8 @@ TEST_CASE("engines: keep sets and plans that an engine's contract has no shape f
   CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(holes, indices, count); }), "compaction::stable"));
   CHECK(refused([&] { engines::tensorrt_llm::write_sparse_kv(stable, indices, count); }) == "accepted");
   CHECK(std::vector<std::int32_t>(indices, indices + 6) == std::vector<std::int32_t>{1, 3, 4, 1, 3, 4});
+  engines::tensorrt_llm::write_sparse_kv(plan_moves(ctx, cache, one_set({0, 3, 4}, 6, 2)), indices, count);
+  CHECK(std::vector<std::int32_t>(indices, indices + 6) == std::vector<std::int32_t>{0, 3, 4, 0, 3, 4});
 
   CHECK(engines::lmcache::expect_preserved(keep, 3) == 3);
   CHECK(says(refused([&] { engines::lmcache::expect_preserved(keep, 2); }), "more than the 2"));

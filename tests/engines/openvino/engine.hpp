@@ -143,7 +143,7 @@ class sequence {
       request_.set_tensor("key_cache." + std::to_string(l), keys[l]);
       request_.set_tensor("value_cache." + std::to_string(l), values[l]);
       for (std::int32_t p = 0; p < pages; ++p)  // in no order, another one in each layer
-        tables.push_back((p * 7 + static_cast<std::int32_t>(l)) % pages);
+        tables.push_back((p * 7919 + static_cast<std::int32_t>(l)) % pages);
     }
   }
   /// (L·pages, H, rows, row) of the compiled model's element type.

@@ -44,7 +44,7 @@ struct coded_product {
   KVEVICT_DEVICE static coded_key key_of(coded_key const& key) { return key; }
   KVEVICT_DEVICE static coded_key key_of(std::byte const* query) { return {{query, nullptr}, {nullptr, nullptr}}; }
 
-  KVEVICT_CALL accumulator plus_products(rows const& r, columns const& k, accumulator z) const {
+  KVEVICT_CALL accumulator plus_products(rows r, columns k, accumulator z) const {
     if (keys_are_rows) {
       z = plus_part<true>(first, r.a.first, r.b.first, k.x.first.codes, k.y.first.codes, z);
       return plus_part<true>(second, r.a.second, r.b.second, behind(k.x), behind(k.y), z);

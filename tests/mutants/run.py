@@ -20,6 +20,7 @@ import tomllib
 tests = pathlib.Path(__file__).resolve().parent.parent
 root = tests.parent
 flags = "-std=c++20 -O1 -isystem /usr/include/eigen3 -I" + str(tests)
+flags += f' -DKVEVICT_INCLUDE_DIR="{root / "include/kvevict"}"'
 os.environ.setdefault("KVEVICT_GOLDEN_DIR", str(tests / "golden/data"))
 # an uninitialised bool is the one wrong read that the emulation cannot show by its value
 emulation = ["-DKVEVICT_SIMT_EMULATION=<support/simt/shim.hpp>", "-fsanitize=bool", "-fno-sanitize-recover=bool"]

@@ -53,7 +53,10 @@ while (($#)); do
     --policy | --budget | --tokens | --flash | --q8)
       if [[ $command == llama ]]; then
         case $1 in
-          --policy) [[ " ${policies[*]} " == *" ${2-} "* ]] || refuse "--policy needs one of ${policies[*]}"; policies=("$2"); shift 2 ;;
+          --policy)
+            [[ " ${policies[*]} " == *" ${2-} "* ]] || refuse "--policy needs one of ${policies[*]}"
+            policies=("$2")
+            shift 2 ;;
           --budget) whole "$1" "${2-}"; llama[0]=$2; shift 2 ;;
           --tokens) whole "$1" "${2-}"; llama[3]=$2; shift 2 ;;
           --flash) llama[4]=1; shift ;;
@@ -74,7 +77,8 @@ if [[ $command == llama ]]; then
   own=${model[1]-}
   llama_cpp "$cache" || refuse "llama.cpp could not be downloaded or built, see above"
   mkdir -p -- "$build"
-  g++ -std=c++20 -O2 -march=native "${llama_flags[@]}" "-I$tree/include" "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
+  g++ -std=c++20 -O2 -march=native "${llama_flags[@]}" "-I$tree/include" \
+    "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
   echo '| policy | nll a token past 512 | tokens a CPU second, reading / generating | evictions | kvevict, of CPU time |'
   echo '|---|---|---|---|---|'
   for policy in "${policies[@]}"; do "$build/bounded" "${own:-$model}" "$prompt" "$policy" "${llama[@]}"; done

@@ -97,7 +97,8 @@ lap() {  # prints the minutes since the last lap
 }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
-# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12, the groups of Release by turn / 24.
+# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12, the groups of Release by
+# turn / 24.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
 release_in_turn() {  # the preset
   local widest=avx2
@@ -135,7 +136,8 @@ install_missing() {
   if command -v dpkg-query >/dev/null; then
     local multilib=()  # 32-bit programs, for tests/flags
     [[ $(uname -m) != x86_64 || $(g++ -dumpversion 2>/dev/null) != 12* ]] || multilib=(g++-12-multilib)
-    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev python3-numpy "${multilib[@]}"; do
+    for package in catch2 libeigen3-dev nlohmann-json3-dev libboost-context-dev libbenchmark-dev python3-numpy \
+      "${multilib[@]}"; do
       dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
   fi
@@ -299,7 +301,8 @@ if [[ -n $model ]]; then
 fi
 for part in ${training:+'training recipe'} ${engines:+engines}; do
   log=$(mktemp)
-  if [[ $part == engines ]]; then command=(tests/engines/run.sh ${turn:+--turn "$turn"}); else command=(examples/attention_gate/train.sh test); fi
+  command=(examples/attention_gate/train.sh test)
+  [[ $part != engines ]] || command=(tests/engines/run.sh ${turn:+--turn "$turn"})
   "${command[@]}" 2>&1 | tee "$log" || true
   if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
     passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# tests/c_face/run.sh [COMPILER [FLAG…]]: builds examples/c_face.cpp as a shared library and uses it from Python. 77: NumPy is absent.
+# tests/c_face/run.sh [COMPILER [FLAG…]]: builds examples/c_face.cpp as a shared library and uses it from Python.
+# 77: NumPy is absent.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
@@ -16,5 +17,6 @@ if [[ -z $python ]]; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf -- "$folder"' EXIT
-"$compiler" -std=c++20 -O1 -Wall -Wextra -Wpedantic -Wconversion -Werror "$@" -Iinclude -shared -fPIC examples/c_face.cpp -o "$folder/libkvevict_c.so"
+"$compiler" -std=c++20 -O1 -Wall -Wextra -Wpedantic -Wconversion -Werror "$@" -Iinclude \
+  -shared -fPIC examples/c_face.cpp -o "$folder/libkvevict_c.so"
 "$python" tests/c_face/use.py "$folder/libkvevict_c.so"

@@ -23,7 +23,12 @@ class Cache(ctypes.Structure):
 
 
 class Queries(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("begin", ctypes.c_void_p), ("heads", ctypes.c_int32), ("window", ctypes.c_int32)]
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("begin", ctypes.c_void_p),
+        ("heads", ctypes.c_int32),
+        ("window", ctypes.c_int32),
+    ]
 
 
 def load(path):

@@ -1,4 +1,4 @@
-// expect: relocate: a ledger has references(page), published(page), acquire(), which gives a page or nothing as std::optional does, and release(page) noexcept
+// expect: relocate: a ledger has references(page), published(page), acquire(), which gives a page or nothing
 // SPDX-License-Identifier: Apache-2.0
 #include <optional>
 

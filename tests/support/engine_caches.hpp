@@ -94,8 +94,8 @@ struct batch {
 
 using any_view = std::variant<kvevict::layer_view<std::int32_t>, kvevict::layer_view<std::byte*>>;
 
-/// A cache with memory of its own. `build` gets its pools, which have `bytes` each, and returns the view; `of` describes
-/// the view's components in their order.
+/// A cache with memory of its own. `build` gets its pools, which have `bytes` each, and returns the view; `of`
+/// describes the view's components in their order.
 struct cache {
   std::string name;
   batch has;

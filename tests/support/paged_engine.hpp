@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small engine that counts its pages: sequences with common prefixes, forks, pages in a prefix hash; beside it a plain
-// list of what every token of every row must hold.
+// A small engine that counts its pages: sequences with common prefixes, forks, pages in a prefix hash; beside it a
+// plain list of what every token of every row must hold.
 #pragma once
 
 #include <algorithm>

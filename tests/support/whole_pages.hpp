@@ -119,8 +119,8 @@ inline std::map<std::vector<std::int32_t>, unit> units_of(model const& m, turns:
   return out;
 }
 
-/// What the policy's protection asks of a row that is cut: full pages at its front; the newest ones, those of a share of
-/// the budget as far as this goes.
+/// What the policy's protection asks of a row that is cut: full pages at its front; the newest ones, those of a share
+/// of the budget as far as this goes.
 inline void expect_protected(model const& m, std::size_t r, turns::kind const& k, std::int32_t budget,
                              std::vector<std::int32_t> const& kept) {
   std::int64_t const share = k.ends(budget) - k.front;

@@ -96,8 +96,8 @@ inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t
 }  // namespace moves
 
 /// The evicted tokens of every row as intervals of slots, of logical positions or, with pages of one token, of entries
-/// of the table; together with what is kept they are all tokens of the row. llama_memory_seq_rm(memory, sequence, first,
-/// last) takes those of positions.
+/// of the table; together with what is kept they are all tokens of the row. llama_memory_seq_rm(memory, sequence,
+/// first, last) takes those of positions.
 ///
 /// Shapes   keep set of this view (B·H rows) → runs a row.
 /// Cost     O(pages) checks, O(N) a row; where positions do not ascend a sort. Nothing is written; no allocation after

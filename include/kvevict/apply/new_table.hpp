@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A page table as it is after an eviction that changes entries: what `rewrite_table`, `drop_pages` and `relocate` return.
+// A page table as it is after an eviction that changes entries: what `rewrite_table`, `drop_pages` and `relocate`
+// return.
 #pragma once
 
 #include <cstdint>

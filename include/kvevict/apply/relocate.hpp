@@ -77,7 +77,7 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
 ///
 ///   relocate(ctx, view, keep, ledger, done);
 ///   if (!done.ok()) …;                                   // done.missing_pages() were lacking: nothing has changed
-///   done.write_dense(e.table, e.table_memory);           // acquired and released pages are the ledger's matter already
+///   done.write_dense(e.table, e.table_memory);           // the ledger knows of acquired and released pages
 ///
 /// Pages that are given up are released when all rows have moved. Publish none that an eviction has written: its tokens
 /// are no prefix any more. `plan` reads forks one by one, as views of a sequence; here a view may hold several.

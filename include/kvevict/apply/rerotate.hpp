@@ -113,9 +113,9 @@ template <class Entry> void write_positions(turned_rows<Entry> const& in) {
 ///
 ///   k'(p) = R(p)·k  →  R(p_new)·k = R(p_new − p)·k'(p)       the new position of the next token: first + length
 ///
-/// Shapes   keys (H,N,D), positions (H,N) → the same. Ascending rows stay ascending; scattered ones keep their slots and
-///          take the ranks of their positions. What heads or layers have in common is written once. Rows of different
-///          lengths end at different positions, so that their next query is turned by different ones, too.
+/// Shapes   keys (H,N,D), positions (H,N) → the same. Ascending rows stay ascending; scattered ones keep their slots
+///          and take the ranks of their positions. What heads or layers have in common is written once. Rows of
+///          different lengths end at different positions, so that their next query is turned by different ones, too.
 /// Cost     reads and writes of K, one rounding an element; tokens that stay where they are are not touched. Scratch
 ///          4·D bytes a component and, of scattered rows, one int32 a token.
 /// Notes    The lengths and slots of keep sets stay what they are. What is remembered by position (query rings, the

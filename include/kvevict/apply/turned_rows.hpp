@@ -69,8 +69,8 @@ turned_rows<Entry> expect_turnable(layer_view<Entry> const& v, rope const& by, s
     if (c.what != role::k && c.what != role::rope && c.what != role::indexer) continue;
     expect_turned("rerotate", c, by);
     if (c.turned_by != rotation::rope) continue;
-    KVEVICT_EXPECTS(is_floating(c.type) && !c.is_quantised(), "rerotate: component ", name_of(c.what), " has type ", name_of(c.type),
-                    ", whose rows would have to be quantised again; f32, f16 and bf16 can be turned");
+    KVEVICT_EXPECTS(is_floating(c.type) && !c.is_quantised(), "rerotate: component ", name_of(c.what), " has type ",
+                    name_of(c.type), ", whose rows would have to be quantised again; f32, f16 and bf16 can be turned");
     KVEVICT_EXPECTS(!v.shared_by_heads(c) || v.shared_by_heads(*positions), "rerotate: component ", name_of(c.what),
                     " has one row for all heads and positions one for each; give positions one row for all heads, too "
                     "(head_stride 0)");

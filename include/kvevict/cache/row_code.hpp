@@ -13,8 +13,8 @@
 #if defined(__CUDACC__)
 #define KVEVICT_DECODES KVEVICT_HOST_DEVICE
 #else
-// Out of line, as decode(): its products are rounded before a caller adds something to them, so that scores have the bits that those
-// of a decoded cache have.
+// Out of line, as decode(): its products are rounded before a caller adds something to them, so that scores have the
+// bits that those of a decoded cache have.
 #define KVEVICT_DECODES [[gnu::noinline]]
 #endif
 

@@ -107,8 +107,8 @@ struct turn {
   float cos, sin;
 };
 
-/// Of an angle in parts of a turn, 2³² of them, to 1.2·10⁻⁷: the nearest quarter is taken off, the rest is a polynomial.
-/// No branch, so that loops over it vectorise.
+/// Of an angle in parts of a turn, 2³² of them, to 1.2·10⁻⁷: the nearest quarter is taken off, the rest is a
+/// polynomial. No branch, so that loops over it vectorise.
 KVEVICT_HOST_DEVICE constexpr turn turn_of(std::uint32_t angle) {
   std::uint32_t const quarter = (angle + 0x20000000u) >> 30;
   float const x = static_cast<float>(static_cast<std::int32_t>(angle - (quarter << 30))) * 1.4629180792671596e-9f,

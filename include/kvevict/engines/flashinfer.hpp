@@ -22,8 +22,9 @@ struct tensor_scales {
   float k = 1, v = 1;
 };
 
-/// `PagedKV` is paged_kv_t<DType, int32_t>: its strides, indices, indptr and last_page_len, read where they are, lengths
-/// included. What it does not say: the pages of the pool and, for a device context, the most pages of a request.
+/// `PagedKV` is paged_kv_t<DType, int32_t>: its strides, indices, indptr and last_page_len, read where they are,
+/// lengths included. What it does not say: the pages of the pool and, for a device context, the most pages of a
+/// request.
 template <class PagedKV>
 layer_view<> view(PagedKV const& kv, dtype type, std::int64_t max_num_pages, std::int32_t most_pages_of_a_request = 0,
                   tensor_scales scales = {}) {

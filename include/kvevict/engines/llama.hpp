@@ -44,18 +44,19 @@ struct options {
 
 /// The cells of a context as a stack of all layers: a cell is a page of one token, a sequence is its cells in order of
 /// position, the same in all layers. llama.cpp tells nobody which cell holds what, so decode() and remove() stand in
-/// place of llama_decode and llama_memory_seq_rm; what else changes the memory (shifts, seq_cp, a loaded state) shows in
-/// its oldest or newest position, or in a cell that is used twice, and is refused. The context must not outlive this.
+/// place of llama_decode and llama_memory_seq_rm; what else changes the memory (shifts, seq_cp, a loaded state) shows
+/// in its oldest or newest position, or in a cell that is used twice, and is refused. The context must not outlive
+/// this.
 ///
 ///   K                    base of layer + cell·row + head·row/H                             one run
 ///   V, flash attention   the same
-///   V, without           base of layer + cell·e + (head·D + d)·cells·e                     D runs of an element, e bytes
+///   V, without           base of layer + cell·e + (head·D + d)·cells·e                     D runs of e bytes
 ///
 /// Cost     a context that reads queries (window, state_floats) runs its graph in one piece a layer: with more than one
 ///          thread attach a pool (llama_attach_threadpool). Memory: L·S·2·W·Hq·D floats of window; with state_floats
 ///          the queries of a batch, L·T·Hq·D, and H·L·cells·state_floats of state.
-/// Errors   contract_violation: several streams, sliding windows, ALiBi, MLA, layers that differ, a cache outside of host
-///          memory, a memory that was changed behind this object. What only the first graph shows is raised behind
+/// Errors   contract_violation: several streams, sliding windows, ALiBi, MLA, layers that differ, a cache outside of
+///          host memory, a memory that was changed behind this object. What only the first graph shows is raised behind
 ///          llama_decode, and by every later call.
 template <class Tensor> class cache {
  public:
@@ -109,7 +110,8 @@ template <class Tensor> class cache {
     return v;
   }
 
-  /// Evidence: for policies that need no attention; the last `window` queries of each sequence; what observe() has seen.
+  /// Evidence: for policies that need no attention; the last `window` queries of each sequence; what observe() has
+  /// seen.
   auto contents() const { return kvevict::contents(view()); }
   auto window() {
     KVEVICT_EXPECTS(options_.window > 0, "llama: no queries are kept; give options::window the policy's");

@@ -15,9 +15,10 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::llama {
 
-/// Reads each layer's K and V, the cells of a batch's tokens, and queries. Nodes are told by operation and by the tensor
-/// that their sources are views of, cache_k_l<layer> and cache_v_l<layer>; names of nodes change between versions. What a
-/// node reads (shapes, strides, inputs) is there when it is asked for; only queries need the graph cut, one node a layer.
+/// Reads each layer's K and V, the cells of a batch's tokens, and queries. Nodes are told by operation and by the
+/// tensor that their sources are views of, cache_k_l<layer> and cache_v_l<layer>; names of nodes change between
+/// versions. What a node reads (shapes, strides, inputs) is there when it is asked for; only queries need the graph
+/// cut, one node a layer.
 ///
 /// It never throws into llama.cpp: what it finds wrong is `fault`.
 template <class Tensor> struct tap {

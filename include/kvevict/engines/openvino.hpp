@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// OpenVINO 2026.4: the CPU plugin's PagedAttention (nodes/kernels/scaled_attn/executor_pa.cpp, nodes/paged_attn.cpp), as
-// ov::pass::SDPAToPagedAttention(true, true) puts it into a model. Pages and tables are inputs, so they are yours.
+// OpenVINO 2026.4: the CPU plugin's PagedAttention (nodes/kernels/scaled_attn/executor_pa.cpp, nodes/paged_attn.cpp),
+// as ov::pass::SDPAToPagedAttention(true, true) puts it into a model. Pages and tables are inputs, so they are yours.
 //
 //   engines::openvino::cache kv(keys, values);  // vectors of tensors: key_cache.N and value_cache.N of all layers
 //   request.infer();
 //   kv.step(past_lens, subsequence_begins, block_indices_begins, block_indices);  // the tensors of this step
 //   auto const cache = kv.view();
-//   auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), {.tokens_per_head = 384, .layer_count = L});
+//   budget const want{.tokens_per_head = 384, .layer_count = L};
+//   auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), want);
 //   auto const done = compact(ctx, cache, keep);
 //   auto const next = kv.past_lens(done);  // of the next step, whose position_ids go on as if nothing had happened
 #pragma once
@@ -97,8 +98,8 @@ template <class Tensors> component stack_of(role what, Tensors const& layers) {
 ///
 /// Its keep sets have equal counts, over heads as well as layers: past_lens is one number for all. The plugin's default
 /// cache, u8 with keys by channel, gives up whole pages only: plan with heads::together and select::pages, and what
-/// drop_pages returns as entries(l·S + s) are the next block_indices of layer l. KV_CACHE_PRECISION f32, f16 and bf16 let
-/// tokens move.
+/// drop_pages returns as entries(l·S + s) are the next block_indices of layer l. KV_CACHE_PRECISION f32, f16 and bf16
+/// let tokens move.
 /// Errors   contract_violation: other shapes, element types or strides; layers that do not lie at one distance.
 class cache {
  public:

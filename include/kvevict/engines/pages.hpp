@@ -25,8 +25,8 @@ inline component transposed(role what, void* base, sizes const& s) { return tens
 inline component bnsh(role what, void* base, sizes const& s) { return tensor(what, base, s, "BHND"); }
 /// One token a page: [cells, H, D].
 inline component cells(role what, void* base, sizes const& s) { return tensor(what, base, s, "BHD"); }
-/// [H, D, cells], as llama.cpp has V without flash attention. `streams` of cells lie one behind the other; a cell of one
-/// is then no multiple of its number away from a cell of another.
+/// [H, D, cells], as llama.cpp has V without flash attention. `streams` of cells lie one behind the other; a cell of
+/// one is then no multiple of its number away from a cell of another.
 inline component transposed_cells(role what, void* base, sizes const& s, std::int32_t streams = 1) {
   KVEVICT_EXPECTS(streams == 1, "pages: transposed cells of ", streams,
                   " streams have no common stride; make a view of each stream, or one unified stream");

@@ -29,8 +29,8 @@ inline pages::kv hnd(void* k, void* v, pages::sizes const& s) { return pages::k_
 /// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K.
 inline pages::kv mla(void* kv, pages::sizes const& s) { return pages::latent(kv, s, "BD"); }
 
-/// SGLANG_AITER_KV_CACHE_LAYOUT=vectorized_5d: K (blocks, H, D/x, page_size, x), V (blocks, H, page_size/x, D, x). Slots
-/// of V lie in packs of x, so that only a page of one pack has one distance between slots.
+/// SGLANG_AITER_KV_CACHE_LAYOUT=vectorized_5d: K (blocks, H, D/x, page_size, x), V (blocks, H, page_size/x, D, x).
+/// Slots of V lie in packs of x, so that only a page of one pack has one distance between slots.
 inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s) {
   std::int32_t const x = s.pack > 0 ? s.pack : 16 / size_of(s.type);
   KVEVICT_EXPECTS(s.page_size == x, "sglang: V of vectorized_5d has packs of ", x, " slots in pages of ", s.page_size,

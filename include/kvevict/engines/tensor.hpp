@@ -96,8 +96,8 @@ struct walk {
 /// values without flash attention. Where B is missing, the table holds addresses; where H is, a row serves all heads or
 /// heads have tables of their own; where N is, a page is a token.
 ///
-/// Errors   contract_violation: an axis twice, unknown or without elements; no D; a page of several tokens without N, or
-///          of several heads without H; strides beyond 64 bits; more than `bytes`.
+/// Errors   contract_violation: an axis twice, unknown or without elements; no D; a page of several tokens without N,
+///          or of several heads without H; strides beyond 64 bits; more than `bytes`.
 inline component tensor(role what, void* base, sizes const& s, char const* shape) {
   axes::walk w{s, what};
   std::string_view const letters(shape);

@@ -17,8 +17,8 @@ constexpr std::int64_t pages_within(std::int64_t budget, std::int64_t rests, std
   return std::max<std::int64_t>(0, budget - rests) / page;
 }
 
-/// Tokens of all pages with one of the `front` first or `back` newest tokens, and of the part-filled last page: at most,
-/// however long the row is.
+/// Tokens of all pages with one of the `front` first or `back` newest tokens, and of the part-filled last page: at
+/// most, however long the row is.
 constexpr std::int64_t most_protected(std::int64_t front, std::int64_t back, std::int32_t page) {
   return (front + page - 1) / page * page + back + page - 1;
 }

@@ -106,7 +106,8 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
     for (std::int32_t h = 0; h < H; h += step) decide(b, h);
 }
 
-/// Gives every row its budget, or leaves it whole. `page`: tokens that stay or go together, 1 where each does by itself.
+/// Gives every row its budget, or leaves it whole. `page`: tokens that stay or go together, 1 where each does by
+/// itself.
 template <class Entry, class Layers>
 void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> const& cache, protect const& keep,
                     Layers const& layers, budget const& want, sharing share, std::int32_t page) {

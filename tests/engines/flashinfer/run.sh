@@ -8,38 +8,32 @@ set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}/flashinfer
 version=0.7.4 cuda=13.0.88 runtime=13.0.96
-absent() { echo "FlashInfer: absent: $1"; exit 0; }
+absent() { echo "absent: FlashInfer: $1"; exit 0; }
 
 command -v g++ >/dev/null || absent "there is no g++"
 python3 -m pip --version >/dev/null 2>&1 || absent "there is no pip"
 mkdir -p -- "$cache"
 
-# PACKAGE==VERSION…, unpacked once into a folder of the cache, without what they depend on
-wheels() {
-  local into=$1 packed
-  shift
-  [[ ! -f $into/complete ]] || return 0
-  packed=$(mktemp -d "$cache/packed.XXXXXX")
-  if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$packed" "$@" 2>"$packed/errors"; then
-    tail -n 1 "$packed/errors" >&2
-    rm -rf -- "$packed"
-    return 1
-  fi
-  rm -rf -- "$into" && mkdir -p -- "$into"
-  python3 - "$into" "$packed"/*.whl <<'PYTHON'
+# wheels FOLDER PACKAGE==VERSION…: unpacked once into a folder of the cache, without what they depend on
+wheels() (
+  [[ ! -f $1/complete ]] || exit 0
+  scratch=$(mktemp -d "$cache/new.XXXXXX") || exit
+  trap 'rm -rf -- "$scratch"' EXIT
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$scratch" "${@:2}" \
+    2>"$scratch/errors" || { tail -n 1 "$scratch/errors" >&2; exit 1; }
+  rm -rf -- "$1" && mkdir -p -- "$1" && python3 - "$1" "$scratch"/*.whl <<'PYTHON' && touch -- "$1/complete"
 import os, sys, zipfile
 for wheel in sys.argv[2:]:
     with zipfile.ZipFile(wheel) as packed:
         for item in packed.infolist():
-            if item.filename.startswith("flashinfer/") and not item.filename.startswith(("flashinfer/data/include/", "flashinfer/data/cccl/")):
+            headers = ("flashinfer/data/include/", "flashinfer/data/cccl/")
+            if item.filename.startswith("flashinfer/") and not item.filename.startswith(headers):
                 continue  # its kernels' sources, and Python
             path = packed.extract(item, sys.argv[1])
             if not item.is_dir() and item.external_attr >> 16:
                 os.chmod(path, item.external_attr >> 16 & 0o777)
 PYTHON
-  rm -rf -- "$packed"
-  touch -- "$into/complete"
-}
+)
 
 wheels "$cache/$version" "flashinfer-python==$version" || absent "flashinfer-python $version cannot be had from PyPI"
 nvcc='' libraries=()
@@ -60,7 +54,8 @@ program=$cache/check-$stamp
 if [[ ! -x $program ]]; then
   rm -f -- "$cache"/check-*
   arch=sm_90
-  if command -v nvidia-smi >/dev/null && found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1) && [[ $found =~ ^[0-9]+\.[0-9]$ ]]; then arch=sm_${found/./}; fi
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1) || true
+  [[ ! $found =~ ^[0-9]+\.[0-9]$ ]] || arch=sm_${found/./}
   "$nvcc" -std=c++20 -O1 --expt-relaxed-constexpr -arch="$arch" "${libraries[@]}" -I "$tree/include" -I "$data/include" \
     -I "$data/cccl/libcudacxx/include" -I "$data/cccl/cub" -I "$data/cccl/thrust" "$here/check.cu" -o "$program.new"
   mv -- "$program.new" "$program"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// kvevict on stock llama.cpp: what the view shows against what the engine stored, scores against its softmax, an evicting
-// context against a full one with evicted tokens masked, and what wrong use says.   check MODEL.gguf F32.gguf TEXT
+// kvevict on stock llama.cpp: what the view shows against what the engine stored, scores against its softmax, an
+// evicting context against a full one with evicted tokens masked, and what wrong use says.
+//   check MODEL.gguf F32.gguf TEXT
 #include <algorithm>
 #include <cmath>
 #include <map>

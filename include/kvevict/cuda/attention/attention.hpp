@@ -136,10 +136,11 @@ template <class Entry> void sum_attention(device& ctx, frame& scratch, attention
 /// (kernels/window_scores.hpp).
 ///
 /// Cost     2·Hq·W·N·D flop on tensor cores for f16 and bf16 of one type in 16-byte aligned rows (else one by one;
-///          codes are decoded for every 2·2 products) and one read of K with the engine's LSE; twice that without. One launch with LSE, three without; pooling up to
-///          33 wide happens in the last one, in blocks that overlap by width − 1 tokens (5 % of the products for 7),
-///          wider in one more behind a copy. Scratch without LSE: 4·Hq·W bytes and 8 more per split of 1 024 tokens. D
-///          ≤ 128 holds the keys in registers, beyond that they are read once a row tile.
+///          codes are decoded for every 2·2 products) and one read of K with the engine's LSE; twice that without. One
+///          launch with LSE, three without; pooling up to 33 wide happens in the last one, in blocks that overlap by
+///          width − 1 tokens (5 % of the products for 7), wider in one more behind a copy. Scratch without LSE: 4·Hq·W
+///          bytes and 8 more per split of 1 024 tokens. D ≤ 128 holds the keys in registers, beyond that they are read
+///          once a row tile.
 /// Errors   as on the host; what needs a look at the rows by fault::queries and fault::weight_sum.
 template <class Entry>
 void kernel(kernels::window_scores_tag, device& ctx, layer_view<Entry> const& view, query_rows const& q,

@@ -65,8 +65,9 @@ struct spread_pages_kernel {
   }
 };
 
-/// The host's (kernels/select_pages.hpp). Cost     select_best's of N/P tokens, a launch that writes what stays; scratch
-/// 4 bytes a page.
+/// The host's (kernels/select_pages.hpp).
+///
+/// Cost     select_best's of N/P tokens, a launch that writes what stays; scratch 4 bytes a page.
 inline void kernel(kernels::select_pages_tag, device& ctx, score_rows const& s, keep_set& out) {
   keep_arrays const to = out.resize(ctx, s.sequences, s.heads, s.most_tokens * s.page_size);
   frame scratch(ctx.scratch());

@@ -21,7 +21,7 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
   --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
-                 for simt (half of it under the slow one), of Release for this machine, for its widest vectors and for
+                 for simt (half of its files), of Release for this machine, for its widest vectors and for
                  AArch64 (unit, or laws and golden), of GPU architectures
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
@@ -97,9 +97,10 @@ lap() {  # prints the minutes since the last lap
 }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
-# halves of simt under the thread sanitizer by turn / 8, GPU architectures by turn / 12, the groups of Release by
+# halves of simt by turn / 8, GPU architectures by turn / 12, the groups of Release by
 # turn / 24.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
+half_in_turn() { echo $((${turn:+turn / 8 % 2 + 1})); }  # of simt's files; 0: all
 release_in_turn() {  # the preset
   local widest=avx2
   ! grep -qw avx512vl /proc/cpuinfo || widest=avx512
@@ -167,7 +168,7 @@ pass() {
     unit | laws | golden | simt | threads | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
-  cmake --preset "$preset" >/dev/null
+  cmake --preset "$preset" "-DKVEVICT_SIMT_HALF=$(half_in_turn)" >/dev/null
   if ((${#targets[@]})) && ! cmake --build "build/$preset" --target "${targets[@]}" -- -k 0; then
     echo "== $preset: the build failed"
     failed=$((failed + 1))
@@ -290,7 +291,7 @@ elif [[ -z $model$training$engines || -n $only ]]; then
     fi
   fi
   if [[ -z $only || $only == simt ]]; then
-    ! simt_under 1 || only=simt pass tsan ${turn:+-I "$((turn / 8 % 2 + 1)),,2"}  # it is slow: every other test
+    ! simt_under 1 || only=simt pass tsan
     compile_cuda
   fi
   [[ -n $only && $only != threads ]] || only=threads pass tsan

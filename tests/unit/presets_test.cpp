@@ -33,13 +33,13 @@ names found(std::string const& text, char const* pattern) {
 names all() {
   names out;
   for (auto const& entry : std::filesystem::directory_iterator(presets))
-    if (entry.path().stem() != "all") out.insert(entry.path().stem().string());
+    if (entry.path().extension() == ".hpp" && entry.path().stem() != "all") out.insert(entry.path().stem().string());
   return out;
 }
 
-/// The names in the first column of the table under "## Presets".
+/// The names in the first column of the table.
 names in_readme() {
-  std::string const text = text_of(root / "README.md");
+  std::string const text = text_of(presets / "README.md");
   std::size_t const from = text.find("| preset |"), to = text.find("\n\n", from);
   REQUIRE(from != std::string::npos);
   std::string first_columns;

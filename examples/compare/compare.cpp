@@ -13,6 +13,22 @@ double cost_of(json const& prompt) {  // of one needle prompt, roughly in second
   return 2 + 3 * n + 1.5 * n * n;
 }
 
+/// How many presets take part; a wanted name that none has is refused.
+int count_presets(settings const& s) {
+  std::vector<std::string> known{"oracle", "attention_gate"};
+  settings all;
+  for_each_preset({}, all, [&](std::string const& name, auto const&) { known.push_back(name); });
+  for (auto const& name : s.policies)
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      std::string list;
+      for (auto const& other : known) list += " " + other;
+      throw std::runtime_error("no policy is called " + name + "; there are" + list);
+    }
+  int count = s.wanted("oracle");
+  for_each_preset({}, s, [&](std::string const&, auto const&) { ++count; });
+  return count;
+}
+
 llama::kv_pool pool_for(llama::config const& cfg, int page_size, double tokens) {
   return {std::int64_t(tokens / page_size * 1.1 + 64) * cfg.layers * cfg.kv_heads, page_size, cfg.head_dim};
 }
@@ -53,6 +69,9 @@ int main(int argc, char** argv) try {
   app.add_option("--tasks", tasks_file, "what tasks.py wrote")->required();
   app.add_option("--out", out_dir, "where results.csv and details.json go")->required();
   app.add_option("--gates", gate_files, "trained gates of this model (safetensors)");
+  settings s;
+  app.add_option("--policies", s.policies, "names, with commas between them; all unless said")->delimiter(',');
+  app.add_option("--shares", s.shares, "tokens kept, per cent of the prompt")->delimiter(',')->check(CLI::Range(1, 99));
   app.add_option("--page-size", page_size, "tokens per page")->check(CLI::Range(1, 1024));
   CLI11_PARSE(app, argc, argv);
 
@@ -60,14 +79,17 @@ int main(int argc, char** argv) try {
   llama::model const m(model_dir);
   llama::engine e(m);
   kvevict::host ctx(llama::openmp());
-  settings s;
+  int const presets = count_presets(s);
   s.seed = tasks.at("seed");
-  for (auto const& file : gate_files) s.gates.emplace_back(file, m);
+  if (s.wanted("attention_gate"))
+    for (auto const& file : gate_files) s.gates.emplace_back(file, m);
   table results(m.cfg.layers, m.cfg.kv_heads, s.seed);
   json details;
-  int const steps = tasks.at("decode_tokens");
-  double work = 12;
-  double const contestants = 1 + 0.4 * double(s.gates.size());
+  int const steps = tasks.contains("decode") ? tasks.at("decode_tokens").get<int>() : 0;
+  double work = tasks.contains("growth") ? 12 : 0;
+  double kept = 0;  // by one preset, of each prompt
+  for (int share : s.shares) kept += share / 100.0;
+  double const contestants = presets / 13.0 * (double(s.shares.size()) / 3 + 0.4 * double(s.gates.size()));
   for (auto const& p : tasks.at("needle")) work += contestants * cost_of(p);
   double const per_text = contestants * (tasks.at("both_structures") ? 60 : 30);
   work += per_text * double(tasks.at("text").size()) + 0.1 * steps;
@@ -77,7 +99,7 @@ int main(int argc, char** argv) try {
   for (auto const& p : tasks.at("needle"))
     longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
   {
-    auto pool = pool_for(m.cfg, page_size, (13 + 8 * double(s.gates.size())) * longest);
+    auto pool = pool_for(m.cfg, page_size, (4 + kept * presets + 8 * presets / 13.0 * double(s.gates.size())) * longest);
     if (!s.gates.empty()) pool.add_keep();
     needle prompts(e, ctx, pool, s, results);
     for (auto const& p : tasks.at("needle")) {
@@ -93,18 +115,20 @@ int main(int argc, char** argv) try {
     if (tasks.at("both_structures")) passage.run(p, {.sinks = 4}, "_4_sinks", details);
     bar.advance(per_text, "text, " + p.at("task").get<std::string>());
   }
-  {
+  if (tasks.contains("decode")) {
     auto const& p = tasks.at("decode");
     auto pool = pool_for(m.cfg, page_size, 11.0 * double(p.at("context").size()) + 2.0 * steps);
     decoding(e, ctx, pool, s, results).run(p, steps, bar, 0.1 * steps);
   }
-  details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));
-  bar.advance(12, "decode speed against context");
+  if (tasks.contains("growth")) {
+    details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));
+    bar.advance(12, "decode speed against context");
+  }
   results.write(out_dir + "/results.csv");
   details["model"] = tasks.at("model");
   details["page_size"] = page_size;
   details["threads"] = omp_get_max_threads();
-  details["oracle_rows"] = tasks.at("text").at(0).at("follow").size();
+  if (!tasks.at("text").empty()) details["oracle_rows"] = tasks.at("text").at(0).at("follow").size();
   std::ofstream(out_dir + "/details.json") << details;
 } catch (std::exception const& error) {
   std::fprintf(stderr, "compare: %s\n", error.what());

@@ -24,9 +24,9 @@ class decoding {
     auto const logits = e_.prefill(full, context, 1, &seen);
     std::mt19937_64 random(s_.seed);
     ids next{sample(logits.row(0), random)};
-    start(full, kvevict::presets::streaming_llm(), "streaming_llm", seen);
-    start(full, kvevict::presets::h2o(), "h2o", seen);
-    start(full, kvevict::presets::ahakv(), "ahakv", seen);
+    if (s_.wanted("streaming_llm")) start(full, kvevict::presets::streaming_llm(), "streaming_llm", seen);
+    if (s_.wanted("h2o")) start(full, kvevict::presets::h2o(), "h2o", seen);
+    if (s_.wanted("ahakv")) start(full, kvevict::presets::ahakv(), "ahakv", seen);
     std::vector<llama::sequence*> batch{&full};
     for (auto& g : groups_)
       for (auto& s : g.seqs) batch.push_back(&s);

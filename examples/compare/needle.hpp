@@ -9,12 +9,6 @@ namespace compare {
 using llama::json;
 using ids = std::vector<int>;
 
-struct settings {
-  std::vector<int> shares{10, 20, 40};  // per cent of the prompt
-  std::vector<llama::gates> gates;      // of this model, if there are any
-  std::uint64_t seed = 1;
-};
-
 /// A compressed copy of one cache, waiting to answer.
 struct contestant {
   table::where at;
@@ -32,7 +26,12 @@ class needle {
   /// is seen.
   void run(json const& prompt) {
     auto const context = prompt.at("context").get<ids>(), question = prompt.at("question").get<ids>();
-    answer_ = prompt.at("answer").get<ids>();
+    answers_.clear();
+    if (prompt.contains("answers"))
+      answers_ = prompt.at("answers").get<std::vector<ids>>();
+    else
+      answers_ = {prompt.at("answer").get<ids>()};
+    reply_tokens_ = prompt.value("reply_tokens", 8);
     task_ = prompt.at("task");
     auto base = e_.start(pool_);
     llama::record seen, more;
@@ -50,8 +49,6 @@ class needle {
   }
 
  private:
-  static constexpr int reply_tokens = 8;
-
   ids full_reply(llama::sequence const& whole, int first) {
     auto seq = whole.fork();
     std::vector<contestant> one;
@@ -84,10 +81,11 @@ class needle {
     };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
-      for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
+      for_each_preset({}, s_, [&](std::string const& policy, auto const& p) {
         if (policy == "full" && share != s_.shares[0]) return;
         enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
+      if (!s_.wanted("oracle")) continue;
       enter("oracle", kvevict::presets::oracle({.rows = int(ahead.positions.size()), .recent = 32}), budget,
             [&](auto const& view, int l) {
               return kvevict::future(view, queries_of(ahead, e_.cfg(), l))
@@ -102,16 +100,17 @@ class needle {
           {{"attention_gate", task_, name, N, target}, both.flagged_cost, std::move(both.flagged), {both.first}});
       all.push_back(
           {{"attention_gate_cache", task_, name, N, target}, both.cheap_cost, std::move(both.cheap), {first}});
-      for_each_preset({}, s_.seed, [&](std::string const& policy, auto const& p) {
+      for_each_preset({}, s_, [&](std::string const& policy, auto const& p) {
         if (policy != "full") enter(policy, p, count, from_prompt, target);
       });
     }
     ask(all, question, first);
     double const rate = decode(all);
     for (auto& c : all) {
-      bool const found =
-          std::search(c.answer.begin(), c.answer.end(), answer_.begin(), answer_.end()) != c.answer.end();
-      out_.add(c.at, "needle_rate", found, c.cost, rate);
+      double found = 0;
+      for (ids const& one : answers_)
+        found += std::search(c.answer.begin(), c.answer.end(), one.begin(), one.end()) != c.answer.end();
+      out_.add(c.at, "needle_rate", found / double(answers_.size()), c.cost, rate);
     }
   }
 
@@ -133,13 +132,13 @@ class needle {
     double const start = now();
     std::vector<llama::sequence*> batch;
     for (auto& c : all) batch.push_back(&c.seq);
-    for (int t = 1; t < reply_tokens; ++t) {
+    for (int t = 1; t < reply_tokens_; ++t) {
       ids next;
       for (auto const& c : all) next.push_back(c.answer.back());
       auto const logits = e_.decode(batch, next);
       for (int i = 0; i < std::ssize(all); ++i) all[std::size_t(i)].answer.push_back(llama::argmax(logits, i));
     }
-    return double((reply_tokens - 1) * std::ssize(all)) / (now() - start);
+    return double((reply_tokens_ - 1) * std::ssize(all)) / (now() - start);
   }
 
   llama::engine& e_;
@@ -147,8 +146,9 @@ class needle {
   llama::kv_pool& pool_;
   settings const& s_;
   table& out_;
-  ids answer_;
+  std::vector<ids> answers_;
   std::string task_;
+  int reply_tokens_ = 8;
 };
 
 }  // namespace compare

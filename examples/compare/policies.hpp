@@ -2,6 +2,7 @@
 // The presets side by side, and one timed eviction of one sequence.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <vector>
@@ -38,11 +39,26 @@ struct structure {
   int sinks = 0, recent = 32;
 };
 
-/// f(name, policy) for every preset that a prompt's own evidence is enough for.
-template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) {
+/// What takes part in a comparison.
+struct settings {
+  std::vector<int> shares{10, 20, 40};  // per cent of the prompt
+  std::vector<llama::gates> gates;      // of this model, if there are any
+  std::vector<std::string> policies;    // their names; none: all
+  std::uint64_t seed = 1;
+
+  bool wanted(std::string const& policy) const {
+    return policies.empty() || std::find(policies.begin(), policies.end(), policy) != policies.end();
+  }
+};
+
+/// each(name, policy) for every wanted preset that a prompt's own evidence is enough for.
+template <class Each> void for_each_preset(structure s, settings const& of, Each&& each) {
   using namespace kvevict::presets;
+  auto const f = [&](char const* name, auto const& policy) {
+    if (of.wanted(name)) each(name, policy);
+  };
   f("full", full());
-  f("random", random({.seed = seed, .sinks = s.sinks, .recent = s.recent}));
+  f("random", random({.seed = of.seed, .sinks = s.sinks, .recent = s.recent}));
   f("streaming_llm", streaming_llm());
   f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));

@@ -18,15 +18,7 @@ ORDER = (
     "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv tova ahakv h2o"
     " keydiff lagkv streaming_llm random"
 ).split()
-COLOUR = dict(
-    zip(
-        ORDER,
-        ["#222222", "#888888", "#d62728", "#ff9896"]
-        + [matplotlib.colormaps["tab10"](i) for i in (0, 1, 2, 9, 3, 4, 5)]
-        + ["#8c6d31", "#17a768"]
-        + [matplotlib.colormaps["tab10"](i) for i in (6, 8)],
-    )
-)
+COLOUR = {"full": "#222222", "oracle": "#888888", "attention_gate": "#d62728", "attention_gate_cache": "#ff9896"}
 MIB = 1024 * 1024
 NUMBERS = "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed score_us plan_us move_us decode_tokens_per_s prompts".split()
 KINDS = [
@@ -43,6 +35,11 @@ def read(directory):
     for row in rows:
         row.update({k: float(row[k]) for k in NUMBERS})
         row["share"] = round(100 * row["budget_tokens"] / row["prompt_tokens"], -1) if row["policy"] != "full" else 100
+    there = {row["policy"]: None for row in rows}
+    ORDER[:] = [p for p in ORDER if p in there] + [p for p in there if p not in ORDER]
+    palette = [matplotlib.colormaps[name](i) for name in ("tab10", "Dark2", "tab20b") for i in range(8)]
+    others = [p for p in ORDER if p not in COLOUR]
+    COLOUR.update((p, palette[i % len(palette)]) for i, p in enumerate(others))
     return rows, json.loads((directory / "details.json").read_text())
 
 
@@ -174,12 +171,17 @@ def plot_quality(rows):
 
 
 def text_details(details):
-    return next(v for v in details.values() if isinstance(v, dict) and "epsilon" in v)
+    """Where each policy kept how much on the first text."""
+    of_tasks = (v for v in details.values() if isinstance(v, dict))
+    return next({p: found for p, found in v.items() if isinstance(found, dict)} for v in of_tasks)
 
 
 def shown_budget(found):
     """The smallest target of the gates, so that they are in the picture, or the middle budget."""
-    return min(map(int, found["attention_gate"])) if "attention_gate" in found else sorted(map(int, found["snapkv"]))[1]
+    if "attention_gate" in found:
+        return min(map(int, found["attention_gate"]))
+    budgets = sorted(map(int, max(found.values(), key=len)))  # of a policy that has all; full has one
+    return budgets[len(budgets) // 2]
 
 
 def plot_positions(details):
@@ -209,11 +211,10 @@ def plot_positions(details):
 def plot_heads(details):
     found = text_details(details)
     budget = shown_budget(found)
-    names = [
-        p
-        for p in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "attention_gate")
-        if str(budget) in found.get(p, {})
-    ]
+    here = {p: found[p][str(budget)]["heads"] for p in ORDER if str(budget) in found.get(p, {})}
+    names = [p for p, rows in here.items() if len({x for row in rows for x in row}) > 1][:6]  # who divides the budget
+    if not names:
+        return ""
     figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 6), sharey=True)
     most = max(x for p in names for row in found[p][str(budget)]["heads"] for x in row)
     for axis, p in zip(axes, names):
@@ -236,7 +237,7 @@ def plot_growth(growth):
             x,
             [g[b] / scale for g in growth],
             marker="o",
-            color=COLOUR["snapkv"],
+            color="#1f77b4",
             label=f"snapkv, {growth[0]['budget']} tokens",
         )
         axis.set(xlabel="context, tokens", ylabel=label, ylim=(0, None), xticks=x)

@@ -61,9 +61,10 @@ class text {
     };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
-      for_each_preset(shared, s_.seed, [&](std::string const& policy, auto const& p) {
+      for_each_preset(shared, s_, [&](std::string const& policy, auto const& p) {
         if (policy != "full" || share == s_.shares[0]) enter(policy, p, policy == "full" ? N : budget, from_prompt);
       });
+      if (!s_.wanted("oracle")) continue;
       enter("oracle",
             kvevict::presets::oracle({.rows = int(follow.size()), .sinks = shared.sinks, .recent = shared.recent}),
             budget, [&](auto const& view, int l) {
@@ -76,11 +77,11 @@ class text {
       gated all(e_, ctx_, g, context, base, seen);
       judge("attention_gate", all.flagged, all.flagged_cost, target);
       judge("attention_gate_cache", all.cheap, all.cheap_cost, target);
-      for_each_preset(shared, s_.seed, [&](std::string const& policy, auto const& p) {
+      for_each_preset(shared, s_, [&](std::string const& policy, auto const& p) {
         if (policy != "full") enter(policy, p, all.tokens_per_head(), from_prompt, target);
       });
     }
-    if (suffix.empty())
+    if (suffix.empty() && s_.wanted("ada_snapkv"))
       for (int share : s_.shares) bound(base, from_prompt, N * share / 100, details["epsilon"]);
   }
 

@@ -39,6 +39,7 @@
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/cuda/select/select_pages.hpp>
 #include <kvevict/heads/forced_floor.hpp>
+#include <kvevict/heads/over_layers.hpp>
 #include <kvevict/presets/all.hpp>
 
 #endif

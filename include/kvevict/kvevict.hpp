@@ -16,6 +16,7 @@
 #include <kvevict/apply/rewrite_table.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
+#include <kvevict/heads/over_layers.hpp>
 #include <kvevict/layers/together.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>

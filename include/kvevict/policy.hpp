@@ -69,11 +69,10 @@ struct policy {
   /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will
   /// do.
   static constexpr bool equal_counts = Heads::equal_counts;
-  static constexpr sharing budgets = [] {
-    if constexpr (requires { Heads::capped; })
-      if (Heads::capped) return sharing::cap;
-    return equal_counts ? sharing::none : sharing::heads;
-  }();
+  static constexpr sharing budgets = heads::sharing_of<Heads>();
+  static_assert(budgets != sharing::stack || (stages::says_equal_budgets<Layers> && !stages::says_one_set<Layers>),
+                "policy: a heads stage that divides over all layers takes the place of the layers stage; leave "
+                "layers::uniform");
 };
 template <class Score> policy(Score) -> policy<Score>;
 template <class Score> policy(Score, protect) -> policy<Score>;

@@ -142,5 +142,28 @@ template <class Parts> class settled {
   apportioning::last_of last_{};
 };
 
+/// Parts in arrays, so that settled() does what apportion() does where they are many: O(n log), not O(n²).
+struct listed_parts {
+  std::int64_t const *floors = nullptr, *remainders = nullptr, *caps = nullptr;  // (n) each
+  std::int64_t n = 0, denominator_of = 1;
+  apportioning::last_of one_more{};
+
+  /// Σ numerators = total · denominator; a part that takes none has 0 everywhere.
+  constexpr listed_parts() = default;
+  constexpr listed_parts(std::int64_t const* floor, std::int64_t const* rest, std::int64_t const* cap,
+                         std::int64_t count, std::int64_t denominator, std::int64_t total)
+      : floors(floor), remainders(rest), caps(cap), n(count), denominator_of(denominator) {
+    for (std::int64_t i = 0; i < n; ++i) total -= floors[i];
+    one_more = apportioning::end_of_first(
+        total, n, this->denominator(), [&](std::int64_t i) { return remainder(i); },
+        [](std::int64_t) { return true; });
+  }
+  constexpr std::int64_t count() const { return n; }
+  constexpr std::uint64_t denominator() const { return static_cast<std::uint64_t>(denominator_of); }
+  constexpr std::uint64_t remainder(std::int64_t i) const { return static_cast<std::uint64_t>(remainders[i]); }
+  constexpr std::int64_t share(std::int64_t i) const { return floors[i] + (one_more.reaches(remainder(i), i) ? 1 : 0); }
+  constexpr std::int64_t held(std::int64_t i) const { return caps[i]; }
+};
+
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

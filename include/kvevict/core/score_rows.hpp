@@ -80,5 +80,42 @@ struct score_rows {
   }
 };
 
+/// Whose tokens compete with each other: those of a sequence's heads in one layer, or in all layers of the view.
+enum class pool_over : std::uint8_t { heads, layers };
+
+/// Rows in pools: a pool's members by layer, then by head.
+struct row_pools {
+  std::int64_t count = 0, members = 0, heads = 1;
+
+  constexpr row_pools(score_rows const& of, pool_over over) : heads(of.heads) {
+    std::int64_t const layers = over == pool_over::layers ? of.layers : 1;
+    count = of.sequences / layers, members = layers * heads;
+  }
+  constexpr std::int64_t row_of(std::int64_t pool, std::int64_t member) const {
+    return (member / heads * count + pool) * heads + member % heads;
+  }
+  constexpr std::int64_t pool_of(std::int64_t row) const { return row / heads % count; }
+  /// f(row) of every member, in their order.
+  template <class F> constexpr void each(std::int64_t pool, F f) const {
+    for (std::int64_t first = pool * heads, end = members * count; first < end; first += count * heads)
+      for (std::int64_t h = 0; h < heads; ++h) f(first + h);
+  }
+};
+
+/// Of a pool's rows that are cut: how many they are, and for how many of their tokens there is room.
+struct pool_quota {
+  std::int64_t rows = 0, tokens = 0;
+
+  constexpr pool_quota() = default;
+  constexpr pool_quota(score_rows const& s, row_pools const& pools, std::int64_t pool) {
+    std::int64_t held = 0;
+    pools.each(pool, [&](std::int64_t r) {
+      row const& it = s.rows[r];
+      if (it.active) ++rows, tokens += it.quota(), held += it.candidates;
+    });
+    if (tokens > held) tokens = held;
+  }
+};
+
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

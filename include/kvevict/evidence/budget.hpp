@@ -36,6 +36,9 @@ struct budget {
   std::int32_t const* per_sequence = nullptr;
   layer_lengths lengths{};
   std::uint8_t const* whole = nullptr;  // (B) not 0: the sequence stays as it is, not scored, not observed; or null
+  // of a view of some of the model's heads (tensor parallelism): its first, and how many there are; 0: it has them all.
+  // `lengths` are then those of all heads in all layers, for heads::over_ranks
+  std::int32_t head = 0, head_count = 0;
 
   constexpr std::int32_t of(std::int32_t b) const {
     return per_sequence == nullptr ? tokens_per_head : per_sequence[b];

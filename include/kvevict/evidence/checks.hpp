@@ -30,6 +30,7 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
   kernels::validate(ctx, e);
   planning::expect_request(verb, p.protect, b, e.cache.pages.layers,
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
+  planning::expect_heads(verb, b, e.cache.heads());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
     state_of("plan", e.cache, p.score.state_floats());

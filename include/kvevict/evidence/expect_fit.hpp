@@ -51,7 +51,7 @@ namespace contract {
 /// From what its stages say.
 template <class Policy> constexpr keep_traits keeps(Policy const& p) {
   constexpr bool all = planning::ignores_budget<decltype(p.layers)>(),
-                 alike = stages::says_same_for_all_rows<decltype(p.score)>;
+                 alike = stages::says_same_for_all_rows<decltype(p.score)> && Policy::budgets != sharing::stack;
   return {Policy::equal_counts,
           all || stages::says_one_set<decltype(p.heads)> || (alike && Policy::equal_counts),
           all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),

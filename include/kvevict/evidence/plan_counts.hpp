@@ -19,7 +19,8 @@ struct planned_counts {
   static constexpr std::int32_t by_scores = -1;
   std::int32_t heads = 0;
   std::vector<std::int32_t> rows;  // (B·H); by_scores: heads share a budget that they exceed, or a threshold decides
-  std::vector<std::int64_t> sequences;  // (B) Σ over the heads; by_scores: a threshold decides
+  // (B) Σ over the heads; by_scores: a threshold decides, or heads of all layers share a budget that they exceed
+  std::vector<std::int64_t> sequences;
 
   std::int32_t operator()(std::int32_t b, std::int32_t h) const {
     return rows[static_cast<std::size_t>(std::int64_t{b} * heads + h)];
@@ -45,6 +46,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
   if constexpr (stages::says_one_set<decltype(p.layers)>) contract::expect_stack(cache.pages.layers, b.layer_count);
   planning::expect_request("plan", p.protect, b, cache.pages.layers,
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
+  planning::expect_heads("plan", b, cache.heads());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
@@ -58,7 +60,8 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
     auto const i = static_cast<std::size_t>(r);
     std::int64_t& sum = out.sequences[static_cast<std::size_t>(it.sequence)];
     out.rows[i] = it.active && Policy::budgets != sharing::none ? planned_counts::by_scores : it.budget;
-    if (it.active && Policy::budgets == sharing::cap) sum = planned_counts::by_scores;
+    bool const moves = Policy::budgets == sharing::cap || Policy::budgets == sharing::stack;
+    if (it.active && moves) sum = planned_counts::by_scores;
     if (sum != planned_counts::by_scores) sum += it.budget;
   }
 }

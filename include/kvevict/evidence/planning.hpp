@@ -16,9 +16,9 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Whether the heads of a sequence draw on one budget; `cap`: the budget is a cap (budget::no_cap: none) on rows that
-/// are scored in any case.
-enum class sharing : std::uint8_t { none, heads, cap };
+/// Whether the heads of a sequence draw on one budget: those of a layer, or (`stack`) of all layers of the view; `cap`:
+/// the budget is a cap (budget::no_cap: none) on rows that are scored in any case.
+enum class sharing : std::uint8_t { none, heads, cap, stack };
 
 namespace planning {
 
@@ -32,6 +32,7 @@ struct sequence_plan {
   std::int32_t asked = 0, front = 0, back = 0, protected_tokens = 0, longest = 0;
   std::int64_t budget = 0, total = 0;  // of a row; of all heads, and their tokens, where they share the budget
   std::int32_t layer = 0, head = 0, given = 0, has = 0;  // of other_lengths
+  std::int64_t first_part = 0, parts = 0;                // of sharing::stack: the layer's first row, and all rows
   // where pages are kept whole: tokens of one (else 1), `recent` of protect, and those of part-filled last pages among
   // `total`
   std::int32_t page = 1, recent = 0;
@@ -111,13 +112,13 @@ constexpr std::int32_t behind(std::int32_t position) {
 /// Whether a row whose interval is known is scored, and its budget. What heads share is handed out evenly, lower heads
 /// first; their stage moves it.
 constexpr void assign_budget(row& it, sequence_plan const& p, sharing share, std::int32_t heads) {
-  std::int64_t const rest = it.tokens % p.page,
-                     pages = pages_within(p.budget, share == sharing::heads ? p.rests : rest, p.page);
-  std::int64_t const mine =
-      (share == sharing::heads ? pages / heads + (it.head < pages % heads ? 1 : 0) : pages) * p.page + rest;
-  it.active = share == sharing::cap     ? it.candidates > 0
-              : share == sharing::heads ? p.total > p.budget
-                                        : it.tokens > p.budget;
+  bool const shared = share == sharing::heads || share == sharing::stack;
+  std::int64_t const rest = it.tokens % p.page, pages = pages_within(p.budget, shared ? p.rests : rest, p.page);
+  std::int64_t const part = p.first_part + it.head, parts = share == sharing::stack ? p.parts : heads;
+  std::int64_t const mine = (shared ? pages / parts + (part < pages % parts ? 1 : 0) : pages) * p.page + rest;
+  it.active = share == sharing::cap ? it.candidates > 0
+              : shared              ? p.total > p.budget
+                                    : it.tokens > p.budget;
   it.budget = !it.active              ? it.tokens
               : share == sharing::cap ? static_cast<std::int32_t>(std::min<std::int64_t>(mine, it.tokens))
                                       : static_cast<std::int32_t>(mine);
@@ -163,6 +164,14 @@ inline void expect_request(char const* verb, protect const& keep, budget const& 
                   "; give budget.layer in [0, budget.layer_count), for a stack that of its first layer");
   KVEVICT_EXPECTS(keep.sinks >= 0 && keep.recent >= 0 && keep.recent_permille >= 0 && keep.recent_permille <= 1000,
                   verb, ": protect has a negative count or a share above 1000 permille; give sinks, recent ≥ 0");
+}
+/// A view of some heads of a model says which, and is told the lengths of all.
+inline void expect_heads(char const* verb, budget const& want, std::int32_t heads) {
+  KVEVICT_EXPECTS(want.head_count == 0 ? want.head == 0
+                                       : want.head >= 0 && want.head <= std::int64_t{want.head_count} - heads &&
+                                             want.lengths.data != nullptr,
+                  verb, ": heads from ", want.head, " on of ", want.head_count, ", and a view of ", heads,
+                  "; give budget.head in [0, head_count), and the lengths of all heads in budget.lengths");
 }
 template <class Entry> void expect_positions(char const* verb, layer_view<Entry> const& cache) {
   KVEVICT_EXPECTS(cache.order == row_order::ascending || cache.find(role::position) != nullptr, verb,

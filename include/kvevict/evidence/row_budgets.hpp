@@ -9,6 +9,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/evidence/planning.hpp>
+#include <kvevict/evidence/stack_budget.hpp>
 #include <kvevict/evidence/units.hpp>
 
 namespace kvevict {
@@ -117,6 +118,10 @@ void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> con
   std::int32_t const H = cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     if (want.keeps_whole(b)) continue;
+    if (share == sharing::stack) {
+      assign_rows(scratch, out, plan_stack(keep, cache, want, b, page), share, b, 0, H);
+      continue;
+    }
     row* const of = out.rows + std::int64_t{b} * H;
     std::int64_t total = 0, rests = 0;
     std::int32_t longest = 0;

@@ -32,7 +32,7 @@ template <class Entry> struct model_layers {
   /// Which layer of the model a row of the view is of.
   constexpr std::int32_t layer_of(std::int32_t b) const { return want->layer + cache->pages.layer_of(b); }
   constexpr std::int32_t tokens(std::int32_t s, std::int64_t l, std::int32_t h) const {
-    return in_view() ? cache->length(row_of(s, l), h) : want->lengths(s, static_cast<std::int32_t>(l), h);
+    return in_view() ? cache->length(row_of(s, l), h) : want->lengths(s, static_cast<std::int32_t>(l), want->head + h);
   }
 };
 

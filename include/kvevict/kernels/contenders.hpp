@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The candidates of all heads of a sequence, and where the best of them end.
+// The candidates of all rows of a pool, and where the best of them end.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 namespace select {
 
-/// The candidates of one head while the cut is sought. Tokens that cannot win or lose any more leave `live`.
+/// The candidates of one row while the cut is sought. Tokens that cannot win or lose any more leave `live`.
 struct contender {
   std::uint32_t* keys;    // (M) of the scores, in order of the tokens
   std::uint32_t* live;    // (M) those in the boundary bucket
@@ -38,12 +38,12 @@ struct contender {
 };
 
 struct contenders {
-  contender* heads;
-  std::int32_t count;
+  contender* rows;
+  std::int64_t count;
   std::uint32_t* totals;  // (buckets)
-  std::int64_t work;      // candidates of all heads
+  std::int64_t work;      // candidates of all rows
 
-  /// Finds where the k best of all heads end, starting from `keys` or, for ties, from what is in `live`; adds up
+  /// Finds where the k best of all rows end, starting from `keys` or, for ties, from what is in `live`; adds up
   /// `above`, sets `equal`.
   template <class Context> radix::cut best(Context& ctx, std::int64_t k, bool from_keys) {
     std::uint32_t prefix = 0;
@@ -52,20 +52,20 @@ struct contenders {
       ctx.for_each(
           count,
           [&](std::int64_t h, std::int32_t) {
-            contender& c = heads[h];
+            contender& c = rows[h];
             radix::count(all ? c.keys : c.live, all ? c.size : c.live_size, d, c.counts);
           },
           work);
-      kvevict::copy_n(heads[0].counts, radix::buckets, totals);
-      for (std::int32_t h = 1; h < count; ++h)
-        for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += heads[h].counts[b];
+      kvevict::copy_n(rows[0].counts, radix::buckets, totals);
+      for (std::int64_t h = 1; h < count; ++h)
+        for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += rows[h].counts[b];
       radix::bucket const b = radix::boundary(totals, k);
       k -= b.above;
       prefix |= b.index << d.shift;
       ctx.for_each(
           count,
           [&](std::int64_t h, std::int32_t) {
-            contender& c = heads[h];
+            contender& c = rows[h];
             for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
             c.equal = c.counts[b.index];
             c.live_size = radix::gather(all ? c.keys : c.live, all ? c.size : c.live_size, d, b.index, c.live);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The best tokens over all heads of a sequence, as counts per head: what head budgets are made of.
+// The best tokens over all rows of a pool, as counts per row: what head budgets are made of.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
 #include <kvevict/kernels/candidates.hpp>
 #include <kvevict/kernels/contenders.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -23,8 +24,8 @@ void has_kernel(count_pooled_tag, host&);
 
 namespace select {
 
-/// Of the `count` best evictable tokens of a sequence, how many lie in each head? The `forced` best of every head come
-/// first; `weights` (one per head, or null) multiply the scores.
+/// Of the `count` best evictable tokens of a pool, how many lie in each row? The `forced` best of every row come first;
+/// `weights` (one per head, or null) multiply the scores.
 struct best_of {
   std::int64_t count = 0;
   std::int32_t forced = 0;
@@ -70,15 +71,17 @@ inline void force(contender& c) {
   }
 }
 
-inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t sequence, best_of const& what) {
-  contenders out{scratch.allocate<contender>(s.heads), s.heads, scratch.allocate<std::uint32_t>(radix::buckets), 0};
+inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools const& pools, std::int64_t pool,
+                              best_of const& what) {
+  contenders out{scratch.allocate<contender>(pools.members), pools.members,
+                 scratch.allocate<std::uint32_t>(radix::buckets), 0};
   std::int64_t total = 0, forced = 0;
-  for (std::int32_t h = 0; h < s.heads; ++h) {
-    std::int64_t const r = std::int64_t{sequence} * s.heads + h;
+  for (std::int64_t i = 0; i < pools.members; ++i) {
+    std::int64_t const r = pools.row_of(pool, i);
     expect_candidates("count_best", s, r);
     row const& it = s.rows[r];
     std::int64_t const size = it.active ? it.candidates : 0;
-    contender& c = out.heads[h] = {};
+    contender& c = out.rows[i] = {};
     c.first = it.first;
     c.size = size;
     c.forced = static_cast<std::int32_t>(std::min<std::int64_t>(what.forced, size));
@@ -91,70 +94,82 @@ inline contenders gather_heads(frame& scratch, score_rows const& s, std::int32_t
   }
   out.work = total;
   KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in ",
-                  contract::place{sequence}, ", but ", forced, " are forced and ", total,
+                  contract::place{static_cast<std::int32_t>(pool)}, ", but ", forced, " are forced and ", total,
                   " can be evicted; ask for a count between the two");
   return out;
 }
 
-/// How many of the `count` best candidates of one sequence lie in each head; inactive rows take no part and count 0.
+/// How many of the `count` best candidates of one pool lie in each row; inactive rows take no part and count 0.
 ///
-///   order   score·weight descending (−0 = +0), position descending, head ascending; the `forced` best of every head
-///   come first
+///   order   score·weight descending (−0 = +0), position descending, layer, head ascending; the `forced` best of every
+///   row come first
 ///
-/// Shapes   scores (H, N) ragged, finite where evictable → counts (H), Σ counts = count.
-/// Cost     O(Σ N): one histogram of all heads, then the boundary bucket alone; one worker per head.
+/// Shapes   scores (R, N) ragged, finite where evictable → counts (R) of the pool's members, Σ counts = count.
+/// Cost     O(Σ N): one histogram of all rows, then the boundary bucket alone; one worker per row.
 /// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
-inline void count_best(host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what,
+inline void count_best(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool, best_of const& what,
                        std::int32_t* counts) {
-  KVEVICT_EXPECTS(sequence >= 0 && sequence < s.sequences && what.forced >= 0, "count_best: there is no sequence ",
-                  sequence, " among ", s.sequences, ", or ", what.forced,
-                  " forced tokens are below 0; correct the question");
+  KVEVICT_EXPECTS(pool >= 0 && pool < pools.count && what.forced >= 0, "count_best: there is no sequence ", pool,
+                  " among ", pools.count, ", or ", what.forced, " forced tokens are below 0; correct the question");
   frame scratch(ctx.scratch());
-  contenders all = gather_heads(scratch, s, sequence, what);
+  contenders all = gather_rows(scratch, s, pools, pool, what);
   ctx.for_each(
-      s.heads,
-      [&](std::int64_t h, std::int32_t) {
-        fill(all.heads[h], s, std::int64_t{sequence} * s.heads + h, what.weights == nullptr ? 1.0f : what.weights[h]);
-        force(all.heads[h]);
+      pools.members,
+      [&](std::int64_t i, std::int32_t) {
+        fill(all.rows[i], s, pools.row_of(pool, i), what.weights == nullptr ? 1.0f : what.weights[i % s.heads]);
+        force(all.rows[i]);
       },
       all.work);
-  for (std::int32_t h = 0; h < s.heads; ++h) {
-    KVEVICT_EXPECTS(all.heads[h].finite, "count_best: a score of ", contract::place{sequence, h},
+  for (std::int64_t i = 0; i < pools.members; ++i) {
+    row const& it = s.rows[pools.row_of(pool, i)];
+    KVEVICT_EXPECTS(all.rows[i].finite, "count_best: a score of ", contract::place{it.sequence, it.head},
                     " is not finite after its weight; check the scores first and keep weights moderate");
   }
-  kvevict::fill_n(counts, s.heads, 0);
+  kvevict::fill_n(counts, pools.members, 0);
   if (what.count == 0) return;
   radix::cut const c = all.best(ctx, what.count, true);
   std::int64_t take = c.take;
   if (c.take < c.equal) {
     ctx.for_each(
-        s.heads, [&](std::int64_t h, std::int32_t) { all.heads[h].collect_ties(c.key); }, all.work);
+        pools.members, [&](std::int64_t i, std::int32_t) { all.rows[i].collect_ties(c.key); }, all.work);
     take = all.best(ctx, c.take, false).take;
   }
-  for (std::int32_t h = 0; h < s.heads; ++h) {
-    std::int64_t const here = std::min(take, all.heads[h].equal);
-    counts[h] = static_cast<std::int32_t>(all.heads[h].above + here);
+  for (std::int64_t i = 0; i < pools.members; ++i) {
+    std::int64_t const here = std::min(take, all.rows[i].equal);
+    counts[i] = static_cast<std::int32_t>(all.rows[i].above + here);
     take -= here;
   }
+}
+/// Of the heads of one sequence.
+inline void count_best(host& ctx, score_rows const& s, std::int32_t sequence, best_of const& what,
+                       std::int32_t* counts) {
+  count_best(ctx, s, row_pools(s, pool_over::heads), sequence, what, counts);
 }
 
 }  // namespace select
 
-/// Scratch that `count_pooled` takes: heads, evictable tokens of all heads together.
-constexpr std::int64_t count_best_bytes(std::int64_t heads, std::int64_t candidates) {
-  return heads * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) +
+/// Scratch that `count_pooled` takes: rows of a pool, evictable tokens of all of them together.
+constexpr std::int64_t count_best_bytes(std::int64_t rows, std::int64_t candidates) {
+  return rows * (static_cast<std::int64_t>(sizeof(select::contender)) + radix::table_size * 4 + 3 * 64) +
          candidates * 12 + radix::buckets * 4 + 64;
 }
+/// And its counts before they are in order of the rows.
+constexpr std::int64_t count_pooled_bytes(std::int64_t rows, std::int64_t candidates) {
+  return scratch_step(rows * 4) + count_best_bytes(rows, candidates);
+}
 
-/// The counts of every sequence that is cut, for what its heads may keep together; the counts of the others are 0.
+/// The counts of every pool that is cut, for what its rows may keep together; the counts of the others are 0.
 inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
   kvevict::fill_n(counts, s.count(), 0);
-  for (std::int32_t b = 0; b < s.sequences && s.heads > 0; ++b) {
-    slice<row> const of{s.rows + std::int64_t{b} * s.heads, s.heads};
-    if (!of[0].active) continue;
-    std::int64_t const pooled = pooled_quota(of), forced = what.forced_permille * (pooled / of.size) / 1000;
-    select::count_best(ctx, s, b, {pooled, static_cast<std::int32_t>(forced), what.weights},
-                       counts + std::int64_t{b} * s.heads);
+  row_pools const pools(s, what.over);
+  for (std::int64_t pool = 0; pool < pools.count && pools.members > 0; ++pool) {
+    pool_quota const quota(s, pools, pool);
+    if (quota.rows == 0) continue;
+    std::int64_t const forced = what.forced_permille * (quota.tokens / quota.rows) / 1000;
+    frame scratch(ctx.scratch());
+    auto* const of_pool = scratch.allocate<std::int32_t>(pools.members);
+    select::count_best(ctx, s, pools, pool, {quota.tokens, static_cast<std::int32_t>(forced), what.weights}, of_pool);
+    for (std::int64_t i = 0; i < pools.members; ++i) counts[pools.row_of(pool, i)] = of_pool[i];
   }
 }
 

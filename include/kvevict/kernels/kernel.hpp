@@ -8,6 +8,7 @@
 
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/row_places.hpp>
+#include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/window.hpp>
 
 /// Declares the kernel `name` in the namespace where this stands, yours or the library's. The context's namespace, or
@@ -73,12 +74,13 @@ struct window_options {
   pool_options pool{};               // of the scores, over the evictable tokens
 };
 
-/// A question to `count_pooled`: of the best evictable tokens of a sequence (score descending, position descending,
-/// head ascending), as many as the quotas of its heads together, how many lie in each head? ⌊forced_permille/1000 of
-/// the mean quota⌋ best tokens of every head come first; `weights` (one per head, or null) multiply the scores.
+/// A question to `count_pooled`: of the best evictable tokens of a pool (score descending, position descending, layer,
+/// head ascending), as many as the quotas of its rows together, how many lie in each row? ⌊forced_permille/1000 of
+/// the mean quota⌋ best tokens of every row come first; `weights` (one per head, or null) multiply the scores.
 struct pooled_best {
   std::int32_t forced_permille = 0;
   float const* weights = nullptr;
+  pool_over over = pool_over::heads;
 };
 
 /// Which tokens are pooled: those before the recent window, or all.
@@ -161,7 +163,7 @@ KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.
 KVEVICT_KERNEL(page_rows, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
 // (score_rows of pages, keep_set&): the tokens of the pages that select_best keeps, and of the part-filled last one
 KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
-// (score_rows, pooled_best, std::int32_t* counts (B·H)): of every sequence
+// (score_rows, pooled_best, std::int32_t* counts (B·H)): of every pool
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
 // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
 KVEVICT_KERNEL(each_token, "kernels/each.hpp", "cuda/scores/each.hpp");

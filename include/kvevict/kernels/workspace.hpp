@@ -51,8 +51,11 @@ inline std::int64_t workspace(column_sums_tag, host const& ctx, cache_shape cons
 inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const& s) {
   return require_finite_bytes(s.rows());
 }
-inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& s) {
-  return count_best_bytes(s.kv_heads, s.kv_heads * s.tokens);
+/// A pool over layers has at most all rows.
+inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& s,
+                              pool_over over = pool_over::heads) {
+  std::int64_t const rows = over == pool_over::heads ? s.kv_heads : s.rows();
+  return count_pooled_bytes(rows, rows * s.tokens);
 }
 inline std::int64_t workspace(gate_tag, host const& ctx, cache_shape const& s, gate_weights const& w) {
   std::int64_t const tokens = s.sequences * s.tokens,

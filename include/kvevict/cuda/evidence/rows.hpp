@@ -40,6 +40,10 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     KVEVICT_SHARED(t, std::int32_t, longest, 1);
     auto const b = static_cast<std::int32_t>(t.block().x), H = cache.heads();
     auto const first = static_cast<std::int32_t>(t.linear_index()), step = static_cast<std::int32_t>(t.block_size().x);
+    if (share == sharing::stack) {
+      for (std::int32_t h = first; h < H; h += step) write(t, planning::plan_stack(keep, cache, want, b, page), b, h);
+      return;
+    }
     if constexpr (planning::has_units<Layers>)
       if (share != sharing::cap && planning::moves_budget(layers)) {
         for (std::int32_t h = first; h < H; h += step) write(t, unit_of(b, h), b, h);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The best tokens over all heads of every sequence, as counts per head: what head budgets are made of, on a device.
+// The best tokens over all rows of every pool, as counts per row: what head budgets are made of, on a device.
 #pragma once
 
 #include <kvevict/cuda/select/pooled_histograms.hpp>
@@ -10,10 +10,10 @@ void has_kernel(kernels::count_pooled_tag, device&);
 
 namespace pooled {
 
-/// One block per sequence: the digit's boundary over all its heads; what lies behind it is counted, and the histograms
-/// are cleared for the next.
+/// One block per pool: the digit's boundary over all its rows; what lies behind it is counted, and the histograms are
+/// cleared for the next.
 ///
-/// Shapes   histograms (B·H, buckets), searches (B) → searches (B), counts (B·H).
+/// Shapes   histograms (B·H, buckets), searches (pools) → searches (pools), counts (B·H).
 struct boundary_kernel {
   static constexpr int max_threads = 512;
   work c;
@@ -24,72 +24,74 @@ struct boundary_kernel {
     if (c.watch.stopped(t)) return;
     KVEVICT_SHARED(t, std::uint32_t, totals, radix::buckets);
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
-    std::int64_t const b = t.block().x;
-    search f = c.before(b, digit, orders);
+    std::int64_t const pool = t.block().x, members = c.pools.members;
+    search f = c.before(pool, digit, orders);
     if (!f.active || f.tied != orders) {
       if (digit != 0 || orders) return;
-      if (t.linear_index() == 0) c.searches[b] = f;
-      for (std::int64_t h = t.linear_index(); h < c.s.heads; h += t.block_size().x) c.counts[b * c.s.heads + h] = 0;
+      if (t.linear_index() == 0) c.searches[pool] = f;
+      for (std::int64_t i = t.linear_index(); i < members; i += t.block_size().x) c.counts[c.pools.row_of(pool, i)] = 0;
       return;
     }
-    std::uint32_t* const own = c.histograms + b * c.s.heads * radix::buckets;
     for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x) {
       std::uint32_t sum = 0;
-      for (std::int64_t h = 0; h < c.s.heads; ++h) sum += own[h * radix::buckets + i];
+      c.pools.each(pool, [&](std::int64_t r) { sum += c.histograms[r * radix::buckets + i]; });
       totals[i] = sum;
     }
     t.sync_block();
     radix::boundary const at = radix::find_boundary(t, totals, f.take, words);
     (orders ? f.order : f.key) |= at.bucket << radix::nth_digit(digit).shift, f.take -= at.above, f.equal = at.inside;
-    for (std::int64_t h = t.warp(); h < c.s.heads; h += t.block_size().x / warp_size) {  // a warp per head
+    for (std::int64_t m = t.warp(); m < members; m += t.block_size().x / warp_size) {  // a warp per row
+      std::int64_t const r = c.pools.row_of(pool, m);
       std::uint32_t sum = 0;
       for (std::uint32_t i = at.bucket + 1 + t.lane(); i < radix::buckets; i += warp_size)
-        sum += own[h * radix::buckets + i];
+        sum += c.histograms[r * radix::buckets + i];
       for (std::uint32_t x = warp_size / 2; x != 0; x /= 2) sum += shuffle_xor(t, sum, x);
-      std::int32_t& count = c.counts[b * c.s.heads + h];
+      std::int32_t& count = c.counts[r];
       if (t.lane() == 0) count = (digit == 0 && !orders ? 0 : count) + static_cast<std::int32_t>(sum);
     }
     t.sync_block();
-    if (t.linear_index() == 0) finish(b, f, at.bucket, own);
+    if (t.linear_index() == 0) finish(pool, f, at.bucket);
     t.sync_block();
-    for (std::int64_t i = t.linear_index(); i < std::int64_t{c.s.heads} * radix::buckets; i += t.block_size().x)
-      own[i] = 0;
+    c.pools.each(pool, [&](std::int64_t r) {
+      for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x)
+        c.histograms[r * radix::buckets + i] = 0;
+    });
   }
 
  private:
-  KVEVICT_DEVICE void finish(std::int64_t b, search f, std::uint32_t bucket, std::uint32_t const* own) const {
+  KVEVICT_DEVICE void finish(std::int64_t pool, search f, std::uint32_t bucket) const {
     if (digit == radix::digit_count - 1 && !orders && f.take < f.equal)
       f.tied = true;  // orders decide which
     else if (digit == radix::digit_count - 1) {
-      for (std::int64_t h = 0; h < c.s.heads; ++h) {  // what is equal in score and order: lower heads first
-        std::uint32_t const here = own[h * radix::buckets + bucket], in = here < f.take ? here : f.take;
-        c.counts[b * c.s.heads + h] += static_cast<std::int32_t>(in);
+      c.pools.each(pool, [&](std::int64_t r) {  // what is equal in score and order: lower layers, lower heads first
+        std::uint32_t const here = c.histograms[r * radix::buckets + bucket], in = here < f.take ? here : f.take;
+        c.counts[r] += static_cast<std::int32_t>(in);
         f.take -= in;
-      }
+      });
       f.active = false;
     }
-    c.searches[b] = f;
+    c.searches[pool] = f;
   }
 };
 
 template <class Keys> void count(device& ctx, work const& c) {
-  auto const rows = static_cast<std::uint32_t>(c.s.count()), sequences = static_cast<std::uint32_t>(c.s.sequences);
+  auto const rows = static_cast<std::uint32_t>(c.s.count()), pools = static_cast<std::uint32_t>(c.pools.count);
   std::uint32_t const threads = threads_for(c.s.most_tokens, 4);
   if (c.forced != nullptr) ctx.launch({rows}, {threads}, 0, force_kernel<Keys>{c});
   ctx.zero("histograms", c.histograms, static_cast<std::size_t>(c.s.count()) * radix::buckets * sizeof *c.histograms);
   for (bool const orders : {false, true})
     for (int digit = orders && c.short_ranks() ? 1 : 0; digit < radix::digit_count; ++digit) {
       ctx.launch({rows * c.chunks}, {std::min(256u, threads)}, 0, histogram_kernel<Keys>{c, digit, orders});
-      ctx.launch({sequences}, {std::min(512u, threads)}, 0, boundary_kernel{c, digit, orders});
+      ctx.launch({pools}, {std::min(512u, threads)}, 0, boundary_kernel{c, digit, orders});
     }
 }
 
 }  // namespace pooled
 
-/// Of the Σ quota() best evictable tokens of every sequence that is cut: how many lie in each head.
+/// Of the Σ quota() best evictable tokens of every pool that is cut: how many lie in each row.
 ///
-///   order   score·weight descending (−0 = +0), position descending, head ascending; the forced best of every head come
-///   first
+///   order   score·weight descending (−0 = +0), position descending, layer, head ascending; the forced best of every row
+///   come first
 ///
 /// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11
 ///          (13) with forced ones; 8 KiB a row.
@@ -102,7 +104,7 @@ inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, 
                        s,
                        what,
                        scratch.allocate<std::uint32_t>(s.count() * radix::buckets),
-                       scratch.allocate<pooled::search>(s.sequences),
+                       scratch.allocate<pooled::search>(row_pools(s, what.over).count),
                        what.forced_permille == 0 ? nullptr : scratch.allocate<pooled::forced_cut>(s.count()),
                        counts,
                        blocks_for(s.most_tokens, pooled::chunk)};

@@ -8,42 +8,45 @@
 namespace kvevict::inline KVEVICT_ABI::cuda {
 namespace pooled {
 
-/// Where a sequence's best end, so far: digits of the score's key, then, among the `equal` scores, of the order's.
+/// Where a pool's best end, so far: digits of the score's key, then, among the `equal` scores, of the order's.
 struct search {
   std::uint32_t key, order;
   std::uint32_t take, equal;  // of the keys that share the digits found so far: how many are in, and how many there are
   bool active, tied;          // tied: orders decide
 };
 
-/// The best tokens of a head that are forced in: those above (key, order), or equal to it.
+/// The best tokens of a row that are forced in: those above (key, order), or equal to it.
 struct forced_cut {
   std::uint32_t key, order;
 };
 
 inline constexpr std::uint32_t chunk = 4096;  // tokens of a block
 
-/// All that the launches share. Scratch: a histogram per row, a search per sequence, a cut per row.
+/// All that the launches share. Scratch: a histogram per row, a search per pool, a cut per row.
 struct work {
   watched watch;
   score_rows s;
   pooled_best what;
   std::uint32_t* histograms;  // (B·H, buckets)
-  search* searches;           // (B)
+  search* searches;           // (pools)
   forced_cut* forced;         // (B·H), or null
   std::int32_t* counts;       // (B·H)
   std::uint32_t chunks;
+  row_pools pools{s, what.over};
 
-  KVEVICT_DEVICE slice<row> heads_of(std::int64_t b) const { return {s.rows + b * s.heads, s.heads}; }
-  /// What is known of a sequence before that digit.
-  KVEVICT_DEVICE search before(std::int64_t b, int digit, bool orders) const {
-    if (orders || digit > 0) return searches[b];
-    auto const quota = static_cast<std::uint32_t>(pooled_quota(heads_of(b)));
-    return {0, short_ranks() ? order_key(0) : 0, quota, 0, heads_of(b)[0].active && quota > 0, false};
+  KVEVICT_DEVICE pool_quota quota(std::int64_t pool) const { return {s, pools, pool}; }
+  /// What is known of a pool before that digit.
+  KVEVICT_DEVICE search before(std::int64_t pool, int digit, bool orders) const {
+    if (orders || digit > 0) return searches[pool];
+    auto const tokens = static_cast<std::uint32_t>(quota(pool).tokens);
+    return {0, short_ranks() ? order_key(0) : 0, tokens, 0, tokens > 0, false};
   }
   /// Ranks of rows in order are below 2^21, but for longer rows: the leading digit is known.
   constexpr bool short_ranks() const { return s.positions == nullptr && s.most_tokens <= 1 << 21; }
-  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t b) const {
-    return what.forced_permille * (pooled_quota(heads_of(b)) / s.heads) / 1000;
+  /// Of a pool with a row that is cut.
+  KVEVICT_DEVICE std::int64_t forced_of(std::int64_t pool) const {
+    pool_quota const all = quota(pool);
+    return what.forced_permille * (all.tokens / all.rows) / 1000;
   }
   template <class Keys> KVEVICT_DEVICE Keys keys(std::int64_t r) const {
     Keys out(s, r);
@@ -65,8 +68,9 @@ template <class Keys> struct force_kernel {
     KVEVICT_SHARED(t, std::uint32_t, words, 36);
     std::int64_t const r = t.block().x;
     row const& it = c.s.rows[r];
-    std::int64_t const wanted = c.forced_of(r / c.s.heads), k = wanted < it.candidates ? wanted : it.candidates;
-    if (!it.active || k == 0) {
+    std::int64_t const wanted = it.active ? c.forced_of(c.pools.pool_of(r)) : 0,
+                       k = wanted < it.candidates ? wanted : it.candidates;
+    if (k == 0) {
       if (t.linear_index() == 0) c.forced[r] = {~0u, ~0u};
       return;
     }
@@ -92,7 +96,7 @@ template <class Keys> struct force_kernel {
 
 /// One digit's histogram of every row. Grid: (row, 4096 tokens).
 ///
-/// Shapes   scores (B·H, N), searches (B) → histograms (B·H, buckets).
+/// Shapes   scores (B·H, N), searches (pools) → histograms (B·H, buckets).
 template <class Keys> struct histogram_kernel {
   static constexpr int max_threads = 256;
   work c;
@@ -104,7 +108,7 @@ template <class Keys> struct histogram_kernel {
     std::int64_t const r = t.block().x / c.chunks;
     std::uint32_t const first = t.block().x % c.chunks * chunk;
     row const& it = c.s.rows[r];
-    search const f = c.before(r / c.s.heads, digit, orders);
+    search const f = digit == 0 && !orders ? search{0, 0, 0, 0, true, false} : c.searches[c.pools.pool_of(r)];
     if (!f.active || f.tied != orders || !it.active || first >= static_cast<std::uint32_t>(it.tokens)) return;
     KVEVICT_SHARED(t, std::uint32_t, counts, radix::buckets);
     for (std::uint32_t i = t.linear_index(); i < radix::buckets; i += t.block_size().x) counts[i] = 0;

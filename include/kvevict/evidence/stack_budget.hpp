@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// The budget that the heads of all layers of a view share: one unit, whose division is a heads stage's.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/evidence/budget.hpp>
+#include <kvevict/evidence/planning.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace planning {
+
+/// Tokens of a row of the unit: of the view, or of any head of the model where the view holds only some of them.
+template <class Entry>
+constexpr std::int32_t unit_tokens(layer_view<Entry> const& cache, budget const& want, std::int32_t b,
+                                   std::int32_t h) {
+  return want.head_count == 0 ? cache.length(b, h)
+                              : want.lengths(cache.pages.sequence_of(b), want.layer + cache.pages.layer_of(b), h);
+}
+
+/// What a plan does to layer-and-sequence b of a view whose layers share a budget: the unit is the sequence's heads in
+/// all layers of the view, but for layers that are kept whole; those take no part.
+///
+///   Σ tokens ≤ Σ budgets: whole.   Else Σ kept = Σ budgets, over layers and heads, by a stage that knows the scores
+///
+/// O(L·H), no memory.
+template <class Entry>
+constexpr sequence_plan plan_stack(protect const& keep, layer_view<Entry> const& cache, budget const& want,
+                                   std::int32_t b, std::int32_t page) {
+  sequence_plan p{};
+  std::int32_t const L = cache.pages.layers, S = cache.sequences() / L, s = cache.pages.sequence_of(b),
+                     H = want.head_count == 0 ? cache.heads() : want.head_count;
+  bool asks = true;
+  p.page = page;
+  for (std::int32_t row = s; row < cache.sequences(); row += S) {
+    if (want.keeps_whole(row)) continue;
+    if (row == b) p.first_part = p.parts + want.head;
+    p.parts += H, p.budget += std::int64_t{want.of(row)} * H, asks = asks && want.of(row) >= 1;
+    p.front = std::max(p.front, keep.front(cache.read_only_tokens(row)));
+    for (std::int32_t h = 0; h < H; ++h) {
+      std::int32_t const n = unit_tokens(cache, want, row, h);
+      p.total += n, p.longest = std::max(p.longest, n), p.rests += n % page;
+    }
+  }
+  p.asked = asks && p.parts > 0 ? static_cast<std::int32_t>(p.budget / p.parts) : want.of(b);
+  if (want.of(b) < 1) p.wrong = sequence_plan::fault::no_budget;
+  for (std::int32_t h = 0; h < cache.heads() && p.wrong == sequence_plan::fault::none; ++h) {
+    std::int32_t const given = unit_tokens(cache, want, b, want.head + h), has = cache.length(b, h);
+    if (given == has) continue;
+    p.wrong = sequence_plan::fault::other_lengths;
+    p.layer = want.layer + cache.pages.layer_of(b), p.head = h, p.given = given, p.has = has;
+  }
+  p.cut = asks && p.total > p.budget;
+  if (p.cut && p.wrong == sequence_plan::fault::none) find_protected(p, keep);
+  return p;
+}
+
+}  // namespace planning
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -11,6 +11,7 @@
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
+#include <kvevict/heads/over_layers.hpp>
 #include <kvevict/heads/threshold.hpp>
 
 struct halve {
@@ -33,6 +34,7 @@ void select_all(kvevict::cuda::device& ctx, kvevict::score_rows s, kvevict::cuda
   kernels::count_pooled(ctx, s, kvevict::pooled_best{}, counts);
   kvevict::heads::adaptive{}(ctx, s);
   kvevict::heads::forced_floor{}(ctx, s);
+  kvevict::heads::over_layers{}(ctx, s);
   kvevict::heads::threshold{}(ctx, s);
   kernels::select_best(ctx, s, out);
   kernels::read_scores(ctx, s, values);

@@ -7,8 +7,10 @@
 #   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
 #   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
 #   bench/run.sh --cuda-build sm_90    only builds both programs (build/cuda/simt, build/cuda/time), to be run on a machine without packages
+#   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
 cd "$(dirname "$0")/.."
+[ "${1-}" != quality ] || { shift; exec bench/quality/run.sh "$@"; }
 
 cuda_static() {
   nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
@@ -46,7 +48,7 @@ cuda_time() {
 [ "${1-}" != --cuda-build ] || { cuda_time "${2-}"; exit; }
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac

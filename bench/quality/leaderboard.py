@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the tables of a stage, as Markdown, from results/STAGE/*.csv.
+
+leaderboard.py STAGE [--against POLICY]
+
+Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then their prompts); with --against, each
+policy's difference from that one on the same prompts.
+"""
+
+import argparse, csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+DRAWS, SEED = 10_000, 1
+MEASURES = {  # of (setting, metric, with four sinks): title, digits, whether more is better
+    ("agnostic", "needle_rate", False): ("needles, question unseen", 2, True),
+    ("aware", "needle_rate", False): ("needles, question in view", 2, True),
+    ("text", "kl_nats", False): ("KL on text, nats", 3, False),
+    ("text", "top1", False): ("best token agrees", 3, True),
+    ("text", "kl_nats", True): ("KL on text, 4 sinks for all", 3, False),
+    ("decode", "kl_nats", False): ("KL while decoding", 3, False),
+}
+
+
+def read(stage):
+    rows = []
+    for file in sorted((HERE / "results" / stage).glob("*.csv")):
+        with open(file, newline="") as opened:
+            rows += csv.DictReader(opened)
+    if not rows:
+        raise SystemExit(f"leaderboard.py: results/{stage} holds no part; run bench/run.sh quality {stage}")
+    for row in rows:
+        row["share"] = 100 if row["policy"] == "full" else round(100 * int(row["budget_tokens"]) / int(row["prompt_tokens"]))
+        sinks = row["task"].endswith("_4_sinks")
+        row["measure"] = (row["setting"], row["metric"], sinks)
+        row["prompt"] = (row["genre"], row["document"], row["seed"], row["task"].removesuffix("_4_sinks"))
+        row["score"] = float(row["score"])
+    return rows
+
+
+def interval(values):
+    """Mean and 95 % interval of {prompt: value}: documents are drawn, then prompts of each."""
+    documents = defaultdict(list)
+    for (genre, document, seed, _), value in values.items():
+        documents[genre, document, seed].append(value)
+    lists = [np.array(v) for v in documents.values()]
+    random = np.random.default_rng(SEED)
+    means = np.empty((DRAWS, len(lists)))
+    for i, v in enumerate(lists):
+        means[:, i] = v[random.integers(0, len(v), (DRAWS, len(v)))].mean(axis=1)
+    sizes = np.array([len(v) for v in lists])
+    drawn = random.integers(0, len(lists), (DRAWS, len(lists)))
+    totals = (np.take_along_axis(means, drawn, 1) * sizes[drawn]).sum(1) / sizes[drawn].sum(1)
+    return np.mean(np.concatenate(lists)), *np.percentile(totals, (2.5, 97.5))
+
+
+def table(rows, measure, against):
+    title, digits, more = MEASURES[measure]
+    values = defaultdict(dict)  # (policy, share): {prompt: score}
+    cost = defaultdict(list)
+    for row in rows:
+        if row["measure"] == measure:
+            values[row["policy"], row["share"]][row["prompt"]] = row["score"]
+            cost[row["policy"]].append(float(row["score_us"]) + float(row["plan_us"]) + float(row["move_us"]))
+    if not values:
+        return
+    shares = sorted({s for p, s in values if p != "full"})
+    prompts = {p for v in values.values() for p in v}
+    print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
+    print("More is better." if more else "Less is better.", f"Differences from {against}.\n" if against else "\n")
+    print("| policy |" + "".join(f" {s} % |" for s in shares) + " µs a prompt |\n|---|" + "---|" * (len(shares) + 1))
+
+    def cell(policy, share):
+        here = values.get((policy, share), {})
+        if against and policy not in ("full", against):
+            base = values.get((against, share), {})
+            here = {p: v - base[p] for p, v in here.items() if p in base}
+        if not here:
+            return "–"
+        mean, low, high = interval(here)
+        sign = "+" if against and policy not in ("full", against) else ""
+        return f"{mean:{sign}.{digits}f} ({low:{sign}.{digits}f} … {high:{sign}.{digits}f})"
+
+    def rank(policy):
+        found = [np.mean(list(values[policy, s].values())) for s in shares if (policy, s) in values]
+        return -np.mean(found) if more else np.mean(found)
+
+    policies = sorted({p for p, _ in values if p != "full"}, key=rank)
+    if ("full", 100) in values:
+        print("| full |" + f" {cell('full', 100)} |" * len(shares) + " – |")
+    for policy in policies:
+        print(f"| {policy} |" + "".join(f" {cell(policy, s)} |" for s in shares) + f" {np.mean(cost[policy]):,.0f} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage")
+    parser.add_argument("--against", help="a policy")
+    options = parser.parse_args()
+    rows = read(options.stage)
+    policies = {row["policy"] for row in rows}
+    if options.against and options.against not in policies:
+        parser.error(f"--against: results/{options.stage} have {', '.join(sorted(policies))}")
+    list_of = lambda key: ", ".join(sorted({row[key] for row in rows}))
+    print(f"# {options.stage}\n")
+    print(f"Of {list_of('date')}, commits {list_of('commit')}, seeds {list_of('seed')}.")
+    for measure in MEASURES:
+        table(rows, measure, options.against)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Prepares the model, the programs and the documents, then runs parts of the lab; bench/run.sh quality calls it.
+set -euo pipefail
+tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
+refuse() { echo "bench/run.sh quality: $1" >&2; exit 2; }
+source "$tree/examples/install.sh"
+cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}
+install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv \
+  bible-kjv bible-kjv-text debian-policy doc-debian perl-doc libpython3.11-stdlib
+python_environment "$cache/venv" "$tree/examples/engine/requirements.txt"
+export PYTHONPATH=$tree/examples/engine:$tree/examples/compare PYTHONDONTWRITEBYTECODE=1
+python=$cache/venv/bin/python
+case ${1-} in
+  leaderboard) exec "$python" "$tree/bench/quality/leaderboard.py" "${@:2}" ;;
+  --help | -h) exec "$python" "$tree/bench/quality/run.py" --model - --program - --help ;;
+esac
+model=$("$python" "$tree/examples/engine/prepare.py") || exit 2
+build_programs "$tree" engine_compare
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+exec "$python" "$tree/bench/quality/run.py" --model "$model" --program "$tree/build/native/examples/engine_compare" "$@"

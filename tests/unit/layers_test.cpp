@@ -39,6 +39,7 @@ int rank_of(std::string const& layer) {
                                                 {"presets", 8},
                                                 {"cuda", 8},
                                                 {"engines", 9},
+                                                {"measure", 9},
                                                 {"kvevict.hpp", umbrella},
                                                 {"threads.hpp", umbrella}};
   auto const found = ranks.find(layer);

@@ -17,6 +17,7 @@
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/over_layers.hpp>
+#include <kvevict/heads/over_ranks.hpp>
 #include <kvevict/layers/together.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>

@@ -54,6 +54,7 @@ struct score_rows {
   bool observed = false;                    // of observe(): a window reads the rows that have just come
   std::int32_t page_size = 1;
   row const* of_tokens = nullptr;  // (B·H) of rows of pages: those of their tokens
+  std::int32_t first_head = 0, model_heads = 0;  // as budget.head and head_count; 0: the rows are those of all heads
 
   /// Whose rows they are: what their errors begin with.
   constexpr char const* verb() const { return observed ? "observe" : "plan"; }

@@ -34,6 +34,7 @@ template <class Entry> score_rows rows_of_lengths(frame& scratch, layer_view<Ent
   out.rows = rows, out.sequences = cache.sequences(), out.heads = cache.heads();
   out.begin = begin, out.layer = want.layer, out.layers = cache.pages.layers;
   out.most_tokens = longest, out.total_floats = begin[n];
+  out.first_head = want.head, out.model_heads = want.head_count;
   return out;
 }
 

@@ -58,10 +58,10 @@ struct bucket {
   std::int64_t above;  // keys in the buckets after it
 };
 
-/// The bucket that holds the k-th largest key; 1 ≤ k ≤ Σ counts.
-inline bucket boundary(std::uint32_t const* counts, std::int64_t k) {
-  std::int64_t above = 0, b = buckets - 1;
-  for (; b > 0 && above + counts[b] < k; --b) above += counts[b];
+/// The bucket that holds the k-th largest key, of `n` buckets; 1 ≤ k ≤ Σ counts.
+template <class Count> bucket boundary(Count const* counts, std::int64_t k, std::int64_t n = buckets) {
+  std::int64_t above = 0, b = n - 1;
+  for (; b > 0 && above + static_cast<std::int64_t>(counts[b]) < k; --b) above += static_cast<std::int64_t>(counts[b]);
   return {static_cast<std::uint32_t>(b), above};
 }
 

@@ -55,6 +55,8 @@ TEST_CASE("select_best: scores that differ in their last bit") {
   CHECK(select_one({0.1f, above, x, 0.2f}, 1) == std::vector<std::int32_t>{1});
   CHECK(select_one({x, x, above, x, x}, 1) == std::vector<std::int32_t>{2});
   CHECK(select_one({-above, -x, -above, -above}, 1) == std::vector<std::int32_t>{1});
+  CHECK(select_one({above, x, above, above}, 2) == std::vector<std::int32_t>{2, 3});  // a tie of an odd key
+  CHECK(select_one({-x, -x, -above}, 1) == std::vector<std::int32_t>{1});
 }
 
 TEST_CASE("select_best: equals a sort") {

@@ -65,6 +65,7 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
   f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
+  f("dropkv", dropkv({.window = s.recent, .sinks = s.sinks}));
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));

@@ -15,6 +15,7 @@
 #include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/cuda/apply/rerotate.hpp>
 #include <kvevict/cuda/attention/attention.hpp>
+#include <kvevict/cuda/attention/fold_window.hpp>
 #include <kvevict/cuda/attention/softmax_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>

@@ -154,6 +154,7 @@ int main() {
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);
   print("tova", p::tova(), seen);
+  print("dropkv", p::dropkv({8}), seen);
   print("ahakv", p::ahakv({8}), seen);
   print("pyramidkv", p::pyramidkv({8, 5}), with_lse);
   print("ada_snapkv", p::ada_snapkv({8, 5}), seen);

@@ -8,7 +8,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/any_preset.hpp"
-#include "support/reference_keys.hpp"
+#include "support/reference_outputs.hpp"
 
 namespace support {
 
@@ -145,6 +145,16 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, {0, static_cast<std::size_t>(window), 0},
                             reference::keep_ahakv(q.prompt(), q.budget, expect::ahakv()),
                             [&] { return reference::ahakv_scores(q.prompt(), q.budget, expect::ahakv()); });
+      },
+      0, window, 0);
+  add(
+      prompt, "dropkv", p::dropkv({.window = window, .pool = pool}),
+      [](question const& q) {
+        reference::protection const last{0, static_cast<std::size_t>(window), 0};
+        auto const scores = [&] { return reference::output_change(q.prompt(), window, pool); };
+        index_rows keep =
+            q.N <= q.budget ? reference::identity(q.all.H(), q.N) : reference::keep_by(scores(), q.N, q.budget, last);
+        return expect::made(q, last, std::move(keep), scores);
       },
       0, window, 0);
   add(

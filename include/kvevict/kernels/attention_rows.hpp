@@ -84,21 +84,10 @@ constexpr std::int64_t softmax_rows_bytes(std::int64_t tokens, std::int64_t conc
 template <class Entry>
 void reduce_weights(host& ctx, layer_view<Entry> const& view, attention_rows const& a, window_options const& o,
                     score_rows const& out, bool apart) {
-  expect_window_rows(o), expect_visibility(a.sees);
+  expect_softmax_window("window_scores", view, a, o, out);
   std::int32_t const G = out.count() == 0 ? 1 : a.heads / out.heads;
   std::int64_t longest = 0;
-  for (std::int64_t r = 0; r < out.count(); ++r) {
-    row const& in = out.rows[r];
-    longest = std::max<std::int64_t>(longest, in.tokens);
-    if (!in.active) continue;
-    if (!out.observed && o.rows != std::numeric_limits<std::int32_t>::max() &&
-        a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
-      messages::too_few_softmax_rows(in.sequence, a.rows(in.sequence), rows_needed(o.rows, in.tokens));
-    expect_cells(view, a, in), expect_sights(view, a, in, o.rows, o.place);
-  }
-  KVEVICT_EXPECTS(o.pool_before_group.width == 1,
-                  "window_scores: pool_before_group needs queries; softmax rows are reduced first");
-  expect_one_row("window_scores", a, o, out);
+  for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   frame scratch(ctx.scratch());
   float* parts = scratch.allocate<float>(2 * longest * ctx.concurrency());
   first_row unsound;

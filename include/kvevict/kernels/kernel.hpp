@@ -141,6 +141,8 @@ KVEVICT_KERNEL(read_scores, "kernels/each.hpp", "cuda/scores/each.hpp");
 KVEVICT_KERNEL(window_scores, "kernels/window_scores.hpp", "cuda/attention/attention.hpp");
 // (view, query_rows, window_options, score_rows): of each window row, a plane each
 KVEVICT_KERNEL(window_weights, "kernels/window_scores.hpp", "cuda/attention/attention.hpp");
+// (view, query_rows, window_options, fold, score_rows): what a fold makes of each token's weights, see window_fold
+KVEVICT_KERNEL(fold_window, "kernels/fold_window.hpp", "cuda/attention/fold_window.hpp");
 // (view, query_rows, group_reduce, score_rows): Σ over all rows of causal attention
 KVEVICT_KERNEL(column_sums, "kernels/column_sums.hpp", "cuda/attention/attention.hpp");
 // (view, query_rows, window_options, score_rows): window_scores, or column_sums

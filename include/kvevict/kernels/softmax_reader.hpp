@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include <kvevict/cache/row_sights.hpp>
 #include <kvevict/core/attention_rows.hpp>
@@ -12,6 +13,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/simd.hpp>
+#include <kvevict/kernels/window_rows.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -104,6 +106,24 @@ template <class Entry> void expect_cells(layer_view<Entry> const& view, attentio
                          end = static_cast<std::int64_t>(view.pages.entry(in.sequence, in.head, i)) * size + used;
       if (end > a.slots) messages::softmax_slots(a.slots, in.sequence, in.head, end);
     }
+}
+
+/// There are as many softmax rows as the window needs, and it can be told what each sees.
+template <class Entry>
+void expect_softmax_window(char const* verb, layer_view<Entry> const& view, attention_rows const& a,
+                           window_options const& o, score_rows const& out) {
+  expect_window_rows(o), expect_visibility(a.sees);
+  for (std::int64_t r = 0; r < out.count(); ++r) {
+    row const& in = out.rows[r];
+    if (!in.active) continue;
+    if (!out.observed && o.rows != std::numeric_limits<std::int32_t>::max() &&
+        a.rows(in.sequence) < rows_needed(o.rows, in.tokens))
+      messages::too_few_softmax_rows(in.sequence, a.rows(in.sequence), rows_needed(o.rows, in.tokens));
+    expect_cells(view, a, in), expect_sights(view, a, in, o.rows, o.place);
+  }
+  KVEVICT_EXPECTS(o.pool_before_group.width == 1, verb,
+                  ": pool_before_group needs queries; softmax rows are reduced first");
+  expect_one_row(verb, a, o, out);
 }
 
 enum class row_fault : std::uint8_t { none, weight, sum };

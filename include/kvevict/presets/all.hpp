@@ -7,6 +7,7 @@
 #include <kvevict/presets/ada_snapkv.hpp>
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/attention_gate.hpp>
+#include <kvevict/presets/dropkv.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
 #include <kvevict/presets/keydiff.hpp>

@@ -144,19 +144,19 @@ template <class Entry> struct sum_weights_kernel {
   }
 };
 
-template <class Entry>
-void sum_weights(device& ctx, layer_view<Entry> const& view, attention_rows const& a, window_options const& o,
-                 score_rows const& out, reading what) {
+/// f(weights_call) of rows that are checked. `verb`: whose call it is.
+template <class Entry, class F>
+void with_softmax_rows(char const* verb, device& ctx, frame& scratch, layer_view<Entry> const& view,
+                       attention_rows const& a, window_options const& o, score_rows const& out, reading what, F&& f) {
   expect_window_rows(o), expect_visibility(a.sees);
-  KVEVICT_EXPECTS(o.pool_before_group.width == 1,
-                  "window_scores: pool_before_group needs queries; softmax rows are reduced first");
-  expect_one_row("window_scores", a, o, out);
+  KVEVICT_EXPECTS(o.pool_before_group.width == 1, verb,
+                  ": pool_before_group needs queries; softmax rows are reduced first");
+  expect_one_row(verb, a, o, out);
   KVEVICT_EXPECTS(a.by == columns::by_slot || !page_table<Entry>::holds_pointers,
                   "evidence: columns::by_entry needs a table of page ids, and this one holds addresses; give the "
                   "weights by slot");
   if (out.count() == 0) return;
   expect_most_rows(a.most_rows);
-  frame scratch(ctx.scratch());
   std::int32_t const most_rows = std::max(1, std::min(o.rows, a.most_rows));
   weights_call<Entry> c{ctx.watch(out.verb()),
                         view,
@@ -173,9 +173,19 @@ void sum_weights(device& ctx, layer_view<Entry> const& view, attention_rows cons
   if (gained) c.gains = scratch.allocate<float>(out.count() * c.most_rows), c.norms = scratch.allocate<double>(rows);
   check_window(ctx, c, what);
   ctx.launch({blocks_for(rows, 4)}, {128}, 0, check_weights_kernel<Entry>{c});
-  std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
+  f(c);
+}
+
+template <class Entry>
+void sum_weights(device& ctx, layer_view<Entry> const& view, attention_rows const& a, window_options const& o,
+                 score_rows const& out, reading what) {
+  frame scratch(ctx.scratch());
   bool const apart = what == reading::single_rows || what == reading::single_new_rows;
-  ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0, sum_weights_kernel<Entry>{c, apart, chunks});
+  with_softmax_rows("window_scores", ctx, scratch, view, a, o, out, what, [&](weights_call<Entry> const& c) {
+    std::uint32_t const chunks = blocks_for(out.most_tokens, 256);
+    ctx.launch({static_cast<std::uint32_t>(out.count()) * chunks}, {256}, 0,
+               sum_weights_kernel<Entry>{c, apart, chunks});
+  });
 }
 
 /// The host's formulas (kernels/attention_rows.hpp); two reads of the weights, one to check their rows. Errors

@@ -61,6 +61,8 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   f("random", random({.seed = of.seed, .sinks = s.sinks, .recent = s.recent}));
   f("streaming_llm", streaming_llm());
   f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
+  f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
+  f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));

@@ -150,6 +150,8 @@ int main() {
   print("random", p::random({3, 2, 5}), kvevict::contents(c.view));
   print("streaming_llm", p::streaming_llm(), kvevict::contents(c.view));
   print("keydiff", p::keydiff({2, 5}), kvevict::contents(c.view));
+  print("knorm", p::knorm({2, 5}), kvevict::contents(c.view));
+  print("manifoldkv", p::manifoldkv({2, 5}), kvevict::contents(c.view));
   print("lagkv", p::lagkv({8, 2}), kvevict::contents(c.view));
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);

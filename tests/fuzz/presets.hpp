@@ -42,7 +42,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
   std::int32_t const sinks = n(0, 3), recent = n(0, 6);
   constexpr std::int32_t all = 1 << 20;  // a row of every token
   bool const heads_or_tails = in.one_in(2);
-  switch (in.below(7)) {
+  switch (in.below(9)) {
     case 0: return erased<Entry, needs::nothing>(p::full(), 0);
     case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
     case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
@@ -51,7 +51,12 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       auto const how = heads_or_tails ? partition_score::rank : partition_score::share;
       return erased<Entry, needs::nothing>(p::lagkv({n(1, 9), sinks, how}), 0);
     }
-    case 5: {
+    case 5: return erased<Entry, needs::nothing>(p::knorm({sinks, recent}), 0);
+    case 6: {
+      std::int32_t const window = heads_or_tails ? n(1, 9) : 0;
+      return erased<Entry, needs::nothing>(p::manifoldkv({sinks, recent, window}), 0);
+    }
+    case 7: {
       auto const norm = heads_or_tails ? column_norm::none : column_norm::rows_that_see;
       return erased<Entry, needs::prompt>(p::h2o({recent, sinks, norm}), all);
     }

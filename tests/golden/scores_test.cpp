@@ -62,15 +62,6 @@ void for_each_lse(attention const& rows, golden::tensor const& natural, golden::
   f("softmax rows", [&](auto const& view) { return kvevict::prompt(view, rows.rows()); });
 }
 
-/// Key norms as a policy of the user's own.
-struct small_keys {
-  template <class Context, class Evidence>
-  void operator()(Context& ctx, Evidence const& e, kvevict::score_rows& out) const {
-    kvevict::kernels::squared_norms(ctx, e.cache, *e.cache.find(kvevict::role::k), out);
-    kvevict::kernels::each_token(ctx, out, [](kvevict::row const&, std::int64_t, float& x) { x = -std::sqrt(x); });
-  }
-};
-
 }  // namespace
 
 TEST_CASE("golden: h2o_prefill, column sums and column means") {
@@ -125,7 +116,7 @@ TEST_CASE("golden: scores_kvpress, key norms and observed attention") {
   auto const in = golden::inputs().layer;
   attention const all = all_rows(batch_of(in));
   auto const contents = [](auto const& view) { return kvevict::contents(view); };
-  CHECK(worst(scores_of(in, kvevict::policy{small_keys{}}, 1, contents), golden::rows(file, "knorm")) < 1e-5);
+  CHECK(worst(scores_of(in, kvevict::presets::knorm(), 1, contents), golden::rows(file, "knorm")) < 1e-5);
   kvevict::policy const means{kvevict::score::accumulated_attention{kvevict::score::column_norm::rows_that_see}};
   auto const show = [&](auto const& view) { return kvevict::prompt(view, all.queries()); };
   CHECK(worst(scores_of(in, means, 1, show), golden::rows(file, "observed_attention")) < float_noise);

@@ -75,6 +75,12 @@ inline answer windowed(question const& q, index_rows keep) {
               [&] { return reference::window_scores(q.prompt(), snapkv().score); });
 }
 
+/// Of scores of all tokens, between the sinks and the recent tokens.
+inline answer both_ends(question const& q, rows const& scores) {
+  reference::protection const both{2, 5, 0};
+  return made(q, both, reference::keep_by(scores, q.N, q.budget, both), [&] { return scores; });
+}
+
 }  // namespace expect
 
 template <class F> void for_each_preset(F&& f) {
@@ -110,6 +116,13 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, both, reference::keep_by(scores, q.N, q.budget, both), [&] { return scores; });
       },
       sinks, recent, 0);
+  add(
+      nothing, "knorm", p::knorm({.sinks = sinks, .recent = recent}),
+      [](question const& q) { return expect::both_ends(q, reference::key_norm(q.prompt())); }, sinks, recent, 0);
+  add(
+      nothing, "manifoldkv", p::manifoldkv({.sinks = sinks, .recent = recent, .window = 16}),
+      [](question const& q) { return expect::both_ends(q, reference::key_distance(q.prompt(), 16)); }, sinks, recent,
+      0);
   add(
       nothing, "lagkv", p::lagkv({.lag = recent, .sinks = sinks}),
       [](question const& q) {

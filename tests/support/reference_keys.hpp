@@ -37,6 +37,42 @@ inline rows key_diversity(layer const& in) {
   return out;
 }
 
+/// Knorm: -‖k_j‖.
+inline rows key_norm(layer const& in) {
+  rows out;
+  for (std::size_t h = 0; h < in.H(); ++h) {
+    out.emplace_back();
+    for (std::size_t t = 0; t < in.N(); ++t) out.back().push_back(-norm(token_row(in.keys, h, t)));
+  }
+  return out;
+}
+
+/// The mean of the keys of tokens [first, end).
+inline row mean_key(layer const& in, std::size_t h, std::size_t first, std::size_t end) {
+  row mean(in.keys.width, 0.0);
+  for (std::size_t t = first; t < end; ++t)
+    for (std::size_t d = 0; d < mean.size(); ++d) mean[d] += in.keys.at(h, t, d) / static_cast<double>(end - first);
+  return mean;
+}
+
+/// ManifoldKV: distance from the mean of the window of that many tokens, or of all where it is 0.
+inline rows key_distance(layer const& in, std::size_t window) {
+  rows out;
+  for (std::size_t h = 0; h < in.H(); ++h) {
+    row scores;
+    for (std::size_t t = 0; t < in.N(); ++t) {
+      std::size_t const first = window == 0 ? 0 : t / window * window,
+                        end = window == 0 ? in.N() : std::min(in.N(), first + window);
+      row const mean = mean_key(in, h, first, end);
+      row k = token_row(in.keys, h, t);
+      for (std::size_t d = 0; d < k.size(); ++d) k[d] -= mean[d];
+      scores.push_back(norm(k));
+    }
+    out.push_back(scores);
+  }
+  return out;
+}
+
 /// LagKV's score of one tensor's tokens [first, first + lag) against the next lag tokens: softmax of the standard
 /// deviations.
 inline row lag_shares(cube const& x, std::size_t h, std::size_t first, std::size_t lag) {

@@ -11,7 +11,9 @@
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
 #include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/knorm.hpp>
 #include <kvevict/presets/lagkv.hpp>
+#include <kvevict/presets/manifoldkv.hpp>
 #include <kvevict/presets/oracle.hpp>
 #include <kvevict/presets/pyramidkv.hpp>
 #include <kvevict/presets/random.hpp>

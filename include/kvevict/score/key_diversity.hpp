@@ -10,13 +10,11 @@
 #include <kvevict/evidence/before_rotation.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/score/keys.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
-
-/// Which keys a score reads: as they lie in the cache, or as they were before their rotation.
-enum class keys : std::uint8_t { cached, unrotated };
 
 /// Minus the cosine between a key and the mean direction of the keys of its head: keys unlike the others stay.
 ///

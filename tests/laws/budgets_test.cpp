@@ -67,6 +67,19 @@ TEST_CASE("laws: budgets are exact over 20 turns, in every form of the layers an
       });
 }
 
+TEST_CASE("laws: StreamingLLM keeps the newest token, or says that the budget has no room for it") {
+  std::vector<std::int32_t> const N{9}, keys(200);
+  auto const view = turns::view_of({1, 1, 1, 200}, N.data(), 1, keys.data());
+  auto const kept = [&](std::int32_t budget) {
+    kvevict::host ctx;
+    auto const keep = plan(ctx, kvevict::presets::streaming_llm(), kvevict::contents(view),
+                           {.tokens_per_head = budget});
+    return std::vector<std::int32_t>(keep.row(0).begin(), keep.row(0).end());
+  };
+  CHECK(kept(5) == std::vector<std::int32_t>{0, 1, 2, 3, 8});
+  CHECK_THROWS_AS(kept(4), kvevict::contract_violation);
+}
+
 TEST_CASE("laws: two heads of 130 and 30 tokens in two layers keep what is asked") {
   namespace p = kvevict::presets;
   auto const pyramid = p::pyramidkv({.window = 8}).with(turns::noise{3});

@@ -27,6 +27,7 @@ struct variant {
   shape sizes{.Hq = 4, .H = 2, .D = 32, .N = {70, 0, 33}, .future = 0};
   dtype keys = dtype::f32, queries = dtype::f32;
   bool lse = false, base_two = false, all_rows = false;  // all_rows: column sums
+  bool honest = false;                                   // the true LSE: weights must add up to one
   float softcap = 0;
   kvevict::window_options o{8};
   kvevict::pool_options pool_after{};  // in a call of its own
@@ -48,13 +49,13 @@ template <class Cache> both run(variant const& v, Cache& cache, batch const& in,
     append(typed, v.queries, stored);
   }
   std::vector<float> lse = rows.lse;
-  // larger than the true one: no weight is above 1
-  for (float& x : lse) x += 0.5f, x *= v.base_two ? 1.44269504f : 1.0f;
+  // else larger than the true one: no weight is above 1
+  for (float& x : lse) x += v.honest ? 0.0f : 0.5f, x *= v.base_two ? 1.44269504f : 1.0f;
   kvevict::query_rows q = rows.queries();
   q.data = typed.data(), q.type = v.queries, q.softcap = v.softcap;
   if (v.lse)
     q.lse = lse.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1,
-    q.sum = kvevict::row_sum::at_most_one, q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
+    q.sum = v.honest ? kvevict::row_sum::one : kvevict::row_sum::at_most_one, q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
   auto const sum = [&](auto& ctx, auto const& view, auto const& given, kvevict::score_rows& out) {
     if (v.all_rows)
       kernels::column_sums(ctx, view, given, v.o.group, out);
@@ -144,7 +145,7 @@ TEST_CASE("a window's scores pooled at once have the bits of those that are pool
     for (kvevict::pooling const kind : {kvevict::pooling::max, kvevict::pooling::average})
       for (int form = 0; form < 3; ++form) {  // query rows, query heads pooled too, softmax rows
         variant v;
-        v.sizes.N = {300, 0, 33, 129, 128, 122, 1}, v.lse = width == 7, v.schedule = ++seed % 5;
+        v.sizes.N = {300, 0, 33, 129, 128, 122, 1}, v.lse = v.honest = width == 7, v.schedule = ++seed % 5;
         if (form == 1) v.o.pool_before_group = {3, kvevict::pooling::average};
         variant after = v;
         v.o.pool = after.pool_after = {width, kind};

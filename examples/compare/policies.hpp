@@ -63,6 +63,7 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
   f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
   f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
+  f("leverage", leverage({.sinks = s.sinks, .recent = s.recent, .keys = kvevict::score::keys::cached}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));

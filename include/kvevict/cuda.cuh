@@ -28,6 +28,9 @@
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>
 #include <kvevict/cuda/scores/each.hpp>
+#include <kvevict/cuda/scores/gram.hpp>
+#include <kvevict/cuda/scores/inverse_cholesky.hpp>
+#include <kvevict/cuda/scores/mapped_norms.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>

@@ -152,6 +152,7 @@ int main() {
   print("keydiff", p::keydiff({2, 5}), kvevict::contents(c.view));
   print("knorm", p::knorm({2, 5}), kvevict::contents(c.view));
   print("manifoldkv", p::manifoldkv({2, 5}), kvevict::contents(c.view));
+  print("leverage", p::leverage({2, 5, 0.01f, kvevict::score::keys::cached}), kvevict::contents(c.view));
   print("lagkv", p::lagkv({8, 2}), kvevict::contents(c.view));
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);

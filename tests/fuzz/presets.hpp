@@ -42,7 +42,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
   std::int32_t const sinks = n(0, 3), recent = n(0, 6);
   constexpr std::int32_t all = 1 << 20;  // a row of every token
   bool const heads_or_tails = in.one_in(2);
-  switch (in.below(9)) {
+  switch (in.below(10)) {
     case 0: return erased<Entry, needs::nothing>(p::full(), 0);
     case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
     case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
@@ -57,6 +57,10 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       return erased<Entry, needs::nothing>(p::manifoldkv({sinks, recent, window}), 0);
     }
     case 7: {
+      auto const ridge = heads_or_tails ? 0.01f : 1.0f;
+      return erased<Entry, needs::nothing>(p::leverage({sinks, recent, ridge, kvevict::score::keys::cached}), 0);
+    }
+    case 8: {
       auto const norm = heads_or_tails ? column_norm::none : column_norm::rows_that_see;
       return erased<Entry, needs::prompt>(p::h2o({recent, sinks, norm}), all);
     }

@@ -60,3 +60,7 @@ TEST_CASE("distance of unrotated keys from their mean keeps the same tokens on t
             {.sinks = 2, .recent = 6, .window = 32, .keys = kvevict::score::keys::unrotated}),
         1e-5);
 }
+
+TEST_CASE("leverage of unrotated keys keeps the same tokens on the host and on a device") {
+  alike(kvevict::presets::leverage({.sinks = 2, .recent = 6}), 1e-5);
+}

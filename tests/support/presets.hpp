@@ -8,6 +8,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/any_preset.hpp"
+#include "support/reference_leverage.hpp"
 #include "support/reference_outputs.hpp"
 
 namespace support {
@@ -123,6 +124,9 @@ template <class F> void for_each_preset(F&& f) {
       nothing, "manifoldkv", p::manifoldkv({.sinks = sinks, .recent = recent, .window = 16}),
       [](question const& q) { return expect::both_ends(q, reference::key_distance(q.prompt(), 16)); }, sinks, recent,
       0);
+  add(
+      nothing, "leverage", p::leverage({.sinks = sinks, .recent = recent, .keys = kvevict::score::keys::cached}),
+      [](question const& q) { return expect::both_ends(q, reference::leverage(q.prompt(), 0.01)); }, sinks, recent, 0);
   add(
       nothing, "lagkv", p::lagkv({.lag = recent, .sinks = sinks}),
       [](question const& q) {

@@ -9,6 +9,9 @@
 #include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/fold_window.hpp>
 #include <kvevict/kernels/gate.hpp>
+#include <kvevict/kernels/gram.hpp>
+#include <kvevict/kernels/inverse_cholesky.hpp>
+#include <kvevict/kernels/mapped_norms.hpp>
 #include <kvevict/kernels/move_rows.hpp>
 #include <kvevict/kernels/multiply_by_share.hpp>
 #include <kvevict/kernels/newest_sums.hpp>

@@ -177,6 +177,12 @@ KVEVICT_KERNEL(row_sums, "kernels/row_reductions.hpp", "cuda/scores/row_reductio
 KVEVICT_KERNEL(row_max, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
 // the same: the smallest
 KVEVICT_KERNEL(row_min, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
+// (score_rows, std::int32_t D, f, double* out (B·H,D,D)): Σ over tokens of f's outer product, the lower half
+KVEVICT_KERNEL(gram, "kernels/gram.hpp", "cuda/scores/gram.hpp");
+// (score_rows, std::int32_t D, cholesky_options, double* a (B·H,D,D), float* out (B·H,D,D)): L⁻¹ of a + ridge
+KVEVICT_KERNEL(inverse_cholesky, "kernels/inverse_cholesky.hpp", "cuda/scores/inverse_cholesky.hpp");
+// (score_rows, std::int32_t D, f, float const* m (B·H,D,D)): ‖m·f‖² of every token, m lower triangular
+KVEVICT_KERNEL(mapped_norms, "kernels/mapped_norms.hpp", "cuda/scores/mapped_norms.hpp");
 // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
 KVEVICT_KERNEL(each_sequence, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, component, score_rows): Σ of the floats that each slot's state holds

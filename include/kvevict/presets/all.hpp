@@ -13,6 +13,7 @@
 #include <kvevict/presets/keydiff.hpp>
 #include <kvevict/presets/knorm.hpp>
 #include <kvevict/presets/lagkv.hpp>
+#include <kvevict/presets/leverage.hpp>
 #include <kvevict/presets/manifoldkv.hpp>
 #include <kvevict/presets/oracle.hpp>
 #include <kvevict/presets/pyramidkv.hpp>

@@ -4,7 +4,7 @@
 
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
-#include "support/reference_keys.hpp"
+#include "support/reference_leverage.hpp"
 #include "support/ropes.hpp"
 
 using namespace support;
@@ -102,4 +102,91 @@ TEST_CASE("manifoldkv refuses windows that mean nothing") {
       kvevict::plan(ctx, presets::manifoldkv({.window = 16}), kvevict::contents(view), {.tokens_per_head = 4}),
       Catch::Contains("key_distance: the rows are scattered"));
   CHECK_NOTHROW(kvevict::plan(ctx, presets::manifoldkv(), kvevict::contents(view), {.tokens_per_head = 4}));
+}
+
+namespace {
+
+constexpr auto plain_leverage = presets::leverage({.sinks = 0, .recent = 1, .ridge = 0, .keys = keys::cached});
+
+/// The last token has a score, too, where it is not protected.
+std::vector<double> sums_of(std::vector<float> const& scores, std::size_t tokens) {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < scores.size(); ++i) {
+    if (i % tokens == 0) out.push_back(0);
+    out.back() += static_cast<double>(scores[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("leverage is that of the centred keys, rotated or not") {
+  for (std::size_t const tokens : {300u, 64u, 7u})
+    for (float const ridge : {0.01f, 0.3f}) {
+      CAPTURE(tokens, ridge);
+      keys_of_a_layer l(141, tokens);
+      auto const expected = reference::leverage(l.layer(), static_cast<double>(ridge));
+      CHECK(l.worst(presets::leverage({.sinks = 0, .recent = 1, .ridge = ridge, .keys = keys::cached}), expected) < 1e-5);
+      l.show(rotation::rope);
+      CHECK(l.worst(presets::leverage({.sinks = 0, .recent = 1, .ridge = ridge}), expected) < 1e-5);
+    }
+}
+
+TEST_CASE("leverage lies between 0 and 1 and adds up to the channels, or to the tokens but for their mean") {
+  for (std::size_t const tokens : {200u, 12u, 9u}) {
+    keys_of_a_layer const l(142, tokens);
+    auto const scores = l.scores(plain_leverage);
+    for (float const s : scores) CHECK((s >= 0 && s <= 1 + 1e-5f));
+    for (double const sum : sums_of(scores, tokens))
+      CHECK(sum == Approx(std::min<double>(16, static_cast<double>(tokens) - 1)).epsilon(1e-4));
+    for (double const sum : sums_of(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})), tokens))
+      CHECK((sum > 1 && sum < std::min<double>(16, static_cast<double>(tokens) - 1)));
+  }
+}
+
+TEST_CASE("leverage without a ridge does not change under an invertible map of the keys and a shift") {
+  keys_of_a_layer l(143, 120);
+  auto const expected = reference::leverage(l.layer(), 0);
+  CHECK(l.worst(plain_leverage, expected) < 1e-5);
+  reference::generator random(7);
+  reference::rows map(16, reference::row(16));
+  for (auto& line : map)
+    for (double& x : line) x = random.normal();
+  for (std::size_t d = 0; d < 16; ++d) map[d][d] += 6;
+  for (std::size_t h = 0; h < 2; ++h)
+    for (std::size_t t = 0; t < 120; ++t) {
+      auto const k = reference::token_row(l.layer().keys, h, t);
+      for (std::size_t d = 0; d < 16; ++d) l.layer().keys.at(h, t, d) = reference::dot(map[d], k) + 2;
+    }
+  l.show();
+  CHECK(l.worst(plain_leverage, expected) < 1e-4);
+}
+
+TEST_CASE("leverage counts channels that others make up once, and keys that are all alike as nothing") {
+  keys_of_a_layer l(144, 60);
+  for (std::size_t h = 0; h < 2; ++h)
+    for (std::size_t t = 0; t < 60; ++t)
+      for (std::size_t d = 8; d < 16; ++d) l.layer().keys.at(h, t, d) = h == 0 ? 2 * l.layer().keys.at(0, t, d - 8) : 3;
+  for (std::size_t t = 0; t < 60; ++t)
+    for (std::size_t d = 0; d < 8; ++d) l.layer().keys.at(1, t, d) = 5;
+  l.show();
+  auto const scores = l.scores(plain_leverage);
+  CHECK(sums_of(scores, 60)[0] == Approx(8).epsilon(1e-3));
+  CHECK(sums_of(scores, 60)[1] == 0);
+}
+
+TEST_CASE("leverage refuses ridges below 0, wide keys, and keys that are no numbers") {
+  keys_of_a_layer l(145);
+  CHECK_THROWS_WITH(l.scores(presets::leverage({.sinks = 0, .recent = 1, .ridge = -1, .keys = keys::cached})),
+                    Catch::Contains("leverage: a ridge of -1"));
+  l.layer().keys.at(1, 7, 3) = std::numeric_limits<double>::infinity();
+  l.show();
+  CHECK_THROWS_WITH(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})), Catch::Contains("sequence 0, head 1"));
+  layouts::cache_shape wide;
+  wide.lengths = {40}, wide.heads = 1, wide.head_dim = 264;
+  layouts::with_layout(layouts::layout::nhd, wide, [&](auto& cache) {
+    kvevict::host ctx;
+    CHECK_THROWS_WITH(kvevict::plan(ctx, plain_leverage, kvevict::contents(cache.view), {.tokens_per_head = 4}),
+                      Catch::Contains("leverage: a matrix of 264 channels"));
+  });
 }

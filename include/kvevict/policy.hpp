@@ -16,6 +16,7 @@
 #include <kvevict/evidence/workspace.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/layers/layers.hpp>
+#include <kvevict/score/in_turn.hpp>
 #include <kvevict/score/score.hpp>
 #include <kvevict/select/best.hpp>
 #include <kvevict/select/pages.hpp>
@@ -68,8 +69,10 @@ struct policy {
 
   /// True when every head of a sequence keeps the same number of tokens, so that a page table shared by all heads will
   /// do.
-  static constexpr bool equal_counts = Heads::equal_counts;
-  static constexpr sharing budgets = heads::sharing_of<Heads>();
+  static constexpr bool equal_counts = score::heads_traits<Score, Heads>::equal_counts;
+  /// True when every head of a sequence keeps the same tokens, by its heads stage.
+  static constexpr bool one_set = score::heads_traits<Score, Heads>::one_set;
+  static constexpr sharing budgets = score::heads_traits<Score, Heads>::budgets;
   static_assert(budgets != sharing::stack || (stages::says_equal_budgets<Layers> && !stages::says_one_set<Layers>),
                 "policy: a heads stage that divides over all layers takes the place of the layers stage; leave "
                 "layers::uniform");
@@ -82,7 +85,7 @@ namespace contract {
 /// The policy's stages can be called as plan() does.
 template <class Context, class Policy, class Evidence> constexpr void expect_stages() {
   static_assert(
-      score::stage_for<decltype(Policy::score), Context, Evidence>,
+      score::all_for<decltype(Policy::score), Context, Evidence>,
       "plan: the score does not take (Context&, Evidence const&, score_rows&) in a const call operator; is it "
       "a stage of another kind, and lacks `using stage = stages::heads`?");
   static_assert(heads::stage_for<decltype(Policy::heads), Context>,
@@ -108,10 +111,7 @@ template <class Context, class Policy, class Evidence>
 void plan_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
-  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
-  p.heads(ctx, rows);
-  kernels::leave_faulty_out(ctx, rows);
-  p.select(ctx, rows, out);
+  choose(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b), out);
 }
 
 template <class Context, class Policy, class Evidence>
@@ -175,7 +175,8 @@ keep_set_of<Context> plan(Context& ctx, Policy const& p, Evidence const& e, budg
 }
 
 /// The scores that plan() would rank, for inspection: rows as in keep_set, one float per token; rows that are kept
-/// whole have zeros, and the floats of protected tokens mean nothing. Under select::pages one float per full page.
+/// whole have zeros, and the floats of protected tokens mean nothing. Under select::pages one float per full page; of
+/// score::shares the first one's.
 /// Errors   contract_violation as plan(), before `values` is written.
 template <class Context, class Policy, class Evidence>
 void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, std::vector<float>& values) {
@@ -184,8 +185,7 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
-  if constexpr (stages::says_one_set<decltype(p.heads)>) p.heads(ctx, rows);
+  score_rows const rows = planning::first_ranked(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b));
   kernels::read_scores(ctx, rows, values);
   call.done();
 }

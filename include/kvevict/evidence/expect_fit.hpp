@@ -53,7 +53,7 @@ template <class Policy> constexpr keep_traits keeps(Policy const& p) {
   constexpr bool all = planning::ignores_budget<decltype(p.layers)>(),
                  alike = stages::says_same_for_all_rows<decltype(p.score)> && Policy::budgets != sharing::stack;
   return {Policy::equal_counts,
-          all || stages::says_one_set<decltype(p.heads)> || (alike && Policy::equal_counts),
+          all || Policy::one_set || (alike && Policy::equal_counts),
           all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),
           all || stages::says_whole_pages<decltype(p.select)>,
           all || p.protect.recent >= 1,

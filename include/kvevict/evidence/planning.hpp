@@ -22,6 +22,15 @@ enum class sharing : std::uint8_t { none, heads, cap, stack };
 
 namespace planning {
 
+/// Which rows draw on one budget under that heads stage.
+template <class Stage> constexpr sharing sharing_of() {
+  if constexpr (requires { Stage::capped; })
+    if (Stage::capped) return sharing::cap;
+  if constexpr (requires { Stage::over_stack; })
+    if (Stage::over_stack) return sharing::stack;
+  return Stage::equal_counts ? sharing::none : sharing::heads;
+}
+
 /// What a plan does to a row, or to the heads of one layer that share a budget, from lengths alone. Shared by all
 /// contexts.
 struct sequence_plan {

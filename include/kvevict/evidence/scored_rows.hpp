@@ -17,20 +17,37 @@ template <class Policy, class Entry> std::int32_t page_of(Policy const&, layer_v
   return stages::says_whole_pages<decltype(Policy::select)> ? cache.pages.page_size : 1;
 }
 
-/// Rows with their budgets and what selection ranks, but for what the heads stage does: of tokens, or of pages.
+/// Rows with their budgets, before anything is scored.
 template <class Context, class Policy, class Evidence>
-score_rows scored_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
+score_rows budgeted_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
   if constexpr (stages::says_one_set<decltype(p.layers)>) expect_stack(e.cache.pages.layers, b.layer_count);
   score_rows rows =
       kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache));
   capability const must = e.cache.demands();
-  if (stages::says_one_set<decltype(p.heads)> || must.one_set_for_heads)
-    kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
+  if (Policy::one_set || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
   if (stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers)
     kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
-  p.score(ctx, e, rows);
+  return rows;
+}
+
+struct copy_score {
+  score_rows from;
+  constexpr void operator()(row const& in, std::int64_t j, float& x) const { x = from.score(in, j); }
+};
+
+/// What selection ranks by one score, but for what the heads stage does: rows of tokens, or of pages. Where `apart` is
+/// not null it holds the floats, and those of `rows` stay as the score left them.
+template <class Context, class Policy, class Score, class Evidence>
+score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score const& score, Evidence const& e,
+                       score_rows rows, float* apart = nullptr) {
+  score(ctx, e, rows);
   kernels::require_finite(ctx, rows);
   kernels::leave_faulty_out(ctx, rows);
+  if (apart != nullptr) {
+    score_rows const from = rows;
+    rows.values = apart;
+    kernels::each_token(ctx, rows, copy_score{from});
+  }
   if constexpr (stages::says_whole_pages<decltype(p.select)>)
     rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce);
   unseen::leave_out(ctx, e, rows);

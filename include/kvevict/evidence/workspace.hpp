@@ -9,6 +9,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/rows.hpp>
+#include <kvevict/evidence/taken_in_turn.hpp>
 #include <kvevict/evidence/unseen.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/select_pages.hpp>
@@ -32,10 +33,12 @@ std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape co
   };
   std::int64_t const stages =
       std::max({of(p.score), of(p.layers), of(p.heads), of(p.select), kernels::require_finite.bytes(ctx, s)});
+  std::int64_t of_turns = 0;
+  if constexpr (requires { p.score.in_thousandths(); }) of_turns = planning::turns::bytes(s, p.score.any_refines);
   std::int64_t const of_pages = stages::says_whole_pages<decltype(p.select)> ? kernels::page_rows_bytes(s) : 0;
   std::int64_t const outcomes = scratch_step(s.sequences) + 2 * scratch_step(s.sequences * 4);
   return std::max(validate_bytes(s.table_pages, s.pool_pages),
-                  rows_bytes(s) + of_pages + std::max(stages, unseen::bytes(s)) + outcomes);
+                  rows_bytes(s) + of_turns + of_pages + std::max(stages, unseen::bytes(s)) + outcomes);
 }
 
 }  // namespace KVEVICT_ABI

@@ -6,7 +6,6 @@
 
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/stage.hpp>
-#include <kvevict/evidence/planning.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -25,15 +24,6 @@ template <class Stage>
 concept stage = std::is_same_v<stage_of<Stage>, stages::heads> && well_capped<Stage>() && requires {
   requires std::is_same_v<decltype(Stage::equal_counts), bool const>;
 };
-
-/// Which rows draw on one budget under that stage.
-template <class Stage> constexpr sharing sharing_of() {
-  if constexpr (requires { Stage::capped; })
-    if (Stage::capped) return sharing::cap;
-  if constexpr (requires { Stage::over_stack; })
-    if (Stage::over_stack) return sharing::stack;
-  return Stage::equal_counts ? sharing::none : sharing::heads;
-}
 
 /// It divides the rows' budgets in that context.
 template <class Stage, class Context>

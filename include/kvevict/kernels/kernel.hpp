@@ -165,6 +165,8 @@ KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.
 KVEVICT_KERNEL(page_rows, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
 // (score_rows of pages, keep_set&): the tokens of the pages that select_best keeps, and of the part-filled last one
 KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
+// (score_rows, keep_set, std::int32_t* orders (B·H,N)): the rows' orders, but for kept tokens, which no row may evict
+KVEVICT_KERNEL(mark_kept, "kernels/mark_kept.hpp", "cuda/select/mark_kept.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every pool
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
 // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr

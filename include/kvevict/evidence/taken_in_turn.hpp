@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rows of a plan whose budget several scores take in turn: what each may take, and what it finds left.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/core/apportion.hpp>
+#include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/shape.hpp>
+#include <kvevict/kernels/kernel.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace planning {
+
+/// What each of several scores takes of a unit's evictable budget Q, in thousandths that add up to 1000.
+///
+///   q_i = ⌊Q·p_i/1000⌋, and one more for the largest remainders (ties: the earlier score), Σ q_i = Q
+struct budget_shares {
+  static constexpr std::int32_t most = 8;
+  std::int32_t permille[most] = {};
+  std::int32_t count = 0;
+
+  constexpr std::int64_t of(std::int64_t quota, std::int32_t i) const {
+    std::int64_t left = quota, ahead = 0;
+    for (std::int32_t k = 0; k < count; ++k) {
+      left -= quota * permille[k] / 1000;
+      std::int64_t const mine = quota * permille[i] % 1000, other = quota * permille[k] % 1000;
+      ahead += other > mine || (other == mine && k < i) ? 1 : 0;
+    }
+    return quota * permille[i] / 1000 + (ahead < left ? 1 : 0);
+  }
+};
+
+/// Budgets of all scores together, aside before the first turn.
+struct put_aside {
+  row* whole;  // (B·H)
+
+  constexpr void operator()(slice<row> of, std::int64_t b) const {
+    for (std::int64_t h = 0; h < of.size; ++h) whole[b * of.size + h] = of[h];
+  }
+};
+
+/// What a turn finds: tokens that are protected or were kept in an earlier turn, and the others, of which it takes its
+/// share. A row's own, or that of a pool (a layer's heads, or all layers') whose rows share a budget: this one evenly,
+/// as far as rows hold it (lower layers and heads first), for the heads stage to move. Rows kept whole take no part.
+struct next_turn {
+  budget_shares shares;
+  std::int32_t turn;
+  bool by_row;
+  score_rows ranked;  // as the turn's score left them: inactive where a fault was found
+  row_pools pools;
+  row *whole, *left;       // (B·H)
+  std::int64_t* integers;  // (pools, 3, members)
+
+  static constexpr std::int64_t integers_a_row = 3;  // floors of parts, remainders, caps
+
+  constexpr void operator()(slice<row>, std::int64_t pool) const {
+    if (pool >= pools.count) return;
+    pools.each(pool, [&](std::int64_t r) { begin(left[r], whole[r], ranked.rows[r]); });
+    if (!by_row) return divide(pool);
+    pools.each(pool, [&](std::int64_t r) {
+      if (left[r].active) left[r].budget += static_cast<std::int32_t>(shares.of(whole[r].quota(), turn));
+    });
+  }
+
+ private:
+  constexpr void begin(row& it, row& all, row const& now) const {
+    std::int32_t const kept = turn == 0 ? all.protected_tokens() : it.budget;
+    if (!now.active) all = now;
+    it = all;
+    if (it.active) it.candidates = it.tokens - kept, it.budget = kept;
+  }
+  constexpr void divide(std::int64_t pool) const {
+    score_rows all = ranked;
+    all.rows = whole;
+    pool_quota const of(all, pools, pool);
+    if (of.rows == 0) return;
+    std::int64_t const n = pools.members, asked = shares.of(of.tokens, turn);
+    std::int64_t *const floors = integers + pool * n * integers_a_row, *const rests = floors + n,
+                        *const caps = rests + n;
+    std::int64_t held = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      row const& it = left[pools.row_of(pool, i)];
+      held += caps[i] = it.active ? it.candidates : 0;
+    }
+    std::int64_t const quota = asked < held ? asked : held;
+    for (std::int64_t i = 0; i < n; ++i) {
+      bool const takes = left[pools.row_of(pool, i)].active;
+      floors[i] = takes ? quota / of.rows : 0, rests[i] = takes ? quota % of.rows : 0;
+    }
+    settled<listed_parts> const parts({floors, rests, caps, n, of.rows, quota}, quota);
+    for (std::int64_t i = 0; i < n; ++i)
+      if (row& it = left[pools.row_of(pool, i)]; it.active) it.budget += static_cast<std::int32_t>(parts.kept(i));
+  }
+};
+
+/// Scratch of the turns of one plan.
+struct turns {
+  budget_shares shares;
+  row *whole, *left;       // (B·H)
+  std::int64_t* integers;  // (B, 3, H)
+  std::int32_t* orders;    // (B·H, N)
+  float* apart;            // (B·H, N), or null
+
+  turns(frame& scratch, score_rows const& rows, budget_shares const& of, bool floats_apart)
+      : shares(of),
+        whole(scratch.allocate<row>(rows.count())),
+        left(scratch.allocate<row>(rows.count())),
+        integers(scratch.allocate<std::int64_t>(rows.count() * next_turn::integers_a_row)),
+        orders(scratch.allocate<std::int32_t>(rows.total_floats)),
+        apart(floats_apart ? scratch.allocate<float>(rows.total_floats) : nullptr) {}
+
+  static constexpr std::int64_t bytes(cache_shape const& s, bool floats_apart) {
+    return 2 * scratch_step(s.rows() * std::int64_t{sizeof(row)}) +
+           scratch_step(s.rows() * next_turn::integers_a_row * 8) +
+           (floats_apart ? 2 : 1) * scratch_step(s.rows() * s.tokens * 4);
+  }
+
+  /// Those rows with the budgets of all scores together.
+  template <class Context> score_rows all(Context& ctx, score_rows ranked) const {
+    kernels::each_sequence(ctx, ranked, put_aside{whole});
+    ranked.rows = whole;
+    return ranked;
+  }
+  /// What the turn's heads and select stages see.
+  template <class Context>
+  score_rows next(Context& ctx, score_rows ranked, std::int32_t turn, pool_over over, bool by_row) const {
+    next_turn const f{shares, turn, by_row, ranked, row_pools(ranked, over), whole, left, integers};
+    ranked.rows = left;
+    if (turn != 0) ranked.positions = orders;
+    kernels::each_sequence(ctx, ranked, f);
+    return ranked;
+  }
+};
+
+}  // namespace planning
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -65,6 +65,10 @@ void plan_shares(Context& ctx, Policy const& p, Evidence const& e, score_rows co
   frame scratch(ctx.scratch());
   turns const all(scratch, rows, p.score.in_thousandths(), p.score.any_refines);
   bool const within = !p.equal_counts && p.score.divided() == score::heads_divide::whole_budget;
+  if constexpr (requires { p.heads.all_reduce; })
+    KVEVICT_EXPECTS(within,
+                    "plan: a heads stage that divides the budget of several processes knows no shares of it; "
+                    "let it divide the whole, shares{…}.dividing(heads_divide::whole_budget)");
   constexpr pool_over over = Policy::budgets == sharing::stack ? pool_over::layers : pool_over::heads;
   std::int32_t turn = 0;
   p.score.each([&](auto const& share) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Several scores with shares of one budget: the tokens of all turns, against a naive order of every candidate.
+#include <kvevict/heads/over_ranks.hpp>
 #include <kvevict/threads.hpp>
 
 #include "support/batch_cache.hpp"
@@ -178,6 +179,31 @@ TEST_CASE("shares that do not add up are refused when they are made, and scores(
   kvevict::policy const alike{score::shares{score::share{400, each[0]}, score::share{600, each[0]}}};
   CHECK(plan(ctx, alike, kvevict::contents(view), ask).tokens ==
         plan(ctx, p.with(each[0]), kvevict::contents(view), ask).tokens);
+}
+
+namespace {
+
+struct alone {
+  template <class... Any> void operator()(Any&&...) const {}
+};
+
+}  // namespace
+
+TEST_CASE("several processes divide all shares together, or are refused") {
+  shares::beside const c(4);
+  kvevict::host ctx;
+  std::deque<std::vector<std::byte>> memory;
+  auto const put = [&](auto const& x) { return together::keep_bytes(memory, x); };
+  auto const view = c.m.view(put);
+  together::given const each[] = {{put(c.tables[0]), 64}, {put(c.tables[1]), 64}};
+  score::shares const both{score::share{400, each[0]}, score::share{600, each[1]}};
+  kvevict::policy const p{both};
+  heads::over_ranks<alone> const ranks{{}, c.m.H};
+  kvevict::budget const ask{.tokens_per_head = 12, .layer_count = c.m.L};
+  auto const e = kvevict::contents(view);
+  CHECK_THROWS_WITH(plan(ctx, p.with(ranks), e, ask), Catch::Contains("dividing(heads_divide::whole_budget)"));
+  auto const once = p.with(both.dividing(score::heads_divide::whole_budget));
+  CHECK(plan(ctx, once.with(ranks), e, ask).tokens == plan(ctx, once.with(heads::over_layers{}), e, ask).tokens);
 }
 
 TEST_CASE("shares of which one remembers observe into its state, and plan from it") {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/evidence/budget.hpp>
 #include <kvevict/heads/over_layers.hpp>
 #include <kvevict/kernels/count_over_ranks.hpp>
 

@@ -69,6 +69,10 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
   f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
   f("dropkv", dropkv({.window = s.recent, .sinks = s.sinks}));
+  f("defensivekv", defensivekv({.window = s.recent, .sinks = s.sinks}));
+  f("cake", cake({.window = s.recent, .sinks = s.sinks}));
+  f("lava", lava({.window = s.recent, .sinks = s.sinks}));
+  f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));

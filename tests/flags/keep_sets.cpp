@@ -158,6 +158,10 @@ int main() {
   print("snapkv", p::snapkv({8, 5}), seen);
   print("tova", p::tova(), seen);
   print("dropkv", p::dropkv({8}), seen);
+  print("defensivekv", p::defensivekv({8}), seen);
+  print("cake", p::cake({8}), seen);
+  print("lava", p::lava({8}), seen);
+  print("rkv", p::rkv({8}), seen);
   print("ahakv", p::ahakv({8}), seen);
   print("pyramidkv", p::pyramidkv({8, 5}), with_lse);
   print("ada_snapkv", p::ada_snapkv({8, 5}), seen);

@@ -15,7 +15,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(8)) {
+  switch (in.below(12)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -28,6 +28,10 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
       return erased<Entry, needs::prompt>(p::ada_pyramidkv({window, odd(n), n(0, 1000), n(1, 30), kind, sinks}),
                                           window);
     case 5: return erased<Entry, needs::prompt>(p::tova({sinks, recent}), 1);
+    case 7: return erased<Entry, needs::prompt>(p::defensivekv({window, odd(n), n(0, 1000), sinks}), window);
+    case 8: return erased<Entry, needs::prompt>(p::cake({window, odd(n), 200, sinks}), window);
+    case 9: return erased<Entry, needs::prompt>(p::lava({window, odd(n), n(0, 1000), kind, sinks}), window);
+    case 10: return erased<Entry, needs::prompt>(p::rkv({window, odd(n), 0.07f, sinks}), window);
     case 6: {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);

@@ -71,6 +71,15 @@ template <class Scores> answer made(question const& q, reference::protection con
   reference::evictable const where(q.N, p);
   return {q.N <= q.budget ? rows{} : reference::cut(scores(), where), where, std::move(keep)};
 }
+/// Scores behind which the window is protected; the same count for all heads, or heads that share their budget.
+template <class Scores> answer by_window(question const& q, Scores scores, bool adaptive = false) {
+  reference::protection const last{0, static_cast<std::size_t>(window), 0};
+  reference::evictable const where(q.N, last);
+  index_rows keep = q.N <= q.budget ? reference::identity(q.all.H(), q.N)
+                    : adaptive      ? reference::keep_ada(reference::cut(scores(), where), q.budget, where, ada())
+                                    : reference::keep_uniform(reference::cut(scores(), where), q.budget, where);
+  return made(q, last, std::move(keep), scores);
+}
 inline answer windowed(question const& q, index_rows keep) {
   return made(q, {0, static_cast<std::size_t>(window), 0}, std::move(keep),
               [&] { return reference::window_scores(q.prompt(), snapkv().score); });
@@ -167,11 +176,38 @@ template <class F> void for_each_preset(F&& f) {
   add(
       prompt, "dropkv", p::dropkv({.window = window, .pool = pool}),
       [](question const& q) {
-        reference::protection const last{0, static_cast<std::size_t>(window), 0};
-        auto const scores = [&] { return reference::output_change(q.prompt(), window, pool); };
-        index_rows keep =
-            q.N <= q.budget ? reference::identity(q.all.H(), q.N) : reference::keep_by(scores(), q.N, q.budget, last);
-        return expect::made(q, last, std::move(keep), scores);
+        return expect::by_window(q, [&] { return reference::output_change(q.prompt(), window, pool); });
+      },
+      0, window, 0);
+  add(
+      prompt, "defensivekv", p::defensivekv({.window = window, .pool = pool, .floor_permille = floor_permille}),
+      [](question const& q) {
+        return expect::by_window(
+            q, [&] { return reference::largest_attention(q.prompt(), window, pool); }, true);
+      },
+      0, window, 0);
+  add(
+      prompt, "cake", p::cake({.window = window, .pool = pool}),
+      [](question const& q) {
+        return expect::by_window(q, [&] { return reference::varying_attention(q.prompt(), window, pool, 200); });
+      },
+      0, window, 0);
+  add(
+      prompt, "lava", p::lava({.window = window, .pool = pool, .floor_permille = floor_permille}),
+      [](question const& q) {
+        auto const scores = [&] {
+          return reference::bounded_by_values(q.prompt(), reference::window_scores(q.prompt(), expect::snapkv().score));
+        };
+        return expect::by_window(q, scores, true);
+      },
+      0, window, 0);
+  add(
+      prompt, "rkv", p::rkv({.window = window, .pool = pool}),
+      [](question const& q) {
+        return expect::by_window(q, [&] {
+          return reference::less_redundant(q.prompt(), reference::window_scores(q.prompt(), expect::snapkv().score),
+                                           0.07f);
+        });
       },
       0, window, 0);
   add(

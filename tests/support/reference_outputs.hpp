@@ -66,4 +66,80 @@ inline rows output_change(layer const& in, std::size_t W, std::size_t k) {
   return of_group_pooled(leave_one_out(in, W), in.H(), k);
 }
 
+/// Attention of window row i to the tokens before the window, average-pooled, scaled to the sum that it had.
+inline row pooled_row(layer const& in, std::size_t hq, std::size_t i, std::size_t W, std::size_t k) {
+  row const all = attention_row(in, hq, i), a(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(in.N() - W));
+  row out = pooled(a, k, pool::average);
+  double before = 0, after = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) before += a[j], after += out[j];
+  for (double& x : out) x *= before / after;
+  return out;
+}
+
+/// DefensiveKV without value norms: the largest of all window rows and query heads of the group, not below its mean.
+inline rows largest_attention(layer const& in, std::size_t W, std::size_t k) {
+  rows out(in.H(), row(in.N() - W, 0.0));
+  for (std::size_t hq = 0; hq < in.Hq(); ++hq)
+    for (std::size_t i = in.N() - W; i < in.N(); ++i) {
+      row const a = pooled_row(in, hq, i, W, k);
+      row& most = out[in.kv_head(hq)];
+      for (std::size_t j = 0; j < a.size(); ++j) most[j] = std::max(most[j], a[j]);
+    }
+  for (row& r : out) {
+    double mean = 0;
+    for (double const x : r) mean += x / static_cast<double>(r.size());
+    for (double& x : r) x = std::max(x, mean);
+  }
+  return out;
+}
+
+/// CAKE's tokens: mean and gamma times variance over the window rows.
+inline rows varying_attention(layer const& in, std::size_t W, std::size_t k, double gamma) {
+  rows out;
+  for (std::size_t hq = 0; hq < in.Hq(); ++hq) {
+    rows weights;
+    for (std::size_t i = in.N() - W; i < in.N(); ++i) weights.push_back(attention_row(in, hq, i));
+    row scores;
+    for (std::size_t j = 0; j < in.N() - W; ++j) {
+      double mean = 0, variance = 0;
+      for (row const& a : weights) mean += a[j] / static_cast<double>(W);
+      for (row const& a : weights) variance += (a[j] - mean) * (a[j] - mean) / static_cast<double>(W);
+      scores.push_back(mean + gamma * variance);
+    }
+    out.push_back(scores);
+  }
+  return of_group_pooled(out, in.H(), k);
+}
+
+/// LAVa's tokens: scores times the largest L1 norm of a value of the head.
+inline rows bounded_by_values(layer const& in, rows scores) {
+  for (std::size_t h = 0; h < in.H(); ++h) {
+    double largest = 0;
+    for (std::size_t t = 0; t < in.N(); ++t) {
+      double sum = 0;
+      for (std::size_t d = 0; d < in.values.width; ++d) sum += std::abs(in.values.at(h, t, d));
+      largest = std::max(largest, sum);
+    }
+    for (double& x : scores[h]) x *= largest;
+  }
+  return scores;
+}
+
+/// R-KV by all N×N cosines: scores times lambda, less softmax of the mean cosine with the other keys.
+inline rows less_redundant(layer const& in, rows scores, double lambda) {
+  for (std::size_t h = 0; h < in.H(); ++h) {
+    row redundancy(in.N(), 0.0);
+    for (std::size_t i = 0; i < in.N(); ++i)
+      for (std::size_t j = 0; j < in.N(); ++j) {
+        row const a = token_row(in.keys, h, i), b = token_row(in.keys, h, j);
+        double product = 0;
+        for (std::size_t d = 0; d < a.size(); ++d) product += a[d] * b[d];
+        if (i != j) redundancy[j] += product / (norm(a) * norm(b)) / static_cast<double>(in.N());
+      }
+    row const share = softmax(redundancy);
+    for (std::size_t j = 0; j < scores[h].size(); ++j) scores[h][j] = lambda * scores[h][j] - (1 - lambda) * share[j];
+  }
+  return scores;
+}
+
 }  // namespace reference

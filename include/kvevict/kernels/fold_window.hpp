@@ -41,18 +41,29 @@ template <class Fold>
   }
 }
 
+/// Weights of the tokens before `last`, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
+inline void pool_weights(pool_options const& o, float* x, std::int64_t last, float* copy) {
+  double const before = sum_of_floats(x, last);
+  pool_row(o, x, last, copy);
+  double const after = sum_of_floats(x, last);
+  if (after == 0) return;
+  auto const share = static_cast<float>(before / after);
+  for (std::int64_t j = 0; j < last; ++j) x[j] *= share;
+}
+
 /// What a worker needs, in floats.
 struct fold_memory {
   std::int64_t weights, lse, sums, outputs, values, blocks;
 
   /// `value_width` 0: outputs are not read.
   constexpr fold_memory(std::int64_t tokens, std::int64_t sums_of_token, std::int64_t value_width,
-                        std::int64_t of_blocks)
+                        std::int32_t pool_width, std::int64_t of_blocks)
       : weights(weight_block::most_rows * padded(tokens, tile_tokens)),
         lse(weight_block::most_rows),
         sums(sums_of_token * padded(tokens, tile_tokens)),
         outputs(value_width == 0 ? 0 : row_outputs::floats(value_width)),
-        values(value_width == 0 ? 0 : std::max(tile_tokens * row_outputs::wide(value_width), tile_floats(value_width))),
+        values(value_width == 0 ? pool_width == 1 ? 0 : pool_row_floats(tokens, pool_width)
+                                : std::max(tile_tokens * row_outputs::wide(value_width), tile_floats(value_width))),
         blocks(of_blocks) {}
   constexpr std::int64_t floats() const {
     return padded(padded(weights, 16) + lse + padded(sums, 16) + padded(outputs, 16) + padded(values, 16) + blocks, 16);
@@ -61,16 +72,19 @@ struct fold_memory {
 
 template <class Entry, class Blocks, class Fold> class fold_pass {
  public:
-  fold_pass(host& ctx, layer_view<Entry> const& view, Blocks& blocks, Fold const& fold, score_rows const& out)
+  fold_pass(host& ctx, layer_view<Entry> const& view, Blocks& blocks, window_options const& o, Fold const& fold,
+            score_rows const& out)
       : ctx_(ctx),
         view_(view),
         blocks_(blocks),
+        o_(o),
         fold_(fold),
         out_(out),
         values_(fold.reads_outputs() ? &readable("fold_window", view, role::v) : nullptr),
-        memory_(longest(out), Fold::sums, values_ == nullptr ? 0 : values_->width(), blocks.floats()) {}
+        memory_(longest(out), Fold::sums, values_ == nullptr ? 0 : values_->width(), o.pool_each_row.width,
+                blocks.floats()) {}
 
-  void run(group_reduce how) {
+  void run() {
     std::int64_t const G = blocks_.group(), floats = out_.begin[out_.count()], share = memory_.floats();
     frame f(ctx_.scratch());
     blocks_.prepare(f);
@@ -87,7 +101,7 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
     ctx_.for_each(
         out_.count(),
         [&](std::int64_t r, std::int32_t) {
-          if (out_.rows[r].active) reduce(how, heads + out_.begin[r], floats, r);
+          if (out_.rows[r].active) reduce(heads + out_.begin[r], floats, r);
         },
         G * floats / 8);
   }
@@ -124,6 +138,8 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
     row const& in = out_.rows[of.r];
     float* const values = memory + padded(memory_.outputs, 16);
     blocks_.read(of, values + padded(memory_.values, 16));
+    if (o_.pool_each_row.width > 1)
+      for (std::int32_t i = 0; i < of.rows; ++i) pool_weights(o_.pool_each_row, of.row(i), in.last, values);
     row_outputs const outputs{memory, values_ == nullptr ? 0 : values_->width()};
     if (values_ != nullptr) add_up_values(view_, *values_, in, of, outputs, values);
     for (std::int64_t t = 0; t < in.tokens; t += tile_tokens) {
@@ -137,15 +153,15 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
     }
   }
 
-  void reduce(group_reduce how, float const* heads, std::int64_t stride, std::int64_t r) const {
+  void reduce(float const* heads, std::int64_t stride, std::int64_t r) const {
     std::int32_t const G = blocks_.group();
-    float const share = how == group_reduce::mean ? 1.0f / static_cast<float>(G) : 1.0f;
+    float const share = o_.group == group_reduce::mean ? 1.0f / static_cast<float>(G) : 1.0f;
     slice<float> const to = out_.scores(r);
     for (std::int64_t j = 0; j < to.size; ++j) {
       float x = heads[j];
       for (std::int32_t g = 1; g < G; ++g) {
         float const next = heads[g * stride + j];
-        x = how == group_reduce::max ? larger_or_nan(next, x) : x + next;
+        x = o_.group == group_reduce::max ? larger_or_nan(next, x) : x + next;
       }
       to.data[j] = x * share;
     }
@@ -154,6 +170,7 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
   host& ctx_;
   layer_view<Entry> const& view_;
   Blocks& blocks_;
+  window_options const& o_;
   Fold const& fold_;
   score_rows const& out_;
   component const* values_;
@@ -165,7 +182,8 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
 ///   s(h,j) = reduce_g finish( Σ_w add( p(g,w,j), lse(g,w), ‖v_j − o(g,w)‖² ) ),   o(g,w) = Σ_n p(g,w,n)·v_n
 ///
 /// Weights as in window_scores: by the engine's LSE or without, or softmax rows; what a row does not see has none, and
-/// weights of 0 are left out. o.reduce is not read: finish() has the number of rows. Of partial rows o is what the
+/// weights of 0 are left out; o.pool_each_row pools each row's weights of the tokens before the recent ones, to the sum
+/// that they had. o.reduce is not read: finish() has the number of rows. Of partial rows o is what the
 /// cache holds of the output.
 ///
 /// Shapes   queries (T,Hq,D) ragged or softmax rows, keys and values (H,N,D) → scores (B·H rows, N) float.
@@ -177,9 +195,9 @@ template <class Entry, class Rows, window_fold Fold>
 void kernel(fold_window_tag, host& ctx, layer_view<Entry> const& view, Rows const& rows, window_options const& o,
             Fold const& fold, score_rows const& out) {
   using blocks_of = std::conditional_t<std::is_same_v<Rows, query_rows>, query_blocks<Entry>, softmax_blocks<Entry>>;
-  expect_fold(o);
+  expect_fold(o, fold.reads_outputs());
   blocks_of blocks(view, rows, o, out);
-  fold_pass<Entry, blocks_of, Fold>(ctx, view, blocks, fold, out).run(o.group);
+  fold_pass<Entry, blocks_of, Fold>(ctx, view, blocks, o, fold, out).run();
 }
 
 /// Scratch of fold_window, whatever the evidence is.
@@ -188,7 +206,8 @@ std::int64_t workspace(fold_window_tag, host const& ctx, cache_shape const& s, w
                        Fold const& fold) {
   std::int64_t const G = s.q_heads / s.kv_heads, W = std::min<std::int64_t>(o.rows, s.tokens),
                      of_blocks = std::max(query_blocks<std::int32_t>::floats(s.head_dim), s.tokens);
-  fold_memory const memory(s.tokens, Fold::sums, fold.reads_outputs() ? s.head_dim : 0, of_blocks);
+  fold_memory const memory(s.tokens, Fold::sums, fold.reads_outputs() ? s.head_dim : 0, o.pool_each_row.width,
+                           of_blocks);
   return padded(memory.floats() * 4 * ctx.concurrency(), 64) + padded(G * s.rows() * s.tokens * 4, 64) +
          padded(s.rows() * static_cast<std::int64_t>(sizeof(window_rows)), 64) +
          s.rows() * padded(W * static_cast<std::int64_t>(sizeof(sight)), 64) + weight_sums::bytes(s.rows() * G * W);

@@ -72,6 +72,7 @@ struct window_options {
   row_place place = row_place::in_cache;
   pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
   pool_options pool{};               // of the scores, over the evictable tokens
+  pool_options pool_each_row{1, pooling::average};  // fold_window: of every row's weights, whose sum stays
 };
 
 /// A question to `count_pooled`: of the best evictable tokens of a pool (score descending, position descending, layer,

@@ -39,8 +39,22 @@ concept window_fold = requires(F const& f, window_weight const& x, float (&to)[F
   { f.reads_outputs() } -> std::convertible_to<bool>;
 };
 
-/// Tokens are not pooled here, and no row has a gain.
-inline void expect_fold(window_options const& o) {
+inline constexpr std::int32_t widest_row_pool = 33;
+
+/// How much a token before `last` counts in the sum of average-pooled weights: as many of them hold it, ÷ width.
+KVEVICT_HOST_DEVICE inline float pooled_share(std::int64_t token, std::int64_t last, std::int32_t width) {
+  std::int64_t const half = width / 2, from = token < half ? 0 : token - half,
+                     to = token + half < last ? token + half : last - 1;
+  return static_cast<float>(to - from + 1) / static_cast<float>(width);
+}
+
+/// Scores are not pooled here, no row has a gain, and rows are pooled where outputs are not read.
+inline void expect_fold(window_options const& o, bool reads_outputs) {
+  expect_pooling(o.pool_each_row);
+  KVEVICT_EXPECTS(
+      o.pool_each_row.width == 1 ||
+          (o.pool_each_row.kind == pooling::average && !reads_outputs && o.pool_each_row.width <= widest_row_pool),
+      "fold_window: rows are pooled by average, up to ", widest_row_pool, " wide, for folds that read no outputs");
   KVEVICT_EXPECTS(o.pool.width == 1 && o.pool_before_group.width == 1 && o.weights == weighting::softmax &&
                       o.place == row_place::in_cache,
                   "fold_window: folds read the model's softmax of rows in the cache, and pool nothing; leave pools, "

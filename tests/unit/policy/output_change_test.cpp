@@ -4,8 +4,7 @@
 #include <kvevict/presets/dropkv.hpp>
 #include <kvevict/threads.hpp>
 
-#include "support/batch_cache.hpp"
-#include "support/catch.hpp"
+#include "support/one_prompt.hpp"
 #include "support/reference_outputs.hpp"
 
 using namespace support;
@@ -17,59 +16,23 @@ namespace {
 constexpr kvevict::budget ask{.tokens_per_head = 12};
 constexpr std::size_t W = 8;
 
-struct one_layer {
-  batch in;
-  attention all;
-  layouts::cache<std::int32_t> cache;
-  kvevict::host ctx;
-  kvevict::budget budget = ask;
-
-  explicit one_layer(std::uint64_t seed, shape const& s = {.Hq = 6, .H = 2, .D = 20, .N = {70}, .future = 0},
-                     double deviation = 1.5)
-      : in(random_batch(seed, s, deviation)),
-        all(all_rows(in)),
-        cache(layouts::layout::head_pages, cache_shape_of(in)) {
-    fill(cache, in);
-  }
-  auto queries() const { return kvevict::prompt(cache.view, all.queries()); }
-  auto with_lse() const { return queries().with_lse(all.lse.data(), all.lse_stride(), 1); }
-  auto softmax() const { return kvevict::prompt(cache.view, all.rows()); }
-
-  template <class Policy, class Evidence> std::vector<float> scores(Policy const& p, Evidence const& e) {
-    std::vector<float> values;
-    kvevict::scores(ctx, p, e, budget, values);
-    return values;
-  }
-  template <class Policy, class Evidence> void check(Policy const& p, Evidence const& e, rows const& expected) {
-    auto const values = scores(p, e);
-    double worst = 0;
-    for (std::size_t h = 0; h < expected.size(); ++h)
-      for (std::size_t j = 0; j < expected[h].size(); ++j) {
-        double const got = static_cast<double>(values[h * in.N[0] + j]);
-        worst = std::max(worst, std::abs(got - expected[h][j]) / (std::abs(expected[h][j]) + 1e-9));
-      }
-    CHECK(worst < 3e-5);
-  }
-};
-
 }  // namespace
 
 TEST_CASE("output_change equals leave-one-out with the softmax worked out anew, whatever the evidence is") {
   for (shape const& s : {shape{.Hq = 6, .H = 2, .D = 20, .N = {70}, .future = 0},
                          shape{.Hq = 2, .H = 2, .D = 8, .N = {30}, .future = 0}}) {
-    one_layer l(301, s);
+    one_prompt l(301, s);
     for (std::size_t const width : {1u, 5u}) {
       auto const policy = presets::dropkv({.window = int32(W), .pool = int32(width)});
       auto const expected = reference::output_change(l.in.layers[0], W, width);
       CAPTURE(s.Hq, width);
-      l.check(policy, l.queries(), expected), l.check(policy, l.with_lse(), expected);
-      l.check(policy, l.softmax(), expected);
+      l.check_all(policy, expected);
     }
   }
 }
 
 TEST_CASE("output_change: more window rows than are read at once, and every reduction of the group") {
-  one_layer l(302, {.Hq = 4, .H = 1, .D = 12, .N = {90}, .future = 0});
+  one_prompt l(302, {.Hq = 4, .H = 1, .D = 12, .N = {90}, .future = 0});
   l.budget.tokens_per_head = 45;
   auto const each = reference::leave_one_out(l.in.layers[0], 41);
   for (auto const& [ours, theirs] : {std::pair{kvevict::group_reduce::mean, reference::reduce::mean},
@@ -82,7 +45,7 @@ TEST_CASE("output_change: more window rows than are read at once, and every redu
 
 TEST_CASE("output_change: where one token has nearly all the weight, what is left of the others decides") {
   // values that lie close together, far from zero: ‖v‖² − 2v·o + ‖o‖² would leave nothing of their distance
-  one_layer l(303);
+  one_prompt l(303);
   for (double& v : l.in.layers[0].values.data) v = 100 + 0.01 * static_cast<double>(static_cast<float>(v));
   for (double& v : l.in.layers[0].values.data) v = static_cast<double>(static_cast<float>(v));
   fill(l.cache, l.in);
@@ -97,7 +60,7 @@ TEST_CASE("output_change: where one token has nearly all the weight, what is lef
 }
 
 TEST_CASE("output_change: OBCache's value term, and with the key's") {
-  one_layer l(304);
+  one_prompt l(304);
   for (bool const keys : {false, true}) {
     auto const policy = presets::dropkv({.window = int32(W), .of = keys ? change::value_and_key : change::value});
     auto const expected = reference::of_group_pooled(reference::removal_terms(l.in.layers[0], W, keys), 2, 5);
@@ -110,7 +73,7 @@ TEST_CASE("output_change: OBCache's value term, and with the key's") {
 }
 
 TEST_CASE("output_change: a learned sink is a token of value zero, and scale and softcap are the engine's") {
-  one_layer l(305, {.Hq = 2, .H = 1, .D = 16, .N = {40}, .future = 0});
+  one_prompt l(305, {.Hq = 2, .H = 1, .D = 16, .N = {40}, .future = 0});
   reference::layer changed = l.in.layers[0];
   changed.scale = 0.2, changed.softcap = 3.0;
   l.check(presets::dropkv({.window = int32(W)}), l.queries().with_scale(0.2f).with_softcap(3.0f),
@@ -158,7 +121,7 @@ TEST_CASE("output_change: the same bits in every layout and for any number of th
 }
 
 TEST_CASE("output_change: values of tokens that no row sees do not count, whatever they are") {
-  one_layer l(307);
+  one_prompt l(307);
   auto const seen = kvevict::visibility{.window = 20};
   auto const policy = presets::dropkv({.window = int32(W), .pool = 1});
   auto const before = l.scores(policy, l.queries().with_visibility(seen));

@@ -4,6 +4,7 @@
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/cuda/attention/weight_sources.hpp>
+#include <kvevict/kernels/window_fold.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -24,6 +25,18 @@ struct outputs_of_rows {
 
 inline constexpr std::int32_t split_tokens = 2048;
 
+/// What is added up with the weights: the channels of a component; or, of rows that are pooled, first the weights of the
+/// tokens before the recent ones, then their average-pooled ones.
+struct summands {
+  component values;
+  std::int32_t pool = 0;  // width, or 0: the component
+
+  constexpr std::int64_t width() const { return pool == 0 ? values.width() : 2; }
+  KVEVICT_DEVICE float of_pool(row const& it, std::int64_t token, std::int64_t d) const {
+    return token >= it.last ? 0.0f : d == 0 ? 1.0f : kernels::pooled_share(token, it.last, pool);
+  }
+};
+
 /// A block takes 16 window rows of a query head, 128 channels and a split of the tokens. 128 tokens at a time: each warp
 /// works out the weights of 32, then each thread adds up its channel, token by token.
 ///
@@ -33,7 +46,7 @@ template <class Entry, class Source> struct window_outputs_kernel {
   static constexpr std::int32_t rows_at_once = 16;
   watched watch;
   Source from;
-  component values;
+  summands of;
   outputs_of_rows to;                          // whose values are the parts
   std::int64_t part;                           // floats of a split
   std::uint32_t splits, channels, row_blocks;  // blocks of each kind
@@ -94,11 +107,11 @@ template <class Entry, class Source> struct window_outputs_kernel {
   }
   KVEVICT_DEVICE void add_up(row const& it, std::int32_t first, std::int32_t count, std::int64_t d,
                              float const* weights, std::uint32_t const* seen, float (&sums)[rows_at_once]) const {
-    row_reader<Entry> const v(from.call().view, values, it);
+    row_reader<Entry> const v(from.call().view, of.values, it);
     KVEVICT_KEEP_LOOP
     for (std::int32_t j = 0; j < count; ++j) {
       if (seen[j] == 0) continue;  // whatever lies there
-      float const x = v(first + j, static_cast<std::int32_t>(d));
+      float const x = of.pool == 0 ? v(first + j, static_cast<std::int32_t>(d)) : of.of_pool(it, first + j, d);
       KVEVICT_UNROLL
       for (int i = 0; i < rows_at_once; ++i) sums[i] = fma(weights[j * rows_at_once + i], x, sums[i]);
     }
@@ -129,10 +142,10 @@ template <class Call> struct sum_splits_kernel {
 
 /// In scratch that lives as long as `scratch` does.
 template <class Entry, class Source>
-outputs_of_rows window_outputs(device& ctx, frame& scratch, Source const& from, component const& values) {
+outputs_of_rows window_outputs(device& ctx, frame& scratch, Source const& from, summands const& of) {
   using outputs = window_outputs_kernel<Entry, Source>;
   auto const& c = from.call();
-  outputs_of_rows to{nullptr, values.width(), outputs_of_rows::padded(values.width()), c.group, c.most_rows};
+  outputs_of_rows to{nullptr, of.width(), outputs_of_rows::padded(of.width()), c.group, c.most_rows};
   std::int64_t const part = c.out.count() * c.group * c.most_rows * to.stride;
   to.values = scratch.allocate<float>(part);
   std::uint32_t const splits = std::max(1u, blocks_for(c.out.most_tokens, split_tokens)),
@@ -141,7 +154,7 @@ outputs_of_rows window_outputs(device& ctx, frame& scratch, Source const& from, 
   outputs_of_rows parts = to;
   if (splits > 1) parts.values = own.allocate<float>(part * splits);
   ctx.launch({static_cast<std::uint32_t>(c.out.count() * c.group) * rows * channels * splits}, {128}, 0,
-             outputs{ctx.watch(), from, values, parts, part, splits, channels, rows});
+             outputs{ctx.watch(), from, of, parts, part, splits, channels, rows});
   if (splits > 1)
     ctx.launch({blocks_for(part, 256)}, {256}, 0,
                sum_splits_kernel<std::decay_t<decltype(c)>>{c, parts.values, to, part});

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Any score, less how much a token's key resembles the others.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include <kvevict/cache/row_reader.hpp>
+#include <kvevict/core/shape.hpp>
+#include <kvevict/core/token_groups.hpp>
+#include <kvevict/evidence/evidence.hpp>
+#include <kvevict/kernels/kernel.hpp>
+#include <kvevict/score/key_diversity.hpp>
+#include <kvevict/score/within_groups.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace score {
+
+/// The inner score, less the token's share of the head's redundancy: of tokens that say the same, as text of reasoning
+/// has many, few stay.
+///
+///   ŝ(h,j) = λ·s(h,j) − (1−λ)·softmax_n( r_n )[j],   r_j = 1/N·Σ_{i≠j} cos(k_i, k_j) = ( k̂_j·Σ_i k̂_i − 1 ) / N
+///
+/// Paper    R-KV, Cai et al. 2025, arXiv:2505.24133.   Differs: theirs takes the last entry above 0.5 out of each row
+///          of the N×N cosines, so that the newest of equal tokens is not redundant; without that rule their mean is one
+///          product with the sum of directions, exactly. A key of zero has r 0.
+/// Shapes   keys (H,N,D), floats or quantised → scores (H,N).
+/// Cost     the inner score's, three reads of K; scratch N + D floats a row, never N×N.
+/// Errors   contract_violation if the cache has no keys that can be read, λ is not in [0,1]; the inner score's.
+template <class Inner> struct less_redundant {
+  Inner inner;
+  float lambda = 0.07f;
+
+  template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    KVEVICT_EXPECTS(lambda >= 0 && lambda <= 1, "less_redundant: lambda is ", lambda, "; give a share, 0 to 1");
+    component const& k = readable("less_redundant", e.cache, role::k);
+    inner(ctx, e, out);
+    frame scratch(ctx.scratch());
+    score_rows alike = out;  // the same rows
+    alike.values = scratch.template allocate<float>(out.total_floats);
+    kernels::squared_norms(ctx, e.cache, k, alike);
+    auto const D = static_cast<std::int32_t>(k.width());
+    float* const sums = scratch.template allocate<float>(out.count() * D);  // (B·H, D)
+    with_elements(e.cache, k, [&](auto const& keys) {
+      using Keys = std::decay_t<decltype(keys)>;
+      kernels::row_sums(ctx, alike, token_groups{}, D, key_diversity::directions<Keys>{keys, alike}, sums);
+      kernels::each_token(ctx, alike, mean_cosine<Keys>{keys, alike, sums, D});
+    });
+    softmax_within(ctx, token_groups{}, alike);
+    kernels::each_token(ctx, out, mix{alike, lambda});
+  }
+
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    std::int64_t of_inner = 0;
+    if constexpr (requires { inner.workspace_bytes(ctx, s); }) of_inner = inner.workspace_bytes(ctx, s);
+    return std::max(of_inner, scratch_step(s.rows() * s.tokens * 4) + scratch_step(s.rows() * s.head_dim * 4) +
+                                  softmax_within_bytes(s.rows()));
+  }
+
+  /// From a squared norm to r.
+  template <class Keys> struct mean_cosine {
+    Keys keys;
+    score_rows rows;
+    float const* sums;
+    std::int32_t width;
+
+    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
+      float const cosines = keys.reader(in).dot(j, sums + rows.index_of(in) * width) * key_diversity::inverse_root(x);
+      x = (cosines - (x == 0 ? 0.0f : 1.0f)) / static_cast<float>(in.tokens);
+    }
+  };
+  struct mix {
+    score_rows alike;
+    float lambda;
+    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
+      x = lambda * x - (1 - lambda) * alike.score(in, j);
+    }
+  };
+};
+template <class Inner> less_redundant(Inner, float) -> less_redundant<Inner>;
+template <class Inner> less_redundant(Inner) -> less_redundant<Inner>;
+
+}  // namespace score
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

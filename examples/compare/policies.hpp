@@ -73,6 +73,7 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   f("cake", cake({.window = s.recent, .sinks = s.sinks}));
   f("lava", lava({.window = s.recent, .sinks = s.sinks}));
   f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
+  f("chunkkv", chunkkv({.window = s.recent, .sinks = s.sinks}));
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));

@@ -40,6 +40,7 @@
 #include <kvevict/cuda/scores/squared_norms.hpp>
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/select/cut_scores.hpp>
 #include <kvevict/cuda/select/mark_kept.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/cuda/select/select_pages.hpp>

@@ -157,6 +157,7 @@ int main() {
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);
   print("tova", p::tova(), seen);
+  print("chunkkv", p::chunkkv({8, 1, 6}), seen);
   print("dropkv", p::dropkv({8}), seen);
   print("defensivekv", p::defensivekv({8}), seen);
   print("cake", p::cake({8}), seen);

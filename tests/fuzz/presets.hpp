@@ -15,7 +15,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(12)) {
+  switch (in.below(13)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -35,6 +35,10 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 6: {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);
+    }
+    case 11: {
+      std::int32_t const chunk = n(1, 24), peak = in.one_in(2) ? 0 : n(0, 5);
+      return erased<Entry, needs::prompt>(p::chunkkv({window, odd(n), chunk, peak < chunk ? peak : 0, sinks}), window);
     }
     default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
   }

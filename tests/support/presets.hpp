@@ -8,6 +8,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/any_preset.hpp"
+#include "support/reference_chunks.hpp"
 #include "support/reference_leverage.hpp"
 #include "support/reference_outputs.hpp"
 
@@ -165,6 +166,17 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, newest, reference::keep_by(scores, q.N, q.budget, newest), [&] { return scores; });
       },
       0, 1, 0);
+  add(
+      prompt, "chunkkv", p::chunkkv({.window = window, .chunk = 6, .peak = 2}),
+      [](question const& q) {
+        reference::protection const newest{0, static_cast<std::size_t>(window), 0};
+        rows const scores = expect::mean_of_heads(reference::window_scores(
+            q.prompt(), {newest.recent, 1, reference::pool::max, reference::reduce::mean, false}));
+        rows all = scores;
+        for (reference::row& r : all) r.resize(q.N, 0.0);
+        return expect::made(q, newest, reference::keep_chunks(all, q.N, q.budget, newest, 6, 2), [&] { return all; });
+      },
+      0, window, 0);
   add(
       prompt, "ahakv", p::ahakv({.recent = window}),
       [](question const& q) {

@@ -20,6 +20,13 @@ KVEVICT_HOST_DEVICE inline std::uint32_t order_key(float x) {
   std::uint32_t const sign = 0u - (u >> 31);  // all bits of it
   return (u ^ (sign | 0x80000000u)) - sign;
 }
+/// The float with that key: +0 of −0's.
+KVEVICT_HOST_DEVICE inline float float_of_key(std::uint32_t key) {
+  std::uint32_t const u = (key & 0x80000000u) != 0 ? key ^ 0x80000000u : 0u - key;
+  float x = 0;
+  std::memcpy(&x, &u, sizeof x);
+  return x;
+}
 constexpr std::uint32_t order_key(std::int32_t x) { return static_cast<std::uint32_t>(x) ^ 0x80000000u; }
 
 /// The integer with that key.

@@ -16,6 +16,8 @@ namespace unseen {
 
 /// Below every score that is one.
 inline constexpr float score = -1e30f;
+/// Whether that is what a score says, after heads or layers were joined, too.
+constexpr bool is(float x) { return x <= score / 2; }
 
 /// What the newest token's row sees of each row of the cache, in scratch.
 struct sights {

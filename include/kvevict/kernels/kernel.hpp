@@ -162,6 +162,8 @@ KVEVICT_KERNEL(require_finite, "kernels/require_finite.hpp", "cuda/scores/requir
 KVEVICT_KERNEL(leave_faulty_out, "evidence/rows.hpp", "cuda/evidence/outcomes.hpp");
 // (score_rows, keep_set&): protected tokens and the quota() best of each row
 KVEVICT_KERNEL(select_best, "kernels/select_best.hpp", "cuda/select/select_best.hpp");
+// (score_rows, float* cuts (B·H)): the score of the quota()-th best token of each row
+KVEVICT_KERNEL(cut_scores, "kernels/cut_scores.hpp", "cuda/select/cut_scores.hpp");
 // (frame&, score_rows, std::int32_t page_size) → score_rows of full pages, without scores
 KVEVICT_KERNEL(page_rows, "kernels/select_pages.hpp", "cuda/select/select_pages.hpp");
 // (score_rows of pages, keep_set&): the tokens of the pages that select_best keeps, and of the part-filled last one

@@ -97,11 +97,12 @@ struct token_of {
   std::int32_t sequence = 0, head = 0, token = 0;
 };
 
-/// What plan(ctx, p, e, b) does to one token, and why; plans once more, so that a log may ask after the fact.
+/// What plan(ctx, p, e, b) does to one token, and why; plans once more, so that a log may ask after the fact. Of
+/// several scores it tells the first one's, by which alone a token need not stay.
 ///
 ///   REQUIRE(measure::explain(ctx, policy, evidence, budget, {0, 2, 17}).why == measure::rule::sinks)
 ///
-/// Cost     plan()'s, and O(N). Allocates a keep set.
+/// Cost     plan()'s, its first score's once more, and O(N). Allocates a keep set.
 /// Errors   contract_violation: as plan(); a token that the view does not hold.
 template <class Policy, class Evidence>
 explanation explain(host& ctx, Policy const& p, Evidence const& e, budget const& b, token_of const& at) {
@@ -113,11 +114,10 @@ explanation explain(host& ctx, Policy const& p, Evidence const& e, budget const&
                   "explain: there is no token ", at.token, " of sequence ", at.sequence, ", head ", at.head,
                   "; give a slot of a row of the view");
   contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
-  frame scratch(ctx.scratch());
-  score_rows rows = contract::scored_rows(ctx, scratch, p, e, b);
-  p.heads(ctx, rows);
   keep_set keep;
-  p.select(ctx, rows, keep);
+  frame scratch(ctx.scratch());
+  planning::choose(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b), keep);
+  score_rows const rows = planning::first_ranked(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b));
   std::int64_t const r = std::int64_t{at.sequence} * e.cache.heads() + at.head, page = rows.page_size;
   slice<std::int32_t const> const kept = keep.row(r);
   auto const is_kept = [&](std::int64_t token) { return std::binary_search(kept.begin(), kept.end(), token); };
@@ -129,7 +129,7 @@ explanation explain(host& ctx, Policy const& p, Evidence const& e, budget const&
   if (out.why != rule::evicted) return out;
   rank_token(out, rows, r, at.token / page, [&](std::int64_t j) { return is_kept(j * page); });
   if (out.is_kept) out.why = rule::chosen;
-  if (!out.is_kept && out.score == unseen::score) out.why = rule::unseen;
+  if (!out.is_kept && unseen::is(out.score)) out.why = rule::unseen;
   return out;
 }
 

@@ -36,7 +36,7 @@ struct histogram {
 };
 
 /// Tokens [first, last) of a sequence: positions where the cache carries them, else slots.
-struct token_range {
+struct stretch {
   std::int32_t sequence = 0;
   std::int64_t first = 0, last = 0;
 };
@@ -107,12 +107,12 @@ histogram where_kept(host& ctx, layer_view<Entry> const& view, keep_set const& k
 ///          behind its begin, or that holds no token; two ranges of a sequence that are out of order or overlap.
 template <class Entry>
 double kept_share(host& ctx, layer_view<Entry> const& view, keep_set const& keep,
-                  std::vector<token_range> const& ranges) {
+                  std::vector<stretch> const& ranges) {
   expect_places("kept_share", ctx, view, keep);
   KVEVICT_EXPECTS(!ranges.empty(), "kept_share: no range of tokens; give at least one");
   std::int64_t held = 0, kept = 0;
   for (std::size_t i = 0; i < ranges.size(); ++i) {
-    token_range const& range = ranges[i];
+    stretch const& range = ranges[i];
     KVEVICT_EXPECTS(
         range.sequence >= 0 && range.sequence < view.sequences() && range.first >= 0 && range.first < range.last,
         "kept_share: the range [", range.first, ", ", range.last, ") of sequence ", range.sequence, " among ",

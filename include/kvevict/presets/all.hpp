@@ -8,6 +8,7 @@
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/cake.hpp>
+#include <kvevict/presets/chunkkv.hpp>
 #include <kvevict/presets/defensivekv.hpp>
 #include <kvevict/presets/dropkv.hpp>
 #include <kvevict/presets/full.hpp>

@@ -100,7 +100,7 @@ TEST_CASE("measure: places are positions, bins share a row evenly, and ranges ar
     }
     CHECK(refusal([&] { measure::where_kept(ctx, cache.view, keep, 0); }) == "where_kept: 0 bins; give at least one");
 
-    std::vector<measure::token_range> const ranges{{0, 5, 20}, {0, 20, 31}, {1, 10, 40}};
+    std::vector<measure::stretch> const ranges{{0, 5, 20}, {0, 20, 31}, {1, 10, 40}};
     double kept = 0, held = 0;
     for (auto const& range : ranges)
       for (std::int32_t h = 0; h < 2; ++h) {
@@ -110,7 +110,7 @@ TEST_CASE("measure: places are positions, bins share a row evenly, and ranges ar
             held += 1, kept += in.count(j) != 0 ? 1 : 0;
       }
     CHECK(measure::kept_share(ctx, cache.view, keep, ranges) == Approx(kept / held));
-    auto const says = [&](std::vector<measure::token_range> const& of) {
+    auto const says = [&](std::vector<measure::stretch> const& of) {
       return refusal([&] { measure::kept_share(ctx, cache.view, keep, of); });
     };
     CHECK(says({}).find("kept_share: no range") == 0);

@@ -114,9 +114,9 @@ TEST_CASE("measure: a keep set of all tokens loses nothing, and threads change n
   support::with_cache(in, [&](auto& cache) {
     auto const e = kvevict::prompt(cache.view, rows.queries());
     std::vector<std::vector<std::int32_t>> all;
-    for (std::size_t const n : {60, 60, 33, 33}) {
+    for (std::int32_t const n : {60, 60, 33, 33}) {
       all.emplace_back();
-      for (std::size_t j = 0; j < n; ++j) all.back().push_back(static_cast<std::int32_t>(j));
+      for (std::int32_t j = 0; j < n; ++j) all.back().push_back(j);
     }
     auto const whole = support::keep_of(cache.view, all);
     CHECK(measure::retained_mass(ctx, e, whole) == 1);

@@ -184,6 +184,31 @@ TEST_CASE("measure: an explanation agrees with the plan, token by token") {
   });
 }
 
+TEST_CASE("measure: of several scores and of chunks, an explanation still says what the plan does") {
+  with_view([&](kvevict::host& ctx, auto& cache) {
+    namespace score = kvevict::score;
+    auto const e = kvevict::contents(cache.view);
+    kvevict::budget const b{.tokens_per_head = 20};
+    auto const check = [&](auto const& policy) {
+      auto const keep = plan(ctx, policy, e, b);
+      std::int64_t above = 0;
+      for (std::int32_t j = 0; j < 60; ++j) {
+        auto const why = measure::explain(ctx, policy, e, b, {0, 1, j});
+        CHECK(why.is_kept == (set_of(keep, 1).count(j) != 0));
+        CHECK((why.why == rule::sinks) == (j < 2));
+        CHECK((why.why == rule::recent) == (j >= 55));
+        if (why.rank == 0) continue;
+        CHECK((why.quota == 13 && why.candidates == 53));
+        above += why.is_kept && why.rank > 13;
+      }
+      CHECK(above > 0);
+    };
+    check(kvevict::policy{score::shares{score::share{500, score::key_diversity{}}, score::share{500, score::random{3}}},
+                          kvevict::protect{.sinks = 2, .recent = 5}});
+    check(presets::keydiff({.sinks = 2, .recent = 5}).with(kvevict::select::chunks{5}));
+  });
+}
+
 TEST_CASE("measure: where pages stay whole, an explanation is of a token's page") {
   with_view([&](kvevict::host& ctx, auto& cache) {
     auto const policy = presets::keydiff({.sinks = 1, .recent = 1}).with(kvevict::select::pages{});

@@ -34,7 +34,8 @@ struct chunk {
   /// How many of its tokens come before token j: score descending, newer first.
   constexpr std::int32_t better_than(std::int32_t j) const {
     std::int32_t n = 0;
-    for (std::int32_t i = first; i < last; ++i) n += scores[i] > scores[j] || (scores[i] == scores[j] && i > j);
+    for (std::int32_t i = first; i < j; ++i) n += scores[i] > scores[j];
+    for (std::int32_t i = j + 1; i < last; ++i) n += scores[i] >= scores[j];
     return n;
   }
   /// H(p) / log n, p = scores / Σ scores, shifted up by the least where that is negative.

@@ -42,10 +42,14 @@
 #include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/cut_scores.hpp>
 #include <kvevict/cuda/select/mark_kept.hpp>
+#include <kvevict/cuda/select/score_histograms.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/cuda/select/select_pages.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/over_layers.hpp>
+#include <kvevict/heads/table.hpp>
+#include <kvevict/layers/entropy.hpp>
+#include <kvevict/layers/table.hpp>
 #include <kvevict/presets/all.hpp>
 
 #endif

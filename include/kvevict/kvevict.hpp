@@ -18,6 +18,9 @@
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/over_layers.hpp>
 #include <kvevict/heads/over_ranks.hpp>
+#include <kvevict/heads/table.hpp>
+#include <kvevict/layers/entropy.hpp>
+#include <kvevict/layers/table.hpp>
 #include <kvevict/layers/together.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>

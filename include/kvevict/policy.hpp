@@ -73,6 +73,9 @@ struct policy {
   /// True when every head of a sequence keeps the same tokens, by its heads stage.
   static constexpr bool one_set = score::heads_traits<Score, Heads>::one_set;
   static constexpr sharing budgets = score::heads_traits<Score, Heads>::budgets;
+  static_assert(!score::is_shares<Score> || !planning::after_scores<Layers>(),
+                "policy: layers::entropy divides by the scores, of which there are several here; give a layers stage "
+                "that does not look at them");
   static_assert(budgets != sharing::stack || (stages::says_equal_budgets<Layers> && !stages::says_one_set<Layers>),
                 "policy: a heads stage that divides over all layers takes the place of the layers stage; leave "
                 "layers::uniform");

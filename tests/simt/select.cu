@@ -8,11 +8,14 @@
 #include <kvevict/cuda/scores/squared_norms.hpp>
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/select/score_histograms.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/over_layers.hpp>
+#include <kvevict/heads/table.hpp>
 #include <kvevict/heads/threshold.hpp>
+#include <kvevict/layers/entropy.hpp>
 
 struct halve {
   constexpr void operator()(kvevict::row const&, std::int64_t, float& x) const { x /= 2; }
@@ -35,7 +38,9 @@ void select_all(kvevict::cuda::device& ctx, kvevict::score_rows s, kvevict::cuda
   kvevict::heads::adaptive{}(ctx, s);
   kvevict::heads::forced_floor{}(ctx, s);
   kvevict::heads::over_layers{}(ctx, s);
+  kvevict::heads::table{}(ctx, s);
   kvevict::heads::threshold{}(ctx, s);
+  kvevict::layers::entropy{}.divide(ctx, s, kvevict::sharing::heads);
   kernels::select_best(ctx, s, out);
   kernels::read_scores(ctx, s, values);
   norms(ctx, kvevict::layer_view<std::int32_t>{}, s);

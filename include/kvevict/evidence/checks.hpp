@@ -32,6 +32,7 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   planning::expect_heads(verb, b, e.cache.heads());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
+  if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
     state_of("plan", e.cache, p.score.state_floats());
 }

@@ -48,6 +48,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   planning::expect_heads("plan", b, cache.heads());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
+  if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
   planning::assign_budgets(scratch, rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));
@@ -59,8 +60,9 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
     row const& it = rows.rows[r];
     auto const i = static_cast<std::size_t>(r);
     std::int64_t& sum = out.sequences[static_cast<std::size_t>(it.sequence)];
-    out.rows[i] = it.active && Policy::budgets != sharing::none ? planned_counts::by_scores : it.budget;
-    bool const moves = Policy::budgets == sharing::cap || Policy::budgets == sharing::stack;
+    bool const moves = Policy::budgets == sharing::cap || Policy::budgets == sharing::stack ||
+                       planning::after_scores<std::remove_cvref_t<decltype(p.layers)>>();
+    out.rows[i] = it.active && (moves || Policy::budgets != sharing::none) ? planned_counts::by_scores : it.budget;
     if (it.active && moves) sum = planned_counts::by_scores;
     if (sum != planned_counts::by_scores) sum += it.budget;
   }

@@ -69,6 +69,13 @@ template <class Layers> constexpr bool moves_budget(Layers const& layers) {
   else
     return false;
 }
+/// Whether a layer stage divides a unit's budget once its scores are known: then rows of a unit that is cut are scored.
+template <class Layers> constexpr bool after_scores() {
+  if constexpr (requires { std::remove_cvref_t<Layers>::after_scores; })
+    return std::remove_cvref_t<Layers>::after_scores;
+  else
+    return false;
+}
 template <class Layers> constexpr bool ignores_budget() {
   if constexpr (requires { Layers::ignores_budget; })
     return Layers::ignores_budget;

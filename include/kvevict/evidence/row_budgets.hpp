@@ -108,6 +108,18 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
     for (std::int32_t h = 0; h < H; h += step) decide(b, h);
 }
 
+/// Units of all layers of the view: each head's, or all heads'.
+template <class Entry>
+void assign_stack(frame& scratch, score_rows const& out, layer_view<Entry> const& cache, protect const& keep,
+                  budget const& want, bool each_head, std::int32_t page) {
+  std::int32_t const step = each_head ? 1 : std::max(cache.heads(), 1);
+  for (std::int32_t b = 0; b < cache.sequences(); ++b)
+    for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); h += step) {
+      unit_heads const of = each_head ? head_of_unit(want, h) : heads_of_unit(cache, want);
+      assign_rows(scratch, out, plan_stack(keep, cache, want, b, of, page), sharing::stack, b, h, step);
+    }
+}
+
 /// Gives every row its budget, or leaves it whole. `page`: tokens that stay or go together, 1 where each does by
 /// itself.
 template <class Entry, class Layers>
@@ -117,12 +129,10 @@ void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> con
     if (share != sharing::cap && moves_budget(layers))
       return assign_units<Entry>(scratch, out, keep, layers, model_layers<Entry>{&cache, &want}, share, page);
   std::int32_t const H = cache.heads();
+  if (share == sharing::stack || (after_scores<Layers>() && share != sharing::cap))
+    return assign_stack(scratch, out, cache, keep, want, share == sharing::none, page);
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     if (want.keeps_whole(b)) continue;
-    if (share == sharing::stack) {
-      assign_rows(scratch, out, plan_stack(keep, cache, want, b, page), share, b, 0, H);
-      continue;
-    }
     row* const of = out.rows + std::int64_t{b} * H;
     std::int64_t total = 0, rests = 0;
     std::int32_t longest = 0;

@@ -21,6 +21,15 @@ constexpr std::int32_t unit_tokens(layer_view<Entry> const& cache, budget const&
                               : want.lengths(cache.pages.sequence_of(b), want.layer + cache.pages.layer_of(b), h);
 }
 
+/// Heads whose layers are a unit: all of the model's, or one of the view.
+struct unit_heads {
+  std::int32_t first = 0, count = 1;  // as the model counts
+};
+template <class Entry> constexpr unit_heads heads_of_unit(layer_view<Entry> const& cache, budget const& want) {
+  return {0, want.head_count == 0 ? cache.heads() : want.head_count};
+}
+constexpr unit_heads head_of_unit(budget const& want, std::int32_t h) { return {want.head + h, 1}; }
+
 /// What a plan does to layer-and-sequence b of a view whose layers share a budget: the unit is the sequence's heads in
 /// all layers of the view, but for layers that are kept whole; those take no part.
 ///
@@ -29,18 +38,17 @@ constexpr std::int32_t unit_tokens(layer_view<Entry> const& cache, budget const&
 /// O(L·H), no memory.
 template <class Entry>
 constexpr sequence_plan plan_stack(protect const& keep, layer_view<Entry> const& cache, budget const& want,
-                                   std::int32_t b, std::int32_t page) {
+                                   std::int32_t b, unit_heads const& of, std::int32_t page) {
   sequence_plan p{};
-  std::int32_t const L = cache.pages.layers, S = cache.sequences() / L, s = cache.pages.sequence_of(b),
-                     H = want.head_count == 0 ? cache.heads() : want.head_count;
+  std::int32_t const S = cache.sequences() / cache.pages.layers, end = of.first + of.count;
   bool asks = true;
   p.page = page;
-  for (std::int32_t row = s; row < cache.sequences(); row += S) {
+  for (std::int32_t row = cache.pages.sequence_of(b); row < cache.sequences(); row += S) {
     if (want.keeps_whole(row)) continue;
-    if (row == b) p.first_part = p.parts + want.head;
-    p.parts += H, p.budget += std::int64_t{want.of(row)} * H, asks = asks && want.of(row) >= 1;
+    if (row == b) p.first_part = p.parts + want.head - of.first;
+    p.parts += of.count, p.budget += std::int64_t{want.of(row)} * of.count, asks = asks && want.of(row) >= 1;
     p.front = std::max(p.front, keep.front(cache.read_only_tokens(row)));
-    for (std::int32_t h = 0; h < H; ++h) {
+    for (std::int32_t h = of.first; h < end; ++h) {
       std::int32_t const n = unit_tokens(cache, want, row, h);
       p.total += n, p.longest = std::max(p.longest, n), p.rests += n % page;
     }

@@ -21,6 +21,7 @@
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/rope_steps.hpp>
 #include <kvevict/kernels/row_reductions.hpp>
+#include <kvevict/kernels/score_histograms.hpp>
 #include <kvevict/kernels/select_best.hpp>
 #include <kvevict/kernels/select_pages.hpp>
 #include <kvevict/kernels/slot_state.hpp>

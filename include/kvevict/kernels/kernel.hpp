@@ -172,6 +172,8 @@ KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pag
 KVEVICT_KERNEL(mark_kept, "kernels/mark_kept.hpp", "cuda/select/mark_kept.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every pool
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
+// (score_rows, std::uint32_t* histograms (B·H, 2048)): of the leading bits of order_key of evictable scores
+KVEVICT_KERNEL(score_histograms, "kernels/score_histograms.hpp", "cuda/select/score_histograms.hpp");
 // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr
 KVEVICT_KERNEL(each_token, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (score_rows, f): f(row, r) for active rows, for what is left of a reduction

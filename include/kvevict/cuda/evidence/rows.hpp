@@ -40,13 +40,13 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     KVEVICT_SHARED(t, std::int32_t, longest, 1);
     auto const b = static_cast<std::int32_t>(t.block().x), H = cache.heads();
     auto const first = static_cast<std::int32_t>(t.linear_index()), step = static_cast<std::int32_t>(t.block_size().x);
-    if (share == sharing::stack) {
-      for (std::int32_t h = first; h < H; h += step) write(t, planning::plan_stack(keep, cache, want, b, page), b, h);
+    if (share == sharing::stack || (planning::after_scores<Layers>() && share != sharing::cap)) {
+      for (std::int32_t h = first; h < H; h += step) write(t, unit_of_stack(b, h), sharing::stack, b, h);
       return;
     }
     if constexpr (planning::has_units<Layers>)
       if (share != sharing::cap && planning::moves_budget(layers)) {
-        for (std::int32_t h = first; h < H; h += step) write(t, unit_of(b, h), b, h);
+        for (std::int32_t h = first; h < H; h += step) write(t, unit_of(b, h), share, b, h);
         return;
       }
     if (first == 0) total[0] = total[1] = 0, longest[0] = 0;
@@ -60,7 +60,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     budget const asked = want.in_layer(cache.pages.layer_of(b));
     auto p = planning::plan_sequence(keep, layers, asked, share, b, H, static_cast<std::int64_t>(total[0]), longest[0],
                                      cache.read_only_tokens(b), page, static_cast<std::int64_t>(total[1]));
-    for (std::int32_t h = first; h < H; h += step) write(t, p, b, h);
+    for (std::int32_t h = first; h < H; h += step) write(t, p, share, b, h);
   }
 
  private:
@@ -79,7 +79,13 @@ template <class Entry, class Layers> struct plan_rows_kernel {
                  p.page > 1 ? p.recent : p.back);
   }
 
-  KVEVICT_DEVICE void write(thread& t, planning::sequence_plan p, std::int32_t b, std::int32_t h) const {
+  KVEVICT_DEVICE planning::sequence_plan unit_of_stack(std::int32_t b, std::int32_t h) const {
+    return planning::plan_stack(
+        keep, cache, want, b,
+        share == sharing::none ? planning::head_of_unit(want, h) : planning::heads_of_unit(cache, want), page);
+  }
+
+  KVEVICT_DEVICE void write(thread& t, planning::sequence_plan p, sharing by, std::int32_t b, std::int32_t h) const {
     using fault_of = planning::sequence_plan::fault;
     if (want.keeps_whole(b)) p.cut = false, p.wrong = fault_of::none;
     if (p.wrong == fault_of::no_budget) watch.refuse(t, fault::negative_budget, b, h, p.asked);
@@ -91,8 +97,8 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     if (p.cut && p.wrong == fault_of::none) {
       planning::row_ends const ends = planning::ends_of(p, it.tokens);
       planning::protect_interval(it, ends.front, ends.back);
-      planning::assign_budget(it, p, share, cache.heads());
-      if (planning::pages_beyond_budget(it, p, share)) refuse_budget(t, p, b, h, it.protected_tokens());
+      planning::assign_budget(it, p, by, cache.heads());
+      if (planning::pages_beyond_budget(it, p, by)) refuse_budget(t, p, b, h, it.protected_tokens());
     }
     rows[r] = it;
     begin[r] = r * stride;

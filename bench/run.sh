@@ -7,6 +7,7 @@
 #   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
 #   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
 #   bench/run.sh --cuda-build sm_90    only builds both programs (build/cuda/simt, build/cuda/time), to be run on a machine without packages
+#   bench/run.sh cost --model llama-3.1-8b    what every preset costs on a model's shape; cost --help
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
 cd "$(dirname "$0")/.."
@@ -46,14 +47,23 @@ cuda_time() {
 }
 [ "${1-}" != --cuda ] || { cuda_time; exit; }
 [ "${1-}" != --cuda-build ] || { cuda_time "${2-}"; exit; }
+configure() {
+  cmake -S . -B build/bench -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-march=native -Wno-maybe-uninitialized" \
+    -DKVEVICT_TESTS=OFF -DKVEVICT_EXAMPLES=OFF -DKVEVICT_BENCH=ON >/dev/null
+}
+if [ "${1-}" = cost ]; then
+  shift
+  configure
+  cmake --build build/bench --target bench_cost >/dev/null || { echo "bench/run.sh: bench_cost does not build; are libbenchmark-dev and libcli11-dev installed?" >&2; exit 2; }
+  exec build/bench/bench/bench_cost "$@"
+fi
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac
-cmake -S . -B build/bench -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-march=native -Wno-maybe-uninitialized" \
-  -DKVEVICT_TESTS=OFF -DKVEVICT_EXAMPLES=OFF -DKVEVICT_BENCH=ON >/dev/null
+configure
 found=0
 for source in bench/time/*"$word"*.cpp; do
   [ -f "$source" ] || continue

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a layer's eviction costs, per policy: plan() and compact() beside the attention of the same layer.
-#include <Eigen/Core>
-
 #include <kvevict/kvevict.hpp>
 
 #include "support/input.hpp"
+#include "support/prefill.hpp"
 
 namespace {
 
@@ -95,29 +94,9 @@ void compact(benchmark::State& state, shape s, int threads, kvevict::compaction 
   state.counters["roof"] = benchmark::Counter(bytes / c.top.copy, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// Causal prefill attention with plain Eigen products, measured on the last 64 tokens and scaled to all N: N/2 keys a
-/// row instead of N.
 void attention(benchmark::State& state, shape s) {
-  constexpr std::int32_t rows = 64, tile = 512;
-  using matrix = Eigen::MatrixXf;
-  std::int32_t const G = s.Hq / s.H;
-  matrix const K = matrix::Random(s.D, s.N), V = matrix::Random(s.D, s.N), Q = matrix::Random(s.D, rows * G);
-  matrix Z(tile, rows * G), O(s.D, rows * G);
-  double seconds = 0;
-  for (auto _ : state) {
-    double const start = bench::seconds(1);
-    for (std::int32_t h = 0; h < s.H; ++h) {
-      O.setZero();
-      for (std::int32_t j = 0; j < s.N; j += tile) {
-        Z.noalias() = K.middleCols(j, tile).transpose() * Q;
-        Z = Z.array().exp();
-        O.noalias() += V.middleCols(j, tile) * Z;
-      }
-      benchmark::DoNotOptimize(O.data());
-    }
-    seconds = (bench::seconds(1) - start) * s.N / rows / 2;
-    state.SetIterationTime(seconds);
-  }
+  prefill_attention of_layer(s.Hq, s.H, s.D, s.N);
+  for (auto _ : state) state.SetIterationTime(of_layer.measure());
 }
 
 template <class F> void for_each_policy(F&& f) {

@@ -57,7 +57,7 @@ class evaluation {
     auto const cut = evict_gated(ctx_, cheap, gates_, seen);
     follow("attention_gate, flags for the cache only", cheap, all, cut.kept);
     int const rows = cfg.layers * cfg.kv_heads, budget = int((cut.kept + rows - 1) / rows);
-    for_each_preset({}, {}, [&](std::string const& name, auto const& policy) {
+    for_each_preset({}, 1, [&](std::string const& name, auto const& policy) {
       if (name != "full") enter(name.c_str(), policy, budget);
     });
     flagged(all, pool);

@@ -37,7 +37,7 @@ std::int64_t most_tokens(llama::config const& cfg, std::int64_t prompt) {
 std::string expect_policy(std::string const& name) {
   std::string names;
   bool known = name == "attention_gate";
-  compare::for_each_preset({}, {}, [&](std::string const& each, auto const&) {
+  compare::for_each_preset({}, 1, [&](std::string const& each, auto const&) {
     known = known || each == name;
     names += each + ", ";
   });
@@ -92,7 +92,7 @@ int main(int argc, char** argv) try {
     report(compare::evict_flagged(ctx, seq, g, budget < 1 << 30 ? budget : kvevict::budget::no_cap));
   } else {
     token = llama::argmax(e.prefill(seq, prompt, 1, &seen), 0);
-    compare::for_each_preset({}, {}, [&](std::string const& each, auto const& policy) {
+    compare::for_each_preset({}, 1, [&](std::string const& each, auto const& policy) {
       if (each != name) return;
       report(compare::evict(ctx, seq, policy, budget, [&](auto const& view, int l) {
         return kvevict::prompt(view, queries_of(seen, m.cfg, l))

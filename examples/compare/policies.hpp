@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The presets side by side, and one timed eviction of one sequence.
+// Who takes part in a comparison, and one timed eviction of one sequence.
 #pragma once
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../engine/gates.hpp"
+#include "presets.hpp"
 
 namespace compare {
 
@@ -34,11 +35,6 @@ template <class Inner> struct timed {
 };
 template <class Inner> timed(Inner, double*) -> timed<Inner>;
 
-/// Protection that every policy of a fair comparison shares, besides what it brings itself.
-struct structure {
-  int sinks = 0, recent = 32;
-};
-
 /// What takes part in a comparison.
 struct settings {
   std::vector<int> shares{10, 20, 40};  // per cent of the prompt
@@ -51,33 +47,11 @@ struct settings {
   }
 };
 
-/// each(name, policy) for every wanted preset that a prompt's own evidence is enough for.
+/// each(name, policy) for every wanted preset.
 template <class Each> void for_each_preset(structure s, settings const& of, Each&& each) {
-  using namespace kvevict::presets;
-  auto const f = [&](char const* name, auto const& policy) {
+  for_each_preset(s, of.seed, [&](char const* name, auto const& policy) {
     if (of.wanted(name)) each(name, policy);
-  };
-  f("full", full());
-  f("random", random({.seed = of.seed, .sinks = s.sinks, .recent = s.recent}));
-  f("streaming_llm", streaming_llm());
-  f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
-  f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
-  f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
-  f("leverage", leverage({.sinks = s.sinks, .recent = s.recent, .keys = kvevict::score::keys::cached}));
-  f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
-  f("h2o", h2o({.sinks = s.sinks}));
-  f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
-  f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
-  f("dropkv", dropkv({.window = s.recent, .sinks = s.sinks}));
-  f("defensivekv", defensivekv({.window = s.recent, .sinks = s.sinks}));
-  f("cake", cake({.window = s.recent, .sinks = s.sinks}));
-  f("lava", lava({.window = s.recent, .sinks = s.sinks}));
-  f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
-  f("chunkkv", chunkkv({.window = s.recent, .sinks = s.sinks}));
-  f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
-  f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
-  f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
-  f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
+  });
 }
 
 /// Plans and compacts every layer of one sequence. `policies` is a policy, or gives each layer's; `evidence(view,

@@ -162,7 +162,7 @@ int main(int argc, char** argv) try {
     auto base = e.start(pool);
     record seen;
     e.prefill(base, text, 1, &seen);
-    compare::for_each_preset({}, {}, [&](std::string const& name, auto const& policy) {
+    compare::for_each_preset({}, 1, [&](std::string const& name, auto const& policy) {
       auto const found = check_preset(ctx, e, base, seen, name, policy, P);
       auto const& expected = first.try_emplace(name, found).first->second;
       bool same = true;

@@ -60,7 +60,7 @@ TEST_CASE("a preset is in every list of presets") {
   for (char const* umbrella : {"kvevict.hpp", "cuda.cuh"})
     CHECK(found(text_of(presets / ".." / umbrella), "kvevict/presets/(\\w+)\\.hpp") == names{"all"});
 
-  names compared = found(text_of(root / "examples/compare/policies.hpp"), "f\\(\"(\\w+)\", \\w+\\(");
+  names compared = found(text_of(root / "examples/compare/presets.hpp"), "f\\(\"(\\w+)\", \\w+\\(");
   compared.insert({"oracle", "attention_gate"});  // the future's queries, and trained gates: compared apart
   CHECK(compared == want);
 }

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every preset costs on a model's shape, beside that model's own work; bench/run.sh cost builds it.
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <fstream>
+
+#include "compare/presets.hpp"
+#include "cost/layer.hpp"
+#include "support/prefill.hpp"
+#include "support/roof.hpp"
+
+#include <kvevict/threads.hpp>
+
+namespace {
+
+using namespace cost;
+
+struct job {
+  shape of;
+  std::int32_t budget = 1024;
+  int threads = 1;
+  kvevict::host* ctx = nullptr;
+};
+
+/// Of one layer.
+struct cost_of_preset {
+  std::string preset{}, refused{};
+  double plan_us = 0, move_us = 0, observe_us = 0, scratch = 0, freed = 0;
+  bool own_tables = false;  // heads keep different counts, so that each needs a table of its own
+
+  double us() const { return plan_us + move_us; }
+};
+
+/// The median of up to nine tries, fewer where one takes long; `before` is not timed.
+template <class Before, class Once> double median_us(int threads, Before&& before, Once&& once) {
+  std::vector<double> tries;
+  for (double spent = 0; tries.size() < 9 && spent < 0.3e6; spent += tries.back()) {
+    before();
+    double const start = bench::seconds(threads);
+    once();
+    tries.push_back((bench::seconds(threads) - start) * 1e6);
+  }
+  std::sort(tries.begin(), tries.end());
+  return tries[tries.size() / 2];
+}
+
+/// Every kept row is in its place, with its bytes.
+void check(layer& now, layer& before, kvevict::keep_set const& keep) {
+  auto const& k = now.view().components[0];
+  for (std::int64_t r = 0; r < keep.rows(); ++r)
+    for (std::int64_t i = 0; i < keep.row(r).size; ++i)
+      if (std::memcmp(now.view().row(k, 0, std::int32_t(r), i),
+                      before.view().row(before.view().components[0], 0, std::int32_t(r), keep.row(r)[i]),
+                      std::size_t(k.rows.run_bytes)) != 0)
+        throw std::runtime_error("a kept row is not where it should be");
+}
+
+template <class Policy> double observe_us(job const& j, layer& l, Policy const& policy, kvevict::budget const& b) {
+  if constexpr (requires { policy.score.state_floats(); }) {
+    auto const step = kvevict::step(l.with_state(policy.score.state_floats()), l.queries(1));
+    return median_us(
+        j.threads, [] {},
+        [&] { kvevict::observe(*j.ctx, policy, step.with_older(kvevict::older_tokens::observed), b); });
+  }
+  return 0;
+}
+
+template <class Policy> cost_of_preset measure(job const& j, std::string const& name, Policy const& policy) {
+  auto const& s = j.of;
+  cost_of_preset out{name};
+  out.own_tables = !Policy::equal_counts && s.of.kv_heads > 1;
+  table const kind = out.own_tables ? table::of_head : table::of_sequence;
+  layer now(s, kind), before(s, kind);
+  kvevict::budget const b{.tokens_per_head = j.budget, .layer = s.of.layers / 2, .layer_count = s.of.layers};
+  auto const evidence = kvevict::prompt(now.view(), now.queries(s.tokens)).with_rope(kvevict::rope{});
+  kvevict::keep_set keep;
+  out.plan_us = median_us(
+      j.threads, [] {}, [&] { kvevict::plan(*j.ctx, policy, evidence, b, keep); });
+  kvevict::compacted<std::int32_t> done;
+  out.move_us = median_us(
+      j.threads, [&] { now.memory() = before.memory(); },
+      [&] { kvevict::compact(*j.ctx, now.view(), keep, kvevict::compaction::stable, done); });
+  check(now, before, keep);
+  out.freed = s.cache_bytes() * (1 - double(keep.kept()) / (double(s.tokens) * s.of.kv_heads));
+  std::int64_t const pages = std::int64_t{now.view().pages.columns} * (out.own_tables ? s.of.kv_heads : 1);
+  out.scratch = double(kvevict::workspace_bytes(
+      *j.ctx, policy, {1, s.of.q_heads, s.of.kv_heads, s.of.head_dim, s.tokens, pages, pages}));
+  out.observe_us = observe_us(j, before, policy, b);
+  return out;
+}
+
+std::string number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, x >= 99.5 ? "%.0f" : "%.3g", x);
+  return text;
+}
+
+void print(job const& j, std::vector<cost_of_preset> const& all, double prefill, double step) {
+  auto const& m = j.of.of;
+  std::printf("%s: %d layers, Hq %d, H %d, D %d; %d tokens, %s, layout %s, budget %d a head; %d thread%s.\n", m.name,
+              m.layers, m.q_heads, m.kv_heads, m.head_dim, j.of.tokens, kvevict::name_of(j.of.type),
+              j.of.layout.c_str(), j.budget, j.threads, j.threads == 1 ? ", CPU time" : "s, wall time");
+  std::printf("Prefill attention by plain Eigen: %s s a prompt. A decode step reads weights in bf16 and the cache: %s ms.\n\n",
+              number(prefill).c_str(), number(step * 1e3).c_str());
+  std::puts("| preset | plan, µs a layer | compact | ms a prompt | of prefill attention | decode steps | observe, of a step | scratch, KiB | freed, MiB a prompt |");
+  std::puts("|---|---|---|---|---|---|---|---|---|");
+  for (auto const& c : all) {
+    if (!c.refused.empty()) {
+      std::printf("| %s | %s |\n", c.preset.c_str(), c.refused.c_str());
+      continue;
+    }
+    double const prompt = c.us() * m.layers * 1e-6;
+    std::string const observed = c.observe_us > 0 ? number(100 * c.observe_us * m.layers * 1e-6 / step) + " %" : "–";
+    std::printf("| %s%s | %s | %s | %s | %s %% | %s | %s | %s | %s |\n", c.preset.c_str(), c.own_tables ? " *" : "",
+                number(c.plan_us).c_str(), number(c.move_us).c_str(), number(prompt * 1e3).c_str(),
+                number(100 * prompt / prefill).c_str(), number(prompt / step).c_str(), observed.c_str(),
+                number(c.scratch / 1024).c_str(), number(c.freed * m.layers / (1 << 20)).c_str());
+  }
+  std::puts("\n* heads keep different counts: a page table for each.");
+}
+
+void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, double prefill, double step) {
+  std::ofstream out(file);
+  out << "model,layers,q_heads,kv_heads,head_dim,tokens,type,layout,budget,threads,preset,plan_us,compact_us,observe_us,"
+         "scratch_bytes,freed_bytes,prefill_attention_s,decode_step_s\n";
+  auto const& m = j.of.of;
+  for (auto const& c : all)
+    if (c.refused.empty())
+      out << m.name << ',' << m.layers << ',' << m.q_heads << ',' << m.kv_heads << ',' << m.head_dim << ','
+          << j.of.tokens << ',' << kvevict::name_of(j.of.type) << ',' << j.of.layout << ',' << j.budget << ','
+          << j.threads << ',' << c.preset << ',' << c.plan_us << ',' << c.move_us << ',' << c.observe_us << ','
+          << c.scratch << ',' << c.freed * m.layers << ',' << prefill << ',' << step << '\n';
+  if (!out.flush()) throw std::runtime_error(file + ": cannot be written");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  job j;
+  std::string name = "llama-3.1-8b", type = "f32", csv;
+  std::int32_t layers = 0, q_heads = 0, kv_heads = 0, head_dim = 0;
+  CLI::App app{"What every preset costs on a model's shape: a table as Markdown"};
+  app.add_option("--model", name, "llama-3.1-8b, qwen3-8b, … (a wrong name lists all)");
+  app.add_option("--layers", layers, "in place of the model's")->check(CLI::Range(1, 1000));
+  app.add_option("--hq", q_heads, "query heads")->check(CLI::Range(1, 1024));
+  app.add_option("--kv-heads,-H,--h", kv_heads, "KV heads")->check(CLI::Range(1, 1024));
+  app.add_option("--d", head_dim, "elements of a head")->check(CLI::Range(1, 1024));
+  app.add_option("--n", j.of.tokens, "tokens of the prompt")->check(CLI::Range(64, 1 << 20));
+  app.add_option("--budget", j.budget, "tokens that a head keeps")->check(CLI::Range(1, 1 << 20));
+  app.add_option("--dtype", type, "of the cache")->check(CLI::IsMember({"f32", "bf16", "f16"}));
+  app.add_option("--layout", j.of.layout, "of the pages")->check(CLI::IsMember({"vllm", "nhd", "hnd", "contiguous"}));
+  app.add_option("--threads", j.threads)->check(CLI::Range(1, 256));
+  app.add_option("--csv", csv, "also writes this file");
+  CLI11_PARSE(app, argc, argv);
+  model m = model_named(name);
+  if (layers + q_heads + kv_heads + head_dim > 0) m.name = "own shape";
+  if (layers > 0) m.layers = layers;
+  if (q_heads > 0) m.q_heads = q_heads;
+  if (kv_heads > 0) m.kv_heads = kv_heads;
+  if (head_dim > 0) m.head_dim = head_dim;
+  if (m.q_heads % m.kv_heads != 0) throw std::runtime_error("--hq is no multiple of --h");
+  j.of.of = m;
+  j.of.type = type == "f32" ? kvevict::dtype::f32 : type == "bf16" ? kvevict::dtype::bf16 : kvevict::dtype::f16;
+  kvevict::threads pool(j.threads);
+  kvevict::host ctx(pool.as_executor());
+  j.ctx = &ctx;
+  double const step = (m.active * 2 + j.of.cache_bytes() * m.layers) / bench::measure_roof(ctx).read;
+  double const prefill =
+      bench::prefill_attention(m.q_heads, m.kv_heads, m.head_dim, j.of.tokens).measure() * m.layers / j.threads;
+  std::vector<cost_of_preset> all;
+  compare::for_each_preset({}, 1, [&](char const* preset, auto const& policy) {
+    std::fprintf(stderr, "%s\n", preset);
+    try {
+      all.push_back(measure(j, preset, policy));
+    } catch (kvevict::contract_violation const& refused) {
+      all.push_back({preset, refused.what()});
+    }
+  });
+  print(j, all, prefill, step);
+  if (!csv.empty()) write_csv(csv, j, all, prefill, step);
+} catch (std::exception const& error) {
+  std::fprintf(stderr, "cost: %s\n", error.what());
+  return 2;
+}

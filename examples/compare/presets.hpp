@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The presets side by side: those that a prompt's own evidence is enough for.
+#pragma once
+
+#include <cstdint>
+
+#include <kvevict/kvevict.hpp>
+
+namespace compare {
+
+/// Protection that every policy of a fair comparison shares, besides what it brings itself.
+struct structure {
+  int sinks = 0, recent = 32;
+};
+
+/// f(name, policy) for every such preset.
+template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) {
+  using namespace kvevict::presets;
+  f("full", full());
+  f("random", random({.seed = seed, .sinks = s.sinks, .recent = s.recent}));
+  f("streaming_llm", streaming_llm());
+  f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
+  f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
+  f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
+  f("leverage", leverage({.sinks = s.sinks, .recent = s.recent, .keys = kvevict::score::keys::cached}));
+  f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
+  f("h2o", h2o({.sinks = s.sinks}));
+  f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
+  f("dropkv", dropkv({.window = s.recent, .sinks = s.sinks}));
+  f("defensivekv", defensivekv({.window = s.recent, .sinks = s.sinks}));
+  f("cake", cake({.window = s.recent, .sinks = s.sinks}));
+  f("lava", lava({.window = s.recent, .sinks = s.sinks}));
+  f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
+  f("chunkkv", chunkkv({.window = s.recent, .sinks = s.sinks}));
+  f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
+  f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
+  f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
+}
+
+}  // namespace compare

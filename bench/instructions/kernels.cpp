@@ -10,10 +10,34 @@
 #include <kvevict/presets/ada_snapkv.hpp>
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/h2o.hpp>
+#include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/lagkv.hpp>
+#include <kvevict/presets/streaming_llm.hpp>
 
 #include "support/input.hpp"
 
 using namespace kvevict;
+
+/// That view with a position of every token, 0 … N − 1; `is_proven`: the engine vouches for their order.
+struct with_positions {
+  std::vector<std::int32_t> of;  // (pages, P, H)
+  layer_view<> view;
+
+  with_positions(bench::shape const& s, layer_view<> const& v, bool is_proven)
+      : of(std::size_t(s.N) * std::size_t(s.H)) {
+    component p;
+    std::int32_t const P = v.pages.page_size;
+    p.rows = {reinterpret_cast<std::byte*>(of.data()), 0, s.N / P, P * s.H * 4, 4, s.H * 4, 0, 4, 1};
+    p.type = dtype::i32, p.what = role::position;
+    view = v.with(p);
+    for (std::int32_t h = 0; h < s.H; ++h)
+      for (std::int32_t j = 0; j < s.N; ++j) *reinterpret_cast<std::int32_t*>(view.row(p, 0, h, j)) = j;
+    [&](auto& any) {
+      if constexpr (requires { any.proof; })
+        if (is_proven) any.proof = decltype(any.proof)::by_engine;
+    }(view);
+  }
+};
 
 int main(int arguments, char** argument) {
   if (arguments != 3) return std::fputs("kernels NAME TIMES\n", stderr), 2;
@@ -33,7 +57,9 @@ int main(int arguments, char** argument) {
   kernels::window_scores(ctx, view, q, window, out);
   std::vector<std::int32_t> counts(std::size_t(s.H));
   auto const evidence = prompt(view.with(v), q);
-  keep_set keep = plan(ctx, presets::snapkv(), evidence, {.tokens_per_head = 512});
+  budget const ask{.tokens_per_head = 512};
+  keep_set keep = plan(ctx, presets::snapkv(), evidence, ask);
+  with_positions const checked(s, view.with(v), false), proven(s, view.with(v), true);
   move_plan moves;
 
   for (int i = std::atoi(argument[2]); i > 0; --i) {
@@ -58,7 +84,21 @@ int main(int arguments, char** argument) {
     else if (name == "count_pooled")
       kernels::count_pooled(ctx, out, pooled_best{}, counts.data());
     else if (name == "plan_ada_snapkv")
-      plan(ctx, presets::ada_snapkv(), evidence, {.tokens_per_head = 512}, keep);
+      plan(ctx, presets::ada_snapkv(), evidence, ask, keep);
+    else if (name == "plan_snapkv")
+      plan(ctx, presets::snapkv(), evidence, ask, keep);
+    else if (name == "plan_snapkv_checked")
+      plan(ctx, presets::snapkv(), prompt(checked.view, q), ask, keep);
+    else if (name == "plan_snapkv_proven")
+      plan(ctx, presets::snapkv(), prompt(proven.view, q), ask, keep);
+    else if (name == "plan_ahakv")
+      plan(ctx, presets::ahakv(), evidence, ask, keep);
+    else if (name == "plan_keydiff")
+      plan(ctx, presets::keydiff(), contents(view), ask, keep);
+    else if (name == "plan_lagkv")
+      plan(ctx, presets::lagkv(), contents(view.with(v)), ask, keep);
+    else if (name == "plan_streaming")
+      plan(ctx, presets::streaming_llm(), contents(view.with(v)), ask, keep);
     else if (name == "plan_moves")
       moves = plan_moves(ctx, view, keep, compaction::stable);
     else if (name == "plan_holes")

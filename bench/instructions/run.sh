@@ -16,9 +16,10 @@ each() { echo $((($(total "$1" "$2" 4) - $(total "$1" "$2" 1)) / 3)); }
 build include "$work/now"
 [ $# = 0 ] || build "$1" "$work/before"
 for kernel in window_scores window_scores_lse step_gain column_sums column_sums_lse squared_norms pool require_finite \
-  select_best count_pooled plan_ada_snapkv plan_moves plan_holes; do
+  select_best count_pooled plan_snapkv plan_snapkv_checked plan_snapkv_proven plan_ada_snapkv plan_ahakv plan_keydiff \
+  plan_lagkv plan_streaming plan_moves plan_holes; do
   now=$(each "$work/now" "$kernel")
-  if [ $# = 0 ]; then printf '%-18s %12d\n' "$kernel" "$now"; continue; fi
+  if [ $# = 0 ]; then printf '%-20s %12d\n' "$kernel" "$now"; continue; fi
   before=$(each "$work/before" "$kernel")
-  printf '%-18s %12d %12d  %s\n' "$kernel" "$before" "$now" "$(echo "$now $before" | awk '{printf "%.4f", $1 / $2}')"
+  printf '%-20s %12d %12d  %s\n' "$kernel" "$before" "$now" "$(echo "$now $before" | awk '{printf "%.4f", $1 / $2}')"
 done

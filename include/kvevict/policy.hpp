@@ -98,9 +98,7 @@ template <class Context, class Policy, class Evidence> constexpr void expect_sta
                 "call operator");
   if constexpr (stages::says_whole_pages<decltype(Policy::select)>)
     static_assert(
-        requires(decltype(Policy::select) const& select) {
-          { select.reduce } -> std::convertible_to<page_reduce>;
-        },
+        select::reduces_pages<decltype(Policy::select)>,
         "plan: a select stage that says whole_pages is handed rows of pages; it needs a member `page_reduce reduce`, "
         "which says what a page's score is");
 }

@@ -27,6 +27,12 @@ TEST_CASE("both contexts say the same of tokens that nobody has observed") {
   early.positions[0] = 31;
   says(early, {observed, observed},
        "32 tokens of sequence 0, head 0 come before its first row, which is at position 31");
+  early = few;  // of drafts that are in the cache, behind them; more positions than tokens
+  for (std::size_t i = 0; i < 8; ++i) early.positions[i] = static_cast<std::int32_t>(932 + i);
+  r.cache.fill(role::position, [](int, int, int t, int) { return 901 + t; });
+  says(early, {observed, observed},
+       "the newest row of sequence 0, head 0 is at position 939 and the newest token at 940");
+  r.cache.fill(role::position, [](int, int, int t, int) { return t; });
   gate_case const gate({.N = {40, 30}, .H = 2});
   hidden const part = gate.states({32, 22}, {40, 30});
   auto const gate_says = [&](std::vector<std::int32_t> const& tokens, std::string const& what) {

@@ -114,14 +114,15 @@ template <class Entry> class unrotated_reader {
       x[2 * i] = a * cos[i] + b * sin[i], x[2 * i + 1] = b * cos[i] - a * sin[i];
     }
   }
-  /// Any other one.
+  /// Any other one. An element is chosen by comparison, so that on a device all stay in registers.
   KVEVICT_HOST_DEVICE void turn_each(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
     for (std::int32_t i = 0; i < row_chunk && first + i < by_.width; ++i) {
       std::int32_t const d = first + i;
       float cos[1], sin[1];
       turns_of(token, by_.pair_with(d), cos, sin);
-      float const partner = keys_(token, by_.partner_of(d));
-      x[i] = x[i] * cos[0] + (by_.is_first(d) ? partner * sin[0] : -(partner * sin[0]));
+      float const own = keys_(token, d) * cos[0], partner = keys_(token, by_.partner_of(d)) * sin[0];
+      float const turned = by_.is_first(d) ? own + partner : own - partner;
+      for (std::int32_t k = 0; k < row_chunk; ++k) x[k] = k == i ? turned : x[k];
     }
   }
 

@@ -120,6 +120,7 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
                     " tokens; append the new tokens to the cache first, one row each");
 }
 /// `older` tokens, of which `known` can have been observed: the first row's position, or what the gate's memory holds.
+/// Of rows before the newest token: its position, and that of the last row.
 [[noreturn]] inline void older_tokens(older_fault what, std::int32_t sequence, std::int32_t head, std::int64_t older,
                                       std::int64_t known) {
   if (what == older_fault::at_zero)
@@ -129,7 +130,13 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
   if (what == older_fault::before_position)
     contract::violate("observe: ", older, " tokens of ", row(sequence, head),
                       " come before its first row, which is at position ", known,
-                      "; give logical positions, and a row of each of the newest tokens");
+                      "; give logical positions, and a row of each of the newest tokens; of a cache that holds drafts "
+                      "behind the rows, a view whose lengths leave them out");
+  if (what == older_fault::rows_before_newest)
+    contract::violate("observe: the newest row of ", row(sequence, head), " is at position ", known,
+                      " and the newest token at ", older,
+                      ", so that tokens lie behind the rows (drafts), whose state would be taken for theirs; observe a "
+                      "view whose lengths leave them out");
   if (what == older_fault::before_memory)
     contract::violate("observe: ", older, " tokens of ", row(sequence, head),
                       " come before its hidden states and the gate's memory holds ", known,

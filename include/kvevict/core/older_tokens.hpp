@@ -18,7 +18,7 @@ inline namespace KVEVICT_ABI {
 enum class older_tokens : std::uint8_t { none, observed, zero };
 
 /// Whether that can be true, by what is there.
-enum class older_fault : std::uint8_t { none, unsaid, at_zero, before_position, before_memory };
+enum class older_fault : std::uint8_t { none, unsaid, at_zero, before_position, before_memory, rows_before_newest };
 
 /// Of rows of attention: `older` tokens before them, those of a read-only prefix included (`writable`: not), and the
 /// position of the first row. A row at position 0 begins a sequence; before position p are at most p tokens.

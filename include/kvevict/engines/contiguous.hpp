@@ -17,16 +17,19 @@ inline namespace KVEVICT_ABI {
 namespace engines::contiguous {
 
 /// K and V [B,H,S,D], `pages` sequences of room for `page_size` tokens; `lengths` (B) are in use. ONNX Runtime's
-/// seqlens_k is one less than these. All heads keep equally many tokens.
-inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths) {
+/// seqlens_k is one less than these. All heads keep equally many tokens. Both turn keys by the model's rope before they
+/// are stored (GroupQueryAttention itself with do_rotary); `keys` says otherwise, of models without one.
+inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths,
+                         rotation keys = rotation::rope) {
   return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
-                     pages::k_and_v(k, v, s, "BHND"));
+                     pages::k_and_v(k, v, s, "BHND").turned(keys));
 }
 
 /// The same tensors with one length per head, `lengths` (B,H), where attention masks what lies behind them: heads may
 /// keep different numbers of tokens.
-inline layer_view<> view_by_head(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths) {
-  layer_view<> out = view(k, v, s, lengths);
+inline layer_view<> view_by_head(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths,
+                                 rotation keys = rotation::rope) {
+  layer_view<> out = view(k, v, s, lengths, keys);
   out.pages.head_stride = 1;
   out.lengths = {lengths, s.heads, 1};
   return out;
@@ -36,10 +39,11 @@ inline layer_view<> view_by_head(void* k, void* v, pages::sizes const& s, std::i
 struct strides {
   std::int64_t batch, head, token;
 };
-inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths, strides const& by) {
+inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths, strides const& by,
+                         rotation keys = rotation::rope) {
   pages::strides const p{by.batch, by.head, by.token};
   return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
-                     {pages::strided(role::k, k, s, p), pages::strided(role::v, v, s, p)});
+                     {pages::strided(role::k, k, s, p).turned(keys), pages::strided(role::v, v, s, p)});
 }
 
 }  // namespace engines::contiguous

@@ -24,10 +24,11 @@ struct tensor_scales {
 
 /// `PagedKV` is paged_kv_t<DType, int32_t>: its strides, indices, indptr and last_page_len, read where they are,
 /// lengths included. What it does not say: the pages of the pool and, for a device context, the most pages of a
-/// request.
+/// request; nor what turned its keys: the model's rope before append, as engines do with PosEncodingMode::kNone. With
+/// kRoPELlama the kernels turn them as they read: say none.
 template <class PagedKV>
 layer_view<> view(PagedKV const& kv, dtype type, std::int64_t max_num_pages, std::int32_t most_pages_of_a_request = 0,
-                  tensor_scales scales = {}) {
+                  tensor_scales scales = {}, rotation keys = rotation::rope) {
   static_assert(std::is_same_v<std::decay_t<decltype(*kv.indices)>, std::int32_t>,
                 "flashinfer::view: indices and indptr are int32_t; use paged_kv_t<DType, int32_t>");
   KVEVICT_EXPECTS(sizeof(*kv.k_data) == static_cast<std::size_t>(size_of(type)), "flashinfer::view: an element is ",
@@ -45,7 +46,7 @@ layer_view<> view(PagedKV const& kv, dtype type, std::int64_t max_num_pages, std
   }
   return pages::view(
       pages::csr(kv.indices, kv.indptr, static_cast<std::int32_t>(kv.batch_size), s, most_pages_of_a_request),
-      length_map::of_pages(kv.indptr, kv.last_page_len, P), both);
+      length_map::of_pages(kv.indptr, kv.last_page_len, P), both.turned(keys));
 }
 
 /// indptr, last_page_len and indices after a compaction of `before`, in place; on the host. Free the pages of

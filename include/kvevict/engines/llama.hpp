@@ -40,6 +40,9 @@ struct options {
   // newest queries of each sequence, for window(): the policy's, and the most drafts that remove() takes back; 0: none
   std::int32_t window = 32;
   std::int32_t state_floats = 0;  // of a policy that observes, policy.score.state_floats(); 0: none
+  // what turned the keys; unsaid: the model's rope, and quantised ones, which llama.cpp passes through a Hadamard
+  // transform, something opaque. Say none of a model without rope, and rope where that transform is switched off
+  rotation keys = rotation::unsaid;
 };
 
 /// The cells of a context as a stack of all layers: a cell is a page of one token, a sequence is its cells in order of
@@ -102,7 +105,10 @@ template <class Tensor> class cache {
     KVEVICT_EXPECTS(!tap_.layers.empty() && tap_.fault == nullptr,
                     "llama: ", tap_.fault != nullptr ? tap_.fault : "nothing has been decoded; call decode() first");
     layer_view<> v = cells_.view(layers(), tap_.heads);
-    v = v.with(tap_.stacked(&tap<Tensor>::layer::k)).with(tap_.stacked(&tap<Tensor>::layer::v));
+    component const k = tap_.stacked(&tap<Tensor>::layer::k);
+    rotation const known = k.is_quantised() ? rotation::opaque : rotation::rope;
+    v = v.with(k.turned(options_.keys == rotation::unsaid ? known : options_.keys));
+    v = v.with(tap_.stacked(&tap<Tensor>::layer::v));
     v = v.with(of_cells(role::position, cells_.positions(), 4, 0));
     if (options_.state_floats > 0)
       v = v.with(of_cells(role::state, state_.data(), options_.state_floats * 4, cells_.size()));

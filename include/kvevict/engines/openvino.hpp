@@ -103,10 +103,11 @@ template <class Tensors> component stack_of(role what, Tensors const& layers) {
 /// Errors   contract_violation: other shapes, element types or strides; layers that do not lie at one distance.
 class cache {
  public:
-  template <class Tensors> cache(Tensors const& keys, Tensors const& values) {
+  /// `turned_by`: the model turns keys by its rope before PagedAttention stores them; none, of a model without one.
+  template <class Tensors> cache(Tensors const& keys, Tensors const& values, rotation turned_by = rotation::rope) {
     KVEVICT_EXPECTS(keys.size() == values.size() && keys.size() > 0, "openvino: key_cache of ", keys.size(),
                     " layers and value_cache of ", values.size(), "; give both of each layer");
-    k_ = tensors::stack_of(role::k, keys), v_ = tensors::stack_of(role::v, values);
+    k_ = tensors::stack_of(role::k, keys).turned(turned_by), v_ = tensors::stack_of(role::v, values);
     layers_ = static_cast<std::int32_t>(keys.size());
     heads_ = static_cast<std::int32_t>(tensors::extent(keys[0], 1));
     KVEVICT_EXPECTS(tensors::extent(values[0], 1) == heads_, "openvino: ", heads_, " heads of keys and ",

@@ -36,6 +36,9 @@ inline component transposed_cells(role what, void* base, sizes const& s, std::in
 /// Both halves of one cache.
 struct kv {
   component k, v;
+
+  /// The same, whose keys were turned by that. Builders do not know; an engine's header says it for its engine.
+  constexpr kv turned(rotation by) const { return {k.turned(by), v}; }
 };
 /// Both in one tensor, whose shape has an axis 2 that holds K, then V.
 inline kv k_and_v(void* base, sizes const& s, char const* shape) {

@@ -20,22 +20,29 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::sglang {
 
+// SGLang's models turn keys by their rope before they are stored; `keys` says otherwise, of layers without positions.
+
 /// k_buffer[layer] and v_buffer[layer], (size + page_size, head_num, head_dim): a token a page, whatever the page size.
-inline pages::kv token_pool(void* k, void* v, pages::sizes const& s) { return pages::k_and_v(k, v, s, "BHD"); }
+inline pages::kv token_pool(void* k, void* v, pages::sizes const& s, rotation keys = rotation::rope) {
+  return pages::k_and_v(k, v, s, "BHD").turned(keys);
+}
 
 /// Both as (pages, head_num, page_size, head_dim); its table holds pages, kv_indices / page_size.
-inline pages::kv hnd(void* k, void* v, pages::sizes const& s) { return pages::k_and_v(k, v, s, "BHND"); }
+inline pages::kv hnd(void* k, void* v, pages::sizes const& s, rotation keys = rotation::rope) {
+  return pages::k_and_v(k, v, s, "BHND").turned(keys);
+}
 
-/// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K.
+/// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K. Only the last
+/// qk_rope_head_dim elements are turned, which no rope of a whole row says: what turned it stays unsaid.
 inline pages::kv mla(void* kv, pages::sizes const& s) { return pages::latent(kv, s, "BD"); }
 
 /// SGLANG_AITER_KV_CACHE_LAYOUT=vectorized_5d: K (blocks, H, D/x, page_size, x), V (blocks, H, page_size/x, D, x).
 /// Slots of V lie in packs of x, so that only a page of one pack has one distance between slots.
-inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s) {
+inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s, rotation keys = rotation::rope) {
   std::int32_t const x = s.pack > 0 ? s.pack : 16 / size_of(s.type);
   KVEVICT_EXPECTS(s.page_size == x, "sglang: V of vectorized_5d has packs of ", x, " slots in pages of ", s.page_size,
                   ", whose rows are not one stride apart; use the layout nhd or hnd, or pages of ", x);
-  return {pages::x_packed(role::k, k, s), pages::transposed(role::v, v, s)};
+  return {pages::x_packed(role::k, k, s).turned(keys), pages::transposed(role::v, v, s)};
 }
 
 /// A keep set in the shape of SGLang's selection contract: logical_indices (batch, capacity), ascending and padded with

@@ -20,9 +20,11 @@ namespace engines::tensorrt_llm {
 /// blocks, of K and of V; `sequences` are B·W. V's block is the one behind K's, which expect_values_behind_keys checks
 /// where the host can read the table. An index with the tag bit is of the secondary pool: nothing can be read or moved
 /// there, so that every verb refuses it as an id out of range; onboard the block first. MixedKVBlockArray (K and V in
-/// pools with indices of their own) does not fit.
+/// pools with indices of their own) does not fit. Its attention op turns keys by the model's rope before it stores
+/// them; `keys`: none of a model without one, and of an engine that stores keys unturned (pos_shift, StreamingLLM).
 template <class BlockArray>
-layer_view<> view(BlockArray const& kv, pages::sizes s, std::int32_t sequences, std::int32_t const* lengths) {
+layer_view<> view(BlockArray const& kv, pages::sizes s, std::int32_t sequences, std::int32_t const* lengths,
+                  rotation keys = rotation::rope) {
   static_assert(sizeof(*kv.data) == sizeof(std::int32_t), "tensorrt_llm::view: a KVCacheIndex is an int32_t");
   s.page_size = kv.mTokensPerBlock;
   std::int64_t const block = std::int64_t{s.heads} * s.page_size * s.head_dim * size_of(s.type);
@@ -37,7 +39,7 @@ layer_view<> view(BlockArray const& kv, pages::sizes s, std::int32_t sequences, 
   pages::kv both = pages::k_and_v(kv.mPrimaryPoolPtr, kv.mPrimaryPoolPtr, s, "BHND");
   both.v.rows.offset = block;
   --both.k.rows.page_count, --both.v.rows.page_count;  // a block of K has one of V behind it
-  return pages::view(table, {lengths}, both);
+  return pages::view(table, {lengths}, both.turned(keys));
 }
 
 /// That V's row of the table is K's plus one, for all blocks in use; on the host.

@@ -29,6 +29,8 @@ struct kv_cache {
   pages::sizes shape{};  // layers: those of the tensor
   kv_cache_layout layout = kv_cache_layout::LBHNC;
   kv_quant quant = kv_quant::per_tensor;  // read where shape.type is a code
+  // what turned the cached keys: vLLM's models turn them before they are stored; none: of a layer without positions
+  rotation keys = rotation::rope;
   float k_scale = 1, v_scale = 1;         // per_tensor
   // of KVCacheTensor, in bytes, where they are not those of a dense tensor (block_stride is that of all groups together
   // where blocks are outermost); 0: dense
@@ -62,7 +64,7 @@ inline layer_view<> with_components(layer_view<> out, kv_cache const& kv) {
     else if (is_code(row.type))
       *c = quantised::by_tensor(*c, row.type, c->what == role::k ? kv.k_scale : kv.v_scale);
   }
-  return out.with(both.k).with(both.v);
+  return out.with(both.k.turned(kv.keys)).with(both.v);
 }
 
 /// One layer: block_table (num_reqs, max_num_blocks), seq_lens (num_reqs).

@@ -30,7 +30,7 @@ struct older_check {
   older_fault wrong = older_fault::none;
 
   template <class Evidence>
-  constexpr older_check(Evidence const& e, std::int32_t b, std::int32_t tokens)
+  constexpr older_check(Evidence const& e, std::int32_t b, std::int32_t h, std::int32_t tokens)
       : older(std::int64_t{tokens} - rows_of(e, b)), known(0) {
     std::int64_t const writable = tokens - std::max<std::int64_t>(rows_of(e, b), 0) - e.cache.read_only_tokens(b);
     if (rows_of(e, b) == 0 || writable <= 0) return;
@@ -41,7 +41,19 @@ struct older_check {
     } else {
       known = e.attention.places().position(b, 0);
       wrong = check_older(e.older_of(b), older, writable, known);
+      if (wrong == older_fault::none && e.cache.order == row_order::ascending) expect_newest(e, b, h, tokens);
     }
+  }
+
+ private:
+  /// Where the cache carries positions, no token lies behind that of the last row.
+  template <class Evidence>
+  constexpr void expect_newest(Evidence const& e, std::int32_t b, std::int32_t h, std::int32_t tokens) {
+    component const* const carried = e.cache.find(role::position);
+    if (carried == nullptr) return;
+    std::int64_t const newest = element<std::int32_t const>(e.cache, *carried, b, h, tokens - 1),
+                       last = e.attention.places().position(b, rows_of(e, b) - 1);
+    if (last < newest) older = newest, known = last, wrong = older_fault::rows_before_newest;
   }
 };
 
@@ -55,7 +67,7 @@ template <class Evidence> void expect_new_rows(Evidence const& e, row const& it)
       if (std::int32_t const at = e.attention.places().position(b, i); at < 0) messages::negative_position(b, at);
   }
   if (rows > tokens) messages::more_rows_than_tokens(b, it.head, rows, tokens);
-  if (older_check const c(e, b, tokens); c.wrong != older_fault::none)
+  if (older_check const c(e, b, it.head, tokens); c.wrong != older_fault::none)
     messages::older_tokens(c.wrong, b, it.head, c.older, c.known);
   if (has<Evidence, facts::features> && e.cache.order != row_order::ascending && rows > 1)
     messages::scattered_rows(b, it.head);

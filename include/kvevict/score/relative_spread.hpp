@@ -81,10 +81,12 @@ struct relative_spread {
       for (std::int32_t first = 0; first < width; first += row_chunk) {
         float e[row_chunk];
         elements(in, j, first, e);
-        for (std::int32_t d = first; d < width && d < first + row_chunk; ++d) {
+        for (std::int32_t i = 0; i < row_chunk; ++i) {  // of a constant number of turns: `e` stays in registers
+          std::int32_t const d = first + i;
+          if (d >= width) break;
           float const range = high[next + d] - low[next + d];
           // around ½, where most of them lie, so that squares lose little
-          float const y = (range == 0 ? 0.0f : (e[d - first] - low[next + d]) / range) - 0.5f;
+          float const y = (range == 0 ? 0.0f : (e[i] - low[next + d]) / range) - 0.5f;
           sum += y, squares += y * y;
         }
       }

@@ -2,6 +2,8 @@
 // The select stage for caches that give up whole pages only.
 #pragma once
 
+#include <concepts>
+
 #include <kvevict/kernels/pages.hpp>
 #include <kvevict/select/best.hpp>
 
@@ -40,6 +42,12 @@ struct pages {
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     return kernels::select_best.bytes(ctx, s);
   }
+};
+
+/// Of a select stage that says whole_pages: it tells what a page's score is.
+template <class Stage>
+concept reduces_pages = requires(Stage const& stage) {
+  { stage.reduce } -> std::convertible_to<page_reduce>;
 };
 
 }  // namespace select

@@ -171,27 +171,29 @@ TEST_CASE("keys whose rotation is opaque or unsaid, or whose rope is missing, ar
   CHECK_THAT(refused(rotation::rope, wide), Catch::Contains("turns 18 elements of rows of 16"));
 }
 
-TEST_CASE("quantised keys are decoded, then turned back") {
-  known_rope const r = support::small_ropes()[3];  // neighbours, 16 of 24
-  worked_out const rope(r);
-  std::vector<std::int8_t> codes;
-  for (int i = 0; i < 9 * D; ++i) codes.push_back(static_cast<std::int8_t>(i * 37 % 255 - 127));
-  layer_view<> view;
-  std::int32_t const length = 9;
-  view.pages.sequences = view.pages.heads = view.pages.columns = 1, view.pages.page_size = 9;
-  view.lengths = {&length, 1, 0};
-  component c;
-  c.rows = {reinterpret_cast<std::byte*>(codes.data()), 0, 1, 9 * D, 0, D, 0, D, 1};
-  view = view.with(quantised::by_tensor(c, dtype::i8, 0.03f).turned(rotation::rope));
-  turning by = rope.by;
-  by.first_position = 777777;
-  unrotated_reader const reader(view, view.components[0], by, 0, 0);
-  REQUIRE(reader.width() == D);
-  for (int t = 0; t < 9; ++t) {
-    std::vector<real> x;
-    for (int d = 0; d < D; ++d) x.push_back(0.03L * codes[static_cast<std::size_t>(t * D + d)]);
-    auto const want = r.turned_back(x, 777777 + t);
-    for (int d = 0; d < D; ++d)
-      CHECK(std::abs(static_cast<double>(reader(t, d) - want[static_cast<std::size_t>(d)])) < 4e-6);
+TEST_CASE("quantised keys are decoded, then turned back, by every rope") {
+  for (known_rope const& r : support::small_ropes()) {
+    CAPTURE(r.name, r.width, r.interleaved());
+    worked_out const rope(r);
+    std::vector<std::int8_t> codes;
+    for (int i = 0; i < 9 * D; ++i) codes.push_back(static_cast<std::int8_t>(i * 37 % 255 - 127));
+    layer_view<> view;
+    std::int32_t const length = 9;
+    view.pages.sequences = view.pages.heads = view.pages.columns = 1, view.pages.page_size = 9;
+    view.lengths = {&length, 1, 0};
+    component c;
+    c.rows = {reinterpret_cast<std::byte*>(codes.data()), 0, 1, 9 * D, 0, D, 0, D, 1};
+    view = view.with(quantised::by_tensor(c, dtype::i8, 0.03f).turned(rotation::rope));
+    turning by = rope.by;
+    by.first_position = 777777;
+    unrotated_reader const reader(view, view.components[0], by, 0, 0);
+    REQUIRE(reader.width() == D);
+    for (int t = 0; t < 9; ++t) {
+      std::vector<real> x;
+      for (int d = 0; d < D; ++d) x.push_back(0.03L * codes[static_cast<std::size_t>(t * D + d)]);
+      auto const want = r.turned_back(x, 777777 + t);
+      for (int d = 0; d < D; ++d)
+        CHECK(std::abs(static_cast<double>(reader(t, d) - want[static_cast<std::size_t>(d)])) < 4e-6);
+    }
   }
 }

@@ -139,6 +139,7 @@ TEST_CASE("llama.cpp's cells: every element of K and V is reached, after evictio
     }
     auto const v = e.cells.view();
     CHECK(v.length(0, 0) == v.length(1, 0));
+    CHECK(v.find(role::k)->turned_by == rotation::rope);
     std::int32_t disorder = 0;
     for (std::int32_t t = 1; t < v.length(0, 0); ++t) disorder += v.pages.entry(0, 0, t) < v.pages.entry(0, 0, t - 1);
     CHECK(disorder > 0);

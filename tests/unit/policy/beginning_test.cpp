@@ -113,6 +113,41 @@ TEST_CASE("beginning: positions contradict tokens that come before position 0, o
   CHECK_NOTHROW(kvevict::observe(r.ctx, h2o, kvevict::step(r.cache.view, rows.queries()), twenty));
 }
 
+TEST_CASE("beginning: drafts behind the rows are refused, and left out by a view's lengths") {
+  with_policies([](auto const& policy) {
+    std::int32_t const floats = kvevict::state_floats(policy), accepted[] = {37, 27};
+    reused r(floats), other(floats);  // with other drafts
+    attention rows = last_rows(r.in, 5);
+    for (std::size_t i = 0; i < rows.positions.size(); ++i)  // more than there are tokens, some of which were evicted
+      rows.positions[i] = (i < 5 ? 932 : 922) + static_cast<std::int32_t>(i % 5);
+    for (reused* const one : {&r, &other}) {
+      one->cache.fill(kvevict::role::position, [](int, int, int t, int) { return 900 + t; });
+      one->refuses(policy, kvevict::step(one->cache.view, rows.queries()),
+                   "the newest row of sequence 0, head 0 is at position 936 and the newest token at 939",
+                   "(drafts), whose state would be taken for theirs; observe a view whose lengths leave them out");
+      one->refuses(policy, kvevict::step(one->cache.view, rows.rows()), "the newest token at 939", "lengths");
+    }
+    other.cache.for_each_slot([&](int b, int h, int t) {
+      kvevict::component const& k = *other.cache.view.find(kvevict::role::k);
+      for (int d = 0; d < 8 && t >= accepted[b]; ++d) other.cache.set(k, b, h, t, d, 7);
+    });
+    for (reused* const one : {&r, &other}) {
+      auto view = one->cache.view;
+      view.lengths = {accepted, 1, 0};
+      kvevict::observe(one->ctx, policy, kvevict::step(view, rows.queries()), twenty);
+    }
+    reused const before(floats);
+    for (int b = 0; b < 2; ++b)
+      for (int h = 0; h < 2; ++h) {
+        auto const now = r.cache.read(kvevict::role::state, b, h), old = before.cache.read(kvevict::role::state, b, h);
+        auto const drafts = static_cast<std::ptrdiff_t>(3 * floats);
+        CHECK(now == other.cache.read(kvevict::role::state, b, h));
+        CHECK(now != old);
+        CHECK(std::equal(now.end() - drafts, now.end(), old.end() - drafts));
+      }
+  });
+}
+
 TEST_CASE("beginning: rows behind a read-only prefix are a beginning, for its state is not read before it is copied") {
   reused r;
   std::vector<std::int32_t> const fixed{32, 16};

@@ -56,7 +56,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
     }
     if (n > it.tokens)
       watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
-    else if (planning::older_check const c(e, b, it.tokens); c.wrong != older_fault::none)
+    else if (planning::older_check const c(e, b, h, it.tokens); c.wrong != older_fault::none)
       watch.refuse(t, fault::older_tokens, b, h, c.older, c.known, 0, static_cast<std::int32_t>(c.wrong));
     if (has<Evidence, facts::features> && all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
     if (want.of(b) < All::least) watch.refuse(t, fault::negative_budget, b, h, want.of(b));

@@ -72,8 +72,8 @@ struct key_diversity {
     Keys keys;
     score_rows squared_norms;
 
-    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, std::int32_t first,
-                                        float (&x)[row_chunk]) const {
+    [[gnu::always_inline]] KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, std::int32_t first,
+                                                               float (&x)[row_chunk]) const {
       keys(in, j, first, x);
       float const factor = inverse_root(squared_norms.score(in, j));
       for (float& e : x) e *= factor;

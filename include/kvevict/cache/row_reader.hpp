@@ -65,9 +65,9 @@ template <class Entry> class float_reader {
   [[gnu::always_inline]] KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first,
                                                        float (&x)[row_chunk]) const {
     std::byte const* const start = rows_(token);
+    if (type_ == dtype::f32) return read_as<float>(start, first, x);
     if (type_ == dtype::f16) return read_as<f16>(start, first, x);
-    if (type_ == dtype::bf16) return read_as<bf16>(start, first, x);
-    read_as<float>(start, first, x);
+    read_as<bf16>(start, first, x);
   }
 
   [[gnu::always_inline]] KVEVICT_HOST_DEVICE float dot(std::int64_t token, float const* vector) const {

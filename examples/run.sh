@@ -41,7 +41,7 @@ case ${1-} in
   check | speed) command=$1; shift ;;
 esac
 policies=(full none shift streaming snapkv ahakv h2o) llama=(384 64 2048 64 0 0)  # keep, chunk, tokens, generate, flash, q8_0
-defaults=full,random,streaming_llm,h2o,ahakv,snapkv,ada_snapkv,ada_pyramidkv,attention_gate,oracle
+defaults=full,random,streaming_llm,h2o,ahakv,snapkv,ada_snapkv,ada_pyramidkv,distinct_and_attended,attention_gate,oracle
 chosen=$defaults
 whole() { [[ ${2-} =~ ^[1-9][0-9]{0,8}$ ]] || refuse "$1 needs a whole number above 0"; }
 while (($#)); do

@@ -96,6 +96,7 @@ int main(int argc, char** argv) try {
       if (each != name) return;
       report(compare::evict(ctx, seq, policy, budget, [&](auto const& view, int l) {
         return kvevict::prompt(view, queries_of(seen, m.cfg, l))
+            .with_rope(llama::rope_of(m.cfg))
             .with_lse(seen.lse[std::size_t(l)].data(), m.cfg.heads, 1);
       }));
     });

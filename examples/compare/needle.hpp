@@ -77,6 +77,7 @@ class needle {
     };
     auto const from_prompt = [&](auto const& view, int l) {
       return kvevict::prompt(view, queries_of(seen, e_.cfg(), l))
+          .with_rope(llama::rope_of(e_.cfg()))
           .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
     };
     for (int share : s_.shares) {

@@ -24,6 +24,7 @@ struct eviction {
 
 /// A score that also says how long it took: a stage is any type with a call operator.
 template <class Inner> struct timed {
+  static constexpr bool refines = kvevict::score::refines_before<Inner>;
   Inner inner;
   double* us;
   template <class Context, class Evidence>
@@ -34,6 +35,14 @@ template <class Inner> struct timed {
   }
 };
 template <class Inner> timed(Inner, double*) -> timed<Inner>;
+
+/// The policy with clocks on its score, or on each of several.
+template <class Policy> auto clocked(Policy const& p, double* us) {
+  if constexpr (kvevict::score::is_shares<decltype(p.score)>)
+    return p.with(p.score.with_each([us](auto const& score) { return timed{score, us}; }));
+  else
+    return p.with(timed{p.score, us});
+}
 
 /// What takes part in a comparison.
 struct settings {
@@ -66,7 +75,7 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
     for (int h = 0; h < seq.kv_heads(); ++h)
       out.bytes_before += std::int64_t(seq.table(l, h).pages.size() * pool.page_bytes());
   auto const of_layer = [&](int l) {
-    auto const with_clock = [&](auto const& policy) { return policy.with(timed{policy.score, &out.score_us}); };
+    auto const with_clock = [&](auto const& policy) { return clocked(policy, &out.score_us); };
     if constexpr (requires { policies(l); })
       return with_clock(policies(l));
     else

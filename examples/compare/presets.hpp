@@ -2,6 +2,7 @@
 // The presets side by side: those that a prompt's own evidence is enough for.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <kvevict/kvevict.hpp>
@@ -36,6 +37,8 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("ahakv", ahakv({.recent = s.recent, .sinks = s.sinks}));
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
+  f("distinct_keys", distinct_keys({.sinks = std::max(s.sinks, 4)}));
+  f("distinct_and_attended", distinct_and_attended({.window = s.recent, .sinks = std::max(s.sinks, 4)}));
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 

@@ -50,7 +50,7 @@ struct layer_cache {
                .columns = tables_.columns,
                .page_size = pool.page_size()};
     v.lengths = {tables_.lengths.data(), H, 1};
-    v = v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D))
+    v = v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D).turned(kvevict::rotation::rope))
             .with(per_slot(pool, pool.values(), kvevict::role::v, kvevict::dtype::f32, D))
             .with(per_slot(pool, pool.positions(), kvevict::role::position, kvevict::dtype::i32, 1));
     return pool.keep() ? v.with(per_slot(pool, pool.keep(), kvevict::role::state, kvevict::dtype::f32, 1)) : v;
@@ -67,6 +67,16 @@ struct layer_cache {
   int layer_;
   layer_tables tables_;
 };
+
+/// What turns the model's keys. A GGUF says the factors of Llama 3's scaling, not the numbers that they follow from: all
+/// of its models have these, but for the largest factor.
+inline kvevict::rope rope_of(config const& cfg) {
+  kvevict::rope out{.base = cfg.rope_base};
+  if (cfg.rope_factors.empty()) return out;
+  out.scaling = kvevict::rope_scaling::llama3, out.original = 8192;
+  out.factor = *std::max_element(cfg.rope_factors.begin(), cfg.rope_factors.end());
+  return out;
+}
 
 /// The recorded queries of sequences [first, first + B) of a pass; their LSE goes in with
 /// `with_lse(seen.lse[layer].data(), Hq, 1)`.

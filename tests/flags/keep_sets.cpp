@@ -119,7 +119,15 @@ template <class Policy, class Evidence> void print(char const* name, Policy cons
   want.tokens_per_head = budget, want.layer = 1, want.layer_count = 4;
   auto const keep = kvevict::plan(ctx, policy, e, want);
   for (std::uint32_t seed = 0; seed < 40; ++seed) {
-    auto const other = policy.with(shaken<decltype(policy.score)>{policy.score, seed * 0x9e3779b9u});
+    auto const shake = [seed](auto const& score) {
+      return shaken<std::remove_cvref_t<decltype(score)>>{score, seed * 0x9e3779b9u};
+    };
+    auto const other = [&] {
+      if constexpr (kvevict::score::is_shares<decltype(policy.score)>)
+        return policy.with(policy.score.with_each(shake));
+      else
+        return policy.with(shake(policy.score));
+    }();
     if (kvevict::plan(ctx, other, e, want).tokens == keep.tokens) continue;
     std::printf("%s: a thousandth of a score decides; take another input\n", name);
     ++failed;
@@ -158,6 +166,9 @@ int main() {
   print("snapkv", p::snapkv({8, 5}), seen);
   print("tova", p::tova(), seen);
   print("chunkkv", p::chunkkv({8, 1, 6}), seen);
+  print("distinct_keys", p::distinct_keys({2, 250, 200, kvevict::score::keys::cached}), kvevict::contents(c.view));
+  print("distinct_and_attended", p::distinct_and_attended({8, 5, 600, 2, 250, 200, kvevict::score::keys::cached}),
+        seen);
   print("dropkv", p::dropkv({8}), seen);
   print("defensivekv", p::defensivekv({8}), seen);
   print("cake", p::cake({8}), seen);

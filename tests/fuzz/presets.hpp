@@ -15,7 +15,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(13)) {
+  switch (in.below(14)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -32,6 +32,11 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 8: return erased<Entry, needs::prompt>(p::cake({window, odd(n), 200, sinks}), window);
     case 9: return erased<Entry, needs::prompt>(p::lava({window, odd(n), n(0, 1000), kind, sinks}), window);
     case 10: return erased<Entry, needs::prompt>(p::rkv({window, odd(n), 0.07f, sinks}), window);
+    case 12: {
+      auto const keys = kvevict::score::keys::cached;
+      return erased<Entry, needs::prompt>(
+          p::distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), keys}), window);
+    }
     case 6: {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);
@@ -50,7 +55,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
   std::int32_t const sinks = n(0, 3), recent = n(0, 6);
   constexpr std::int32_t all = 1 << 20;  // a row of every token
   bool const heads_or_tails = in.one_in(2);
-  switch (in.below(10)) {
+  switch (in.below(11)) {
     case 0: return erased<Entry, needs::nothing>(p::full(), 0);
     case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
     case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
@@ -64,6 +69,9 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       std::int32_t const window = heads_or_tails ? n(1, 9) : 0;
       return erased<Entry, needs::nothing>(p::manifoldkv({sinks, recent, window}), 0);
     }
+    case 9:
+      return erased<Entry, needs::nothing>(
+          p::distinct_keys({sinks, n(0, 300), n(0, 1000), kvevict::score::keys::cached}), 0);
     case 7: {
       auto const ridge = heads_or_tails ? 0.01f : 1.0f;
       return erased<Entry, needs::nothing>(p::leverage({sinks, recent, ridge, kvevict::score::keys::cached}), 0);

@@ -6,6 +6,7 @@ namespace support {
 namespace {
 
 template <class Score> struct scaled {
+  static constexpr bool refines = kvevict::score::refines_before<Score>;
   Score inner;
   float factor;
 
@@ -17,6 +18,15 @@ template <class Score> struct scaled {
         for (float& x : out.scores(r)) x *= factor;
   }
 };
+
+/// The policy with every score multiplied.
+template <class Policy> auto scaled_by(float factor, Policy const& p) {
+  auto const with = [factor](auto const& score) { return scaled<std::remove_cvref_t<decltype(score)>>{score, factor}; };
+  if constexpr (kvevict::score::is_shares<decltype(p.score)>)
+    return p.with(p.score.with_each(with));
+  else
+    return p.with(with(p.score));
+}
 
 }  // namespace
 
@@ -45,7 +55,7 @@ std::vector<any_preset> const& presets() {
            [p](kvevict::host const& ctx, kvevict::cache_shape const& s) { return workspace_bytes(ctx, p.policy, s); },
            [p](kvevict::host& ctx, any_view const& view, hand_in const& in, kvevict::budget const& b, float factor) {
              kvevict::keep_set keep;
-             auto const policy = p.policy.with(scaled<decltype(p.policy.score)>{p.policy.score, factor});
+             auto const policy = scaled_by(factor, p.policy);
              p.show(std::get<0>(view), in, [&](auto const& e) { kvevict::plan(ctx, policy, e, b, keep); });
              return keep;
            },

@@ -64,3 +64,7 @@ TEST_CASE("distance of unrotated keys from their mean keeps the same tokens on t
 TEST_CASE("leverage of unrotated keys keeps the same tokens on the host and on a device") {
   alike(kvevict::presets::leverage({.sinks = 2, .recent = 6}), 1e-5);
 }
+
+TEST_CASE("distinct_keys keeps the same tokens of unrotated keys on the host and on a device") {
+  alike(kvevict::presets::distinct_keys({.sinks = 2}).with(kvevict::heads::uniform{}), 1e-6);
+}

@@ -11,6 +11,7 @@
 #include "support/reference_chunks.hpp"
 #include "support/reference_leverage.hpp"
 #include "support/reference_outputs.hpp"
+#include "support/reference_shares.hpp"
 
 namespace support {
 
@@ -50,6 +51,10 @@ inline reference::snapkv_options snapkv() {
           0};
 }
 inline reference::window_options last_row() { return {1, 1, reference::pool::max, reference::reduce::mean, false}; }
+/// As many rows as protect keeps at least, so that the window's own tokens are never candidates.
+inline reference::window_options last_rows(std::size_t count) {
+  return {count, 1, reference::pool::max, reference::reduce::mean, false};
+}
 /// One row for all heads.
 inline rows mean_of_heads(rows const& scores) {
   reference::row sum(scores.front().size(), 0.0);
@@ -80,6 +85,10 @@ template <class Scores> answer by_window(question const& q, Scores scores, bool 
                     : adaptive      ? reference::keep_ada(reference::cut(scores(), where), q.budget, where, ada())
                                     : reference::keep_uniform(reference::cut(scores(), where), q.budget, where);
   return made(q, last, std::move(keep), scores);
+}
+/// Two sinks, and the newest quarter of the budget.
+inline reference::protection newest_quarter(question const& q) {
+  return {2, std::max<std::size_t>(1, (q.budget + 3) / 4), 0};
 }
 inline answer windowed(question const& q, index_rows keep) {
   return made(q, {0, static_cast<std::size_t>(window), 0}, std::move(keep),
@@ -145,6 +154,31 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, both, reference::keep_by(scores, q.N, q.budget, both), [&] { return scores; });
       },
       sinks, recent, 0);
+  add(
+      nothing, "distinct_keys", p::distinct_keys({.sinks = sinks, .keys = kvevict::score::keys::cached}),
+      [](question const& q) {
+        reference::protection const quarter = expect::newest_quarter(q);
+        rows const scores = reference::key_diversity(q.prompt());
+        reference::evictable const where(q.N, quarter);
+        index_rows keep = q.N <= q.budget
+                              ? reference::identity(q.all.H(), q.N)
+                              : reference::keep_ada(reference::cut(scores, where), q.budget, where, expect::ada());
+        return expect::made(q, quarter, std::move(keep), [&] { return scores; });
+      },
+      sinks, 1, 250);
+  add(
+      prompt, "distinct_and_attended",
+      p::distinct_and_attended({.window = 2, .pool = 1, .sinks = sinks, .keys = kvevict::score::keys::cached}),
+      [](question const& q) {
+        reference::protection const quarter = expect::newest_quarter(q);
+        rows const distinct = reference::key_diversity(q.prompt());
+        index_rows keep = reference::identity(q.all.H(), q.N);
+        if (q.N > q.budget)
+          keep = reference::keep_in_turn({distinct, reference::window_scores(q.prompt(), expect::last_rows(2))},
+                                         {700, 300}, q.budget, {q.N, quarter}, floor_permille);
+        return expect::made(q, quarter, std::move(keep), [&] { return distinct; });
+      },
+      sinks, 1, 250);
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {

@@ -10,7 +10,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/catch.hpp"
-#include "support/reference_budgets.hpp"
+#include "support/reference_shares.hpp"
 #include "support/together.hpp"
 #include "support/whole_pages.hpp"
 
@@ -34,22 +34,6 @@ struct on_top_of_it {
     }
   };
 };
-
-/// Numerators/denominator, made integers with that sum, largest remainder first; then none above its limit, and what is
-/// cut goes one by one, in that order from its beginning, to those with room.
-inline reference::counts apportioned(std::vector<std::int64_t> const& numerators, std::int64_t denominator,
-                                     std::size_t sum, reference::counts const& limits) {
-  reference::counts out =
-      reference::largest_remainder(numerators, denominator, sum, reference::counts(limits.size(), sum));
-  for (std::size_t h = 0; h < out.size(); ++h) out[h] = std::min(out[h], limits[h]);
-  reference::index_row order = reference::first_indices(out.size());
-  std::stable_sort(order.begin(), order.end(),
-                   [&](auto a, auto b) { return numerators[a] % denominator > numerators[b] % denominator; });
-  while (reference::total(out) < sum)
-    for (std::size_t const h : order)
-      if (reference::total(out) < sum && out[h] < limits[h]) ++out[h];
-  return out;
-}
 
 enum class division { rows, even, adaptive, adaptive_once, adaptive_first };
 
@@ -90,11 +74,11 @@ struct sequence {
     auto const n = static_cast<std::int64_t>(H());
     for (std::size_t const f : best_of_all(score, q))
       numerators.push_back((1000 - floor) * n * static_cast<std::int64_t>(f) + floor * static_cast<std::int64_t>(q));
-    return apportioned(numerators, 1000 * n, q, room());
+    return reference::apportioned(numerators, 1000 * n, q, room());
   }
   reference::counts even(std::size_t q) const {
-    return apportioned(std::vector<std::int64_t>(H(), static_cast<std::int64_t>(q)), static_cast<std::int64_t>(H()), q,
-                       room());
+    return reference::apportioned(std::vector<std::int64_t>(H(), static_cast<std::int64_t>(q)),
+                                  static_cast<std::int64_t>(H()), q, room());
   }
 };
 

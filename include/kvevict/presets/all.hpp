@@ -10,6 +10,8 @@
 #include <kvevict/presets/cake.hpp>
 #include <kvevict/presets/chunkkv.hpp>
 #include <kvevict/presets/defensivekv.hpp>
+#include <kvevict/presets/distinct_and_attended.hpp>
+#include <kvevict/presets/distinct_keys.hpp>
 #include <kvevict/presets/dropkv.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>

@@ -151,7 +151,7 @@ TEST_CASE("bad input: budget negative") {
 }
 TEST_CASE("bad input: layer out of range") {
   room r;
-  for (kvevict::budget const b : {kvevict::budget{20, 3, 3}, kvevict::budget{20, -1, 3}, kvevict::budget{20, 0, 0}})
+  for (kvevict::budget const& b : {kvevict::budget{20, 3, 3}, kvevict::budget{20, -1, 3}, kvevict::budget{20, 0, 0}})
     r.refuses(presets::pyramidkv({.window = 8}), kvevict::prompt(r.view(), r.q), b, "layer ",
               "budget.layer in [0, budget.layer_count)");
 }

@@ -404,7 +404,7 @@ TEST_CASE("the bits of a gate's plan do not depend on threads") {
   c.with_cache([&](auto& cache) {
     auto const e = kvevict::prompt(cache.view, x.rows());
     std::vector<float> one, other;
-    for (budget const b : {no_cap, budget{.tokens_per_head = 11}}) {
+    for (budget const& b : {no_cap, budget{.tokens_per_head = 11}}) {
       CHECK(same(kvevict::plan(serial, c.policy(), e, b), kvevict::plan(threaded, c.policy(), e, b)));
       kvevict::scores(serial, c.policy(), e, b, one), kvevict::scores(threaded, c.policy(), e, b, other);
       CHECK(one == other);

@@ -42,7 +42,7 @@ constexpr entry table[] = {
      "projected value norms: CriticalKV, which does not exist yet (the reference is checked against it)"},
     {"attention_gate",
      "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
-    {"rkv", ".*", no_policy},
+    {"rkv", ".*", "R-KV with the rule that zeroes the last similarity above 0.5, which presets::rkv does not have"},
     {"rerotate", "note|inv_freq|indices|keys_out"},
 };
 

@@ -13,7 +13,9 @@ COLUMNS = (
     "policy task setting metric prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after "
     "pages_freed score_us plan_us move_us decode_tokens_per_s seed"
 ).split()
-POLICIES = "full random streaming_llm h2o snapkv ahakv ada_snapkv ada_pyramidkv distinct_and_attended oracle".split()  # run.sh's own choice
+POLICIES = (  # run.sh's own choice
+    "full random streaming_llm h2o snapkv ahakv ada_snapkv ada_pyramidkv distinct_and_attended oracle"
+).split()
 SHARES = (10, 20, 40)  # per cent of the prompt
 GATES = ("attention_gate", "attention_gate_cache")  # they decide how much they keep, and the others get as much
 targets_of_gates = (27, 50)

@@ -54,7 +54,10 @@ configure() {
 if [ "${1-}" = cost ]; then
   shift
   configure
-  cmake --build build/bench --target bench_cost >/dev/null || { echo "bench/run.sh: bench_cost does not build; are libbenchmark-dev and libcli11-dev installed?" >&2; exit 2; }
+  cmake --build build/bench --target bench_cost >/dev/null || {
+    echo "bench/run.sh: bench_cost does not build; are libbenchmark-dev and libcli11-dev installed?" >&2
+    exit 2
+  }
   exec build/bench/bench/bench_cost "$@"
 fi
 word=""

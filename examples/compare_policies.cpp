@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What policies' decisions are worth, as a unit test of an engine would ask: attention that stays, the layer's output
-// error, where tokens are kept, a needle, and why a token stays. A layer of random numbers, 8 query heads on 4 KV heads.
+// What policies' decisions are worth, as an engine's unit test would ask: attention that stays, the layer's output
+// error, where tokens are kept, a needle, why a token stays. A layer of random numbers, 8 query heads on 4 KV heads.
 #include <cstdio>
 #include <numeric>
 #include <random>

@@ -10,9 +10,10 @@ examples/run.sh [--quick] [--policies LIST] [--out DIR] [--model FILE.gguf] [--g
     prepares the model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF), runs the policies at
     10, 20 and 40 % of the cache on needle prompts, natural text and while decoding, prints a table, and writes
     results.csv and report.html to DIR (default: build/report). --policies all: every preset; else those that LIST
-    names, with commas between them; unless said, DEFAULTS. Gates for SmolLM2: examples/attention_gate/weights; for another
-    model train.sh beside them trains some, and --gates names their file. Once everything is installed and prepared,
-    --quick takes 5 to 13 minutes on two cores; the full run takes longer.
+    names, with commas between them; unless said, DEFAULTS.
+    Gates for SmolLM2: examples/attention_gate/weights; for another model train.sh beside them trains some, and --gates
+    names their file. Once everything is installed and prepared, --quick takes 5 to 12 minutes on two cores; the full
+    run takes longer.
 examples/run.sh generate "prompt" [--policy NAME] [--budget TOKENS] [--tokens N] [--model FILE.gguf]
                 [--gates FILE.safetensors]
     Generates text after cutting the prompt's cache to the budget (attention_gate: a cap on what the gates keep).
@@ -47,7 +48,8 @@ whole() { [[ ${2-} =~ ^[1-9][0-9]{0,8}$ ]] || refuse "$1 needs a whole number ab
 while (($#)); do
   case $1 in
     --help | -h) usage | sed "s/DEFAULTS/$defaults/"; exit 0 ;;
-    --policies) [[ $command == compare && -n ${2-} ]] || refuse "--policies needs names or 'all', and belongs to the comparison"
+    --policies)
+      [[ $command == compare && -n ${2-} ]] || refuse "--policies needs names or 'all', and belongs to the comparison"
       if [[ $2 == all ]]; then chosen=''; else chosen=$2; fi; shift 2 ;;
     --model) [[ -n ${2-} ]] || refuse "--model needs a file"; [[ -f $2 ]] || refuse "--model $2: no such file"; model=(--model "$(realpath -- "$2")"); shift 2 ;;
     --quick) [[ $command == compare ]] || refuse "$1 belongs to the comparison"; quick=(--quick); shift ;;
@@ -117,6 +119,7 @@ case $command in
     out=${out:-$tree/build/report}
     mkdir -p -- "$out" || refuse "--out $out: cannot be made"
     "$python" "$here/compare/tasks.py" "$model_dir" ${quick[@]+"${quick[@]}"} --seed "$seed" >"$out/tasks.json"
-    "$bin/engine_compare" --model "$model_dir" --tasks "$out/tasks.json" --out "$out" --page-size "$page_size" ${chosen:+--policies "$chosen"} ${gates[@]+"${gates[@]}"}
+    "$bin/engine_compare" --model "$model_dir" --tasks "$out/tasks.json" --out "$out" \
+      --page-size "$page_size" ${chosen:+--policies "$chosen"} ${gates[@]+"${gates[@]}"}
     "$python" "$here/compare/report.py" "$out" ;;
 esac

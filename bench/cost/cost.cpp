@@ -101,9 +101,13 @@ void print(job const& j, std::vector<cost_of_preset> const& all, double prefill,
   std::printf("%s: %d layers, Hq %d, H %d, D %d; %d tokens, %s, layout %s, budget %d a head; %d thread%s.\n", m.name,
               m.layers, m.q_heads, m.kv_heads, m.head_dim, j.of.tokens, kvevict::name_of(j.of.type),
               j.of.layout.c_str(), j.budget, j.threads, j.threads == 1 ? ", CPU time" : "s, wall time");
-  std::printf("Prefill attention by plain Eigen: %s s a prompt. A decode step reads weights in bf16 and the cache: %s ms.\n\n",
-              number(prefill).c_str(), number(step * 1e3).c_str());
-  std::puts("| preset | plan, µs a layer | compact | ms a prompt | of prefill attention | decode steps | observe, of a step | scratch, KiB | freed, MiB a prompt |");
+  std::printf(
+      "Prefill attention by plain Eigen: %s s a prompt. A decode step reads %s·10⁹ weights in bf16 and the cache: "
+      "%s ms.\n\n",
+      number(prefill).c_str(), number(m.active / 1e9).c_str(), number(step * 1e3).c_str());
+  std::puts(
+      "| preset | plan, µs a layer | compact | ms a prompt | of prefill attention | decode steps | observe, of a step "
+      "| scratch, KiB | freed, MiB a prompt |");
   std::puts("|---|---|---|---|---|---|---|---|---|");
   for (auto const& c : all) {
     if (!c.refused.empty()) {
@@ -120,9 +124,11 @@ void print(job const& j, std::vector<cost_of_preset> const& all, double prefill,
   std::puts("\n* heads keep different counts: a page table for each.");
 }
 
-void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, double prefill, double step) {
+void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, double prefill,
+               double step) {
   std::ofstream out(file);
-  out << "model,layers,q_heads,kv_heads,head_dim,tokens,type,layout,budget,threads,preset,plan_us,compact_us,observe_us,"
+  out << "model,layers,q_heads,kv_heads,head_dim,tokens,type,layout,budget,threads,preset,plan_us,compact_us,"
+         "observe_us,"
          "scratch_bytes,freed_bytes,prefill_attention_s,decode_step_s\n";
   auto const& m = j.of.of;
   for (auto const& c : all)
@@ -140,12 +146,14 @@ int main(int argc, char** argv) try {
   job j;
   std::string name = "llama-3.1-8b", type = "f32", csv;
   std::int32_t layers = 0, q_heads = 0, kv_heads = 0, head_dim = 0;
+  double parameters = 0;
   CLI::App app{"What every preset costs on a model's shape: a table as Markdown"};
   app.add_option("--model", name, "llama-3.1-8b, qwen3-8b, … (a wrong name lists all)");
   app.add_option("--layers", layers, "in place of the model's")->check(CLI::Range(1, 1000));
   app.add_option("--hq", q_heads, "query heads")->check(CLI::Range(1, 1024));
   app.add_option("--kv-heads,-H,--h", kv_heads, "KV heads")->check(CLI::Range(1, 1024));
   app.add_option("--d", head_dim, "elements of a head")->check(CLI::Range(1, 1024));
+  app.add_option("--params", parameters, "10⁹ weights that a decode step reads")->check(CLI::PositiveNumber);
   app.add_option("--n", j.of.tokens, "tokens of the prompt")->check(CLI::Range(64, 1 << 20));
   app.add_option("--budget", j.budget, "tokens that a head keeps")->check(CLI::Range(1, 1 << 20));
   app.add_option("--dtype", type, "of the cache")->check(CLI::IsMember({"f32", "bf16", "f16"}));
@@ -159,6 +167,7 @@ int main(int argc, char** argv) try {
   if (q_heads > 0) m.q_heads = q_heads;
   if (kv_heads > 0) m.kv_heads = kv_heads;
   if (head_dim > 0) m.head_dim = head_dim;
+  if (parameters > 0) m.active = parameters * 1e9;
   if (m.q_heads % m.kv_heads != 0) throw std::runtime_error("--hq is no multiple of --h");
   j.of.of = m;
   j.of.type = type == "f32" ? kvevict::dtype::f32 : type == "bf16" ? kvevict::dtype::bf16 : kvevict::dtype::f16;

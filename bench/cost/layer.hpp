@@ -54,7 +54,7 @@ class layer {
     char const* const axes = contiguous || s.layout == "hnd" ? "2BHND" : s.layout == "vllm" ? "BHN2D" : "2BNHD";
     auto kv = latent ? pages::latent(memory_.data(), z, "BNHD") : pages::k_and_v(memory_.data(), z, axes);
     kv.k.turned_by = kvevict::rotation::rope;
-    auto const t = contiguous              ? pages::contiguous(1, z)
+    auto const t = contiguous               ? pages::contiguous(1, z)
                    : kind == table::of_head ? pages::by_head(ids_.data(), 1, H, columns, z)
                                             : pages::dense(ids_.data(), 1, columns, z);
     view_ = pages::view(t, {lengths_.data(), tables, kind == table::of_head ? 1 : 0}, kv);
@@ -93,7 +93,8 @@ class layer {
   /// Numbers that look normal, a block of them again and again.
   static void fill(std::vector<std::byte>& out, kvevict::dtype type) {
     std::minstd_rand random(3);
-    std::size_t const size = std::size_t(kvevict::size_of(type)), block = std::min<std::size_t>(out.size() / size, 65521);
+    std::size_t const size = std::size_t(kvevict::size_of(type)),
+                      block = std::min<std::size_t>(out.size() / size, 65521);
     for (std::size_t i = 0; i < block; ++i) {
       float x = -6;
       for (int k = 0; k < 4; ++k) x += 3 * float(random()) / 2147483647.0f;

@@ -10,13 +10,21 @@ PYTHON, CXX, PERL = "/usr/lib/python3.*/", "/usr/include/c++/[0-9]*/", "/usr/sha
 DOCUMENTS = {
     "selection": {
         "law": {"gpl3": LICENCES + "GPL-3", "mpl2": LICENCES + "MPL-2.0", "apache2": LICENCES + "Apache-2.0"},
-        "scripture": {"ecclesiastes": "Ecclesiastes1:1-12:14", "genesis": "Genesis1:1-20:18", "proverbs": "Proverbs1:1-20:30"},
+        "scripture": {
+            "ecclesiastes": "Ecclesiastes1:1-12:14",
+            "genesis": "Genesis1:1-20:18",
+            "proverbs": "Proverbs1:1-20:30",
+        },
         "technical": {
             "fhs": "/usr/share/doc/debian-policy/fhs/fhs-3.0.txt.gz",
             "debconf": "/usr/share/doc/debian-policy/debconf_specification.txt.gz",
             "perlre": PERL + "perlre.pod",
         },
-        "source": {"argparse": PYTHON + "argparse.py", "tarfile": PYTHON + "tarfile.py", "vector": CXX + "bits/stl_vector.h"},
+        "source": {
+            "argparse": PYTHON + "argparse.py",
+            "tarfile": PYTHON + "tarfile.py",
+            "vector": CXX + "bits/stl_vector.h",
+        },
     },
     "report": {
         "law": {

@@ -34,7 +34,8 @@ def read(stage):
     if not rows:
         raise SystemExit(f"leaderboard.py: results/{stage} holds no part; run bench/run.sh quality {stage}")
     for row in rows:
-        row["share"] = 100 if row["policy"] == "full" else round(100 * int(row["budget_tokens"]) / int(row["prompt_tokens"]))
+        share = round(100 * int(row["budget_tokens"]) / int(row["prompt_tokens"]))
+        row["share"] = 100 if row["policy"] == "full" else share
         sinks = row["task"].endswith("_4_sinks")
         row["measure"] = (row["setting"], row["metric"], sinks)
         row["prompt"] = (row["genre"], row["document"], row["seed"], row["task"].removesuffix("_4_sinks"))

@@ -43,7 +43,8 @@ def run(options, tokens, stage, genre, name, text, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="bench/run.sh quality", description="Runs the lab's parts that have no result yet.")
+    about = "Runs the lab's parts that have no result yet."
+    parser = argparse.ArgumentParser(prog="bench/run.sh quality", description=about)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--policies", default="all", help="names, with commas between them; a part has one set of them")
     parser.add_argument("--seeds", default="1", help="numbers, with commas between them; each is a part of its own")

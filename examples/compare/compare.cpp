@@ -99,7 +99,8 @@ int main(int argc, char** argv) try {
   for (auto const& p : tasks.at("needle"))
     longest = std::max(longest, double(p.at("context").size() + p.at("question").size()));
   {
-    auto pool = pool_for(m.cfg, page_size, (4 + kept * presets + 8 * presets / 13.0 * double(s.gates.size())) * longest);
+    auto pool =
+        pool_for(m.cfg, page_size, (4 + kept * presets + 8 * presets / 13.0 * double(s.gates.size())) * longest);
     if (!s.gates.empty()) pool.add_keep();
     needle prompts(e, ctx, pool, s, results);
     for (auto const& p : tasks.at("needle")) {

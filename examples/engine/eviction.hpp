@@ -68,8 +68,8 @@ struct layer_cache {
   layer_tables tables_;
 };
 
-/// What turns the model's keys. A GGUF says the factors of Llama 3's scaling, not the numbers that they follow from: all
-/// of its models have these, but for the largest factor.
+/// What turns the model's keys. A GGUF says the factors of Llama 3's scaling, not the numbers that they follow from:
+/// all of its models have these, but for the largest factor.
 inline kvevict::rope rope_of(config const& cfg) {
   kvevict::rope out{.base = cfg.rope_base};
   if (cfg.rope_factors.empty()) return out;

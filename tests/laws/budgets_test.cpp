@@ -72,8 +72,8 @@ TEST_CASE("laws: StreamingLLM keeps the newest token, or says that the budget ha
   auto const view = turns::view_of({1, 1, 1, 200}, N.data(), 1, keys.data());
   auto const kept = [&](std::int32_t budget) {
     kvevict::host ctx;
-    auto const keep = plan(ctx, kvevict::presets::streaming_llm(), kvevict::contents(view),
-                           {.tokens_per_head = budget});
+    auto const keep =
+        plan(ctx, kvevict::presets::streaming_llm(), kvevict::contents(view), {.tokens_per_head = budget});
     return std::vector<std::int32_t>(keep.row(0).begin(), keep.row(0).end());
   };
   CHECK(kept(5) == std::vector<std::int32_t>{0, 1, 2, 3, 8});

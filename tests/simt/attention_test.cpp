@@ -55,7 +55,8 @@ template <class Cache> both run(variant const& v, Cache& cache, batch const& in,
   q.data = typed.data(), q.type = v.queries, q.softcap = v.softcap;
   if (v.lse)
     q.lse = lse.data(), q.lse_token_stride = rows.lse_stride(), q.lse_head_stride = 1,
-    q.sum = v.honest ? kvevict::row_sum::one : kvevict::row_sum::at_most_one, q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
+    q.sum = v.honest ? kvevict::row_sum::one : kvevict::row_sum::at_most_one,
+    q.base = v.base_two ? kvevict::log_base::two : kvevict::log_base::e;
   auto const sum = [&](auto& ctx, auto const& view, auto const& given, kvevict::score_rows& out) {
     if (v.all_rows)
       kernels::column_sums(ctx, view, given, v.o.group, out);

@@ -56,8 +56,7 @@ TEST_CASE("diversity of unrotated keys keeps the same tokens on the host and on 
 }
 
 TEST_CASE("distance of unrotated keys from their mean keeps the same tokens on the host and on a device") {
-  alike(kvevict::presets::manifoldkv(
-            {.sinks = 2, .recent = 6, .window = 32, .keys = kvevict::score::keys::unrotated}),
+  alike(kvevict::presets::manifoldkv({.sinks = 2, .recent = 6, .window = 32, .keys = kvevict::score::keys::unrotated}),
         1e-5);
 }
 

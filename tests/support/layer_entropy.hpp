@@ -31,8 +31,7 @@ inline bool is_cut(question const& q, std::size_t s, std::size_t first, std::siz
   std::int64_t held = 0, asked = 0;
   for (std::size_t b = s; b < q.budgets.size(); b += static_cast<std::size_t>(q.m.S)) {
     asked += std::int64_t{q.budgets[b]} * static_cast<std::int64_t>(heads);
-    for (std::size_t h = first; h < first + heads; ++h)
-      held += q.m.lengths[b * static_cast<std::size_t>(q.m.H) + h];
+    for (std::size_t h = first; h < first + heads; ++h) held += q.m.lengths[b * static_cast<std::size_t>(q.m.H) + h];
   }
   return held > asked;
 }

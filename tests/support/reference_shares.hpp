@@ -22,7 +22,8 @@ inline counts apportioned(std::vector<std::int64_t> const& numerators, std::int6
 }
 
 /// Each turn takes its share of H·base from the candidates that the turns before it left: the best of every head, as
-/// many as it has among the best of all, above a floor. scores (turns)(H, up to N, all candidates); permille (turns), 1000 in all.
+/// many as it has among the best of all, above a floor. scores (turns)(H, up to N, all candidates); permille (turns),
+/// 1000 in all.
 inline index_rows keep_in_turn(std::vector<rows> const& scores, std::vector<std::int64_t> const& permille,
                                std::size_t budget, evictable const& e, std::int64_t floor) {
   std::size_t const H = scores[0].size(), all = H * e.base(budget);

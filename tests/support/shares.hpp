@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Policies of several scores on small integer scores with ties, and what each row must keep, naively; for every context.
+// Policies of several scores on small integer scores with ties, and what each row must keep, naively; for every
+// context.
 #pragma once
 
 #include <array>
@@ -139,8 +140,8 @@ inline asked random_case(std::uint64_t seed) {
   return out;
 }
 
-/// What `H` rows from `first` on, which share a budget, must keep; `refined`: the second score is three times the first,
-/// and its own.
+/// What `H` rows from `first` on, which share a budget, must keep; `refined`: the second score is three times the
+/// first, and its own.
 inline reference::index_rows expected(asked const& c, std::size_t first, std::size_t H, division how,
                                       std::vector<int> const& permille, std::int64_t floor, bool refined) {
   std::vector<std::vector<std::int64_t>> order(H);

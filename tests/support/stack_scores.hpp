@@ -99,7 +99,8 @@ inline std::vector<std::vector<std::int32_t>> expected(question const& q) {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       auto const n = static_cast<std::size_t>(q.m.lengths[rows[i]]);
       std::vector<std::size_t> by_age = reference::first_indices(n);
-      std::sort(by_age.begin(), by_age.end(), [&](auto a, auto b) { return q.order(rows[i], a) < q.order(rows[i], b); });
+      std::sort(by_age.begin(), by_age.end(),
+                [&](auto a, auto b) { return q.order(rows[i], a) < q.order(rows[i], b); });
       limits.push_back(0);
       for (std::size_t k = 0; k < n; ++k) {
         std::size_t const j = by_age[k];

@@ -155,8 +155,7 @@ struct listed_parts {
       : floors(floor), remainders(rest), caps(cap), n(count), denominator_of(denominator) {
     for (std::int64_t i = 0; i < n; ++i) total -= floors[i];
     one_more = apportioning::end_of_first(
-        total, n, this->denominator(), [&](std::int64_t i) { return remainder(i); },
-        [](std::int64_t) { return true; });
+        total, n, this->denominator(), [&](std::int64_t i) { return remainder(i); }, [](std::int64_t) { return true; });
   }
   constexpr std::int64_t count() const { return n; }
   constexpr std::uint64_t denominator() const { return static_cast<std::uint64_t>(denominator_of); }

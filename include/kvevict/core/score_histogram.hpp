@@ -28,8 +28,8 @@ constexpr std::int64_t log2_of(std::uint64_t x) {
 }
 
 /// −Σ p·log2(p) in units of 2⁻¹⁰ bits, p(j) = v(j)/Σ v, 0 where there is no score above 0. v is the middle of a score's
-/// bucket in units of 2⁻¹⁹ of the largest score's power of two; scores below 2⁻¹⁶ of it, and those that are not above 0,
-/// take no part. count(bucket): below 2²⁹ in all.
+/// bucket in units of 2⁻¹⁹ of the largest score's power of two; scores below 2⁻¹⁶ of it, and those that are not above
+/// 0, take no part. count(bucket): below 2²⁹ in all.
 template <class Count> constexpr std::int64_t entropy_of(Count const& count) {
   std::int32_t top = buckets - 1;
   while (top >= positive && count(top) == 0) --top;

@@ -132,9 +132,7 @@ constexpr void assign_budget(row& it, sequence_plan const& p, sharing share, std
   std::int64_t const rest = it.tokens % p.page, pages = pages_within(p.budget, shared ? p.rests : rest, p.page);
   std::int64_t const part = p.first_part + it.head, parts = share == sharing::stack ? p.parts : heads;
   std::int64_t const mine = (shared ? pages / parts + (part < pages % parts ? 1 : 0) : pages) * p.page + rest;
-  it.active = share == sharing::cap ? it.candidates > 0
-              : shared              ? p.total > p.budget
-                                    : it.tokens > p.budget;
+  it.active = share == sharing::cap ? it.candidates > 0 : shared ? p.total > p.budget : it.tokens > p.budget;
   it.budget = !it.active              ? it.tokens
               : share == sharing::cap ? static_cast<std::int32_t>(std::min<std::int64_t>(mine, it.tokens))
                                       : static_cast<std::int32_t>(mine);

@@ -15,8 +15,7 @@ namespace planning {
 
 /// Tokens of a row of the unit: of the view, or of any head of the model where the view holds only some of them.
 template <class Entry>
-constexpr std::int32_t unit_tokens(layer_view<Entry> const& cache, budget const& want, std::int32_t b,
-                                   std::int32_t h) {
+constexpr std::int32_t unit_tokens(layer_view<Entry> const& cache, budget const& want, std::int32_t b, std::int32_t h) {
   return want.head_count == 0 ? cache.length(b, h)
                               : want.lengths(cache.pages.sequence_of(b), want.layer + cache.pages.layer_of(b), h);
 }

@@ -64,7 +64,7 @@ struct over_layers {
     KVEVICT_EXPECTS(pools.count == 0 || rows.total_floats / pools.count < std::int64_t{1} << 32,
                     "over_layers: a sequence has 2^32 tokens or more in all layers; plan fewer layers in a view");
     frame scratch(ctx.scratch());
-    auto* counts = scratch.template allocate<std::int32_t>(rows.count());                    // (B·H)
+    auto* counts = scratch.template allocate<std::int32_t>(rows.count());                     // (B·H)
     auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (S, 3, L·H)
     kernels::count_pooled(ctx, rows, pooled_best{0, nullptr, pool_over::layers}, counts);
     kernels::each_sequence(ctx, rows, division{floor_permille, rows, pools, counts, integers});
@@ -87,7 +87,7 @@ struct over_layers {
       floored_share const share{floor_permille, quota};
       std::int64_t const n = pools.members, den = share.denominator();
       std::int64_t *const floors = integers + pool * n * integers_a_row, *const rests = floors + n,
-                   *const caps = rests + n;
+                          *const caps = rests + n;
       for (std::int64_t i = 0; i < n; ++i) {
         row const& it = rows.rows[pools.row_of(pool, i)];
         std::int64_t const x = it.active ? share.numerator(counts[pools.row_of(pool, i)]) : 0;

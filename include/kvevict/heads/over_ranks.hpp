@@ -59,18 +59,19 @@ template <kernels::all_reduce Reduce> struct over_ranks {
     over_ranks const& stage;
     score_rows& rows;
     row_pools pools;
-    std::int64_t members, size;     // rows of a pool, and of all pools, of the model
-    std::uint64_t *held, *quotas;   // 1 + evictable tokens of rows that are cut; their quotas
-    pool_quota* together;           // (S)
-    std::int64_t* wanted;           // (S)
+    std::int64_t members, size;    // rows of a pool, and of all pools, of the model
+    std::uint64_t *held, *quotas;  // 1 + evictable tokens of rows that are cut; their quotas
+    pool_quota* together;          // (S)
+    std::int64_t* wanted;          // (S)
 
     exchange(over_ranks const& of, frame& scratch, score_rows& own)
         : stage(of), rows(own), pools(own, pool_over::layers) {
       members = std::int64_t{rows.layers} * stage.heads, size = pools.count * members;
       held = scratch.allocate<std::uint64_t>(2 * size), quotas = held + size;
       together = scratch.allocate<pool_quota>(pools.count), wanted = scratch.allocate<std::int64_t>(pools.count);
-      sum_up(held, [](row const& it, std::int64_t) { return it.active ? 1 + std::int64_t{it.candidates} : 0; },
-             [](row const& it, std::int64_t) { return it.active ? std::int64_t{it.quota()} : 0; });
+      sum_up(
+          held, [](row const& it, std::int64_t) { return it.active ? 1 + std::int64_t{it.candidates} : 0; },
+          [](row const& it, std::int64_t) { return it.active ? std::int64_t{it.quota()} : 0; });
       for (std::int64_t p = 0; p < pools.count; ++p) {
         pool_quota& q = together[p] = {};
         std::int64_t room = 0;
@@ -101,8 +102,9 @@ template <kernels::all_reduce Reduce> struct over_ranks {
       for (std::int64_t p = 0; p < pools.count; ++p) cut = cut || together[p].rows > 0;
       if (!cut) return;
       auto* const above = scratch.allocate<std::uint64_t>(2 * size);
-      sum_up(above, [&](row const&, std::int64_t r) { return found.rows[r].above; },
-             [&](row const&, std::int64_t r) { return found.rows[r].equal; });
+      sum_up(
+          above, [&](row const&, std::int64_t r) { return found.rows[r].above; },
+          [&](row const&, std::int64_t r) { return found.rows[r].equal; });
       auto* const integers = scratch.allocate<std::int64_t>(3 * size);  // floors of shares, remainders, caps
       for (std::int64_t p = 0; p < pools.count; ++p) {
         if (together[p].rows == 0) continue;
@@ -149,7 +151,8 @@ budget budget_of_ranks(host& ctx, layer_view<Entry> const& cache, budget b, Redu
       sums[s * H + b.head + h] = static_cast<std::uint64_t>(cache.length(s, h));
   all_reduce(sums, n);
   lengths.assign(static_cast<std::size_t>(first + n), 0);
-  for (std::int64_t i = 0; i < n; ++i) lengths[static_cast<std::size_t>(first + i)] = static_cast<std::int32_t>(sums[i]);
+  for (std::int64_t i = 0; i < n; ++i)
+    lengths[static_cast<std::size_t>(first + i)] = static_cast<std::int32_t>(sums[i]);
   b.lengths = {lengths.data(), H, S * H, 1};
   return b;
 }

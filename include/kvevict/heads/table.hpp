@@ -39,9 +39,9 @@ struct table {
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     std::int32_t const first = rows.first_head;
     KVEVICT_EXPECTS(shares != nullptr && layers >= rows.layer + rows.layers && heads >= first + rows.heads,
-                    "heads::table: shares of ", layers, " layers of ", heads, " heads, but the view holds layers up to ",
-                    rows.layer + rows.layers - 1, " with heads up to ", first + rows.heads - 1,
-                    "; give shares of all layers and heads of the model");
+                    "heads::table: shares of ", layers, " layers of ", heads,
+                    " heads, but the view holds layers up to ", rows.layer + rows.layers - 1, " with heads up to ",
+                    first + rows.heads - 1, "; give shares of all layers and heads of the model");
     frame scratch(ctx.scratch());
     auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (B, 3, H)
     kernels::each_sequence(ctx, rows, division{shares, heads, rows, integers});
@@ -61,7 +61,7 @@ struct table {
       std::int32_t const* const mine =
           shares + std::int64_t{rows.layer_of(static_cast<std::int32_t>(b))} * heads + rows.first_head;
       std::int64_t *const floors = integers + b * n * integers_a_row, *const rests = floors + n,
-                   *const caps = rests + n;
+                          *const caps = rests + n;
       std::int64_t sum = 0;
       for (std::int64_t h = 0; h < n; ++h) sum += mine[h];
       std::int64_t const den = sum == 0 ? n : sum;

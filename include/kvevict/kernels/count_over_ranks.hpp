@@ -20,7 +20,9 @@ namespace kernels {
 
 /// Adds up what all ranks have: f(counts, n) puts the sums of n numbers in their place, on every rank.
 template <class F>
-concept all_reduce = requires(F const& f, std::uint64_t* counts, std::int64_t n) { f(counts, n); };
+concept all_reduce = requires(F const& f, std::uint64_t* counts, std::int64_t n) {
+  f(counts, n);
+};
 
 /// Where the best of each pool end, over all ranks: digit by digit, a histogram of every rank added up, as
 /// select::contenders does within one process. Every rank makes the same calls of `reduce`, for what they decide by is

@@ -22,8 +22,8 @@ constexpr std::int64_t gram_stride(std::int64_t width) { return padded(width, 2 
 
 /// The numbers of tokens [first, first + count), a line each, zeros behind the width.  → (count, stride)
 template <class F>
-[[gnu::noinline]] void fill_lines(F const& f, row const& in, std::int64_t first, std::int64_t count,
-                                  std::int32_t width, float* to) {
+[[gnu::noinline]] void fill_lines(F const& f, row const& in, std::int64_t first, std::int64_t count, std::int32_t width,
+                                  float* to) {
   auto const stride = static_cast<std::int32_t>(gram_stride(width));
   for (std::int64_t t = 0; t < count; ++t, to += stride)
     for (std::int32_t c = 0; c < stride; c += row_chunk) {
@@ -62,8 +62,7 @@ inline void add_products(float const* tile, std::int64_t count, std::int32_t wid
 /// Cost     N·D² flop a row, one call of f a token and chunk; scratch 64·D floats a worker. Tiles of tokens in float
 ///          are added up in double, in the order of tokens, so that no bit depends on threads, page size or layout.
 /// Errors   contract_violation: a width out of range.
-template <class F>
-void kernel(gram_tag, host& ctx, score_rows const& in, std::int32_t width, F const& f, double* out) {
+template <class F> void kernel(gram_tag, host& ctx, score_rows const& in, std::int32_t width, F const& f, double* out) {
   expect_matrix("gram", width);
   std::int64_t const share = gram_tile * gram_stride(width);
   frame scratch(ctx.scratch());

@@ -6,8 +6,8 @@
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_above.hpp>
 #include <kvevict/kernels/count_best.hpp>
-#include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/cut_scores.hpp>
+#include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/fold_window.hpp>
 #include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/gram.hpp>

@@ -53,7 +53,8 @@ inline void add_squares(float const* m, std::int32_t width, float const* tile, v
 template <class F>
 void kernel(mapped_norms_tag, host& ctx, score_rows const& out, std::int32_t width, F const& f, float const* m) {
   expect_matrix("mapped_norms", width);
-  std::int64_t const tiles = (out.most_tokens + tile_tokens - 1) / tile_tokens, share = std::int64_t{width} * tile_tokens;
+  std::int64_t const tiles = (out.most_tokens + tile_tokens - 1) / tile_tokens,
+                     share = std::int64_t{width} * tile_tokens;
   frame scratch(ctx.scratch());
   auto* const columns = scratch.allocate<float>(ctx.concurrency() * share);
   ctx.for_each(

@@ -42,8 +42,7 @@ KVEVICT_HOST_DEVICE void factorise(Team& team, cholesky_options const& o, std::i
   for (std::int32_t i = 0; i < D; ++i) trace += a[std::int64_t{i} * D + i];
   double const ridge = o.of_mean * trace / D + o.plus;
   team.sync();
-  for (std::int32_t i = team.rank(); i < D; i += team.size())
-    whole[i] = a[std::int64_t{i} * D + i] += ridge;
+  for (std::int32_t i = team.rank(); i < D; i += team.size()) whole[i] = a[std::int64_t{i} * D + i] += ridge;
   team.sync();
   for (std::int32_t k = 0; k < D; ++k) {
     double const root = root_of_rest(a[std::int64_t{k} * D + k], whole[k], o.dependent), share = inverse_or_zero(root);

@@ -52,8 +52,7 @@ inline std::int64_t workspace(require_finite_tag, host const&, cache_shape const
   return require_finite_bytes(s.rows());
 }
 /// A pool over layers has at most all rows.
-inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& s,
-                              pool_over over = pool_over::heads) {
+inline std::int64_t workspace(count_pooled_tag, host const&, cache_shape const& s, pool_over over = pool_over::heads) {
   std::int64_t const rows = over == pool_over::heads ? s.kv_heads : s.rows();
   return count_pooled_bytes(rows, rows * s.tokens);
 }

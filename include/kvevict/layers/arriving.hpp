@@ -31,13 +31,14 @@ constexpr std::int32_t budget_so_far(std::int32_t tokens_per_head, std::int32_t 
 }
 
 /// What each head of layer l < so_far is asked for, by the weights of the layers so far (a table's, or as in LAVa and
-/// CAKE the entropy of the layer's scores when it was computed: score_histogram::entropy_of): budgets[l] = base·L·weight(l) / Σ weight + protected, by largest remainder (ties: lower layer), but not more
-/// than caps[l] tokens, and the rest to others: Σ = min(Σ caps, L·(budget − protected) + so_far·protected).
+/// CAKE the entropy of the layer's scores when it was computed: score_histogram::entropy_of): budgets[l] =
+/// base·L·weight(l) / Σ weight + protected, by largest remainder (ties: lower layer), but not more than caps[l] tokens,
+/// and the rest to others: Σ = min(Σ caps, L·(budget − protected) + so_far·protected).
 ///
 /// Shapes   weights, caps (so_far) → budgets (so_far), in the host's memory. All weights 0: evenly.
 /// Cost     O(so_far²) integers, `integers` (3·so_far) is scratch.
-/// Errors   contract_violation: no layer, more than layer_count, a weight outside [0, 2²⁰], a cap or a budget below what
-///          is protected.
+/// Errors   contract_violation: no layer, more than layer_count, a weight outside [0, 2²⁰], a cap or a budget below
+///          what is protected.
 inline void budgets_so_far(std::int64_t const* weights, std::int32_t const* caps, std::int32_t so_far,
                            std::int32_t layer_count, std::int32_t tokens_per_head, std::int32_t protected_tokens,
                            std::int64_t* integers, std::int32_t* budgets) {

@@ -20,8 +20,9 @@ namespace layers {
 ///
 /// Budget moves within a unit: a head's layers, under a heads stage all heads' layers. A unit that fits its budget is
 /// kept whole; else every layer gets its B_l (times H), cut to what it holds, and what was cut goes to layers with room
-/// by largest remainder (ties: lower layer): Σ = L·budget exactly. Heads that are kept whole have no scores. A view of fewer layers than the model's is divided by
-/// itself, one of a single layer keeps the budget; where layers arrive one by one, see layers/arriving.hpp.
+/// by largest remainder (ties: lower layer): Σ = L·budget exactly. Heads that are kept whole have no scores. A view of
+/// fewer layers than the model's is divided by itself, one of a single layer keeps the budget; where layers arrive one
+/// by one, see layers/arriving.hpp.
 ///
 /// Paper    LAVa, arXiv:2509.09754 (second-hand), and the entropy of CAKE, arXiv:2503.12491, without its variance over
 ///          rows.   Differs: e_l is a whole number of 2⁻¹⁰ bits, from scores that are rounded once to two bits of their

@@ -13,7 +13,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Shares as they were read; `of_layers` (L): the sums of `of_heads` (L,H). Stages borrow them, on the host as they are:
+/// Shares as they were read; `of_layers` (L): the sums of `of_heads` (L,H). Stages borrow them, on the host as they
+/// are:
 ///
 ///   policy.with(layers::table{t.of_layers.data(), t.layers}).with(heads::table{t.of_heads.data(), t.layers, t.heads})
 struct share_table {
@@ -87,8 +88,8 @@ inline void read_layer(lines& in, share_table& out) {
     KVEVICT_EXPECTS(!word.empty(), "shares: line ", in.number(), " has ", h, " numbers, but layer ", l, " has ",
                     out.heads, " heads");
     std::int32_t const share = count_of(word, most);
-    KVEVICT_EXPECTS(share >= 0, "shares: number ", h + 1, " of line ", in.number(),
-                    " is no whole number from 0 to ", most);
+    KVEVICT_EXPECTS(share >= 0, "shares: number ", h + 1, " of line ", in.number(), " is no whole number from 0 to ",
+                    most);
     out.of_heads.push_back(share), sum += share;
   }
   KVEVICT_EXPECTS(in.word().empty(), "shares: line ", in.number(), " has more than ", out.heads,
@@ -110,8 +111,9 @@ inline void read_layer(lines& in, share_table& out) {
 ///
 /// A line a layer, from the first one on, a whole number a head; only their ratios count. Empty lines and those that
 /// begin with # say nothing.
-/// Errors   contract_violation: another beginning, layers or numbers missing or too many, a word that is no whole number
-///          from 0 to 1 000 000, a layer whose shares exceed that together, nothing but zeros. The line is named.
+/// Errors   contract_violation: another beginning, layers or numbers missing or too many, a word that is no whole
+///          number from 0 to 1 000 000, a layer whose shares exceed that together, nothing but zeros. The line is
+///          named.
 inline share_table read_shares(std::string_view text) {
   share_table out;
   share_text::lines in(text);

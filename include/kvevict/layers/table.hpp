@@ -20,7 +20,8 @@ namespace layers {
 /// Σ ≤ L·budget where layers are planned one by one without them.
 ///
 /// Paper    DuoAttention (arXiv:2410.10819), HeadKV (arXiv:2410.19258), LU-KV (arXiv:2602.08585) have tables of layers
-///          and heads: with heads::table. Their numbers are not the library's; layers/share_text.hpp reads a file of them.
+///          and heads: with heads::table. Their numbers are not the library's; layers/share_text.hpp reads a file of
+///          them.
 /// Shapes   shares (L), each 0 to 1 000 000, in the context's memory.
 /// Cost     O(L log) integer operations a unit; no memory.
 /// Errors   contract_violation if there are no shares, not as many as layers, or L·budget is 2⁴³ or more.
@@ -32,8 +33,8 @@ struct table {
   void validate(budget const& b) const {
     KVEVICT_EXPECTS(shares != nullptr && layers == b.layer_count, "layers::table: shares of ", layers,
                     " layers for a model of ", b.layer_count, "; give one of each layer of budget.layer_count");
-    KVEVICT_EXPECTS(std::int64_t{layers} * b.tokens_per_head < std::int64_t{1} << 43,
-                    "layers::table: a budget of ", b.tokens_per_head, " in ", layers, " layers; give less");
+    KVEVICT_EXPECTS(std::int64_t{layers} * b.tokens_per_head < std::int64_t{1} << 43, "layers::table: a budget of ",
+                    b.tokens_per_head, " in ", layers, " layers; give less");
   }
   /// The rest is about units, see planning.
   constexpr bool moves_budget() const { return true; }

@@ -106,8 +106,7 @@ histogram where_kept(host& ctx, layer_view<Entry> const& view, keep_set const& k
 /// Errors   contract_violation: an unsound view; a keep set of another one, or refused; no range, one whose end is not
 ///          behind its begin, or that holds no token; two ranges of a sequence that are out of order or overlap.
 template <class Entry>
-double kept_share(host& ctx, layer_view<Entry> const& view, keep_set const& keep,
-                  std::vector<stretch> const& ranges) {
+double kept_share(host& ctx, layer_view<Entry> const& view, keep_set const& keep, std::vector<stretch> const& ranges) {
   expect_places("kept_share", ctx, view, keep);
   KVEVICT_EXPECTS(!ranges.empty(), "kept_share: no range of tokens; give at least one");
   std::int64_t held = 0, kept = 0;

@@ -8,7 +8,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace presets {
 
-/// Window, pool width (odd, 1 for none) and sinks in tokens; which change is measured: score::change::value is OBCache's.
+/// Window, pool width (odd, 1 for none) and sinks in tokens; which change is measured: score::change::value is
+/// OBCache's.
 struct dropkv_options {
   std::int32_t window = 32;
   std::int32_t pool = 5;

@@ -23,8 +23,8 @@ namespace score {
 ///   ŝ(h,j) = λ·s(h,j) − (1−λ)·softmax_n( r_n )[j],   r_j = 1/N·Σ_{i≠j} cos(k_i, k_j) = ( k̂_j·Σ_i k̂_i − 1 ) / N
 ///
 /// Paper    R-KV, Cai et al. 2025, arXiv:2505.24133.   Differs: theirs takes the last entry above 0.5 out of each row
-///          of the N×N cosines, so that the newest of equal tokens is not redundant; without that rule their mean is one
-///          product with the sum of directions, exactly. A key of zero has r 0.
+///          of the N×N cosines, so that the newest of equal tokens is not redundant; without that rule their mean is
+///          one product with the sum of directions, exactly. A key of zero has r 0.
 /// Shapes   keys (H,N,D), floats or quantised → scores (H,N).
 /// Cost     the inner score's, three reads of K; scratch N + D floats a row, never N×N.
 /// Errors   contract_violation if the cache has no keys that can be read, λ is not in [0,1]; the inner score's.

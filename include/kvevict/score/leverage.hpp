@@ -20,7 +20,8 @@ namespace score {
 ///   X = K − mean of K;   s(h,j) = x_jᵀ (XᵀX + λ·(trace XᵀX/D)·I)⁻¹ x_j        over all N tokens of the head
 ///
 /// 0 ≤ s ≤ 1 and Σ_j s ≤ D. With λ = 0, and N well above D, no invertible linear map of the keys changes it; channels
-/// that the earlier ones make up count once. Scores of different heads have about the same sum, so heads::adaptive has little to follow.
+/// that the earlier ones make up count once. Scores of different heads have about the same sum, so heads::adaptive has
+/// little to follow.
 /// Paper    Compactor, 2025, arXiv:2507.08143, its outlier part.   Differs: exact where theirs sketches the keys by 48
 ///          random directions; λ is relative to the mean eigenvalue.
 /// Shapes   keys (H,N,D), D ≤ 256, floats or quantised → (H,N) float. Needs no queries; rows may be scattered.
@@ -41,8 +42,8 @@ struct leverage {
       frame scratch(ctx.scratch());
       std::int64_t const rows = out.count(), size = std::int64_t{D} * D;
       auto* const products = scratch.template allocate<double>(rows * size);
-      float *const map = scratch.template allocate<float>(rows * size),
-                   *const means = scratch.template allocate<float>(rows * D);
+      float *const map = scratch.template allocate<float>(rows * size), *const means =
+                                                                            scratch.template allocate<float>(rows * D);
       kernels::row_sums(ctx, out, token_groups{}, D, k, means);
       kernels::each_row(ctx, out, divide{means, D});
       centred<std::decay_t<decltype(k)>> const x{k, out, means, D};

@@ -16,8 +16,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// The inner score times the largest L1 norm of a value of the head: with attention inside, a bound of what evicting the
-/// token takes from the head's output. Within a head nothing changes; between heads of a layer scores compare, so
+/// The inner score times the largest L1 norm of a value of the head: with attention inside, a bound of what evicting
+/// the token takes from the head's output. Within a head nothing changes; between heads of a layer scores compare, so
 /// heads::adaptive may move budget by them.
 ///
 ///   ŝ(h,j) = s(h,j) · max_n ‖v(h,n)‖₁      over all N tokens of the head

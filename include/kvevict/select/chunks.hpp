@@ -11,13 +11,13 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace select {
 
-/// Keeps chunks of `size` neighbouring tokens, the best ones by the mean of their tokens' scores; of the last chunk that
-/// the budget reaches, the best tokens: so budgets are exact.
+/// Keeps chunks of `size` neighbouring tokens, the best ones by the mean of their tokens' scores; of the last chunk
+/// that the budget reaches, the best tokens: so budgets are exact.
 ///
 ///   s(chunk) = 1/n · Σ_j s(j)        score descending, newer chunk first; within the cut chunk by s(j), newer first
 ///
-/// Chunks begin at the row's first evictable token; the last one may be shorter. With heads::together the scores, and so
-/// the chunks, are common to all heads. Tokens that no later row sees are in no mean and never kept.
+/// Chunks begin at the row's first evictable token; the last one may be shorter. With heads::together the scores, and
+/// so the chunks, are common to all heads. Tokens that no later row sees are in no mean and never kept.
 /// With `peak` = m, of a chunk whose mean is not below the median and whose evenness H(p)/ln n is, p = s/Σs, only the m
 /// best tokens count; when all chunks are taken, the rest of the budget goes to tokens by their own scores.
 /// Paper    ChunkKV, Liu et al. 2025, arXiv:2502.00299; `peak`: EG-ChunkKV, kvpress pull request 263.   Differs: exact
@@ -25,8 +25,8 @@ namespace select {
 /// Shapes   scores (H,M) → token indices.
 /// Cost     size·M comparisons and select_best's of rows in no order; with `peak` 20·M whole-number products and two
 ///          medians. Scratch 8 bytes a token, with `peak` 16.
-/// Errors   contract_violation: a size below 1; a peak that is not in [0, size); rows that are not in order of position;
-///          a share behind another.
+/// Errors   contract_violation: a size below 1; a peak that is not in [0, size); rows that are not in order of
+///          position; a share behind another.
 struct chunks {
   using stage = stages::select;
   std::int32_t size = 20;

@@ -36,15 +36,16 @@ std::vector<std::pair<std::string, pages::kv>> all(rotation by) {
   out.emplace_back("sglang", own ? sglang::token_pool(m, m, tokens) : sglang::token_pool(m, m, tokens, by));
   out.emplace_back("sglang, hnd", own ? sglang::hnd(m, m, s) : sglang::hnd(m, m, s, by));
   out.emplace_back("sglang, 5d", own ? sglang::vectorized_5d(m, m, s) : sglang::vectorized_5d(m, m, s, by));
-  engine_structs::paged_kv<f16> const paged{{8}, 2,  8,  1, 128, 16, 8, 128, 16, 8, static_cast<f16*>(m),
-                                            static_cast<f16*>(m), table, indptr, last};
+  engine_structs::paged_kv<f16> const paged{
+      {8}, 2, 8, 1, 128, 16, 8, 128, 16, 8, static_cast<f16*>(m), static_cast<f16*>(m), table, indptr, last};
   namespace flashinfer = engines::flashinfer;
   add("flashinfer", own ? flashinfer::view(paged, dtype::f16, 2) : flashinfer::view(paged, dtype::f16, 2, 0, {}, by));
   auto const* const ids = reinterpret_cast<engine_structs::cache_index const*>(table);
   engine_structs::block_array const blocks{2, 8, 256, 0, 0, m, ids};
   namespace trt = engines::tensorrt_llm;
   add("tensorrt_llm", own ? trt::view(blocks, s, 1, lengths) : trt::view(blocks, s, 1, lengths, by));
-  add("contiguous", own ? engines::contiguous::view(m, m, s, lengths) : engines::contiguous::view(m, m, s, lengths, by));
+  add("contiguous",
+      own ? engines::contiguous::view(m, m, s, lengths) : engines::contiguous::view(m, m, s, lengths, by));
   add("contiguous, by head", own ? engines::contiguous::view_by_head(m, m, s, lengths)
                                  : engines::contiguous::view_by_head(m, m, s, lengths, by));
   engines::contiguous::strides const apart{128, 64, 8};

@@ -26,9 +26,8 @@ struct rows_of_layers {
     }
     std::deque<std::vector<std::byte>> memory;
     kvevict::host ctx;
-    auto const policy =
-        kvevict::policy{stack_scores::given{all.data(), m.room}, kvevict::protect{.recent = 1}}.with(
-            kvevict::heads::over_layers{0});
+    auto const policy = kvevict::policy{stack_scores::given{all.data(), m.room}, kvevict::protect{.recent = 1}}.with(
+        kvevict::heads::over_layers{0});
     auto const keep =
         plan(ctx, policy, kvevict::contents(m.view([&](auto const& x) { return together::keep_bytes(memory, x); })),
              {.tokens_per_head = budget, .layer_count = layers});
@@ -97,9 +96,7 @@ TEST_CASE("budgets of the layers so far follow their weights, exactly") {
   std::int64_t weight = 1, integers[3];
   std::int32_t cap = 10, out = 0;
   auto const said = [&](std::int32_t layers, std::int32_t budget, std::int32_t fixed) {
-    return refusal([&] {
-      kvevict::layers::budgets_so_far(&weight, &cap, layers, 1, budget, fixed, integers, &out);
-    });
+    return refusal([&] { kvevict::layers::budgets_so_far(&weight, &cap, layers, 1, budget, fixed, integers, &out); });
   };
   CHECK(said(2, 5, 1).find("2 layers of 1") != std::string::npos);
   CHECK(said(1, 5, 6).find("a budget of 5 for 6 protected tokens") != std::string::npos);

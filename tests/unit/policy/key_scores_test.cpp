@@ -126,7 +126,8 @@ TEST_CASE("leverage is that of the centred keys, rotated or not") {
       CAPTURE(tokens, ridge);
       keys_of_a_layer l(141, tokens);
       auto const expected = reference::leverage(l.layer(), static_cast<double>(ridge));
-      CHECK(l.worst(presets::leverage({.sinks = 0, .recent = 1, .ridge = ridge, .keys = keys::cached}), expected) < 1e-5);
+      CHECK(l.worst(presets::leverage({.sinks = 0, .recent = 1, .ridge = ridge, .keys = keys::cached}), expected) <
+            1e-5);
       l.show(rotation::rope);
       CHECK(l.worst(presets::leverage({.sinks = 0, .recent = 1, .ridge = ridge}), expected) < 1e-5);
     }
@@ -139,7 +140,8 @@ TEST_CASE("leverage lies between 0 and 1 and adds up to the channels, or to the 
     for (float const s : scores) CHECK((s >= 0 && s <= 1 + 1e-5f));
     for (double const sum : sums_of(scores, tokens))
       CHECK(sum == Approx(std::min<double>(16, static_cast<double>(tokens) - 1)).epsilon(1e-4));
-    for (double const sum : sums_of(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})), tokens))
+    for (double const sum :
+         sums_of(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})), tokens))
       CHECK((sum > 1 && sum < std::min<double>(16, static_cast<double>(tokens) - 1)));
   }
 }
@@ -181,7 +183,8 @@ TEST_CASE("leverage refuses ridges below 0, wide keys, and keys that are no numb
                     Catch::Contains("leverage: a ridge of -1"));
   l.layer().keys.at(1, 7, 3) = std::numeric_limits<double>::infinity();
   l.show();
-  CHECK_THROWS_WITH(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})), Catch::Contains("sequence 0, head 1"));
+  CHECK_THROWS_WITH(l.scores(presets::leverage({.sinks = 0, .recent = 1, .keys = keys::cached})),
+                    Catch::Contains("sequence 0, head 1"));
   layouts::cache_shape wide;
   wide.lengths = {40}, wide.heads = 1, wide.head_dim = 264;
   layouts::with_layout(layouts::layout::nhd, wide, [&](auto& cache) {

@@ -39,8 +39,7 @@ TEST_CASE("one threshold over a stack keeps what sorting all its tokens keeps") 
         [&](auto const& policy, auto const& view, kvevict::budget const& b) {
           auto keep = plan(ctx, policy, kvevict::contents(view), b);
           kvevict::cache_shape const shape{view.sequences(), view.heads(), view.heads(), 1, 64, 0, 0};
-          CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
-                kvevict::workspace_bytes(ctx, policy, shape));
+          CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kvevict::workspace_bytes(ctx, policy, shape));
           return keep;
         });
   }
@@ -78,8 +77,8 @@ TEST_CASE("a view of one layer is divided as by heads::adaptive") {
     p.q.m.S *= p.q.m.L, p.q.m.L = 1;  // every layer a sequence
     auto const view = p.view();
     auto const over = plan(p.ctx, p.policy(), kvevict::contents(view), p.ask());
-    auto const ada = plan(p.ctx, p.policy().with(kvevict::heads::adaptive{p.q.floor_permille}),
-                          kvevict::contents(view), p.ask());
+    auto const ada =
+        plan(p.ctx, p.policy().with(kvevict::heads::adaptive{p.q.floor_permille}), kvevict::contents(view), p.ask());
     CHECK(over.tokens == ada.tokens);
     CHECK(over.row_begin == ada.row_begin);
   }
@@ -130,7 +129,8 @@ TEST_CASE("a stack in whole pages keeps as many pages as its budget holds") {
     v.pages.entries = table.data(), v.lengths = {lengths.data(), H, 1};
     kvevict::component k;
     k.rows.base = reinterpret_cast<std::byte*>(keys.data()), k.rows.page_count = rows * 16, k.rows.run_bytes = 4;
-    k.rows.slot_stride = 4, k.rows.page_stride = 4 * P, k.rows.head_stride = 0, k.what = kvevict::role::k, k.type = kvevict::dtype::f32;
+    k.rows.slot_stride = 4, k.rows.page_stride = 4 * P, k.rows.head_stride = 0, k.what = kvevict::role::k,
+    k.type = kvevict::dtype::f32;
     v = v.with(k);
     kvevict::host ctx;
     auto const keep = plan(ctx,

@@ -47,17 +47,14 @@ outcome_of plan_over(stack_scores::question const& q, std::vector<std::int32_t> 
     kvevict::host ctx;
     auto const sum = ranks.sum(rank);
     std::vector<std::int32_t> lengths;
-    auto const ask = budget_of_ranks(ctx, view,
-                                     {.layer_count = q.m.L,
-                                      .per_sequence = q.budgets.data(),
-                                      .head = begin,
-                                      .head_count = q.m.H},
-                                     sum, lengths);
+    auto const ask = budget_of_ranks(
+        ctx, view, {.layer_count = q.m.L, .per_sequence = q.budgets.data(), .head = begin, .head_count = q.m.H}, sum,
+        lengths);
     kvevict::policy const policy =
         kvevict::policy{stack_scores::given{put(mine.scores), mine.m.room}, q.protects()}.with(
             kvevict::heads::over_ranks{sum, q.m.H, q.floor_permille});
-    auto const promised =
-        kvevict::workspace_bytes(ctx, policy, {view.sequences(), std::max(1, end - begin), std::max(1, end - begin), 1, 64, 0, 0});
+    auto const promised = kvevict::workspace_bytes(
+        ctx, policy, {view.sequences(), std::max(1, end - begin), std::max(1, end - begin), 1, 64, 0, 0});
     auto const keep = plan(ctx, policy, kvevict::contents(view), ask);
     if (static_cast<std::int64_t>(ctx.scratch().high_water()) > promised) std::abort();
     for (std::int64_t r = 0; r < keep.rows(); ++r) {

@@ -16,16 +16,15 @@ TEST_CASE("budgets follow a table of layers and heads, exactly") {
         [&](auto const& policy, auto const& view, kvevict::budget const& b) {
           auto keep = plan(ctx, policy, kvevict::contents(view), b);
           kvevict::cache_shape const shape{view.sequences(), view.heads(), view.heads(), 1, 64, 0, 0};
-          CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
-                kvevict::workspace_bytes(ctx, policy, shape));
+          CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kvevict::workspace_bytes(ctx, policy, shape));
           return keep;
         });
   }
 }
 
 TEST_CASE("a file of shares is read: remarks, empty lines, blanks and line ends of others") {
-  auto const t = kvevict::read_shares(
-      "# made by hand\r\n\r\nkvevict shares 1\r\n  layers 2\theads 3 \n# first\n1 2 3\n\n 0\t0 7");
+  auto const t =
+      kvevict::read_shares("# made by hand\r\n\r\nkvevict shares 1\r\n  layers 2\theads 3 \n# first\n1 2 3\n\n 0\t0 7");
   CHECK((t.layers == 2 && t.heads == 3));
   CHECK(t.of_heads == std::vector<std::int32_t>{1, 2, 3, 0, 0, 7});
   CHECK(t.of_layers == std::vector<std::int32_t>{6, 7});

@@ -25,8 +25,8 @@ struct outputs_of_rows {
 
 inline constexpr std::int32_t split_tokens = 2048;
 
-/// What is added up with the weights: the channels of a component; or, of rows that are pooled, first the weights of the
-/// tokens before the recent ones, then their average-pooled ones.
+/// What is added up with the weights: the channels of a component; or, of rows that are pooled, first the weights of
+/// the tokens before the recent ones, then their average-pooled ones.
 struct summands {
   component values;
   std::int32_t pool = 0;  // width, or 0: the component
@@ -37,8 +37,8 @@ struct summands {
   }
 };
 
-/// A block takes 16 window rows of a query head, 128 channels and a split of the tokens. 128 tokens at a time: each warp
-/// works out the weights of 32, then each thread adds up its channel, token by token.
+/// A block takes 16 window rows of a query head, 128 channels and a split of the tokens. 128 tokens at a time: each
+/// warp works out the weights of 32, then each thread adds up its channel, token by token.
 ///
 /// Shapes   values (B·H, N, D') → parts (splits, B·H, G, most_rows, stride).
 template <class Entry, class Source> struct window_outputs_kernel {

@@ -11,8 +11,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 
 void has_kernel(kernels::mapped_norms_tag, device&);
 
-/// A block for 32 tokens of a row, whose numbers lie in shared memory; a warp has every eighth four lines of M, a lane a
-/// token. The warps' sums meet in order.
+/// A block for 32 tokens of a row, whose numbers lie in shared memory; a warp has every eighth four lines of M, a lane
+/// a token. The warps' sums meet in order.
 /// Shapes   f: (B·H rows, N, D), m (B·H, D, D) → scores (B·H, N).
 template <class F> struct mapped_norms_kernel {
   static constexpr int max_threads = 256;

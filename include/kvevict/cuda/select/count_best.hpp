@@ -90,8 +90,8 @@ template <class Keys> void count(device& ctx, work const& c) {
 
 /// Of the Σ quota() best evictable tokens of every pool that is cut: how many lie in each row.
 ///
-///   order   score·weight descending (−0 = +0), position descending, layer, head ascending; the forced best of every row
-///   come first
+///   order   score·weight descending (−0 = +0), position descending, layer, head ascending; the forced best of every
+///   row come first
 ///
 /// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11
 ///          (13) with forced ones; 8 KiB a row.

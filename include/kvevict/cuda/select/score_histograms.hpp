@@ -14,7 +14,8 @@ void has_kernel(kernels::score_histograms_tag, device&);
 inline void kernel(kernels::score_histograms_tag, device& ctx, score_rows const& s, std::uint32_t* histograms) {
   if (s.count() == 0) return;
   static_assert(score_histogram::buckets == radix::buckets && score_histogram::bucket_of(~0u) == radix::buckets - 1);
-  pooled::work const w{ctx.watch(), s, {}, histograms, nullptr, nullptr, nullptr, blocks_for(s.most_tokens, pooled::chunk)};
+  pooled::work const w{ctx.watch(), s,       {},      histograms,
+                       nullptr,     nullptr, nullptr, blocks_for(s.most_tokens, pooled::chunk)};
   ctx.zero("histograms", histograms, static_cast<std::size_t>(s.count()) * radix::buckets * sizeof *histograms);
   std::uint32_t const rows = static_cast<std::uint32_t>(s.count()), threads = threads_for(s.most_tokens, 4);
   if (s.positions != nullptr)

@@ -8,6 +8,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/tail_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/window_fold.hpp>
 
@@ -35,9 +36,7 @@ struct largest_attention {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has_attention<Evidence>,
                   "largest_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
-    KVEVICT_EXPECTS(out.positions == nullptr,
-                    "largest_attention: the rows are scattered (hole-filling or in-place replacement), so they have no "
-                    "tail window; use stable compaction or a score that needs no neighbours");
+    contract::expect_tail_window("largest_attention", out);
     kernels::fold_window(ctx, e.cache, e.attention, options(), largest{}, out);
     frame scratch(ctx.scratch());
     float* const sums = scratch.template allocate<float>(out.count());

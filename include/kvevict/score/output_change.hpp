@@ -8,6 +8,7 @@
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/tail_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/window_fold.hpp>
 
@@ -45,9 +46,7 @@ struct output_change {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has_attention<Evidence>,
                   "output_change: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
-    KVEVICT_EXPECTS(out.positions == nullptr,
-                    "output_change: the rows are scattered (hole-filling or in-place replacement), so they have no "
-                    "tail window; use stable compaction or a score that needs no neighbours");
+    contract::expect_tail_window("output_change", out);
     KVEVICT_EXPECTS((of != change::value_and_key || has<Evidence, facts::queries>),
                     "output_change: change::value_and_key reads logits, and softmax rows have none; provide queries, "
                     "or measure another change");
@@ -102,11 +101,7 @@ struct output_change {
   };
 
  private:
-  constexpr window_options options() const {
-    window_options o{window};
-    o.group = group;
-    return o;
-  }
+  constexpr window_options options() const { return {.rows = window, .group = group}; }
 };
 
 }  // namespace score

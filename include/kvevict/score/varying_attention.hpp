@@ -7,6 +7,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/tail_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/window_fold.hpp>
 
@@ -34,9 +35,7 @@ struct varying_attention {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has_attention<Evidence>,
                   "varying_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
-    KVEVICT_EXPECTS(out.positions == nullptr,
-                    "varying_attention: the rows are scattered (hole-filling or in-place replacement), so they have no "
-                    "tail window; use stable compaction or a score that needs no neighbours");
+    contract::expect_tail_window("varying_attention", out);
     kernels::fold_window(ctx, e.cache, e.attention, options(), moments{gamma}, out);
     kernels::pool(ctx, pool, out);
   }
@@ -61,11 +60,7 @@ struct varying_attention {
   };
 
  private:
-  constexpr window_options options() const {
-    window_options o{window};
-    o.group = group;
-    return o;
-  }
+  constexpr window_options options() const { return {.rows = window, .group = group}; }
 };
 
 }  // namespace score

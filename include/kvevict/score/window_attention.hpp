@@ -5,6 +5,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/tail_window.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -33,9 +34,7 @@ struct window_attention {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has_attention<Evidence>,
                   "window_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
-    KVEVICT_EXPECTS(out.positions == nullptr,
-                    "window_attention: the rows are scattered (hole-filling or in-place replacement), so they "
-                    "have no tail window; use stable compaction or a score that needs no neighbours");
+    contract::expect_tail_window("window_attention", out);
     kernels::window_scores(ctx, e.cache, e.attention, options(), out);
   }
 

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// What scores need that read the newest rows of a sequence.
+#pragma once
+
+#include <kvevict/core/contract.hpp>
+#include <kvevict/core/score_rows.hpp>
+
+namespace kvevict {
+inline namespace KVEVICT_ABI {
+namespace contract {
+
+/// The newest rows are the last slots.
+inline void expect_tail_window(char const* who, score_rows const& rows) {
+  KVEVICT_EXPECTS(rows.positions == nullptr, who,
+                  ": the rows are scattered (hole-filling or in-place replacement), so they have no tail window; use "
+                  "stable compaction or a score that needs no neighbours");
+}
+
+}  // namespace contract
+}  // namespace KVEVICT_ABI
+}  // namespace kvevict

@@ -33,8 +33,10 @@ struct mark_kept_kernel {
     for (std::int32_t j = first; j < it.tokens; j += step) to[j] = s.order(r, j);
     t.sync_block();
     std::int32_t const* const kept = keep.tokens + r * keep.stride;
-    for (std::int32_t k = first; k < keep.counts[r]; k += step)
-      if (std::int32_t const j = kept[k] / s.page_size; j < it.tokens) to[j] = kernels::order_of_kept;
+    for (std::int32_t k = first; k < keep.counts[r]; k += step) {
+      std::int32_t const j = kept[k] / s.page_size;
+      if (kept[k] % s.page_size == 0 && j < it.tokens) to[j] = kernels::order_of_kept;  // a page's first token marks it
+    }
   }
 };
 

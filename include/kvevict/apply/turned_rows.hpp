@@ -7,6 +7,7 @@
 #include <limits>
 
 #include <kvevict/cache/unrotated_reader.hpp>
+#include <kvevict/core/multiply_add.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -46,7 +47,7 @@ KVEVICT_HOST_DEVICE void turn_pair(std::byte* row, row_map const& m, element_pai
   auto& a = *reinterpret_cast<T*>(row + m.unit_offset(at.first, size));
   auto& b = *reinterpret_cast<T*>(row + m.unit_offset(at.second, size));
   float const x = to_float(a), y = to_float(b);
-  a = from_float<T>(x * by.cos - y * by.sin), b = from_float<T>(y * by.cos + x * by.sin);
+  a = from_float<T>(multiply_add(x, by.cos, -y * by.sin)), b = from_float<T>(multiply_add(y, by.cos, x * by.sin));
 }
 
 namespace contract {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include <kvevict/cache/row_reader.hpp>
+#include <kvevict/core/multiply_add.hpp>
 #include <kvevict/core/rope.hpp>
 
 namespace kvevict {
@@ -31,8 +32,8 @@ struct turning {
   }
 };
 
-/// The tokens of one (sequence, head) in a component that a rope has turned, each turned back by its own position: the
-/// same calls as row_reader's, which it equals where nothing turns (NoPE layers, elements behind the rope's width).
+/// The tokens of one (sequence, head) in a component that a rope has turned, each turned back by its own position: in
+/// chunks and products as row_reader's, which it equals where nothing turns (NoPE layers, elements behind the width).
 ///
 ///   k(a) = (k'(a)·cos(p·θ) + k'(b)·sin(p·θ)) / m,   k(b) = (k'(b)·cos(p·θ) − k'(a)·sin(p·θ)) / m
 ///
@@ -58,11 +59,6 @@ template <class Entry> class unrotated_reader {
                     : token + by_.first_position;
   }
 
-  KVEVICT_HOST_DEVICE float operator()(std::int64_t token, std::int32_t d) const {
-    float x[row_chunk];
-    read(token, d - d % row_chunk, x);
-    return x[d % row_chunk];
-  }
   /// Elements [first, first + row_chunk) of a token's row, zeros behind its last; first is a multiple of row_chunk.
   KVEVICT_HOST_DEVICE void read(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
     keys_.read(token, first, x);
@@ -103,7 +99,7 @@ template <class Entry> class unrotated_reader {
     keys_.read(token, by_.partner_of(first), partners);
     turns_of(token, by_.pair_with(first), cos, sin);
     float const sign = by_.is_first(first) ? 1.0f : -1.0f;
-    for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = x[i] * cos[i] + sign * (partners[i] * sin[i]);
+    for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = multiply_add(x[i], cos[i], sign * partners[i] * sin[i]);
   }
   /// A chunk of whole pairs.
   KVEVICT_HOST_DEVICE void turn_neighbours(std::int64_t token, std::int32_t first, float (&x)[row_chunk]) const {
@@ -111,7 +107,7 @@ template <class Entry> class unrotated_reader {
     turns_of(token, first / 2, cos, sin);
     for (std::int32_t i = 0; i < row_chunk / 2; ++i) {
       float const a = x[2 * i], b = x[2 * i + 1];
-      x[2 * i] = a * cos[i] + b * sin[i], x[2 * i + 1] = b * cos[i] - a * sin[i];
+      x[2 * i] = multiply_add(a, cos[i], b * sin[i]), x[2 * i + 1] = multiply_add(b, cos[i], -a * sin[i]);
     }
   }
   /// Any other one. An element is chosen by comparison, so that on a device all stay in registers.
@@ -120,8 +116,8 @@ template <class Entry> class unrotated_reader {
       std::int32_t const d = first + i;
       float cos[1], sin[1];
       turns_of(token, by_.pair_with(d), cos, sin);
-      float const own = keys_(token, d) * cos[0], partner = keys_(token, by_.partner_of(d)) * sin[0];
-      float const turned = by_.is_first(d) ? own + partner : own - partner;
+      float const partner = keys_(token, by_.partner_of(d)) * (by_.is_first(d) ? sin[0] : -sin[0]);
+      float const turned = multiply_add(keys_(token, d), cos[0], partner);
       for (std::int32_t k = 0; k < row_chunk; ++k) x[k] = k == i ? turned : x[k];
     }
   }

@@ -10,6 +10,7 @@
 
 #include <kvevict/core/abi.hpp>
 #include <kvevict/core/dtype.hpp>
+#include <kvevict/core/multiply_add.hpp>
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -82,8 +83,7 @@ inline vec finite_or_nan(vec v) { return (bits_of(v) & 0x7fffffff) < 0x7f800000 
 /// The second operand wins when one is NaN.
 inline vec max(vec a, vec b) { return a > b ? a : b; }
 inline vec min(vec a, vec b) { return a < b ? a : b; }
-/// a·b + c with the one rounding of a fused instruction where there is one. For sums of two products: a compiler may
-/// fuse either product of x·y + z·w, and does not choose alike in two copies of one function.
+/// a·b + c of every lane, as multiply_add of floats.
 inline vec multiply_add(vec a, vec b, vec c) {
 #if defined(KVEVICT_WIDE_LANES)
   return _mm512_fmadd_ps(a, b, c);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include <kvevict/cache/row_reader.hpp>
+#include <kvevict/core/multiply_add.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
@@ -74,7 +75,7 @@ template <class Inner> struct less_redundant {
     score_rows alike;
     float lambda;
     KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
-      x = lambda * x - (1 - lambda) * alike.score(in, j);
+      x = multiply_add(lambda, x, (lambda - 1) * alike.score(in, j));
     }
   };
 };

@@ -75,7 +75,7 @@ template <class Entry, class Product> struct lse_part_kernel {
   };
   KVEVICT_DEVICE static part merged(part a, part b) {
     float const peak = fmaxf(a.peak, b.peak);
-    return {peak, multiply_add(a.sum, exp2(a.peak - peak), b.sum * exp2(b.peak - peak))};
+    return {peak, kvevict::multiply_add(a.sum, exp2(a.peak - peak), b.sum * exp2(b.peak - peak))};
   }
 
  private:
@@ -186,7 +186,7 @@ template <class Entry> struct lse_kernel {
       KVEVICT_UNROLL
       for (int k = 0; k < at_once; ++k) {
         float const top = fmaxf(p[k], peak);
-        sum = multiply_add(sum, exp2(peak - top), x[k] * exp2(p[k] - top));
+        sum = kvevict::multiply_add(sum, exp2(peak - top), x[k] * exp2(p[k] - top));
         peak = top;
       }
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+PRESETS = HERE.parent.parent / "include/kvevict/presets/README.md"
 DRAWS, SEED = 10_000, 1
 MEASURES = {  # of (setting, metric, with four sinks): title, digits, whether more is better
     ("agnostic", "needle_rate", False): ("needles, question unseen", 2, True),
@@ -41,6 +42,12 @@ def read(stage):
         row["prompt"] = (row["genre"], row["document"], row["seed"], row["task"].removesuffix("_4_sinks"))
         row["score"] = float(row["score"])
     return rows
+
+
+def evidence():
+    """{preset: what it reads}, by the table of presets."""
+    cells = [[c.strip() for c in line.split("|")] for line in PRESETS.read_text().splitlines() if line[:3] == "| `"]
+    return {c[1].strip("`"): c[4] for c in cells}
 
 
 def interval(values):
@@ -73,7 +80,9 @@ def table(rows, measure, against):
     prompts = {p for v in values.values() for p in v}
     print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
     print("More is better." if more else "Less is better.", f"Differences from {against}.\n" if against else "\n")
-    print("| policy |" + "".join(f" {s} % |" for s in shares) + " µs a prompt |\n|---|" + "---|" * (len(shares) + 1))
+    shown = "".join(f" {s} % |" for s in shares)
+    print(f"| policy | reads |{shown} µs a prompt |\n|---|---|" + "---|" * (len(shares) + 1))
+    reads = evidence()
 
     def cell(policy, share):
         here = values.get((policy, share), {})
@@ -92,9 +101,10 @@ def table(rows, measure, against):
 
     policies = sorted({p for p, _ in values if p != "full"}, key=rank)
     if ("full", 100) in values:
-        print("| full |" + f" {cell('full', 100)} |" * len(shares) + " – |")
+        print("| full | – |" + f" {cell('full', 100)} |" * len(shares) + " – |")
     for policy in policies:
-        print(f"| {policy} |" + "".join(f" {cell(policy, s)} |" for s in shares) + f" {np.mean(cost[policy]):,.0f} |")
+        cells = "".join(f" {cell(policy, s)} |" for s in shares)
+        print(f"| {policy} | {reads.get(policy, '–')} |{cells} {np.mean(cost[policy]):,.0f} |")
 
 
 def main():

@@ -13,17 +13,19 @@ double cost_of(json const& prompt) {  // of one needle prompt, roughly in second
   return 2 + 3 * n + 1.5 * n * n;
 }
 
+/// The names of all policies, with a space before each.
+std::string all_names() {
+  std::string list = " oracle attention_gate";
+  for_each_preset({}, settings{}, [&](std::string const& name, auto const&) { list += " " + name; });
+  return list;
+}
+
 /// How many presets take part; a wanted name that none has is refused.
 int count_presets(settings const& s) {
-  std::vector<std::string> known{"oracle", "attention_gate"};
-  settings all;
-  for_each_preset({}, all, [&](std::string const& name, auto const&) { known.push_back(name); });
+  std::string const known = all_names();
   for (auto const& name : s.policies)
-    if (std::find(known.begin(), known.end(), name) == known.end()) {
-      std::string list;
-      for (auto const& other : known) list += " " + other;
-      throw std::runtime_error("no policy is called " + name + "; there are" + list);
-    }
+    if ((known + " ").find(" " + name + " ") == std::string::npos)
+      throw std::runtime_error("no policy is called " + name + "; there are" + known);
   int count = s.wanted("oracle");
   for_each_preset({}, s, [&](std::string const&, auto const&) { ++count; });
   return count;
@@ -70,6 +72,8 @@ int main(int argc, char** argv) try {
   app.add_option("--out", out_dir, "where results.csv and details.json go")->required();
   app.add_option("--gates", gate_files, "trained gates of this model (safetensors)");
   settings s;
+  app.add_flag_callback(
+      "--list", [] { std::exit(std::puts(all_names().c_str()) < 0); }, "prints the policies' names");
   app.add_option("--policies", s.policies, "names, with commas between them; all unless said")->delimiter(',');
   app.add_option("--shares", s.shares, "tokens kept, per cent of the prompt")->delimiter(',')->check(CLI::Range(1, 99));
   app.add_option("--page-size", page_size, "tokens per page")->check(CLI::Range(1, 1024));

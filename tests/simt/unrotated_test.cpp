@@ -67,3 +67,7 @@ TEST_CASE("leverage of unrotated keys keeps the same tokens on the host and on a
 TEST_CASE("distinct_keys keeps the same tokens of unrotated keys on the host and on a device") {
   alike(kvevict::presets::distinct_keys({.sinks = 2}).with(kvevict::heads::uniform{}), 1e-6);
 }
+
+TEST_CASE("spans of distinct keys are the same tokens on the host and on a device") {
+  alike(kvevict::presets::distinct_keys({.sinks = 2, .span = 5}).with(kvevict::heads::uniform{}), 1e-6);
+}

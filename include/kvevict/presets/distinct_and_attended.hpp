@@ -9,7 +9,8 @@ inline namespace KVEVICT_ABI {
 namespace presets {
 
 /// Window, pool width and sinks in tokens; recent tokens, the share of distinct keys and the floor of a head in
-/// thousandths: of the budget, of what sinks and recent tokens leave, of a head's even share.
+/// thousandths: of the budget, of what sinks and recent tokens leave, of a head's even share; the span of
+/// distinct_keys.
 struct distinct_and_attended_options {
   std::int32_t window = 32;
   std::int32_t pool = 7;
@@ -18,6 +19,7 @@ struct distinct_and_attended_options {
   std::int32_t recent_permille = 250;
   std::int32_t floor_permille = 200;
   score::keys keys = score::keys::unrotated;
+  std::int32_t span = 1;
 };
 
 /// distinct_keys for 70 % of what sinks and the newest quarter leave, then, of the tokens that are left, those that the
@@ -28,10 +30,10 @@ struct distinct_and_attended_options {
 ///          (Ada-SnapKV .231 / .132 / .054; H2O with all rows .185 / .098 / .029); 4 and 6 of 16 needles at 10 and
 ///          20 %, question unseen (Ada-SnapKV and H2O none). To be confirmed by bench/quality.
 constexpr auto distinct_and_attended(distinct_and_attended_options o = {}) {
-  return distinct_keys({o.sinks, o.recent_permille, o.floor_permille, o.keys})
-      .with(score::shares{
-          score::share{o.distinct_permille, score::key_diversity{o.keys}},
-          score::share{1000 - o.distinct_permille, score::window_attention{o.window, {o.pool, pooling::max}}}});
+  auto const distinct = distinct_keys({o.sinks, o.recent_permille, o.floor_permille, o.keys, o.span});
+  return distinct.with(score::shares{
+      score::share{o.distinct_permille, distinct.score},
+      score::share{1000 - o.distinct_permille, score::window_attention{o.window, {o.pool, pooling::max}}}});
 }
 
 }  // namespace presets

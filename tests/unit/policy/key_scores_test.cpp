@@ -104,6 +104,41 @@ TEST_CASE("manifoldkv refuses windows that mean nothing") {
   CHECK_NOTHROW(kvevict::plan(ctx, presets::manifoldkv(), kvevict::contents(view), {.tokens_per_head = 4}));
 }
 
+TEST_CASE("pooled scores are the best, or the mean, of those around, up to the recent tokens") {
+  for (std::int32_t const width : {1, 3, 7, 99}) {
+    CAPTURE(width);
+    keys_of_a_layer l(136, 40);
+    auto of_head = reference::key_diversity(l.layer());
+    for (auto& r : of_head) r.resize(38);
+    auto const check = [&](auto const& policy, reference::rows const& expected) {
+      auto const got = l.scores(policy);
+      for (std::size_t h = 0; h < 2; ++h)
+        for (std::size_t j = 0; j < 38; ++j) CHECK(double(got[h * 40 + j]) == Approx(expected[h][j]).margin(2e-6));
+    };
+    auto const k = static_cast<std::size_t>(width);
+    kvevict::protect const ends{.sinks = 1, .recent = 2};
+    kvevict::score::key_diversity const plain;
+    check(kvevict::policy{kvevict::score::pooled{plain, {width, kvevict::pooling::max}}, ends},
+          reference::pooled(of_head, k, reference::pool::max));
+    check(kvevict::policy{kvevict::score::pooled{plain, {width, kvevict::pooling::average}}, ends},
+          reference::pooled(of_head, k, reference::pool::average));
+    auto const presets_like = [&](auto const& preset) {
+      check(kvevict::policy{preset, ends}, reference::pooled(of_head, k, reference::pool::max));
+    };
+    presets_like(presets::distinct_keys({.keys = keys::cached, .span = width}).score);
+    presets_like(presets::distinct_and_attended({.keys = keys::cached, .span = width}).score.at<0>().score);
+  }
+}
+
+TEST_CASE("pooled scores need neighbours, and an odd width") {
+  keys_of_a_layer l(137);
+  CHECK_THROWS_WITH(l.scores(presets::distinct_keys({.sinks = 0, .span = 4})), Catch::Contains("odd"));
+  l.cache.view.order = kvevict::row_order::scattered;
+  CHECK_THROWS_WITH(l.scores(presets::distinct_keys({.sinks = 0, .keys = keys::cached, .span = 3})),
+                    Catch::Contains("pool: the rows are scattered"));
+  CHECK_NOTHROW(l.scores(presets::distinct_keys({.sinks = 0, .keys = keys::cached})));
+}
+
 namespace {
 
 constexpr auto plain_leverage = presets::leverage({.sinks = 0, .recent = 1, .ridge = 0, .keys = keys::cached});

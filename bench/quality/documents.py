@@ -63,11 +63,10 @@ def digest(text):
 
 
 def each(split, genres=None):
-    """(genre, name, text) of a split's documents."""
-    for genre, documents in DOCUMENTS[split].items():
-        if genres is None or genre in genres:
-            for name, source in documents.items():
-                yield genre, name, text_of(source)
+    """(genre, name, text) of a split's documents: one of every genre, then the next of every genre."""
+    lists = [[(g, *item) for item in d.items()] for g, d in DOCUMENTS[split].items() if genres is None or g in genres]
+    for genre, name, source in (document for turn in zip(*lists, strict=True) for document in turn):
+        yield genre, name, text_of(source)
 
 
 if __name__ == "__main__":

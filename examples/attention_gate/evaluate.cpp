@@ -47,9 +47,8 @@ class evaluation {
     last_ = e_.prefill(base, first, 1, &seen).row(0);
     auto const enter = [&](char const* name, auto const& policy, int budget) {
       auto seq = base.fork();
-      auto const cost = evict(ctx_, seq, policy, budget, [&](auto const& view, int l) {
-        return kvevict::prompt(view, queries_of(seen, cfg, l)).with_lse(seen.lse[std::size_t(l)].data(), cfg.heads, 1);
-      });
+      auto const cost = evict(ctx_, seq, policy, budget,
+                              [&](auto const& view, int l) { return llama::prompt_of(view, seen, cfg, l); });
       follow(name, seq, all, cost.kept);
     };
     enter("full", kvevict::presets::full(), 0);

@@ -46,10 +46,8 @@ json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_
     e.prefill(seq, std::span(text).subspan(std::size_t(seq.next_position), std::size_t(n - seq.next_position)), 1,
               &seen);
     auto full = seq.fork(), cut = seq.fork();
-    auto const cost = evict(ctx, cut, kvevict::presets::snapkv(), budget, [&](auto const& view, int l) {
-      return kvevict::prompt(view, queries_of(seen, e.cfg(), l))
-          .with_lse(seen.lse[std::size_t(l)].data(), e.cfg().heads, 1);
-    });
+    auto const cost = evict(ctx, cut, kvevict::presets::snapkv(), budget,
+                            [&](auto const& view, int l) { return llama::prompt_of(view, seen, e.cfg(), l); });
     out.push_back({{"context", n},
                    {"full", decode_rate(e, full, 1)},
                    {"evicted", decode_rate(e, cut, 1)},

@@ -2,6 +2,7 @@
 // Eviction while generating: the cache is held at its budget, token after token.
 #pragma once
 
+#include <optional>
 #include <random>
 
 #include "text.hpp"
@@ -24,9 +25,7 @@ class decoding {
     auto const logits = e_.prefill(full, context, 1, &seen);
     std::mt19937_64 random(s_.seed);
     ids next{sample(logits.row(0), random)};
-    if (s_.wanted("streaming_llm")) start(full, kvevict::presets::streaming_llm(), "streaming_llm", seen);
-    if (s_.wanted("h2o")) start(full, kvevict::presets::h2o(), "h2o", seen);
-    if (s_.wanted("ahakv")) start(full, kvevict::presets::ahakv(), "ahakv", seen);
+    begin(full, seen);
     std::vector<llama::sequence*> batch{&full};
     for (auto& g : groups_)
       for (auto& s : g.seqs) batch.push_back(&s);
@@ -46,7 +45,12 @@ class decoding {
   }
 
  private:
-  static constexpr int slack = 16;  // evict every 16 tokens, down to the budget
+  static constexpr int window = 32;  // last queries that are kept
+  static constexpr int slack = 16;   // evict every 16 tokens, down to the budget
+
+  /// What a policy is planned with: the cache and the state in it, or the last queries, too.
+  enum class reads { cache, queries };
+  template <reads What> using reading = std::integral_constant<reads, What>;
 
   /// One policy at every budget: its sequences, and the state that its scores keep per slot of the pool.
   struct group {
@@ -57,10 +61,28 @@ class decoding {
     std::vector<eviction> costs;
     std::vector<float> state;  // (pages,P,width)
     Eigen::Index first = 0;    // its first row of the batch
+    std::optional<llama::last_queries> queries;  // of policies that read them
     std::function<void(group&, llama::record const&, int)> after;
   };
 
-  template <class Policy>
+  void begin(llama::sequence const& full, llama::record const& seen) {
+    using namespace kvevict::presets;
+    auto const enter = [&]<reads What>(char const* name, auto const& policy, reading<What>) {
+      if (s_.wanted(name)) start<What>(full, policy, name, seen);
+    };
+    reading<reads::cache> const cache;
+    reading<reads::queries> const queries;
+    enter("streaming_llm", streaming_llm(), cache);
+    enter("h2o", h2o(), cache);
+    enter("ahakv", ahakv(), cache);
+    enter("keydiff", keydiff(), cache);
+    enter("distinct_keys", distinct_keys(), cache);
+    enter("ada_snapkv", ada_snapkv(), queries);
+    enter("defensivekv", defensivekv(), queries);
+    enter("distinct_and_attended", distinct_and_attended(), queries);
+  }
+
+  template <reads What, class Policy>
   void start(llama::sequence const& full, Policy const& policy, std::string const& name, llama::record const& seen) {
     group g;
     g.name = name;
@@ -72,9 +94,12 @@ class decoding {
     g.apart.resize(g.seqs.size());
     g.costs.resize(g.seqs.size());
     g.state.resize(std::size_t(pool_.pages()) * std::size_t(pool_.page_size()) * std::size_t(state_floats(policy)));
+    if (What == reads::queries) g.queries.emplace(e_.cfg(), int(g.seqs.size()), window).push_to_all(ctx_, seen);
     observe_prompt(g, policy, seen);
-    g.after = [this, policy](group& it, llama::record const& step, int spare) { after_step(it, policy, step, spare); };
-    evict_group(g, policy);
+    g.after = [this, policy](group& it, llama::record const& step, int spare) {
+      after_step<What>(it, policy, step, spare);
+    };
+    evict_group<What>(g, policy);
     groups_.push_back(std::move(g));
   }
 
@@ -91,33 +116,32 @@ class decoding {
         llama::sequence* const one[] = {&g.seqs[i]};
         for (int l = 0; l < e_.cfg().layers; ++l) {
           llama::layer_cache const cache(one, l);
-          kvevict::observe(ctx_, policy, evidence(view_of(g, policy, cache), seen, l, 0),
+          kvevict::observe(ctx_, policy, llama::prompt_of(view_of(g, policy, cache), seen, e_.cfg(), l),
                            {.tokens_per_head = g.budgets[i]});
         }
       }
   }
 
-  template <class View> auto evidence(View const& view, llama::record const& seen, int l, int first) {
-    return kvevict::prompt(view, queries_of(seen, e_.cfg(), l, first))
-        .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
-  }
-
-  template <class Policy> void after_step(group& g, Policy const& policy, llama::record const& step, int spare) {
+  template <reads What, class Policy>
+  void after_step(group& g, Policy const& policy, llama::record const& step, int spare) {
     auto const batch = pointers(g);
     if constexpr (requires { policy.score.state_floats(); })
       for (int l = 0; l < e_.cfg().layers; ++l) {
         llama::layer_cache const cache(batch, l);
         double const begin = now();
-        auto const rows = evidence(view_of(g, policy, cache), step, l, int(g.first));
+        auto const rows = llama::prompt_of(view_of(g, policy, cache), step, e_.cfg(), l, int(g.first));
         kvevict::observe(ctx_, policy, rows.with_older(kvevict::older_tokens::observed),
                          {.per_sequence = g.budgets.data()});
         for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());
       }
-    if (g.seqs[0].table(0, 0).length > g.budgets[0] + spare) evict_group(g, policy);
+    if (g.queries) g.queries->push(ctx_, step, int(g.first));
+    std::int64_t const rows = std::int64_t{e_.cfg().layers} * e_.cfg().kv_heads;
+    if (tokens(g.seqs[0]) > rows * (g.budgets[0] + spare)) evict_group<What>(g, policy);
   }
 
-  template <class Policy> void evict_group(group& g, Policy const& policy) {
+  template <reads What, class Policy> void evict_group(group& g, Policy const& policy) {
     auto const batch = pointers(g);
+    kvevict::rope const rope = llama::rope_of(e_.cfg());
     std::vector<std::int64_t> before;
     for (auto& s : g.seqs) before.push_back(pages(s));
     for (int l = 0; l < e_.cfg().layers; ++l) {
@@ -128,8 +152,10 @@ class decoding {
       auto const keep = [&] {
         if constexpr (requires { policy.score.state_floats(); })
           return kvevict::plan(ctx_, policy, kvevict::remembered(view), want);
+        else if constexpr (What == reads::queries)
+          return kvevict::plan(ctx_, policy, kvevict::prompt(view, g.queries->ring(l).rows()).with_rope(rope), want);
         else
-          return kvevict::plan(ctx_, policy, kvevict::contents(view), want);
+          return kvevict::plan(ctx_, policy, kvevict::contents(view).with_rope(rope), want);
       }();
       double const planned = now();
       cache.truncate(kvevict::compact(ctx_, view, keep).lengths());
@@ -148,9 +174,7 @@ class decoding {
         auto& cost = g.costs[i];
         cost.bytes_before = bytes(full);  // what this context would take now
         cost.bytes_after = bytes(g.seqs[i]);
-        cost.kept = 0;
-        for (int l = 0; l < e_.cfg().layers; ++l)
-          for (int h = 0; h < e_.cfg().kv_heads; ++h) cost.kept += g.seqs[i].table(l, h).length;
+        cost.kept = tokens(g.seqs[i]);
         table::where const at{g.name, task_, "decode", N_, g.budgets[i]};
         double const rate = decode_rate(e_, g.seqs[i], 1);
         out_.add(at, "kl_nats", g.apart[i].kl / g.apart[i].rows, cost, rate);
@@ -162,6 +186,12 @@ class decoding {
     std::vector<llama::sequence*> out;
     for (auto& s : g.seqs) out.push_back(&s);
     return out;
+  }
+  static std::int64_t tokens(llama::sequence const& s) {
+    std::int64_t n = 0;
+    for (int l = 0; l < s.layers(); ++l)
+      for (int h = 0; h < s.kv_heads(); ++h) n += s.table(l, h).length;
+    return n;
   }
   static std::int64_t pages(llama::sequence const& s) {
     std::int64_t n = 0;

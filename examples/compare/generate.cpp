@@ -94,11 +94,8 @@ int main(int argc, char** argv) try {
     token = llama::argmax(e.prefill(seq, prompt, 1, &seen), 0);
     compare::for_each_preset({}, 1, [&](std::string const& each, auto const& policy) {
       if (each != name) return;
-      report(compare::evict(ctx, seq, policy, budget, [&](auto const& view, int l) {
-        return kvevict::prompt(view, queries_of(seen, m.cfg, l))
-            .with_rope(llama::rope_of(m.cfg))
-            .with_lse(seen.lse[std::size_t(l)].data(), m.cfg.heads, 1);
-      }));
+      report(compare::evict(ctx, seq, policy, budget,
+                            [&](auto const& view, int l) { return llama::prompt_of(view, seen, m.cfg, l); }));
     });
   }
   for (int i = 0; i < count && std::find(m.cfg.eos.begin(), m.cfg.eos.end(), token) == m.cfg.eos.end(); ++i) {

@@ -23,7 +23,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("keydiff", keydiff({.sinks = s.sinks, .recent = s.recent}));
   f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
   f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
-  f("leverage", leverage({.sinks = s.sinks, .recent = s.recent, .keys = kvevict::score::keys::cached}));
+  f("leverage", leverage({.sinks = s.sinks, .recent = s.recent}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));

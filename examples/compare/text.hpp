@@ -55,11 +55,7 @@ class text {
       auto const cost = evict(ctx_, seq, p, budget, evidence);
       judge(policy, seq, cost, name == 0 ? budget : name);
     };
-    auto const from_prompt = [&](auto const& view, int l) {
-      return kvevict::prompt(view, queries_of(seen, e_.cfg(), l))
-          .with_rope(llama::rope_of(e_.cfg()))
-          .with_lse(seen.lse[std::size_t(l)].data(), e_.cfg().heads, 1);
-    };
+    auto const from_prompt = [&](auto const& view, int l) { return llama::prompt_of(view, seen, e_.cfg(), l); };
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset(shared, s_, [&](std::string const& policy, auto const& p) {

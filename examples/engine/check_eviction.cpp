@@ -87,6 +87,7 @@ struct shared_cache {
                 .head_stride = 4ll * D,
                 .slot_stride = 4ll * H * D,
                 .run_bytes = 4 * D};
+      c.turned_by = from.find(what)->turned_by;
       view = view.with(c);
       for (int h = 0; h < H; ++h)
         for (int j = 0; j < N; ++j)
@@ -114,9 +115,7 @@ std::vector<kvevict::keep_set> check_preset(kvevict::host& ctx, engine& e, seque
     layer_cache const cache(one, l);
     auto const view = cache.view();
     float const* query = seen.queries[std::size_t(l)].data() + std::ptrdiff_t(N - 1) * cfg.heads * cfg.head_dim;
-    auto const evidence = [&](auto const& v) {
-      return kvevict::prompt(v, queries_of(seen, cfg, l)).with_lse(seen.lse[std::size_t(l)].data(), cfg.heads, 1);
-    };
+    auto const evidence = [&](auto const& v) { return prompt_of(v, seen, cfg, l); };
     kvevict::budget const want{.tokens_per_head = N / 5, .layer = l, .layer_count = cfg.layers};
     shared_cache other(view, N, P, cfg.kv_heads, cfg.head_dim);
     auto const keep = kvevict::plan(ctx, policy, evidence(view), want);

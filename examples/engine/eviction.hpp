@@ -90,6 +90,54 @@ inline kvevict::query_rows queries_of(record const& seen, config const& cfg, int
           .positions = seen.positions.data()};
 }
 
+/// What a recorded prompt says of a layer: all its queries with their LSE, and what turned the keys.
+template <class View>
+auto prompt_of(View const& view, record const& seen, config const& cfg, int layer, int first = 0) {
+  return kvevict::prompt(view, queries_of(seen, cfg, layer, first))
+      .with_rope(rope_of(cfg))
+      .with_lse(seen.lse[std::size_t(layer)].data(), cfg.heads, 1);
+}
+
+/// The last queries of a batch in every layer: for policies that read them while decoding.
+class last_queries {
+ public:
+  last_queries(config const& cfg, int sequences, int window) : cfg_(&cfg), sequences_(sequences), window_(window) {
+    std::size_t const rows = std::size_t(cfg.layers) * std::size_t(sequences) * 2 * std::size_t(window);
+    data_.resize(rows * std::size_t(cfg.heads) * std::size_t(cfg.head_dim));
+    positions_.resize(rows), begin_.resize(rows), count_.resize(rows);
+  }
+
+  kvevict::query_ring ring(int layer) {
+    std::size_t const b = std::size_t(layer) * std::size_t(sequences_), row = b * 2 * std::size_t(window_);
+    return {.data = data_.data() + row * std::size_t(cfg_->heads) * std::size_t(cfg_->head_dim),
+            .window = window_,
+            .heads = cfg_->heads,
+            .head_dim = cfg_->head_dim,
+            .positions = positions_.data() + row,
+            .begin = begin_.data() + b,
+            .count = count_.data() + b};
+  }
+  /// The rows of a pass, of its sequences from `first` on.
+  void push(kvevict::host& ctx, record const& seen, int first) {
+    for (int l = 0; l < cfg_->layers; ++l) kvevict::push(ctx, ring(l), queries_of(seen, *cfg_, l, first), sequences_);
+  }
+  /// The rows of one prompt, which all sequences have.
+  void push_to_all(kvevict::host& ctx, record const& seen) {
+    std::vector<std::int32_t> const begin(std::size_t(sequences_), 0), count(begin.size(), seen.row_begin.back());
+    for (int l = 0; l < cfg_->layers; ++l) {
+      auto rows = queries_of(seen, *cfg_, l);
+      rows.row_begin = begin.data(), rows.row_count = count.data();
+      kvevict::push(ctx, ring(l), rows, sequences_);
+    }
+  }
+
+ private:
+  config const* cfg_;
+  int sequences_, window_;
+  std::vector<float> data_;                              // (L,B,2·W,Hq,D)
+  std::vector<std::int32_t> positions_, begin_, count_;  // (L,B,2·W), (L,B)
+};
+
 /// A prompt's record continued by a later chunk of the same, single sequence.
 inline void append(record& to, record const& more) {
   for (std::size_t l = 0; l < to.queries.size(); ++l) {

@@ -5,23 +5,11 @@
 
 #include <kvevict/kvevict.hpp>
 
-#include "support/batch_cache.hpp"
-#include "support/catch.hpp"
-#include "support/golden.hpp"
+#include "support/golden_scores.hpp"
 
 using namespace support;
 
 namespace {
-
-/// The fixture's own scores as a score stage: token j of head h has table[h][j], tokens beyond the row are protected.
-struct given_scores {
-  rows const* table;
-  template <class Context, class Evidence> void operator()(Context&, Evidence const&, kvevict::score_rows& out) const {
-    for (std::size_t h = 0; h < table->size(); ++h)
-      for (std::size_t j = 0; j < (*table)[h].size(); ++j)
-        out.scores(static_cast<std::int64_t>(h))[static_cast<std::int64_t>(j)] = static_cast<float>((*table)[h][j]);
-  }
-};
 
 /// Keep set of one sequence of H heads × N tokens when the scores are these and the last W tokens are protected.
 template <class Heads> index_rows kept_by(rows const& scores, std::size_t W, std::int32_t budget, Heads heads) {

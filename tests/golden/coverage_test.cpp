@@ -42,6 +42,12 @@ constexpr entry table[] = {
      "projected value norms: CriticalKV, which does not exist yet (the reference is checked against it)"},
     {"attention_gate",
      "note|gate_heads|gate_width|tau|X|Wq|Wk|Wv|Wo|b|p_causal|p_bidirectional|keep_causal_sinks2_recent4"},
+    {"kvpress",
+     "model|layer|layer_count|ratio|window|chunk|lag|beta|sinks|rope_base|Q|K|V|snapkv|tova|pyramidkv|pyramidkv_counts|"
+     "ada_snapkv_.*|ada_keydiff_200|keydiff|knorm|lagkv|streaming_llm|observed_attention|chunkkv|chunkkv_knorm|"
+     "leverage"},
+    {"kvpress", "future|epsilon|expected_attention(_mean)?", no_policy},
+    {"kvpress", "Wo|criticalkv|ada_criticalkv", no_policy},
     {"rkv", ".*", "R-KV with the rule that zeroes the last similarity above 0.5, which presets::rkv does not have"},
     {"rerotate", "note|inv_freq|indices|keys_out"},
 };

@@ -5,49 +5,11 @@
 
 #include <kvevict/kvevict.hpp>
 
-#include "support/batch_cache.hpp"
-#include "support/catch.hpp"
-#include "support/golden.hpp"
+#include "support/golden_scores.hpp"
 
 using namespace support;
 
 namespace {
-
-constexpr double float_noise = 4e-6;
-
-/// The library's scores of one layer, (H,N), tokens that have one.
-template <class Policy, class Show>
-rows scores_of(reference::layer const& in, Policy const& policy, std::int32_t budget, Show show) {
-  batch const b = batch_of(in);
-  rows out;
-  with_cache(b, [&](auto& cache) {
-    kvevict::host ctx;
-    std::vector<float> values;
-    kvevict::scores(ctx, policy, show(cache.view), {.tokens_per_head = budget}, values);
-    REQUIRE(values.size() == in.H() * in.N());
-    for (std::size_t h = 0; h < in.H(); ++h)
-      out.emplace_back(values.begin() + static_cast<std::ptrdiff_t>(h * in.N()),
-                       values.begin() + static_cast<std::ptrdiff_t>((h + 1) * in.N()));
-  });
-  return out;
-}
-
-/// Largest difference over the columns that `expected` has.
-double worst(rows const& obtained, rows const& expected) {
-  REQUIRE(obtained.size() == expected.size());
-  double out = 0;
-  for (std::size_t h = 0; h < expected.size(); ++h) {
-    REQUIRE(expected[h].size() <= obtained[h].size());
-    for (std::size_t j = 0; j < expected[h].size(); ++j) out = std::max(out, std::abs(obtained[h][j] - expected[h][j]));
-  }
-  return out;
-}
-
-rows first_columns(rows const& in, std::size_t count) {
-  rows out;
-  for (auto const& r : in) out.emplace_back(r.begin(), r.begin() + static_cast<std::ptrdiff_t>(count));
-  return out;
-}
 
 /// The queries of all tokens, without LSE, and with the fixture's in either base.
 template <class F>

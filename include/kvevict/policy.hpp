@@ -131,6 +131,9 @@ void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget co
 /// A unit within which stages move budget (a row; under a heads stage a layer's heads; under layers::pyramid a head's,
 /// or all heads', layers) is kept whole and not scored where its tokens fit its budget; else it keeps exactly that
 /// budget, and a row no more than it holds. Under a threshold every row is scored, and the budget is a cap.
+/// Nothing is written, so sequences may have pages in common (forks, prefixes), said by read_only or not: each keeps a
+/// set of its own. relocate() carries it out, or a mask or a table does; compact() refuses where it would write such a
+/// page.
 /// Shapes   evidence of B sequences × H heads → B·H rows, Σ kept = H·budget for every sequence that is cut (L·H·budget
 ///          over the layers).
 /// Cost     the score's, and O(N) for the rest; scratch from ctx, `workspace_bytes` says how much; none after the first
@@ -212,7 +215,7 @@ void observe(Context& ctx, Policy const& p, Evidence const& e, budget const& b) 
   contract::expect_types<Context, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, p);
   contract::with_layers(e.cache, b, [&] {
-    contract::validate("observe", ctx, p, e, b);
+    contract::validate("observe", ctx, p, e, b, page_use::written);
     planning::observe_checked(ctx, p, e, b);
   });
   call.done();
@@ -226,7 +229,7 @@ void observe(host& ctx, Policy const& p, Evidence const& e, budget const& b, std
       requires { p.score.state_floats(); },
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::expect_types<host, Policy, Evidence>();
-  contract::with_layers(e.cache, b, [&] { contract::validate("observe", ctx, p, e, b); });
+  contract::with_layers(e.cache, b, [&] { contract::validate("observe", ctx, p, e, b, page_use::written); });
   contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
     planning::observe_checked(ctx, p, some, asked);
   });

@@ -57,7 +57,7 @@ void drop_pages(Context& ctx, layer_view<Entry> const& view, keep_set const& kee
   out.ready_ = false;
   KVEVICT_EXPECTS(!view.pages.is_identity() || view.rows() == 0,
                   "drop_pages: a contiguous cache has no page table; compact the cache, or mask what is not kept");
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("drop_pages", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("drop_pages", view, keep);
   KVEVICT_EXPECTS(keep.kept() / view.pages.page_size + keep.rows() <= std::numeric_limits<std::int32_t>::max(),

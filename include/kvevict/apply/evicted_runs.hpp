@@ -108,7 +108,7 @@ inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t
 template <class Context, class Entry>
 void evicted_runs(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, run_names as, evicted& out) {
   out.ready_ = false;
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("evicted_runs", ctx, view, fingerprint_of(view), keep);
   moves::expect_names(view, keep, as);
   out.runs_.clear(), out.row_begin_.assign(1, 0);

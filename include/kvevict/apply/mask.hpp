@@ -117,7 +117,7 @@ void mask(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, Row
     data = to.data;
   else
     data = to.words;
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("mask", ctx, view, fingerprint_of(view), keep);
   moves::expect_mask(view, keep, to, data);
   moves::mask_strides const m(to, view.heads());

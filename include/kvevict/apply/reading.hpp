@@ -4,32 +4,14 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include <kvevict/apply/moves.hpp>
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/cache/validate.hpp>
-#include <kvevict/core/arena.hpp>
-#include <kvevict/core/fill.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace moves {
-
-/// validate() of a view of which nothing is written: its sequences may share any pages.
-template <class Entry> void validate_to_read(layer_view<Entry> const& v, arena& memory) {
-  validation::check_shape(v);
-  frame scratch(memory);
-  auto* const whole = scratch.allocate<std::int32_t>(v.sequences());
-  kvevict::fill_n(whole, v.sequences(), std::numeric_limits<std::int32_t>::max());
-  validate(v.with_read_only(whole), memory);
-  for (std::int32_t b = 0; b < v.sequences() && v.heads() != 0; ++b)
-    for (std::int32_t h = 0; h < v.heads(); ++h) {
-      std::int32_t const fixed = v.read_only_tokens(b);
-      if (fixed < 0 || (fixed % v.pages.page_size != 0 && fixed < v.length(b, h)))
-        messages::read_only(b, fixed, v.pages.page_size);
-    }
-}
 
 /// The rows of a page table, of which heads and layers may share one.
 ///

@@ -80,7 +80,7 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
 ///   done.write_dense(e.table, e.table_memory);           // the ledger knows of acquired and released pages
 ///
 /// Pages that are given up are released when all rows have moved. Publish none that an eviction has written: its tokens
-/// are no prefix any more. `plan` reads forks one by one, as views of a sequence; here a view may hold several.
+/// are no prefix any more. A view may hold several forks, for `plan` as for this verb.
 ///
 /// Shapes   keep set of this view (B·H rows) → entries a row of the table, lengths (B·H).
 /// Cost     O(pages · log pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first calls of a
@@ -99,7 +99,7 @@ void relocate(Context& ctx, layer_view<Entry> const& view, keep_set const& keep,
   out.ready_ = false, out.missing_ = 0;
   moves::expect_rows_move("relocate", view);
   KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_keep("relocate", ctx, view, fingerprint_of(view), keep);
 
   frame scratch(ctx.scratch());

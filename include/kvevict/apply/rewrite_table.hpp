@@ -31,7 +31,7 @@ void rewrite_table(Context& ctx, layer_view<Entry> const& view, keep_set const& 
                   "rewrite_table: a contiguous cache has no table; compact the cache, or mask what is not kept");
   KVEVICT_EXPECTS(view.pages.page_size == 1, "rewrite_table: the table names pages of ", view.pages.page_size,
                   " tokens; compact the cache, or drop_pages where whole pages are kept");
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("rewrite_table", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("rewrite_table", view, keep);
   KVEVICT_EXPECTS(keep.kept() <= std::numeric_limits<std::int32_t>::max(), "rewrite_table: ", keep.kept(),

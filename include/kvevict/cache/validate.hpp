@@ -94,7 +94,7 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 }  // namespace validation
 
 /// Raises contract_violation unless every row of the view can be read, and the rows beyond the read-only prefixes
-/// written, without touching another one.
+/// written, without touching another one. Where pages are only read (page_use::read), rows may have pages in common.
 ///
 /// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range; strides, alignment,
 ///          int64 range; and that no byte belongs to two rows: of one table row, or of two of which one is written. A
@@ -105,13 +105,13 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 /// Notes    Only the pages that hold tokens are looked at: entries behind them may be anything (−1, null pages,
 ///          reserved ones). Ids may count less than a page (rows of a cache whose heads interleave, blocks), when all
 ///          slots of a page lie below page_count. A cache whose strides are wrong is refused when pages in use collide.
-template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch) {
+template <class Entry> void validate(layer_view<Entry> const& view, arena& scratch, page_use use = page_use::written) {
   validation::check_shape(view);
   if (view.rows() == 0) return;
   validation::check_offsets(view.pages);
   if (validation::check_lengths(view) == 0) return;
   validation::check_components(view);
-  validation::check_pages(view, scratch);
+  validation::check_pages(view, scratch, use);
 }
 
 template <class Entry> void validate(layer_view<Entry> const& view) {
@@ -120,10 +120,11 @@ template <class Entry> void validate(layer_view<Entry> const& view) {
 }
 
 /// Scratch that `validate` takes for a view of that many pages in its tables and in its pool (of a stack: times the
-/// layers; where heads have tables of their own and strides: times the heads).
-constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages) {
+/// layers; where heads have tables of their own and strides: times the heads), and `sequences` that have pages in
+/// common.
+constexpr std::int64_t validate_bytes(std::int64_t table_pages, std::int64_t pool_pages, std::int64_t sequences = 0) {
   std::int64_t const bitmaps = 2 * ((pool_pages + 511) / 512 * 64), places = 2 * ((table_pages * 16 + 63) / 64 * 64);
-  return bitmaps > places ? bitmaps : places;
+  return (bitmaps > places ? bitmaps : places) + (sequences * 4 + 63) / 64 * 64;
 }
 
 }  // namespace KVEVICT_ABI

@@ -31,9 +31,9 @@ template <class Entry> std::int64_t page_extent(layer_view<Entry> const& v) {
   return bytes;
 }
 
-/// The usual table, whose pages lie apart as wholes or are the same: whether it is that. Two rows that write a page of
-/// the same address, or one row that has it twice, are a violation.
-template <class Entry> bool pages_apart(layer_view<Entry> const& v, arena& memory) {
+/// The usual table, whose pages lie apart as wholes or are the same: else `unknown`. Two rows that write a page of the
+/// same address, or one row that has it twice, are a violation; or `common`, where all are only read.
+template <class Entry> doubles find_same_pages(layer_view<Entry> const& v, arena& memory, page_use use) {
   frame scratch(memory);
   auto* const all = scratch.allocate<page_place>(count_pages(v));
   std::int64_t n = 0;
@@ -54,31 +54,37 @@ template <class Entry> bool pages_apart(layer_view<Entry> const& v, arena& memor
     if (x.at != y.at) return x.at < y.at;
     return part(x) != part(y) ? part(x) < part(y) : x.row < y.row;
   });
-  bool apart = true;
+  bool apart = true, common = false;
   for (std::int64_t i = 1; i < n; ++i) {
     page_place const &x = all[i - 1], &y = all[i];
     if (x.at != y.at)
       apart = apart && y.at - x.at >= extent;
     else if (part(x) != part(y) || (x.row != y.row && x.read_only() && y.read_only()))
       continue;
+    else if (use == page_use::read)
+      common = true, expect_fork(v, y.row / v.heads(), y.row % v.heads(), y.index());
     else if (parts.mixed)
       apart = false;
     else
       violate_double(v, y.row / v.heads(), y.row % v.heads(), y.index());
   }
-  return apart;
+  return common ? doubles::common : apart ? doubles::none : doubles::unknown;
 }
 
-template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory) {
-  bool const apart = pages_apart(v, memory);
-  if (!apart || find_doubtful(v).c != nullptr) check_places(v, memory);
+template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& memory, page_use use) {
+  doubles const found = find_same_pages(v, memory, use);
+  if (found == doubles::common) {
+    frame scratch(memory);
+    return check_addresses(only_read(v, scratch), memory, page_use::written);
+  }
+  if (found == doubles::unknown || find_doubtful(v).c != nullptr) check_places(v, memory);
 }
 
-template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch) {
+template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch, page_use use) {
   if constexpr (page_table<Entry>::holds_pointers)
-    check_addresses(v, scratch);
+    check_addresses(v, scratch, use);
   else
-    check_ids(v, scratch);
+    check_ids(v, scratch, use);
 }
 
 }  // namespace validation

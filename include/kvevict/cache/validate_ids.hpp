@@ -57,10 +57,16 @@ template <class Entry> void check_pool_ends(layer_view<Entry> const& v) {
   }
 }
 
-template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory) {
+template <class Entry> void check_ids(layer_view<Entry> const& v, arena& memory, page_use use) {
   named_ids const ids = check_ids_in_range(v);
-  if (ids.allowed && find_doubtful(v).c == nullptr && (v.pages.is_identity() || find_doubles(v, ids.end, memory)))
-    return;
+  bool const plain = ids.allowed && find_doubtful(v).c == nullptr;
+  doubles found = doubles::none;
+  if (!v.pages.is_identity() && (plain || use == page_use::read)) found = find_doubles(v, ids.end, memory, use);
+  if (found == doubles::common) {
+    frame scratch(memory);
+    return check_ids(only_read(v, scratch), memory, page_use::written);
+  }
+  if (plain && found == doubles::none) return;
   check_pool_ends(v);
   check_places(v, memory);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of a view's page ids: in range, none twice where it would be written twice.
+// The pages of a view: which are in use, which are written, and whether their ids are in range.
 #pragma once
 
 #include <algorithm>
@@ -9,12 +9,15 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/cache/validate_components.hpp>
 #include <kvevict/core/contract.hpp>
-#include <kvevict/core/fill.hpp>
-#include <kvevict/core/host.hpp>
 #include <kvevict/core/view_messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
+
+/// What a verb does with a view's pages. Those that are written must be one row's alone; where all are only read,
+/// sequences may have pages in common: forks, and prefixes that are not declared.
+enum class page_use : std::uint8_t { written, read };
+
 namespace validation {
 
 template <class Entry> constexpr std::int64_t pages_in_use(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
@@ -63,29 +66,6 @@ template <class Entry> std::int64_t count_pages(layer_view<Entry> const& v) {
   return n;
 }
 
-/// Page i of row (b, h) of the table.
-struct table_place {
-  std::int32_t b, h;
-  std::int64_t i;
-};
-[[noreturn]] inline void violate_double(table_place x, table_place y) {
-  if (x.b == y.b && x.h == y.h) messages::page_twice(std::min(x.i, y.i), std::max(x.i, y.i), x.b, x.h);
-  messages::page_shared(x.i, x.b, x.h, y.i, y.b, y.h);
-}
-
-/// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
-template <class Entry> void violate_double(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
-  Entry const id = v.pages.entry(b, h, i);
-  for (std::int64_t j = 0; j < pages_in_use(v, b, h); ++j)
-    if (j != i && v.pages.entry(b, h, j) == id) violate_double({b, h, i}, {b, h, j});
-  page_parts const parts = page_parts::of(v);
-  for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
-    for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
-      if ((b2 != b || h2 != h) && parts(v.pages, b2, h2) == parts(v.pages, b, h) && v.pages.entry(b2, h2, j) == id)
-        violate_double({b, h, i}, {b2, h2, j});
-  });
-}
-
 template <class Entry>
 void check_id(layer_view<Entry> const& v, component const& c, std::int32_t b, std::int32_t h, std::int64_t i) {
   std::int64_t const id = static_cast<std::int64_t>(v.pages.entry(b, h, i));
@@ -125,50 +105,6 @@ template <class Entry> named_ids check_ids_in_range(layer_view<Entry> const& v) 
   KVEVICT_EXPECTS(out.end <= most_pool_pages, "validate: a row uses page ", out.end - 1,
                   "; ids count pages and lie below 2^31, correct the table or index_mask");
   return out;
-}
-
-struct bitmap {
-  std::uint64_t* words;
-  bitmap(frame& scratch, std::int64_t bits) : words(scratch.allocate<std::uint64_t>((bits + 63) / 64)) {
-    kvevict::fill_n(words, (bits + 63) / 64, 0u);
-  }
-  static std::uint64_t bit(std::int64_t i) { return std::uint64_t{1} << (i % 64); }
-  bool has(std::int64_t i) const { return (words[i / 64] & bit(i)) != 0; }
-  void set(std::int64_t i) { words[i / 64] |= bit(i); }
-  void clear(std::int64_t i) { words[i / 64] &= ~bit(i); }
-};
-
-/// Where pages with different ids lie apart: no id twice in a part that is written, which is a violation, or, of mixed
-/// parts, not known to be one: then false. `end`: 1 + the largest id.
-template <class Entry> bool find_doubles(layer_view<Entry> const& v, std::int64_t end, arena& memory) {
-  page_parts const parts = page_parts::of(v);
-  std::int64_t const bits = end * parts.count();
-  frame scratch(memory);
-  bitmap written(scratch, bits), seen(scratch, v.read_only == nullptr ? 0 : bits);
-  bool single = true;
-  auto const twice = [&](std::int32_t b, std::int32_t h, std::int64_t i) {
-    if (!parts.mixed) violate_double(v, b, h, i);
-    single = false;
-  };
-  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
-    std::int64_t const part = parts(v.pages, b, h) * end;
-    for (std::int64_t i = read_only_pages(v, b, h), n = pages_in_use(v, b, h); i < n; ++i) {
-      std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      if (written.has(id)) twice(b, h, i);
-      written.set(id);
-    }
-  });
-  if (v.read_only == nullptr) return single;
-  for_each_table_row(v, [&](std::int32_t b, std::int32_t h) {
-    std::int64_t const n = read_only_pages(v, b, h), part = parts(v.pages, b, h) * end;
-    for (std::int64_t i = 0; i < n; ++i) {
-      std::int64_t const id = part + static_cast<std::int64_t>(v.pages.entry(b, h, i));
-      if (written.has(id) || seen.has(id)) twice(b, h, i);
-      seen.set(id);
-    }
-    for (std::int64_t i = 0; i < n; ++i) seen.clear(part + static_cast<std::int64_t>(v.pages.entry(b, h, i)));
-  });
-  return single;
 }
 
 }  // namespace validation

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include <kvevict/cache/near_pages.hpp>
-#include <kvevict/cache/validate_pages.hpp>
+#include <kvevict/cache/validate_doubles.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

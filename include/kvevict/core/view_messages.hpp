@@ -73,9 +73,11 @@ namespace messages {
 }
 [[noreturn]] inline void page_shared(std::int64_t page, std::int32_t sequence, std::int32_t head, std::int64_t other,
                                      std::int64_t other_sequence, std::int64_t other_head) {
-  contract::violate("validate: page ", page, " of ", row(sequence, head), " is also page ", other, " of ",
-                    row(other_sequence, other_head),
-                    " and would be written by both; copy it, or declare the shared front with read_only");
+  contract::violate(
+      "validate: page ", page, " of ", row(sequence, head), " is also page ", other, " of ",
+      row(other_sequence, other_head),
+      " and would be written by both; copy it, declare the shared front with read_only, or relocate under "
+      "a page_ledger");
 }
 
 }  // namespace messages

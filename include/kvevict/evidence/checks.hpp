@@ -24,10 +24,11 @@ template <class Context, class Policy, class Evidence> constexpr void expect_typ
                 "or remembered(cache)");
 }
 
-/// Everything that can be checked before the rows are made.
+/// Everything that can be checked before the rows are made. `plan` reads the cache, `observe` writes states into it.
 template <class Context, class Policy, class Evidence>
-void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
-  kernels::validate(ctx, e);
+void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b,
+              page_use use = page_use::read) {
+  kernels::validate(ctx, e, use);
   planning::expect_request(verb, p.protect, b, e.cache.pages.layers,
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   planning::expect_heads(verb, b, e.cache.heads());

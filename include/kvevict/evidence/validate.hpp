@@ -161,9 +161,10 @@ template <class View, class... Facts> void validate_shape(evidence<View, Facts..
 }
 
 /// Raises contract_violation unless the cache is sound and the rows fit it.
-template <class View, class... Facts> void validate(evidence<View, Facts...> const& e, arena& scratch) {
+template <class View, class... Facts>
+void validate(evidence<View, Facts...> const& e, arena& scratch, page_use use = page_use::read) {
   using all = evidence<View, Facts...>;
-  validate(e.cache, scratch);
+  validate(e.cache, scratch, use);
   validate_shape(e);
   if constexpr (has_attention<all>) contract::check(e.cache, e.attention);
   if constexpr (has<all, facts::features>) contract::check(e.cache, e.input);
@@ -173,8 +174,9 @@ namespace kernels {
 
 void has_kernel(validate_tag, host&);
 
-template <class View, class... Facts> void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e) {
-  KVEVICT_ABI::validate(e, ctx.scratch());
+template <class View, class... Facts>
+void kernel(validate_tag, host& ctx, evidence<View, Facts...> const& e, page_use use) {
+  KVEVICT_ABI::validate(e, ctx.scratch(), use);
 }
 
 }  // namespace kernels

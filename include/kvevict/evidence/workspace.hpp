@@ -37,7 +37,7 @@ std::int64_t workspace_bytes(Context const& ctx, Policy const& p, cache_shape co
   if constexpr (requires { p.score.in_thousandths(); }) of_turns = planning::turns::bytes(s, p.score.any_refines);
   std::int64_t const of_pages = stages::says_whole_pages<decltype(p.select)> ? kernels::page_rows_bytes(s) : 0;
   std::int64_t const outcomes = scratch_step(s.sequences) + 2 * scratch_step(s.sequences * 4);
-  return std::max(validate_bytes(s.table_pages, s.pool_pages),
+  return std::max(validate_bytes(s.table_pages, s.pool_pages, s.sequences),
                   rows_bytes(s) + of_turns + of_pages + std::max(stages, unseen::bytes(s)) + outcomes);
 }
 

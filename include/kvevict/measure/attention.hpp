@@ -41,7 +41,7 @@ template <class Evidence> class attention {
   attention(host& ctx, frame& scratch, Evidence const& e, options const& o)
       : ctx_(ctx), given_(e.attention), rows_{e.cache, {}, nullptr, 1, place} {
     KVEVICT_EXPECTS(o.rows >= 1, "measure: ", o.rows, " rows of attention are asked for; give at least one");
-    kernels::validate(ctx, e);
+    kernels::validate(ctx, e, page_use::read);
     expect_visibility(given_.sees);
     rows_.all = planning::make_rows(false, scratch, e.cache, budget{});
     rows_.group = view().heads() == 0 ? 1 : given_.heads / view().heads();

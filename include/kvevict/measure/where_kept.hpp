@@ -66,7 +66,7 @@ template <class Entry> class places {
 
 template <class Entry>
 void expect_places(char const* verb, host& ctx, layer_view<Entry> const& view, keep_set const& keep) {
-  moves::validate_to_read(view, ctx.scratch());
+  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows(verb, ctx, view, fingerprint_of(view), keep);
   for (std::int64_t r = 0; r < view.rows() && view.find(role::position) != nullptr; ++r) {
     auto const b = static_cast<std::int32_t>(r / view.heads()), h = static_cast<std::int32_t>(r % view.heads());

@@ -62,10 +62,12 @@ template <class Entry> class trial {
 
   sequence& any() { return e_.sequences[random_.below(e_.sequences.size())]; }
 
-  /// One sequence's keep set by a policy; of several, forks among them, by chance.
+  /// By a policy, which forks in the view may share, or by chance.
   keep_set keep_of(layer_view<Entry> const& v) {
-    if (v.sequences() == 1 && v.length(0, 0) > 0 && v.length(0, 0) == v.length(0, 1) && random_.below(2) == 0) {
-      auto const most = std::int32_t(random_.below(std::size_t(v.length(0, 0)))) + 2;
+    bool planned = random_.below(2) == 0;
+    for (int b = 0; b < v.sequences(); ++b) planned = planned && v.length(b, 0) == v.length(b, 1);
+    if (planned) {
+      auto const most = std::int32_t(random_.below(std::size_t(v.length(0, 0)) + 1)) + 2;
       budget const ask{.tokens_per_head = most};
       if (random_.below(2) == 0) return plan(ctx_, presets::random({.seed = random_.bits()}), contents(v), ask);
       return plan(ctx_, presets::streaming_llm({.sinks = std::min(most - 1, 2)}), contents(v), ask);

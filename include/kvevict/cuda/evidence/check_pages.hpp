@@ -1,72 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pages of a table on a device: in range, and none that two rows write.
+// The pages of a table on a device: in range, none that two rows write, and none that a row has twice.
 #pragma once
 
+#include <algorithm>
 #include <array>
 
-#include <kvevict/cache/validate.hpp>
-#include <kvevict/cuda/context/device.hpp>
 #include <kvevict/cuda/evidence/order_check.hpp>
+#include <kvevict/cuda/evidence/written_pages.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
-/// The pages that rows write, each once: a bit per id of the pool, or a hash set of addresses.
-template <class Entry> struct written_pages {
-  std::uint32_t* words;
-  std::int64_t apart = 0;          // ids: from the bits of a part of all pages to the next
-  validation::page_parts parts{};  // layers and heads, where they are apart
-  // addresses: a power of two, at least twice the table's pages; a word is 1 + the page's place in the table, or 0
-  std::uint32_t slots = 0;
-
-  /// Notes page (b, h, i), or (`Look`) only looks; whether it was there. `at` is its place in a table with rows of
-  /// `columns` pages.
-  template <bool Look>
-  KVEVICT_DEVICE bool has(thread& t, layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
-    Entry const page = entry(v, at, columns);
-    std::int64_t const part = part_of(v, at, columns);
-    if constexpr (page_table<Entry>::holds_pointers) {
-      std::uint64_t const mixed =
-          (reinterpret_cast<std::uintptr_t>(page) / 16 + static_cast<std::uint64_t>(part)) * 0x9e3779b97f4a7c15u;
-      for (auto slot = static_cast<std::uint32_t>(mixed >> 32);; ++slot) {
-        std::uint32_t* const word = words + (slot & (slots - 1));
-        std::uint32_t const before =
-            Look ? *word : atomic_compare_exchange(t, word, 0u, static_cast<std::uint32_t>(at) + 1);
-        if (before == 0) return false;
-        if (same(v, at, std::int64_t{before} - 1, columns)) return true;
-      }
-    } else {
-      std::int64_t const place = part * apart + static_cast<std::int64_t>(page);
-      std::uint32_t const bit = 1u << (place % 32);
-      return ((Look ? words[place / 32] : atomic_or(t, &words[place / 32], bit)) & bit) != 0;
-    }
-  }
-
-  /// Both name the same page.
-  KVEVICT_DEVICE bool same(layer_view<Entry> const& v, std::int64_t at, std::int64_t other,
-                           std::int64_t columns) const {
-    return entry(v, at, columns) == entry(v, other, columns) && part_of(v, at, columns) == part_of(v, other, columns);
-  }
-
- private:
-  KVEVICT_DEVICE static std::int32_t heads(layer_view<Entry> const& v) { return v.pages.per_head() ? v.heads() : 1; }
-  KVEVICT_DEVICE static Entry entry(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) {
-    std::int64_t const r = at / columns;
-    return v.pages.entry(static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)),
-                         at % columns);
-  }
-  KVEVICT_DEVICE std::int64_t part_of(layer_view<Entry> const& v, std::int64_t at, std::int64_t columns) const {
-    std::int64_t const r = at / columns;
-    return parts(v.pages, static_cast<std::int32_t>(r / heads(v)), static_cast<std::int32_t>(r % heads(v)));
-  }
-};
-
-/// Tokens that a row of the table has pages for.
-template <class Entry> KVEVICT_DEVICE std::int64_t room_of(layer_view<Entry> const& v, std::int32_t b, std::int32_t h) {
-  if (v.pages.row_begin != nullptr && v.pages.row_begin[v.pages.row_of(b, h)] < 0) return 0;
-  return std::min(v.pages.capacity(b, h), v.pages.most_tokens());
-}
-
-/// Pages in range and aligned, and none that two rows or one row twice would write; of ascending rows the positions.
+/// Pages in range and aligned, and none that two rows or one row twice would write; or, where all are only read, that
+/// one row has twice, or two layers or heads of a sequence. Of ascending rows the positions.
 /// One thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has
 /// recorded.
 ///
@@ -79,7 +24,8 @@ template <class Entry> struct check_pages_kernel {
   std::array<char const*, layer_view<Entry>::max_components> names;
   written_pages<Entry> written;
   std::int64_t pages;  // most of a row
-  bool prefixes;       // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
+  page_use use;
+  bool prefixes;  // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
   order_check order{};
 
   KVEVICT_DEVICE void operator()(thread& t) const {
@@ -102,13 +48,40 @@ template <class Entry> struct check_pages_kernel {
       order.look(t, watch, v, b, h, i, index % order.parts,
                  [&](std::int64_t other) { return may_be_read(b, h, other); });
     if (index % order.parts != 0) return;
-    if (v.pages.is_identity() || prefixes != (i < validation::read_only_pages(v, b, h))) return;
+    if (v.pages.is_identity()) return;
+    if (use == page_use::read) {
+      if (written.template has<false>(t, v, at, pages)) check_common(t, b, h, i);
+      return;
+    }
+    if (prefixes != (i < validation::read_only_pages(v, b, h))) return;
     bool twice = prefixes ? written.template has<true>(t, v, at, pages) : written.template has<false>(t, v, at, pages);
     for (std::int64_t j = 0; prefixes && j < i; ++j) twice = twice || v.pages.entry(b, h, j) == page;
     if (twice) refuse_twice(t, prefixes ? at : second_user(at));
   }
 
  private:
+  /// A page that others have, too, was noted by one of them at least: is that the same row, or one of the same sequence
+  /// that has it as the same page? Whichever thread looks, the second of them is named with the first.
+  KVEVICT_DEVICE void check_common(thread& t, std::int32_t b, std::int32_t h, std::int64_t i) const {
+    Entry const page = v.pages.entry(b, h, i);
+    std::int64_t first = -1;
+    for (std::int64_t j = 0, n = validation::pages_in_use(v, b, h); j < n; ++j) {
+      if (v.pages.entry(b, h, j) != page) continue;
+      if (first >= 0) return watch.refuse(t, fault::page_twice, b, h, first, j, j);
+      first = j;
+    }
+    std::int32_t const S = v.sequences() / v.pages.layers, heads = v.pages.per_head() ? v.heads() : 1;
+    std::int32_t first_b = -1, first_h = 0;
+    for (std::int32_t b2 = v.pages.sequence_of(b); b2 < v.sequences(); b2 += S)
+      for (std::int32_t h2 = 0; h2 < heads; ++h2) {
+        if (std::int64_t const n = v.length(b2, h2); n <= i * v.pages.page_size || n > room_of(v, b2, h2)) continue;
+        if (v.pages.entry(b2, h2, i) != page) continue;
+        if ((b2 != b || h2 != h) && !validation::same_bytes(v, b, h, b2, h2)) continue;
+        if (first_b >= 0) return watch.refuse(t, fault::page_shared, b2, h2, i, 0, i, first_b, first_h);
+        first_b = b2, first_h = h2;
+      }
+  }
+
   /// The page alone; else it is refused.
   KVEVICT_DEVICE bool is_sound(thread& t, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t name) const {
     auto const refuse = [&](fault kind, std::int64_t other, char const* of) {

@@ -109,7 +109,7 @@ void observe(cuda::device& ctx, Policy const& p, Evidence const& e, budget const
   contract::expect_types<cuda::device, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, p);
   cuda::device::apart const one_by_one(ctx, outcomes.begin(ctx, e.cache.sequences()));
-  contract::validate("observe", ctx, p, e, b);
+  contract::validate("observe", ctx, p, e, b, page_use::written);
   planning::observe_checked(ctx, p, e, b);
   call.done();
 }

@@ -48,10 +48,10 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
   validation::expect_rows_apart(v);
 }
 
-/// The rest, by two kernels: pages may be looked up once lengths are known to be right. A third for prefixes, whose
-/// pages are compared with all that rows write.
+/// The rest, by two kernels: pages may be looked up once lengths are known to be right. Where rows write, a third for
+/// prefixes, whose pages are compared with all that are written.
 template <class Entry, class Rows>
-void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, bool ordered) {
+void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use, bool ordered) {
   ctx.expect_sequences(v.sequences(), v.pages.layers);
   call_status const status = ctx.watch();
   if (v.rows() == 0) {  // and there is no kernel to clear it
@@ -59,7 +59,8 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, boo
     return;
   }
   frame scratch(ctx.scratch());
-  check_pages_kernel<Entry> k{ctx.watch(), v, {}, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns, false};
+  check_pages_kernel<Entry> k{ctx.watch(), v,    {}, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns,
+                              use,         false};
   std::int64_t const total = v.pages.rows() * k.pages;
   KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
                   " places for pages; provide fewer sequences or layers at once");
@@ -91,12 +92,13 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, boo
   ctx.launch({blocks_for(total * k.order.parts, 256)}, {256}, 0, k);
   for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
   k.prefixes = true, k.order = {};
-  if (v.read_only != nullptr) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+  if (v.read_only != nullptr && use == page_use::written) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
 }
 
 /// The host's checks of layer_view.
 ///
-/// Cost     O(pages) and for a read-only prefix of n pages O(n²) reads of the table, two or three small launches.
+/// Cost     O(pages) and for a read-only prefix of n pages, or n that sequences have in common, O(n²) reads of the
+///          table; two or three small launches.
 ///          Scratch: ids one bit per page of the pool, addresses 8 to 16 bytes per page of the table.
 /// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's
 ///          checks alone. Strides alone must keep the rows of different pages apart, or ids count rows and start pages,
@@ -105,11 +107,11 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, boo
 ///          thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   expect_view(v);
-  check_arrays(ctx, v, no_rows{}, false);
+  check_arrays(ctx, v, no_rows{}, page_use::written, false);
 }
 
 template <class View, class... Facts>
-void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e) {
+void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& e, page_use use) {
   using all = evidence<View, Facts...>;
   expect_view(e.cache);
   for (component const& c : e.cache) expect_decodable(c);
@@ -120,7 +122,7 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
       expect_most_rows(rows.most_rows);
       contract::check_strides(rows, farthest_row);  // where a row lies only the device sees
     }
-    check_arrays(ctx, e.cache, rows, ordered);
+    check_arrays(ctx, e.cache, rows, use, ordered);
   };
   if constexpr (has<all, facts::queries>)
     check(e.attention);
@@ -129,7 +131,7 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   else if constexpr (has<all, facts::features>)
     check(e.input);
   else
-    check_arrays(ctx, e.cache, no_rows{}, ordered);
+    check_arrays(ctx, e.cache, no_rows{}, use, ordered);
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -19,9 +19,9 @@ def pieces(text):
 
 
 class Lab:
-    def __init__(self, tokens, text, name, seed):
-        self.name, self.seed = name, seed
-        self.random = random.Random(f"{name} {seed}")
+    def __init__(self, tokens, text, name, length, seed):
+        self.name, self.length, self.seed = name, length, seed
+        self.random = random.Random(f"{name} {length} {seed}")
         self.prompts = Prompts(tokens, 0)
         self.pieces = [self.prompts.ids(p) for p in pieces(text)]
 
@@ -37,7 +37,7 @@ class Lab:
             i += 1
         return out
 
-    def needle(self, kind, length, number):
+    def needle(self, kind, number):
         p, many = self.prompts, kind == "multi_value"
         keys = self.random.sample(p.keys, 1 if kind != "multi_key" else 2)
         planted = [(k, str(self.random.randint(10000, 99999))) for k in keys for _ in range(1 + many)]
@@ -45,11 +45,11 @@ class Lab:
         question = p.ids(ask.format(key=keys[0]) + p.after + reply.format(key=keys[0]))
         head = p.ids(p.before + INTRO)
         needles = [p.ids(NEEDLE.format(key=k, number=n)) for k, n in planted]
-        hay = self.window(length - len(head) - len(question) - sum(map(len, needles)))
+        hay = self.window(self.length - len(head) - len(question) - sum(map(len, needles)))
         for ids in needles:
             hay.insert(self.random.randrange(len(hay)), ids)
         return {
-            "task": f"{kind}_{length}_{number}",
+            "task": f"{kind}_{self.length}_{number}",
             "context": head + [i for ids in hay for i in ids],
             "question": question,
             "answers": [p.ids(n) for k, n in planted if k == keys[0]],
@@ -60,14 +60,15 @@ class Lab:
         ids = [i for piece in self.window(context + follow) for i in piece]
         return {"task": f"text_{context}", "context": ids[:context], "follow": ids[context:]}
 
-    def tasks(self, model, lengths, each, structures, decoding):
+    def tasks(self, model, each, text, thorough):
+        """`each` needles of a kind; a text; and, thoroughly, that text with four sinks for all, and decoding."""
         out = {
             "seed": self.seed,
             "model": model,
-            "both_structures": structures,
-            "needle": [self.needle(kind, n, i) for n in lengths for kind in KINDS for i in range(each)],
-            "text": [self.passage(1024, 256)],
+            "both_structures": thorough,
+            "needle": [self.needle(kind, i) for kind in KINDS for i in range(each)],
+            "text": [self.passage(1024, 256)] if text else [],
         }
-        if decoding:
+        if thorough:
             out |= {"decode": {**self.passage(512, 0), "task": "decode_512"}, "decode_tokens": 512}
         return out

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs what the lab has no result of yet; see README.md. Called by bench/run.sh quality, which prepares all."""
 
-import argparse, csv, datetime, json, subprocess, sys, tempfile, time
+import argparse, csv, dataclasses, datetime, json, subprocess, sys, tempfile, time
 from pathlib import Path
 
 from documents import digest, each
@@ -14,8 +14,30 @@ STAGES = {  # split, genres, lengths, needles of a kind, shares, both structures
     "screen": ("selection", ("scripture", "source"), (1000,), 1, (20,), False),
     "trial": ("selection", None, (1000,), 1, (10, 20, 40), False),
     "grid": ("selection", None, (1000, 2000), 2, (5, 10, 20, 40), True),
-    "report": ("report", None, (1000, 2000), 2, (5, 10, 20, 40), True),
+    "report": ("report", None, (1000, 2000), 2, (10, 20, 40), True),
 }
+
+
+@dataclasses.dataclass
+class Part:
+    """What is run in one go: needles of one length, and with those of the first length a text and decoding."""
+
+    genre: str
+    name: str
+    text: str
+    seed: int
+    length: int
+    first: bool
+
+    def file(self, stage):
+        return HERE / "results" / stage / f"{self.name}_{self.length}_{self.seed}.csv"
+
+
+def parts_of(stage, seeds):
+    """One length of all documents, then the next."""
+    split, genres, lengths = STAGES[stage][:3]
+    documents = list(each(split, genres))
+    return [Part(*d, seed, n, n == lengths[0]) for n in lengths for seed in seeds for d in documents]
 ADDED = "stage genre document text commit date".split()
 
 
@@ -26,17 +48,18 @@ def commit():
     return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
-def rows_of(part):
-    if not part.exists():
+def rows_of(file):
+    if not file.exists():
         return []
-    with open(part, newline="") as file:
-        return list(csv.DictReader(file))
+    with open(file, newline="") as opened:
+        return list(csv.DictReader(opened))
 
 
-def run(options, policies, tokens, stage, genre, name, text, seed):
-    """One part: its prompts, the comparison of these policies, its rows as a list."""
-    _, _, lengths, needles, shares, thorough = STAGES[stage]
-    tasks = Lab(tokens, text, name, seed).tasks(tokens.config["name"], lengths, needles, thorough, thorough)
+def run(options, policies, tokens, part):
+    """The comparison of these policies on a part's prompts: its rows as a list."""
+    needles, shares, thorough = STAGES[options.stage][3:]
+    lab = Lab(tokens, part.text, part.name, part.length, part.seed)
+    tasks = lab.tasks(tokens.config["name"], needles, part.first, part.first and thorough)
     with tempfile.TemporaryDirectory() as out:
         file = Path(out) / "tasks.json"
         file.write_text(json.dumps(tasks))
@@ -44,16 +67,18 @@ def run(options, policies, tokens, stage, genre, name, text, seed):
         command += ["--shares", ",".join(map(str, shares)), "--policies", ",".join(policies)]
         subprocess.run(list(map(str, command)), check=True)
         rows = rows_of(Path(out) / "results.csv")
-    added = dict(zip(ADDED, (stage, genre, name, digest(text), commit(), datetime.date.today().isoformat())))
+    values = options.stage, part.genre, part.name, digest(part.text), commit(), datetime.date.today().isoformat()
+    added = dict(zip(ADDED, values))
     return [added | row for row in rows]
 
 
-def save(part, rows):
-    with open(part.with_suffix(".new"), "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+def save(file, rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file.with_suffix(".new"), "w", newline="") as opened:
+        writer = csv.DictWriter(opened, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.with_suffix(".new").rename(part)
+    file.with_suffix(".new").rename(file)
 
 
 def asked(options):
@@ -64,13 +89,11 @@ def asked(options):
     return [p for p in listed.stdout.split() if p != "attention_gate"]
 
 
-def without_result(folder, part, policies):
+def without_result(file, part, policies):
     """Those of the policies that the part lacks; results of another text are refused."""
-    _, name, text, seed = part
-    file = folder / f"{name}_{seed}.csv"
     rows = rows_of(file)
-    if any(row["text"] != digest(text) for row in rows):
-        sys.exit(f"quality: {file} is of another edition of {name} than this machine has; move it away, then run again")
+    if any(row["text"] != digest(part.text) for row in rows):
+        sys.exit(f"quality: {file} is of another edition than this machine has; move it away, then run again")
     there = {row["policy"] for row in rows}
     return [p for p in policies if p not in there]
 
@@ -86,22 +109,19 @@ def main():
     parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
     options = parser.parse_args()
     tokens = Tokens(options.model)
-    split, genres = STAGES[options.stage][:2]
-    folder = HERE / "results" / options.stage
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = [(g, n, t, int(s)) for s in options.seeds.split(",") for g, n, t in each(split, genres)]
+    parts = parts_of(options.stage, [int(s) for s in options.seeds.split(",")])
     policies = asked(options)
-    left = [(p, missing) for p in parts if (missing := without_result(folder, p, policies))]
+    left = [(p, missing) for p in parts if (missing := without_result(p.file(options.stage), p, policies))]
     print(f"{len(parts) - len(left)} of {len(parts)} parts are there", file=sys.stderr)
     begin = time.monotonic()
-    for done, ((genre, name, text, seed), policies) in enumerate(left):
+    for done, (part, policies) in enumerate(left):
         spent = time.monotonic() - begin
         if spent > options.hours * 3600:
             sys.exit(f"{len(left) - done} parts are left; run it again")
         ahead = f", about {spent / done * (len(left) - done) / 60:.0f} min left" if done else ""
-        print(f"== {genre}, {name}, seed {seed}: part {done + 1} of {len(left)}{ahead}", file=sys.stderr)
-        part = folder / f"{name}_{seed}.csv"
-        save(part, rows_of(part) + run(options, policies, tokens, options.stage, genre, name, text, seed))
+        file = part.file(options.stage)
+        print(f"== {file.stem}: part {done + 1} of {len(left)}{ahead}", file=sys.stderr)
+        save(file, rows_of(file) + run(options, policies, tokens, part))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ inline double now() { return seconds(std::chrono::steady_clock::now().time_since
 struct eviction {
   double score_us = 0, plan_us = 0, move_us = 0;
   std::int64_t kept = 0, pages_freed = 0, bytes_before = 0, bytes_after = 0;  // bytes: pages in use × page size
-  std::vector<kvevict::keep_set> keep;                                        // (L)
+  std::vector<kvevict::keep_set> keep;                                        // of layers, or of all of them
 };
 
 /// A score that also says how long it took: a stage is any type with a call operator.
@@ -63,8 +63,24 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   });
 }
 
-/// Plans and compacts every layer of one sequence. `policies` is a policy, or gives each layer's; `evidence(view,
-/// layer)` says what it may look at.
+/// What a prompt's record says of layer `l` of its sequence, or, by the newest rows, of all of them (-1).
+struct prompt_evidence {
+  llama::record const& seen;
+  llama::config const& cfg;
+  llama::record newest = stacked(seen, cfg, 64);
+
+  template <class View> auto operator()(View const& view, int l) const {
+    return l < 0 ? llama::prompt_of(view, newest, cfg, 0) : llama::prompt_of(view, seen, cfg, l);
+  }
+};
+
+/// The policy divides its budget over the layers of one view.
+template <class Policy>
+inline constexpr bool over_layers = Policy::budgets == kvevict::sharing::stack ||
+                                    kvevict::planning::after_scores<decltype(Policy::layers)>();
+
+/// Plans and compacts every layer of one sequence, or all at once where the policy divides over layers. `policies` is a
+/// policy, or gives each layer's; `evidence(view, layer)` says what it may look at; layer −1: all of them.
 template <class Policies, class Evidence>
 eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policies, int tokens_per_head,
                Evidence&& evidence) {
@@ -82,12 +98,13 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
       return with_clock(policies);
   };
   llama::sequence* const one[] = {&seq};
-  for (int l = 0; l < seq.layers(); ++l) {
-    llama::layer_cache const cache(one, l);
+  int const step = over_layers<decltype(of_layer(0))> ? seq.layers() : 1;
+  for (int l = 0; l < seq.layers(); l += step) {
+    llama::layer_cache const cache(one, l, step);
     auto const view = cache.view();
     double const start = now();
     auto const& n = view.lengths;  // the prompt's, in all layers
-    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, l),
+    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, step == 1 ? l : -1),
                               {.tokens_per_head = tokens_per_head,
                                .layer = l,
                                .layer_count = seq.layers(),

@@ -30,6 +30,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("tova", tova({.sinks = s.sinks, .recent = s.recent}));
   f("dropkv", dropkv({.window = s.recent, .sinks = s.sinks}));
   f("defensivekv", defensivekv({.window = s.recent, .sinks = s.sinks}));
+  f("layer_defensivekv", layer_defensivekv({.window = s.recent, .sinks = s.sinks}));
   f("cake", cake({.window = s.recent, .sinks = s.sinks}));
   f("lava", lava({.window = s.recent, .sinks = s.sinks}));
   f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
@@ -38,7 +39,9 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
   f("distinct_keys", distinct_keys({.sinks = std::max(s.sinks, 4)}));
-  f("distinct_and_attended", distinct_and_attended({.window = s.recent, .sinks = std::max(s.sinks, 4)}));
+  distinct_and_attended_options const mixture{.window = s.recent, .sinks = std::max(s.sinks, 4)};
+  f("distinct_and_attended", distinct_and_attended(mixture));
+  f("distinct_and_attended_over_layers", distinct_and_attended_over_layers(mixture));
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 

@@ -55,7 +55,7 @@ class text {
       auto const cost = evict(ctx_, seq, p, budget, evidence);
       judge(policy, seq, cost, name == 0 ? budget : name);
     };
-    auto const from_prompt = [&](auto const& view, int l) { return llama::prompt_of(view, seen, e_.cfg(), l); };
+    prompt_evidence const from_prompt{seen, e_.cfg()};
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset(shared, s_, [&](std::string const& policy, auto const& p) {
@@ -96,12 +96,11 @@ class text {
     std::vector<int> bins(64);
     json heads = json::array();
     for (auto const& keep : e.keep) {
-      json counts = json::array();
       for (std::int64_t r = 0; r < keep.rows(); ++r) {
-        counts.push_back(keep.row(r).size);
+        if (r % keep.heads == 0) heads.push_back(json::array());
+        heads.back().push_back(keep.row(r).size);
         for (auto j : keep.row(r)) ++bins[std::size_t(j) * bins.size() / std::size_t(N)];
       }
-      heads.push_back(counts);
     }
     out = {{"bins", bins}, {"heads", heads}};
   }

@@ -151,24 +151,26 @@ class sequence {
   std::vector<head_table> tables_;  // (L,H)
 };
 
-/// One layer of several sequences as dense arrays, the form in which a page-table view reads it.
+/// Some layers of several sequences as dense arrays, the form in which a page-table view reads them.
 struct layer_tables {
-  std::vector<std::int32_t> entries;  // (B,H,columns), -1 behind the last page
-  std::vector<std::int32_t> lengths;  // (B,H)
+  std::vector<std::int32_t> entries;  // (layers,B,H,columns), -1 behind the last page
+  std::vector<std::int32_t> lengths;  // (layers,B,H)
   int columns = 0;
 };
 
-inline layer_tables tables_of(std::span<sequence* const> batch, int layer) {
+inline layer_tables tables_of(std::span<sequence* const> batch, int layer, int layers = 1) {
   layer_tables out;
-  for (sequence* s : batch)
-    for (int h = 0; h < s->kv_heads(); ++h) out.columns = std::max(out.columns, int(s->table(layer, h).pages.size()));
-  for (sequence* s : batch)
-    for (int h = 0; h < s->kv_heads(); ++h) {
-      auto const& t = s->table(layer, h);
-      out.lengths.push_back(t.length);
-      out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
-      out.entries.resize(out.lengths.size() * out.columns, -1);
-    }
+  auto const each = [&](auto f) {
+    for (int l = layer; l < layer + layers; ++l)
+      for (sequence* s : batch)
+        for (int h = 0; h < s->kv_heads(); ++h) f(s->table(l, h));
+  };
+  each([&](head_table const& t) { out.columns = std::max(out.columns, int(t.pages.size())); });
+  each([&](head_table const& t) {
+    out.lengths.push_back(t.length);
+    out.entries.insert(out.entries.end(), t.pages.begin(), t.pages.end());
+    out.entries.resize(out.lengths.size() * out.columns, -1);
+  });
   return out;
 }
 

@@ -33,10 +33,11 @@ inline kvevict::component per_slot(kv_pool const& pool, void* data, kvevict::rol
   return c;
 }
 
-/// One layer of several sequences. The view points into the tables: keep the object while the view is used.
+/// One layer of several sequences, or a stack of layers from that one on. The view points into the tables: keep the
+/// object while the view is used.
 struct layer_cache {
-  layer_cache(std::span<sequence* const> batch, int layer)
-      : batch_(batch), layer_(layer), tables_(tables_of(batch, layer)) {}
+  layer_cache(std::span<sequence* const> batch, int layer, int layers = 1)
+      : batch_(batch), layer_(layer), layers_(layers), tables_(tables_of(batch, layer, layers)) {}
 
   kvevict::layer_view<> view() const {
     auto const& pool = batch_[0]->pool();
@@ -45,9 +46,11 @@ struct layer_cache {
     v.pages = {.entries = tables_.entries.data(),
                .seq_stride = std::int64_t{H} * tables_.columns,
                .head_stride = tables_.columns,
-               .sequences = B,
+               .sequences = layers_ * B,
                .heads = H,
                .columns = tables_.columns,
+               .layers = layers_,
+               .layer_stride = std::int64_t{B} * H * tables_.columns,
                .page_size = pool.page_size()};
     v.lengths = {tables_.lengths.data(), H, 1};
     v = v.with(per_slot(pool, pool.keys(), kvevict::role::k, kvevict::dtype::f32, D).turned(kvevict::rotation::rope))
@@ -58,13 +61,14 @@ struct layer_cache {
 
   /// After compact(): shorter lengths, and the pages behind them back to the pool.
   void truncate(kvevict::slice<std::int32_t const> lengths) const {
-    for (int b = 0, i = 0; b < int(batch_.size()); ++b)
-      for (int h = 0; h < batch_[0]->kv_heads(); ++h, ++i) batch_[std::size_t(b)]->truncate(layer_, h, lengths[i]);
+    for (int l = layer_, i = 0; l < layer_ + layers_; ++l)
+      for (sequence* s : batch_)
+        for (int h = 0; h < s->kv_heads(); ++h, ++i) s->truncate(l, h, lengths[i]);
   }
 
  private:
   std::span<sequence* const> batch_;
-  int layer_;
+  int layer_, layers_;
   layer_tables tables_;
 };
 
@@ -137,6 +141,22 @@ class last_queries {
   std::vector<float> data_;                              // (L,B,2·W,Hq,D)
   std::vector<std::int32_t> positions_, begin_, count_;  // (L,B,2·W), (L,B)
 };
+
+/// The newest rows of all layers of a single sequence's record: of one layer whose sequences are those, for a stack.
+inline record stacked(record const& seen, config const& cfg, int rows) {
+  record out;
+  out.queries.resize(1), out.lse.resize(1), out.input.resize(1), out.row_begin = {0};
+  auto const last = [&](auto const& from, std::size_t width, auto& to) {
+    to.insert(to.end(), from.end() - std::ptrdiff_t(std::min(from.size(), std::size_t(rows) * width)), from.end());
+  };
+  for (std::size_t l = 0; l < seen.queries.size(); ++l) {
+    last(seen.queries[l], std::size_t(cfg.heads) * std::size_t(cfg.head_dim), out.queries[0]);
+    last(seen.lse[l], std::size_t(cfg.heads), out.lse[0]);
+    last(seen.positions, 1, out.positions);
+    out.row_begin.push_back(int(out.positions.size()));
+  }
+  return out;
+}
 
 /// A prompt's record continued by a later chunk of the same, single sequence.
 inline void append(record& to, record const& more) {

@@ -38,6 +38,7 @@
 #include <kvevict/cuda/scores/row_reductions.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>
+#include <kvevict/cuda/select/best_over_ranks.hpp>
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/cut_scores.hpp>
@@ -47,7 +48,9 @@
 #include <kvevict/cuda/select/select_pages.hpp>
 #include <kvevict/heads/forced_floor.hpp>
 #include <kvevict/heads/over_layers.hpp>
+#include <kvevict/heads/over_ranks.hpp>
 #include <kvevict/heads/table.hpp>
+#include <kvevict/layers/dispersion.hpp>
 #include <kvevict/layers/entropy.hpp>
 #include <kvevict/layers/table.hpp>
 #include <kvevict/presets/all.hpp>

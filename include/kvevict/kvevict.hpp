@@ -19,6 +19,7 @@
 #include <kvevict/heads/over_layers.hpp>
 #include <kvevict/heads/over_ranks.hpp>
 #include <kvevict/heads/table.hpp>
+#include <kvevict/layers/dispersion.hpp>
 #include <kvevict/layers/entropy.hpp>
 #include <kvevict/layers/table.hpp>
 #include <kvevict/layers/together.hpp>

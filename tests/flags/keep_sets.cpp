@@ -167,10 +167,12 @@ int main() {
   print("tova", p::tova(), seen);
   print("chunkkv", p::chunkkv({8, 1, 6}), seen);
   print("distinct_keys", p::distinct_keys({2, 250, 200, kvevict::score::keys::cached}), kvevict::contents(c.view));
-  print("distinct_and_attended", p::distinct_and_attended({8, 5, 600, 2, 250, 200, kvevict::score::keys::cached}),
-        seen);
+  p::distinct_and_attended_options const mixture{8, 5, 600, 2, 250, 200, kvevict::score::keys::cached};
+  print("distinct_and_attended", p::distinct_and_attended(mixture), seen);
+  print("distinct_and_attended_over_layers", p::distinct_and_attended_over_layers(mixture), seen);
   print("dropkv", p::dropkv({8}), seen);
   print("defensivekv", p::defensivekv({8}), seen);
+  print("layer_defensivekv", p::layer_defensivekv({8}), seen);
   print("cake", p::cake({8}), seen);
   print("lava", p::lava({8}), seen);
   print("rkv", p::rkv({8}), seen);

@@ -13,6 +13,7 @@ template <class Policy>
 void expect_counts(kvevict::host& ctx, Policy const& p, kvevict::layer_view<> const& v, kvevict::budget const& b,
                    kvevict::keep_set const& keep) {
   auto const counts = plan_counts(ctx, p, v, b);
+  bool const by_scores = turns::kind::of(p).by_scores;
   for (std::int32_t s = 0; s < keep.sequences; ++s) {
     std::int64_t sum = 0;
     for (std::int32_t h = 0; h < keep.heads; ++h) {
@@ -21,10 +22,11 @@ void expect_counts(kvevict::host& ctx, Policy const& p, kvevict::layer_view<> co
       if (counts(s, h) != kvevict::planned_counts::by_scores)
         CHECK(counts(s, h) == keep(s, h).size);
       else
-        CHECK(Policy::budgets != kvevict::sharing::none);
+        CHECK((Policy::budgets != kvevict::sharing::none || by_scores));
     }
     std::int64_t const known = counts.sequences[static_cast<std::size_t>(s)];
-    if (known != kvevict::planned_counts::by_scores || Policy::budgets != kvevict::sharing::cap) CHECK(known == sum);
+    if (known != kvevict::planned_counts::by_scores || !(by_scores || Policy::budgets == kvevict::sharing::cap))
+      CHECK(known == sum);
   }
 }
 

@@ -60,7 +60,9 @@ std::vector<any_preset> const& presets() {
              return keep;
            },
            p.expected, p.protected_first, p.protected_last, p.protected_last_permille, decltype(p.policy)::equal_counts,
-           p.over_layers});
+           p.over_layers,
+           decltype(p.policy)::budgets == kvevict::sharing::stack ||
+               kvevict::planning::after_scores<decltype(p.policy.layers)>()});
     });
     return out;
   }();

@@ -47,7 +47,7 @@ TEST_CASE("laws: a stack is planned and compacted as its layers are") {
   hand_in const rows(in);
   for (any_preset const& p : presets())
     for_each_placement([&](placed where, bool heads_apart) {
-      if (p.name == "attention_gate" || (!p.equal_counts && !heads_apart)) return;
+      if (p.name == "attention_gate" || p.over_stack || (!p.equal_counts && !heads_apart)) return;
       CAPTURE(p.name);
       stack together(in, L, where, heads_apart), apart(in, L, where, heads_apart);
       kvevict::host ctx;
@@ -78,6 +78,35 @@ TEST_CASE("laws: a stack is planned and compacted as its layers are") {
       }
       CHECK((together.pool == apart.pool));
     });
+}
+
+TEST_CASE("laws: layers that share a budget keep it together, and a layer alone keeps its own") {
+  batch const in = input();
+  hand_in const rows(in);
+  kvevict::budget const ask{.tokens_per_head = 19, .layer_count = L};
+  for (any_preset const& p : presets()) {
+    if (!p.over_stack) continue;
+    CAPTURE(p.name);
+    stack of(in, L, placed::own_tables, true);
+    kvevict::host ctx;
+    auto const keep = p.plan(ctx, of.whole(), rows, ask);
+    CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <=
+          p.workspace(ctx, {L * S, 4, 2, 8, 41, of.whole().pages.rows() * of.columns, of.pages}));
+    for (std::int32_t s = 0; s < S; ++s) {
+      std::int64_t kept = 0;
+      for (std::int32_t l = 0; l < L; ++l)
+        for (std::int32_t h = 0; h < 2; ++h) kept += keep(l * S + s, h).size;
+      CHECK(kept == L * 2 * 19);
+    }
+    for (std::int32_t l = 0; l < L; ++l) {
+      hand_in const shown(layer_of(in, static_cast<std::size_t>(l), L));
+      auto const alone = p.plan(ctx, of.layer(l), shown, {.tokens_per_head = 19, .layer = l, .layer_count = L});
+      for (std::int32_t s = 0; s < S; ++s)
+        CHECK(alone(s, 0).size + alone(s, 1).size ==
+              std::min(2 * 19, 2 * int32(in.N[static_cast<std::size_t>(l * S + s)])));
+    }
+    compact(ctx, of.whole(), keep);
+  }
 }
 
 TEST_CASE("laws: a stack observes as its layers do") {

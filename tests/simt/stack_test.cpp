@@ -2,10 +2,9 @@
 // A stack of layers on a device: the same bytes as layer by layer, in the launches of one layer.
 #include <kvevict/cuda.cuh>
 
-#include "simt/device_cache.hpp"
+#include "simt/device_stack.hpp"
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
-#include "support/stack.hpp"
 
 using namespace simt_test;
 using namespace support;
@@ -14,33 +13,6 @@ namespace cuda = kvevict::cuda;
 namespace {
 
 constexpr std::int32_t L = 3;
-
-/// A stack in device memory.
-class device_stack {
- public:
-  explicit device_stack(stack& of)
-      : of_(of), pool_(of.pool), table_(of.table), begin_(of.row_begin), lengths_(of.lengths) {}
-
-  kvevict::layer_view<std::int32_t> whole() const { return moved(of_.whole()); }
-  kvevict::layer_view<std::int32_t> layer(std::int32_t l) const { return moved(of_.layer(l)); }
-  std::vector<std::byte> pool() const { return pool_.read(); }
-
- private:
-  kvevict::layer_view<std::int32_t> moved(kvevict::layer_view<std::int32_t> v) const {
-    for (std::int32_t c = 0; c < v.component_count; ++c) {
-      std::byte*& base = v.components[static_cast<std::size_t>(c)].rows.base;
-      base = pool_.data() + (base - of_.pool.data());
-    }
-    v.pages.entries = table_.data();
-    if (v.pages.row_begin != nullptr) v.pages.row_begin = begin_.data() + (v.pages.row_begin - of_.row_begin.data());
-    v.lengths.data = lengths_.data() + (v.lengths.data - of_.lengths.data());
-    return v;
-  }
-
-  stack& of_;
-  on_device<std::byte> pool_;
-  on_device<std::int32_t> table_, begin_, lengths_;
-};
 
 auto const ada = kvevict::presets::ada_pyramidkv({.window = 8, .pool = 5});
 auto const h2o = kvevict::presets::h2o({.recent = 5});

@@ -82,6 +82,7 @@ struct any_preset {
   answer (*expected)(question const&);      // null: the reference has no opinion (random)
   std::int32_t first, last, last_permille;  // protected tokens
   bool equal_counts, over_layers;           // over_layers: the budget is exact over the layers, not in each
+  bool over_stack;                          // the layers of one view share their budget, by their scores
 
   [[nodiscard]] kvevict::keep_set plan(kvevict::host& ctx, any_view const& view, hand_in const& in,
                                        kvevict::budget const& b) const {

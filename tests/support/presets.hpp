@@ -166,19 +166,20 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, quarter, std::move(keep), [&] { return scores; });
       },
       sinks, 1, 250);
-  add(
-      prompt, "distinct_and_attended",
-      p::distinct_and_attended({.window = 2, .pool = 1, .sinks = sinks, .keys = kvevict::score::keys::cached}),
-      [](question const& q) {
-        reference::protection const quarter = expect::newest_quarter(q);
-        rows const distinct = reference::key_diversity(q.prompt());
-        index_rows keep = reference::identity(q.all.H(), q.N);
-        if (q.N > q.budget)
-          keep = reference::keep_in_turn({distinct, reference::window_scores(q.prompt(), expect::last_rows(2))},
-                                         {700, 300}, q.budget, {q.N, quarter}, floor_permille);
-        return expect::made(q, quarter, std::move(keep), [&] { return distinct; });
-      },
-      sinks, 1, 250);
+  // of one layer both mixtures keep the same, and so do both forms of DefensiveKV; of a stack see stack_presets.hpp
+  p::distinct_and_attended_options mixture;
+  mixture.window = 2, mixture.pool = 1, mixture.sinks = sinks, mixture.keys = kvevict::score::keys::cached;
+  auto const mixed = [](question const& q) {
+    reference::protection const quarter = expect::newest_quarter(q);
+    rows const distinct = reference::key_diversity(q.prompt());
+    index_rows keep = reference::identity(q.all.H(), q.N);
+    if (q.N > q.budget)
+      keep = reference::keep_in_turn({distinct, reference::window_scores(q.prompt(), expect::last_rows(2))}, {700, 300},
+                                     q.budget, {q.N, quarter}, floor_permille);
+    return expect::made(q, quarter, std::move(keep), [&] { return distinct; });
+  };
+  add(prompt, "distinct_and_attended", p::distinct_and_attended(mixture), mixed, sinks, 1, 250);
+  add(prompt, "distinct_and_attended_over_layers", p::distinct_and_attended_over_layers(mixture), mixed, sinks, 1, 250);
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {
@@ -225,13 +226,13 @@ template <class F> void for_each_preset(F&& f) {
         return expect::by_window(q, [&] { return reference::output_change(q.prompt(), window, pool); });
       },
       0, window, 0);
-  add(
-      prompt, "defensivekv", p::defensivekv({.window = window, .pool = pool, .floor_permille = floor_permille}),
-      [](question const& q) {
-        return expect::by_window(
-            q, [&] { return reference::largest_attention(q.prompt(), window, pool); }, true);
-      },
-      0, window, 0);
+  p::defensivekv_options const defensive{window, pool, floor_permille};
+  auto const defended = [](question const& q) {
+    return expect::by_window(
+        q, [&] { return reference::largest_attention(q.prompt(), window, pool); }, true);
+  };
+  add(prompt, "defensivekv", p::defensivekv(defensive), defended, 0, window, 0);
+  add(prompt, "layer_defensivekv", p::layer_defensivekv(defensive), defended, 0, window, 0);
   add(
       prompt, "cake", p::cake({.window = window, .pool = pool}),
       [](question const& q) {

@@ -61,9 +61,11 @@ inline kvevict::layer_view<> view_of(shape const& m, std::int32_t const* lengths
 struct kind {
   bool over_heads, over_layers, cap, unlimited;
   std::int32_t front, recent, recent_permille, beta;
+  bool by_scores = false;  // these divide the budget of the layers of a view
 
   template <class Policy> static kind of(Policy const& p) {
-    kind out{Policy::budgets == kvevict::sharing::heads,
+    constexpr bool stacked = Policy::budgets == kvevict::sharing::stack;
+    kind out{Policy::budgets == kvevict::sharing::heads || stacked,
              false,
              Policy::budgets == kvevict::sharing::cap,
              std::is_same_v<std::remove_cvref_t<decltype(p.layers)>, kvevict::layers::unlimited>,
@@ -71,6 +73,7 @@ struct kind {
              p.protect.recent,
              p.protect.recent_permille,
              1};
+    out.by_scores = stacked || kvevict::planning::after_scores<decltype(p.layers)>();
     if constexpr (requires { p.layers.beta; }) out.over_layers = true, out.beta = p.layers.beta;
     return out;
   }
@@ -113,7 +116,8 @@ inline std::vector<std::int64_t> of_layers(std::vector<std::int64_t> const& held
   return out;
 }
 
-/// What a row keeps, or, where heads share, all heads of the layer: (L) of sequence s, head h.
+/// What a row keeps, or, where heads share, all heads of the layer: (L) of sequence s, head h; where scores divide it,
+/// one number of all layers.
 inline std::vector<std::int64_t> expected(kind const& k, form how, shape const& m, std::vector<std::int32_t> const& N,
                                           std::int32_t s, std::int32_t h, std::int64_t budget) {
   std::int32_t const first = k.over_heads ? 0 : h, heads = k.over_heads ? m.H : 1;
@@ -128,6 +132,7 @@ inline std::vector<std::int64_t> expected(kind const& k, form how, shape const& 
   std::int64_t const all = std::accumulate(held.begin(), held.end(), std::int64_t{0}),
                      most = *std::max_element(longest.begin(), longest.end());
   if (k.unlimited) return held;
+  if (k.by_scores && how == form::stack) return {std::min(all, m.L * budget * heads)};  // of all layers together
   if (!k.over_layers) {
     for (std::int64_t const n : held) out.push_back(std::min(n, budget * heads));
     return out;
@@ -181,6 +186,7 @@ void run(Policy const& policy, std::uint64_t seed, form how, Put put, Plan plan)
       std::int64_t const b = budgets[static_cast<std::size_t>(s)];
       for (std::int32_t h = 0; h < m.H; ++h) {
         auto const want = expected(k, how, m, N, s, h, b);
+        std::int64_t together = 0;
         for (std::int32_t l = 0; l < m.L; ++l) {
           std::int64_t got = 0;
           for (std::int32_t i = k.over_heads ? 0 : h; i < (k.over_heads ? m.H : h + 1); ++i) {
@@ -188,9 +194,11 @@ void run(Policy const& policy, std::uint64_t seed, form how, Put put, Plan plan)
             CHECK(kept[m.at(l, s, i)] <= N[m.at(l, s, i)]);
           }
           CAPTURE(l, s, h);
-          CHECK(got == want[static_cast<std::size_t>(l)]);
+          together += got;
+          if (want.size() > 1 || m.L == 1) CHECK(got == want[static_cast<std::size_t>(l)]);
           sum += kept[m.at(l, s, h)], held += N[m.at(l, s, h)];
         }
+        CHECK(together == std::accumulate(want.begin(), want.end(), std::int64_t{0}));
       }
       if (!k.unlimited) CHECK(sum <= std::int64_t{m.L} * m.H * b);
       if (k.over_heads && k.over_layers && how != form::alone)
@@ -212,6 +220,8 @@ template <class F> void for_each_policy(F f) {
     auto const policy = p.policy.with(noise{17});
     if constexpr (kvevict::stages::says_one_set<decltype(policy.heads)>)
       f(p.name, policy.with(kvevict::heads::uniform{}));  // heads are ragged here, and cannot keep one set
+    else if constexpr (std::is_same_v<decltype(policy.layers), kvevict::layers::dispersion>)
+      f(p.name, policy.with(kvevict::layers::entropy{}));  // there is no attention here; the division is the same
     else
       f(p.name, policy);
   });

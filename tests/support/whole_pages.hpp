@@ -112,7 +112,7 @@ inline std::map<std::vector<std::int32_t>, unit> units_of(model const& m, turns:
     for (std::int32_t s = 0; s < m.S; ++s)
       for (std::int32_t h = 0; h < m.H; ++h) {
         auto const r = static_cast<std::size_t>((l * m.S + s) * m.H + h);
-        unit& u = out[{k.over_layers ? 0 : l, s, k.over_heads ? 0 : h}];
+        unit& u = out[{k.over_layers || k.by_scores ? 0 : l, s, k.over_heads ? 0 : h}];
         u.tokens += m.N(r), u.budget += budget, u.rests += m.rest(r), u.rows.push_back(r);
         u.too_small = u.too_small || (tokens_that_stay(m, r, k.front, k.recent) > budget);
       }
@@ -204,7 +204,7 @@ void check(Policy const& tokens, std::uint64_t seed, Put put, Plan plan, std::in
         auto const pages = pages_of(m, r, got.keep);
         kept += got.keep.row(static_cast<std::int64_t>(r)).size;
         if (k.unlimited || !u.cut()) continue;
-        if (!k.over_layers) expect_protected(m, r, k, budget, pages);
+        if (!k.over_layers && !k.by_scores) expect_protected(m, r, k, budget, pages);
         if (k.recent_permille == 0) expect_best(m, r, k.front, k.recent, pages, score);
       }
       CHECK(kept == (k.unlimited ? u.tokens : u.kept(m.P)));

@@ -48,12 +48,13 @@ score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score cons
     rows.values = apart;
     kernels::each_token(ctx, rows, copy_score{from});
   }
+  score_rows const tokens = rows;
   if constexpr (stages::says_whole_pages<decltype(p.select)>)
     rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce);
   unseen::leave_out(ctx, e, rows);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
   if constexpr (planning::after_scores<decltype(p.layers)>() && Policy::budgets != sharing::cap)
-    p.layers.divide(ctx, rows, Policy::budgets);
+    p.layers.divide(ctx, e, tokens, rows, Policy::budgets);
   return rows;
 }
 

@@ -7,7 +7,7 @@
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/evidence/budget.hpp>
 #include <kvevict/heads/over_layers.hpp>
-#include <kvevict/kernels/count_over_ranks.hpp>
+#include <kvevict/kernels/best_over_ranks.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -17,18 +17,21 @@ namespace heads {
 /// one process with all heads would. A view of one layer is Ada-KV under tensor parallelism.
 ///
 /// `all_reduce(std::uint64_t* counts, std::int64_t n)` puts the sums over all ranks in the place of n numbers, on every
-/// rank: MPI_Allreduce, ncclAllReduce or gloo in one line. Ranks have contiguous heads, `budget.head` and `head_count`
-/// say which, and `budget_of_ranks` exchanges lengths, so that all ranks agree what is cut. Every rank plans the same
-/// layers, sequences and budgets, and makes the same calls in the same order; one that raises leaves the others
-/// waiting, as in any collective: end them all.
+/// rank: MPI_Allreduce or gloo in one line. On a device it is f(cuda::device& ctx, counts, n), counts in device memory,
+/// and may go into ctx.queue(), as ncclAllReduce does: nothing waits; or cuda::through_host{f} with a host's. Ranks have
+/// contiguous heads, `budget.head` and `head_count` say which, and `budget_of_ranks` exchanges lengths, so that all
+/// ranks agree what is cut. Every rank plans the same layers, sequences and budgets in the same kind of context, and
+/// makes the same calls in the same order; one that raises leaves the others waiting, as in any collective: end them
+/// all. (A device that finds a NaN goes on without the tokens of that rank, and says so as it always does.)
 ///
 ///   order   score descending (−0 = +0), position descending, layer, head of the model ascending
 ///
 /// Cost     over_layers', and what a plan hands to all_reduce: 8·S·(4·L·H + 5 120) bytes in 5 calls; where ties are cut
-///          40 960·S more in 3 more; 16·S·L·H in one where all is kept. H: heads of the model. budget_of_ranks: 8·S·L·H
-///          in one. (A sequence of 32 layers of 8 heads: 49 KB, 90 KB with ties, 2 KB of lengths.)
-/// Errors   as over_layers; `heads` is not budget.head_count.   On the host only.
-template <kernels::all_reduce Reduce> struct over_ranks {
+///          40 960·S more in 3 more; 16·S·L·H in one where all is kept. A device does not look: always as with ties.
+///          H: heads of the model. budget_of_ranks: 8·S·L·H in one. (A sequence of 32 layers of 8 heads: 49 KB, 90 KB
+///          with ties, 2 KB of lengths.)
+/// Errors   as over_layers; `heads` is not budget.head_count.
+template <class Reduce> struct over_ranks {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;
   static constexpr bool over_stack = true;
@@ -38,98 +41,124 @@ template <kernels::all_reduce Reduce> struct over_ranks {
 
   std::int64_t workspace_bytes(host const&, cache_shape const& s) const {
     std::int64_t const all = std::int64_t{s.sequences} * heads;
-    return 2 * scratch_step(2 * all * 8) + scratch_step(3 * all * 8) + 2 * scratch_step(s.sequences * 24) +
-           kernels::rank_search<Reduce>::bytes(s);
+    return 2 * scratch_step(2 * all * 8) + scratch_step(3 * all * 8) + 3 * scratch_step(s.sequences * 24) +
+           scratch_step(s.rows() * 16) + kernels::rank_search<Reduce>::bytes(s);
   }
 
-  void operator()(host& ctx, score_rows& rows) const {
+  template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     expect_floor("over_ranks", floor_permille);
     std::int32_t const given = rows.model_heads == 0 ? rows.heads : rows.model_heads;
     KVEVICT_EXPECTS(heads == given, "over_ranks: the stage says ", heads, " heads of the model, the budget ", given,
                     "; give both the same");
+    places const at(rows, heads);
     frame scratch(ctx.scratch());
-    exchange const all(*this, scratch, rows);
-    kernels::rank_search<Reduce> const found(ctx, scratch, rows, all.wanted, all_reduce);
-    all.divide(scratch, found);
+    auto* const held = scratch.template allocate<std::uint64_t>(2 * at.size());
+    auto* const together = scratch.template allocate<pool_quota>(at.pools);
+    auto* const takes = scratch.template allocate<std::int64_t>(at.pools);
+    auto* const found = scratch.template allocate<contested>(rows.count());
+    tell(ctx, rows, at, held, tell_held{at, held});
+    kernels::each_sequence(ctx, rows, add_up{at, held, together});
+    if (!kernels::best_over_ranks(ctx, rows, together, all_reduce, found, takes)) return;
+    auto* const above = scratch.template allocate<std::uint64_t>(2 * at.size());
+    auto* const integers = scratch.template allocate<std::int64_t>(3 * at.size());
+    tell(ctx, rows, at, above, tell_found{at, found, above});
+    kernels::each_sequence(ctx, rows, division{floor_permille, rows, at, held, above, together, takes, integers});
   }
 
- private:
-  /// What the ranks tell each other of every row of the model, (S, L, H).
-  struct exchange {
-    over_ranks const& stage;
-    score_rows& rows;
-    row_pools pools;
-    std::int64_t members, size;    // rows of a pool, and of all pools, of the model
-    std::uint64_t *held, *quotas;  // 1 + evictable tokens of rows that are cut; their quotas
-    pool_quota* together;          // (S)
-    std::int64_t* wanted;          // (S)
+  /// Of every row of the model two numbers, (2, S, L, H); a rank has some of the heads.
+  struct places {
+    std::int64_t pools, layers, heads, first;
 
-    exchange(over_ranks const& of, frame& scratch, score_rows& own)
-        : stage(of), rows(own), pools(own, pool_over::layers) {
-      members = std::int64_t{rows.layers} * stage.heads, size = pools.count * members;
-      held = scratch.allocate<std::uint64_t>(2 * size), quotas = held + size;
-      together = scratch.allocate<pool_quota>(pools.count), wanted = scratch.allocate<std::int64_t>(pools.count);
-      sum_up(
-          held, [](row const& it, std::int64_t) { return it.active ? 1 + std::int64_t{it.candidates} : 0; },
-          [](row const& it, std::int64_t) { return it.active ? std::int64_t{it.quota()} : 0; });
-      for (std::int64_t p = 0; p < pools.count; ++p) {
-        pool_quota& q = together[p] = {};
-        std::int64_t room = 0;
-        for (std::int64_t i = p * members; i < (p + 1) * members; ++i)
-          if (held[i] != 0)
-            ++q.rows, q.tokens += static_cast<std::int64_t>(quotas[i]), room += static_cast<std::int64_t>(held[i]) - 1;
-        wanted[p] = q.tokens = std::min(q.tokens, room);
-      }
-    }
-
-    /// Two numbers of each own row, and with them those of the others.
-    template <class First, class Second> void sum_up(std::uint64_t* to, First first, Second second) const {
-      kvevict::fill_n(to, 2 * size, 0u);
-      for (std::int64_t r = 0; r < rows.count(); ++r) {
-        std::int64_t const at = place_of(r);
-        to[at] = static_cast<std::uint64_t>(first(rows.rows[r], r));
-        to[size + at] = static_cast<std::uint64_t>(second(rows.rows[r], r));
-      }
-      stage.all_reduce(to, 2 * size);
-    }
-    std::int64_t place_of(std::int64_t r) const {
-      std::int64_t const b = r / rows.heads, layer = b / pools.count, pool = b % pools.count;
-      return pool * members + layer * stage.heads + rows.first_head + r % rows.heads;
-    }
-
-    void divide(frame& scratch, kernels::rank_search<Reduce> const& found) const {
-      bool cut = false;
-      for (std::int64_t p = 0; p < pools.count; ++p) cut = cut || together[p].rows > 0;
-      if (!cut) return;
-      auto* const above = scratch.allocate<std::uint64_t>(2 * size);
-      sum_up(
-          above, [&](row const&, std::int64_t r) { return found.rows[r].above; },
-          [&](row const&, std::int64_t r) { return found.rows[r].equal; });
-      auto* const integers = scratch.allocate<std::int64_t>(3 * size);  // floors of shares, remainders, caps
-      for (std::int64_t p = 0; p < pools.count; ++p) {
-        if (together[p].rows == 0) continue;
-        auto const shares = shares_of(p, above + p * members, found.cuts[p].take, integers + 3 * p * members);
-        pools.each(p, [&](std::int64_t r) {
-          if (row& it = rows.rows[r]; it.active)
-            it.budget = it.protected_tokens() + static_cast<std::int32_t>(shares.kept(place_of(r) - p * members));
-        });
-      }
-    }
-    settled<listed_parts> shares_of(std::int64_t p, std::uint64_t const* above, std::int64_t take,
-                                    std::int64_t* floors) const {
-      floored_share const share{stage.floor_permille, together[p]};
-      std::int64_t const den = share.denominator();
-      std::int64_t *const rests = floors + members, *const caps = rests + members;
-      for (std::int64_t i = 0; i < members; ++i) {
-        std::int64_t const in = std::min(take, static_cast<std::int64_t>(above[size + i]));
-        std::uint64_t const mine = held[p * members + i];
-        std::int64_t const x = mine == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[i]) + in);
-        take -= in;
-        floors[i] = x / den, rests[i] = x % den, caps[i] = mine == 0 ? 0 : static_cast<std::int64_t>(mine) - 1;
-      }
-      return {{floors, rests, caps, members, den, together[p].tokens}, together[p].tokens};
+    constexpr places(score_rows const& of, std::int32_t all)
+        : pools(row_pools(of, pool_over::layers).count), layers(of.layers), heads(all), first(of.first_head) {}
+    constexpr std::int64_t members() const { return layers * heads; }
+    constexpr std::int64_t size() const { return pools * members(); }
+    /// Among those of its pool, of a row of sequence b.
+    constexpr std::int64_t member(std::int64_t b, std::int64_t h) const { return b / pools * heads + first + h; }
+    constexpr std::int64_t operator()(std::int64_t b, std::int64_t h) const {
+      return b % pools * members() + member(b, h);
     }
   };
+  /// Of rows that are cut: one more than their evictable tokens, and their quotas.
+  struct tell_held {
+    places at;
+    std::uint64_t* to;
+    constexpr void operator()(slice<row> of, std::int64_t b) const {
+      for (std::int64_t h = 0; h < of.size; ++h) {
+        if (!of[h].active) continue;
+        to[at(b, h)] = static_cast<std::uint64_t>(std::int64_t{1} + of[h].candidates);
+        to[at.size() + at(b, h)] = static_cast<std::uint64_t>(of[h].quota());
+      }
+    }
+  };
+  struct tell_found {
+    places at;
+    contested const* found;  // (B·H)
+    std::uint64_t* to;
+    constexpr void operator()(slice<row> of, std::int64_t b) const {
+      for (std::int64_t h = 0; h < of.size; ++h) {
+        if (!of[h].active) continue;
+        to[at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].above);
+        to[at.size() + at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].equal);
+      }
+    }
+  };
+  /// Of each pool of the model, what pool_quota is of one process.
+  struct add_up {
+    places at;
+    std::uint64_t const* held;
+    pool_quota* together;
+    constexpr void operator()(slice<row>, std::int64_t p) const {
+      if (p >= at.pools) return;
+      pool_quota q;
+      std::int64_t room = 0;
+      for (std::int64_t i = p * at.members(); i < (p + 1) * at.members(); ++i)
+        if (held[i] != 0)
+          ++q.rows, q.tokens += static_cast<std::int64_t>(held[at.size() + i]),
+              room += static_cast<std::int64_t>(held[i]) - 1;
+      if (q.tokens > room) q.tokens = room;
+      together[p] = q;
+    }
+  };
+  /// Of the first layer's sequences, each with its rows in all layers.
+  struct division {
+    std::int32_t floor_permille;
+    score_rows rows;
+    places at;
+    std::uint64_t const *held, *above;
+    pool_quota const* together;
+    std::int64_t const* takes;
+    std::int64_t* integers;
+
+    constexpr void operator()(slice<row>, std::int64_t p) const {
+      if (p >= at.pools || together[p].rows == 0) return;
+      floored_share const share{floor_permille, together[p]};
+      std::int64_t const n = at.members(), den = share.denominator();
+      std::int64_t *const floors = integers + 3 * p * n, *const rests = floors + n, *const caps = rests + n;
+      std::int64_t take = takes[p];
+      for (std::int64_t i = 0; i < n; ++i) {  // what is equal in score and order: lower layers, lower heads first
+        auto const equal = static_cast<std::int64_t>(above[at.size() + p * n + i]), in = take < equal ? take : equal;
+        auto const mine = static_cast<std::int64_t>(held[p * n + i]);
+        std::int64_t const x = mine == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[p * n + i]) + in);
+        take -= in;
+        floors[i] = x / den, rests[i] = x % den, caps[i] = mine == 0 ? 0 : mine - 1;
+      }
+      settled<listed_parts> const out({floors, rests, caps, n, den, together[p].tokens}, together[p].tokens);
+      for (std::int64_t b = p; b < rows.sequences; b += at.pools)
+        for (std::int64_t h = 0; h < rows.heads; ++h)
+          if (row& it = rows.rows[b * rows.heads + h]; it.active)
+            it.budget = it.protected_tokens() + static_cast<std::int32_t>(out.kept(at.member(b, h)));
+    }
+  };
+
+ private:
+  /// Two numbers of each own row, and with them those of the others.
+  template <class Context, class F>
+  void tell(Context& ctx, score_rows const& rows, places const& at, std::uint64_t* to, F const& f) const {
+    kernels::clear_counts(ctx, to, 2 * at.size());
+    kernels::each_sequence(ctx, rows, f);
+    kernels::sum_over_ranks(ctx, all_reduce, to, 2 * at.size());
+  }
 };
 template <class Reduce> over_ranks(Reduce, std::int32_t) -> over_ranks<Reduce>;
 template <class Reduce> over_ranks(Reduce, std::int32_t, std::int32_t) -> over_ranks<Reduce>;
@@ -137,7 +166,8 @@ template <class Reduce> over_ranks(Reduce, std::int32_t, std::int32_t) -> over_r
 }  // namespace heads
 
 /// The budget `b`, whose `head` and `head_count` are filled in, with the lengths of all heads of the model in the
-/// layers of the view; they lie in `lengths`, which must outlive the plan. Views of the host only.
+/// layers of the view; they lie in `lengths`, which must outlive the plan. Of a view of the host; a device's budget reads
+/// a copy of them in its own memory.
 template <class Entry, kernels::all_reduce Reduce>
 budget budget_of_ranks(host& ctx, layer_view<Entry> const& cache, budget b, Reduce const& all_reduce,
                        std::vector<std::int32_t>& lengths) {

@@ -84,6 +84,11 @@ struct pooled_best {
   pool_over over = pool_over::heads;
 };
 
+/// What best_over_ranks finds of a row: tokens beyond the last one that is in, and tokens that equal it.
+struct contested {
+  std::int64_t above = 0, equal = 0;
+};
+
 /// Which tokens are pooled: those before the recent window, or all.
 enum class pool_range : std::uint8_t { evictable, all };
 
@@ -172,6 +177,8 @@ KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pag
 KVEVICT_KERNEL(mark_kept, "kernels/mark_kept.hpp", "cuda/select/mark_kept.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every pool
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
+// (score_rows, pool_quota const* (S), all_reduce, contested* (B·H), std::int64_t* takes (S)) → whether any row may be cut
+KVEVICT_KERNEL(best_over_ranks, "kernels/best_over_ranks.hpp", "cuda/select/best_over_ranks.hpp");
 // (score_rows, std::uint32_t* histograms (B·H, 2048)): of the leading bits of order_key of evictable scores
 KVEVICT_KERNEL(score_histograms, "kernels/score_histograms.hpp", "cuda/select/score_histograms.hpp");
 // (score_rows, f): f(row, token, score&) for tokens of active rows; f is constexpr

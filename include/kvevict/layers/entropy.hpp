@@ -40,7 +40,9 @@ struct entropy {
            scratch_step(s.rows() * integers_a_row * 8);
   }
 
-  template <class Context> void divide(Context& ctx, score_rows& rows, sharing share) const {
+  template <class Context, class Evidence>
+  void divide(Context& ctx, Evidence const&, score_rows const&, score_rows& rows, sharing share) const {
+    if (rows.layers == 1) return;
     frame scratch(ctx.scratch());
     auto* histograms = scratch.template allocate<std::uint32_t>(rows.count() * score_histogram::buckets);
     auto* weights = scratch.template allocate<std::int64_t>(rows.sequences);                  // (L·S)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <kvevict/heads/adaptive.hpp>
+#include <kvevict/layers/entropy.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/score/value_bound.hpp>
 #include <kvevict/score/window_attention.hpp>
@@ -20,12 +21,13 @@ struct lava_options {
   std::int32_t sinks = 0;
 };
 
-/// SnapKV's tokens, whose heads share their budget by attention times the head's largest value.
-/// LAVa, Shen et al., EMNLP 2025, arXiv:2509.09754, second-hand.   Differs: all layers have the same budget; see
-/// score::value_bound.
+/// SnapKV's tokens, whose heads share their budget by attention times the head's largest value, and whose layers share
+/// theirs by the entropy of that: of a stack of layers (page_table::layers); a view of one layer keeps its budget.
+/// LAVa, Shen et al., EMNLP 2025, arXiv:2509.09754, second-hand.   Differs: see score::value_bound, layers::entropy.
 constexpr auto lava(lava_options o = {}) {
   return policy{score::value_bound{score::window_attention{o.window, {o.pool, o.kind}}}, protect{o.sinks, o.window}}
-      .with(heads::adaptive{o.floor_permille});
+      .with(heads::adaptive{o.floor_permille})
+      .with(layers::entropy{});
 }
 
 }  // namespace presets

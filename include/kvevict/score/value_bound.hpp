@@ -23,7 +23,7 @@ namespace score {
 ///   ŝ(h,j) = s(h,j) · max_n ‖v(h,n)‖₁      over all N tokens of the head
 ///
 /// Paper    LAVa, Shen et al., EMNLP 2025, arXiv:2509.09754.   Second-hand: the formula by a digest of others, not the
-///          paper; budgets of layers are a stage of their own.
+///          paper; budgets of layers are layers::entropy.
 /// Shapes   values (H,N,D) → scores (H,N). Scaling all values by a power of two changes no keep set.
 /// Cost     one read of V; scratch one float a row.
 /// Errors   contract_violation if the cache has no V that can be read; the inner score's.

@@ -131,6 +131,7 @@ template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
                   protect const& keep, Layers const& layers, budget const& want, sharing share, std::int32_t page = 1) {
   score_rows out = allocate_rows(false, scratch, cache, want.layer);
+  out.first_head = want.head, out.model_heads = want.head_count;
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,
              plan_rows_kernel<Entry, Layers>{ctx.watch(out.verb()), cache, keep, layers, want, share, page, out.rows,
                                              begin_of(out), stride_of(out)});

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
+#include <type_traits>
 
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
@@ -12,17 +12,47 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/kernels/contenders.hpp>
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/radix.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
-/// Adds up what all ranks have: f(counts, n) puts the sums of n numbers in their place, on every rank.
+void has_kernel(best_over_ranks_tag, host&);
+
+/// Adds up what all ranks have, on the host: f(counts, n) puts the sums of n numbers in their place, on every rank.
 template <class F>
 concept all_reduce = requires(F const& f, std::uint64_t* counts, std::int64_t n) {
   f(counts, n);
 };
+/// The same in another context's memory: f(ctx, counts, n).
+template <class F, class Context>
+concept all_reduce_in = requires(F const& f, Context& ctx, std::uint64_t* counts, std::int64_t n) {
+  f(ctx, counts, n);
+};
+
+/// Sums of n counts, which lie in the context's memory, in their place.
+template <class Context, class F> void sum_over_ranks(Context& ctx, F const& f, std::uint64_t* counts, std::int64_t n) {
+  if constexpr (std::is_same_v<Context, host>) {
+    static_assert(all_reduce<F>,
+                  "over_ranks: on the host all_reduce is called as f(std::uint64_t* counts, std::int64_t n)");
+    f(counts, n);
+  } else {
+    static_assert(
+        all_reduce_in<F, Context>,
+        "over_ranks: on a device all_reduce is called as f(cuda::device&, std::uint64_t* counts, std::int64_t "
+        "n), counts in its memory; for one that works on the host give cuda::through_host{f}");
+    if (!ctx.is_dry()) f(ctx, counts, n);
+  }
+}
+/// Zeros, also where a device has refused the call: then this rank has nothing, and the others go on.
+template <class Context> void clear_counts(Context& ctx, std::uint64_t* counts, std::int64_t n) {
+  if constexpr (std::is_same_v<Context, host>)
+    kvevict::fill_n(counts, n, 0u);
+  else
+    ctx.zero("counts", counts, static_cast<std::size_t>(n) * sizeof *counts);
+}
 
 /// Where the best of each pool end, over all ranks: digit by digit, a histogram of every rank added up, as
 /// select::contenders does within one process. Every rank makes the same calls of `reduce`, for what they decide by is
@@ -43,7 +73,7 @@ template <all_reduce Reduce> class rank_search {
   cut* cuts;        // (pools)
 
   /// `wanted` (pools): how many are the best, of all ranks together.
-  rank_search(host& ctx, frame& scratch, score_rows const& s, std::int64_t const* wanted, Reduce const& reduce)
+  rank_search(host& ctx, frame& scratch, score_rows const& s, pool_quota const* wanted, Reduce const& reduce)
       : rows(scratch.allocate<contender>(s.count())),
         cuts(scratch.allocate<cut>(row_pools(s, pool_over::layers).count)),
         ctx_(ctx),
@@ -54,7 +84,7 @@ template <all_reduce Reduce> class rank_search {
     for (std::int64_t r = 0; r < s.count(); ++r) gather(scratch, r);
     bool any = false, tied = false;
     for (std::int64_t p = 0; p < pools_.count; ++p)
-      cuts[p] = {wanted[p], 0, 0, wanted[p] > 0}, any = any || cuts[p].open;
+      cuts[p] = {wanted[p].tokens, 0, 0, wanted[p].tokens > 0}, any = any || cuts[p].open;
     if (!any) return;
     each_open([&](contender& c, std::int64_t) { kvevict::copy_n(c.keys, c.live_size = c.size, c.live); });
     find();
@@ -123,6 +153,19 @@ template <all_reduce Reduce> class rank_search {
   Reduce const& reduce_;
   std::uint64_t* totals_;  // (pools, buckets)
 };
+
+/// Of every pool's `wanted` best tokens over all ranks: how many lie in each of this rank's rows, and how many of those
+/// that equal the last one are in. False where no rank has a row that is cut; then nothing is written.
+template <all_reduce Reduce>
+bool kernel(best_over_ranks_tag, host& ctx, score_rows const& s, pool_quota const* wanted, Reduce const& reduce,
+            contested* found, std::int64_t* takes) {
+  frame scratch(ctx.scratch());
+  rank_search<Reduce> const search(ctx, scratch, s, wanted, reduce);
+  std::int64_t const pools = row_pools(s, pool_over::layers).count;
+  for (std::int64_t r = 0; r < s.count(); ++r) found[r] = {search.rows[r].above, search.rows[r].equal};
+  for (std::int64_t p = 0; p < pools; ++p) takes[p] = search.cuts[p].take;
+  return std::any_of(wanted, wanted + pools, [](pool_quota const& q) { return q.rows > 0; });
+}
 
 }  // namespace kernels
 }  // namespace KVEVICT_ABI

@@ -41,7 +41,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("distinct_keys", distinct_keys({.sinks = std::max(s.sinks, 4)}));
   distinct_and_attended_options const mixture{.window = s.recent, .sinks = std::max(s.sinks, 4)};
   f("distinct_and_attended", distinct_and_attended(mixture));
-  f("distinct_and_attended_over_layers", distinct_and_attended_over_layers(mixture));
+  f("layer_distinct_and_attended", layer_distinct_and_attended(mixture));
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 

@@ -169,7 +169,7 @@ int main() {
   print("distinct_keys", p::distinct_keys({2, 250, 200, kvevict::score::keys::cached}), kvevict::contents(c.view));
   p::distinct_and_attended_options const mixture{8, 5, 600, 2, 250, 200, kvevict::score::keys::cached};
   print("distinct_and_attended", p::distinct_and_attended(mixture), seen);
-  print("distinct_and_attended_over_layers", p::distinct_and_attended_over_layers(mixture), seen);
+  print("layer_distinct_and_attended", p::layer_distinct_and_attended(mixture), seen);
   print("dropkv", p::dropkv({8}), seen);
   print("defensivekv", p::defensivekv({8}), seen);
   print("layer_defensivekv", p::layer_defensivekv({8}), seen);

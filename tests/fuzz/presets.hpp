@@ -49,8 +49,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 14: {
       auto const keys = kvevict::score::keys::cached;
       return erased<Entry, needs::prompt>(
-          p::distinct_and_attended_over_layers({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), keys}),
-          window);
+          p::layer_distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), keys}), window);
     }
     default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
   }

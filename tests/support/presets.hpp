@@ -179,7 +179,7 @@ template <class F> void for_each_preset(F&& f) {
     return expect::made(q, quarter, std::move(keep), [&] { return distinct; });
   };
   add(prompt, "distinct_and_attended", p::distinct_and_attended(mixture), mixed, sinks, 1, 250);
-  add(prompt, "distinct_and_attended_over_layers", p::distinct_and_attended_over_layers(mixture), mixed, sinks, 1, 250);
+  add(prompt, "layer_distinct_and_attended", p::layer_distinct_and_attended(mixture), mixed, sinks, 1, 250);
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {

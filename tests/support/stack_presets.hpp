@@ -3,9 +3,9 @@
 #pragma once
 
 #include <kvevict/presets/cake.hpp>
-#include <kvevict/presets/distinct_and_attended_over_layers.hpp>
 #include <kvevict/presets/lava.hpp>
 #include <kvevict/presets/layer_defensivekv.hpp>
+#include <kvevict/presets/layer_distinct_and_attended.hpp>
 
 #include "support/layer_entropy.hpp"
 #include "support/reference_outputs.hpp"
@@ -138,8 +138,8 @@ template <class F> void for_each(F f) {
   f("cake", p::cake({.window = W, .pool = pool}), cake);
   f("lava", p::lava({.window = W, .pool = pool, .floor_permille = floor}), lava);
   f("layer_defensivekv", p::layer_defensivekv({.window = W, .pool = pool, .floor_permille = floor}), layer_defensivekv);
-  f("distinct_and_attended_over_layers",
-    p::distinct_and_attended_over_layers(
+  f("layer_distinct_and_attended",
+    p::layer_distinct_and_attended(
         {.window = 2, .pool = 1, .sinks = 2, .floor_permille = floor, .keys = kvevict::score::keys::cached}),
     distinct);
 }

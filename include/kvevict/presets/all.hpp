@@ -11,7 +11,6 @@
 #include <kvevict/presets/chunkkv.hpp>
 #include <kvevict/presets/defensivekv.hpp>
 #include <kvevict/presets/distinct_and_attended.hpp>
-#include <kvevict/presets/distinct_and_attended_over_layers.hpp>
 #include <kvevict/presets/distinct_keys.hpp>
 #include <kvevict/presets/dropkv.hpp>
 #include <kvevict/presets/full.hpp>
@@ -21,6 +20,7 @@
 #include <kvevict/presets/lagkv.hpp>
 #include <kvevict/presets/lava.hpp>
 #include <kvevict/presets/layer_defensivekv.hpp>
+#include <kvevict/presets/layer_distinct_and_attended.hpp>
 #include <kvevict/presets/leverage.hpp>
 #include <kvevict/presets/manifoldkv.hpp>
 #include <kvevict/presets/oracle.hpp>

@@ -12,7 +12,7 @@ namespace presets {
 /// above a floor of every head: cosines and attention compare over layers. A view of one layer is planned as by
 /// distinct_and_attended.
 /// Ours: to be measured by bench/quality.
-constexpr auto distinct_and_attended_over_layers(distinct_and_attended_options o = {}) {
+constexpr auto layer_distinct_and_attended(distinct_and_attended_options o = {}) {
   return distinct_and_attended(o).with(heads::over_layers{o.floor_permille});
 }
 

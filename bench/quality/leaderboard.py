@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the tables of a stage, as Markdown, from results/STAGE/*.csv.
 
-leaderboard.py STAGE [--against POLICY]
+leaderboard.py STAGE… [--against POLICY]
 
 Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then their prompts); with --against, each
 policy's difference from that one on the same prompts.
@@ -17,6 +17,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 PRESETS = HERE.parent.parent / "include/kvevict/presets/README.md"
 DRAWS, SEED = 10_000, 1
+FULL = ("full", "kvpress_full")
 MEASURES = {  # of (setting, metric, with four sinks): title, digits, whether more is better
     ("agnostic", "needle_rate", False): ("needles, question unseen", 2, True),
     ("aware", "needle_rate", False): ("needles, question in view", 2, True),
@@ -27,21 +28,24 @@ MEASURES = {  # of (setting, metric, with four sinks): title, digits, whether mo
 }
 
 
-def read(stage):
+def read(stages):
     rows = []
-    for file in sorted((HERE / "results" / stage).glob("*.csv")):
-        with open(file, newline="") as opened:
-            rows += csv.DictReader(opened)
-    if not rows:
-        raise SystemExit(f"leaderboard.py: results/{stage} holds no part; run bench/run.sh quality {stage}")
+    for stage in stages:
+        files = sorted((HERE / "results" / stage).glob("*.csv"))
+        if not files:
+            raise SystemExit(f"leaderboard.py: results/{stage} holds no part; run bench/run.sh quality {stage}")
+        for file in files:
+            with open(file, newline="") as opened:
+                rows += [row | {"folder": stage} for row in csv.DictReader(opened)]
     for row in rows:
         share = round(100 * int(row["budget_tokens"]) / int(row["prompt_tokens"]))
-        row["share"] = 100 if row["policy"] == "full" else share
+        row["share"] = 100 if row["policy"] in FULL else share
         sinks = row["task"].endswith("_4_sinks")
         row["measure"] = (row["setting"], row["metric"], sinks)
         row["prompt"] = (row["genre"], row["document"], row["seed"], row["task"].removesuffix("_4_sinks"))
         row["score"] = float(row["score"])
-    return rows
+    common = set.intersection(*({r["prompt"] for r in rows if r["folder"] == stage} for stage in stages))
+    return [row for row in rows if row["prompt"] in common]
 
 
 def evidence():
@@ -76,7 +80,7 @@ def table(rows, measure, against):
             cost[row["policy"]].append(float(row["score_us"]) + float(row["plan_us"]) + float(row["move_us"]))
     if not values:
         return
-    shares = sorted({s for p, s in values if p != "full"})
+    shares = sorted({s for p, s in values if p not in FULL})
     prompts = {p for v in values.values() for p in v}
     print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
     print("More is better." if more else "Less is better.", f"Differences from {against}.\n" if against else "\n")
@@ -86,22 +90,23 @@ def table(rows, measure, against):
 
     def cell(policy, share):
         here = values.get((policy, share), {})
-        if against and policy not in ("full", against):
+        if against and policy not in (*FULL, against):
             base = values.get((against, share), {})
             here = {p: v - base[p] for p, v in here.items() if p in base}
         if not here:
             return "–"
         mean, low, high = interval(here)
-        sign = "+" if against and policy not in ("full", against) else ""
+        sign = "+" if against and policy not in (*FULL, against) else ""
         return f"{mean:{sign}.{digits}f} ({low:{sign}.{digits}f} … {high:{sign}.{digits}f})"
 
     def rank(policy):
         found = [np.mean(list(values[policy, s].values())) for s in shares if (policy, s) in values]
         return -np.mean(found) if more else np.mean(found)
 
-    policies = sorted({p for p, _ in values if p != "full"}, key=rank)
-    if ("full", 100) in values:
-        print("| full | – |" + f" {cell('full', 100)} |" * len(shares) + " – |")
+    policies = sorted({p for p, _ in values if p not in FULL}, key=rank)
+    for whole in FULL:
+        if (whole, 100) in values:
+            print(f"| {whole} | – |" + f" {cell(whole, 100)} |" * len(shares) + " – |")
     for policy in policies:
         cells = "".join(f" {cell(policy, s)} |" for s in shares)
         print(f"| {policy} | {reads.get(policy, '–')} |{cells} {np.mean(cost[policy]):,.0f} |")
@@ -109,15 +114,15 @@ def table(rows, measure, against):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage")
+    parser.add_argument("stage", nargs="+", help="of several, the prompts that all of them have")
     parser.add_argument("--against", help="a policy")
     options = parser.parse_args()
     rows = read(options.stage)
     policies = {row["policy"] for row in rows}
     if options.against and options.against not in policies:
-        parser.error(f"--against: results/{options.stage} have {', '.join(sorted(policies))}")
+        parser.error(f"--against: results/{' and '.join(options.stage)} have {', '.join(sorted(policies))}")
     list_of = lambda key: ", ".join(sorted({row[key] for row in rows}))
-    print(f"# {options.stage}\n")
+    print(f"# {', '.join(options.stage)}\n")
     print(f"Of {list_of('date')}, commits {list_of('commit')}, seeds {list_of('seed')}.")
     for measure in MEASURES:
         table(rows, measure, options.against)

@@ -29,8 +29,8 @@ class Part:
     length: int
     first: bool
 
-    def file(self, stage):
-        return HERE / "results" / stage / f"{self.name}_{self.length}_{self.seed}.csv"
+    def file(self, folder):
+        return HERE / "results" / folder / f"{self.name}_{self.length}_{self.seed}.csv"
 
 
 def parts_of(stage, seeds):
@@ -63,7 +63,7 @@ def run(options, policies, tokens, part):
     with tempfile.TemporaryDirectory() as out:
         file = Path(out) / "tasks.json"
         file.write_text(json.dumps(tasks))
-        command = [options.program, "--model", options.model, "--tasks", file, "--out", out]
+        command = [*options.program, "--model", options.model, "--tasks", file, "--out", out]
         command += ["--shares", ",".join(map(str, shares)), "--policies", ",".join(policies)]
         subprocess.run(list(map(str, command)), check=True)
         rows = rows_of(Path(out) / "results.csv")
@@ -85,7 +85,7 @@ def asked(options):
     """Names of policies. Gates are not among all of them: they keep what they were trained to."""
     if options.policies != "all":
         return options.policies.split(",")
-    listed = subprocess.run([options.program, "--list"], capture_output=True, text=True, check=True)
+    listed = subprocess.run([*options.program, "--list"], capture_output=True, text=True, check=True)
     return [p for p in listed.stdout.split() if p != "attention_gate"]
 
 
@@ -104,14 +104,22 @@ def main():
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--policies", default="all", help="names, with commas between them")
     parser.add_argument("--seeds", default="1", help="numbers, with commas between them; each is a part of its own")
+    parser.add_argument("--documents", help="names, with commas between them; all unless said")
     parser.add_argument("--hours", type=float, default=2.5, help="begin no part after so long")
     parser.add_argument("--model", required=True, help=argparse.SUPPRESS)
-    parser.add_argument("--program", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--program", required=True, nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--into", default="", help=argparse.SUPPRESS)  # of results of another program
     options = parser.parse_args()
     tokens = Tokens(options.model)
     parts = parts_of(options.stage, [int(s) for s in options.seeds.split(",")])
+    if options.documents:
+        named = set(options.documents.split(","))
+        if unknown := named - {p.name for p in parts}:
+            parser.error(f"--documents: {options.stage} has no {', '.join(sorted(unknown))}")
+        parts = [p for p in parts if p.name in named]
+    folder = options.into + options.stage
     policies = asked(options)
-    left = [(p, missing) for p in parts if (missing := without_result(p.file(options.stage), p, policies))]
+    left = [(p, missing) for p in parts if (missing := without_result(p.file(folder), p, policies))]
     print(f"{len(parts) - len(left)} of {len(parts)} parts are there", file=sys.stderr)
     begin = time.monotonic()
     for done, (part, policies) in enumerate(left):
@@ -119,7 +127,7 @@ def main():
         if spent > options.hours * 3600:
             sys.exit(f"{len(left) - done} parts are left; run it again")
         ahead = f", about {spent / done * (len(left) - done) / 60:.0f} min left" if done else ""
-        file = part.file(options.stage)
+        file = part.file(folder)
         print(f"== {file.stem}: part {done + 1} of {len(left)}{ahead}", file=sys.stderr)
         save(file, rows_of(file) + run(options, policies, tokens, part))
 

@@ -11,11 +11,20 @@ install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-
 python_environment "$cache/venv" "$tree/examples/engine/requirements.txt"
 export PYTHONPATH=$tree/examples/engine:$tree/examples/compare PYTHONDONTWRITEBYTECODE=1
 python=$cache/venv/bin/python
+engine=ours
 case ${1-} in
   leaderboard) exec "$python" "$tree/bench/quality/leaderboard.py" "${@:2}" ;;
+  kvpress) engine=kvpress; shift ;;
   --help | -h) exec "$python" "$tree/bench/quality/run.py" --model - --program - --help ;;
 esac
 model=$("$python" "$tree/examples/engine/prepare.py") || exit 2
-build_programs "$tree" engine_compare
+if [[ $engine == kvpress ]]; then
+  python_environment "$cache/kvpress" "$tree/tests/golden/make/requirements.txt"
+  program=("$cache/kvpress/bin/python" "$tree/bench/quality/presses.py") into=kvpress_
+  export HF_HUB_OFFLINE=1
+else
+  build_programs "$tree" engine_compare
+  program=("$tree/build/native/examples/engine_compare") into=''
+fi
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-exec "$python" "$tree/bench/quality/run.py" --model "$model" --program "$tree/build/native/examples/engine_compare" "$@"
+exec "$python" "$tree/bench/quality/run.py" "$@" --model "$model" --into "$into" --program "${program[@]}"

@@ -38,7 +38,7 @@ int main() {
   auto const evidence = kvevict::prompt(cache, queries);
 
   kvevict::host ctx;
-  measure::projection const output{wo.data(), E, 1, Hq * D};  // o_proj.weight (E, Hq·D)
+  kvevict::projection const output{wo.data(), E, 1, Hq * D};  // o_proj.weight (E, Hq·D)
   auto const snapkv = presets::snapkv({.window = 16});
   auto const of_snapkv = plan(ctx, snapkv, evidence, {budget});
   std::printf("%-14s %6s %9s %8s %7s %7s\n", "", "mass", "error L2", "entropy", "needle", "overlap");

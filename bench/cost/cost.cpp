@@ -73,7 +73,8 @@ template <class Policy> cost_of_preset measure(job const& j, std::string const& 
   table const kind = out.own_tables ? table::of_head : table::of_sequence;
   layer now(s, kind), before(s, kind);
   kvevict::budget const b{.tokens_per_head = j.budget, .layer = s.of.layers / 2, .layer_count = s.of.layers};
-  auto const evidence = kvevict::prompt(now.view(), now.queries(s.tokens)).with_rope(kvevict::rope{.base = 500000});
+  auto const evidence =
+      kvevict::prompt(now.with_output_norms(), now.queries(s.tokens)).with_rope(kvevict::rope{.base = 500000});
   kvevict::keep_set keep;
   out.plan_us = median_us(
       j.threads, [] {}, [&] { kvevict::plan(*j.ctx, policy, evidence, b, keep); });

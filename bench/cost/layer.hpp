@@ -75,6 +75,12 @@ class layer {
     state_.assign(std::size_t(z.pages * z.page_size * heads * floats), 0.0f);
     return view_.with(kvevict::pages::tensor(kvevict::role::state, state_.data(), z, "BNHD"));
   }
+  /// With ‖v·W_O‖₁ of each token, a float that an engine writes beside its value.
+  kvevict::layer_view<> with_output_norms() {
+    kvevict::layer_view<> out = with_state(1);
+    out.components[std::size_t(out.component_count - 1)].what = kvevict::role::output_norm;
+    return out;
+  }
   /// Those of the newest `rows` tokens.
   kvevict::query_rows queries(std::int32_t rows) {
     row_begin_[1] = rows;

@@ -47,7 +47,7 @@ class evaluation {
     last_ = e_.prefill(base, first, 1, &seen).row(0);
     auto const enter = [&](char const* name, auto const& policy, int budget) {
       auto seq = base.fork();
-      auto const cost = evict(ctx_, seq, policy, budget, prompt_evidence{seen, cfg});
+      auto const cost = evict(ctx_, seq, policy, budget, prompt_evidence{seen, e_});
       follow(name, seq, all, cost.kept);
     };
     enter("full", kvevict::presets::full(), 0);

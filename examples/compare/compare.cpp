@@ -47,7 +47,7 @@ json growth(llama::engine& e, kvevict::host& ctx, json const& passage, int page_
               &seen);
     auto full = seq.fork(), cut = seq.fork();
     auto const cost = evict(ctx, cut, kvevict::presets::snapkv(), budget,
-                            [&](auto const& view, int l) { return llama::prompt_of(view, seen, e.cfg(), l); });
+                            [&](auto const& view, int l) { return llama::prompt_of(view, seen, e, l); });
     out.push_back({{"context", n},
                    {"full", decode_rate(e, full, 1)},
                    {"evicted", decode_rate(e, cut, 1)},

@@ -59,8 +59,8 @@ class decoding {
     std::vector<llama::sequence> seqs;
     std::vector<divergence> apart;
     std::vector<eviction> costs;
-    std::vector<float> state;  // (pages,P,width)
-    Eigen::Index first = 0;    // its first row of the batch
+    std::vector<float> state;                    // (pages,P,width)
+    Eigen::Index first = 0;                      // its first row of the batch
     std::optional<llama::last_queries> queries;  // of policies that read them
     std::function<void(group&, llama::record const&, int)> after;
   };
@@ -116,7 +116,7 @@ class decoding {
         llama::sequence* const one[] = {&g.seqs[i]};
         for (int l = 0; l < e_.cfg().layers; ++l) {
           llama::layer_cache const cache(one, l);
-          kvevict::observe(ctx_, policy, llama::prompt_of(view_of(g, policy, cache), seen, e_.cfg(), l),
+          kvevict::observe(ctx_, policy, llama::prompt_of(view_of(g, policy, cache), seen, e_, l),
                            {.tokens_per_head = g.budgets[i]});
         }
       }
@@ -129,7 +129,7 @@ class decoding {
       for (int l = 0; l < e_.cfg().layers; ++l) {
         llama::layer_cache const cache(batch, l);
         double const begin = now();
-        auto const rows = llama::prompt_of(view_of(g, policy, cache), step, e_.cfg(), l, int(g.first));
+        auto const rows = llama::prompt_of(view_of(g, policy, cache), step, e_, l, int(g.first));
         kvevict::observe(ctx_, policy, rows.with_older(kvevict::older_tokens::observed),
                          {.per_sequence = g.budgets.data()});
         for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());

@@ -94,7 +94,7 @@ int main(int argc, char** argv) try {
     token = llama::argmax(e.prefill(seq, prompt, 1, &seen), 0);
     compare::for_each_preset({}, 1, [&](std::string const& each, auto const& policy) {
       if (each != name) return;
-      report(compare::evict(ctx, seq, policy, budget, compare::prompt_evidence{seen, m.cfg}));
+      report(compare::evict(ctx, seq, policy, budget, compare::prompt_evidence{seen, e}));
     });
   }
   for (int i = 0; i < count && std::find(m.cfg.eos.begin(), m.cfg.eos.end(), token) == m.cfg.eos.end(); ++i) {

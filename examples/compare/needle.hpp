@@ -75,7 +75,7 @@ class needle {
       auto cost = evict(ctx_, seq, p, budget, evidence);
       all.push_back({{policy, task_, name, N, label == 0 ? budget : label}, std::move(cost), std::move(seq), {}});
     };
-    prompt_evidence const from_prompt{seen, e_.cfg()};
+    prompt_evidence const from_prompt{seen, e_};
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset({}, s_, [&](std::string const& policy, auto const& p) {

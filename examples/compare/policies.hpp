@@ -66,11 +66,11 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
 /// What a prompt's record says of layer `l` of its sequence, or, by the newest rows, of all of them (-1).
 struct prompt_evidence {
   llama::record const& seen;
-  llama::config const& cfg;
-  llama::record newest = stacked(seen, cfg, 64);
+  llama::engine const& e;
+  llama::record newest = stacked(seen, e.cfg(), 64);
 
   template <class View> auto operator()(View const& view, int l) const {
-    return l < 0 ? llama::prompt_of(view, newest, cfg, 0) : llama::prompt_of(view, seen, cfg, l);
+    return l < 0 ? llama::prompt_of(view, newest, e, 0) : llama::prompt_of(view, seen, e, l);
   }
 };
 

@@ -24,6 +24,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
   f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
   f("leverage", leverage({.sinks = s.sinks, .recent = s.recent}));
+  f("expected_attention", expected_attention({.sinks = std::max(s.sinks, 4), .recent = s.recent}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));
   f("snapkv", snapkv({.window = s.recent, .sinks = s.sinks}));
@@ -32,6 +33,8 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("defensivekv", defensivekv({.window = s.recent, .sinks = s.sinks}));
   f("layer_defensivekv", layer_defensivekv({.window = s.recent, .sinks = s.sinks}));
   f("cake", cake({.window = s.recent, .sinks = s.sinks}));
+  f("criticalkv", criticalkv({.window = s.recent, .sinks = s.sinks}));
+  f("ada_criticalkv", ada_criticalkv({.window = s.recent, .sinks = s.sinks}));
   f("lava", lava({.window = s.recent, .sinks = s.sinks}));
   f("rkv", rkv({.window = s.recent, .sinks = s.sinks}));
   f("chunkkv", chunkkv({.window = s.recent, .sinks = s.sinks}));

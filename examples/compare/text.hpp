@@ -55,7 +55,7 @@ class text {
       auto const cost = evict(ctx_, seq, p, budget, evidence);
       judge(policy, seq, cost, name == 0 ? budget : name);
     };
-    prompt_evidence const from_prompt{seen, e_.cfg()};
+    prompt_evidence const from_prompt{seen, e_};
     for (int share : s_.shares) {
       int const budget = N * share / 100;
       for_each_preset(shared, s_, [&](std::string const& policy, auto const& p) {

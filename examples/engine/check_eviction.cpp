@@ -115,7 +115,7 @@ std::vector<kvevict::keep_set> check_preset(kvevict::host& ctx, engine& e, seque
     layer_cache const cache(one, l);
     auto const view = cache.view();
     float const* query = seen.queries[std::size_t(l)].data() + std::ptrdiff_t(N - 1) * cfg.heads * cfg.head_dim;
-    auto const evidence = [&](auto const& v) { return prompt_of(v, seen, cfg, l); };
+    auto const evidence = [&](auto const& v) { return prompt_of(v, seen, e, l); };
     kvevict::budget const want{.tokens_per_head = N / 5, .layer = l, .layer_count = cfg.layers};
     shared_cache other(view, N, P, cfg.kv_heads, cfg.head_dim);
     auto const keep = kvevict::plan(ctx, policy, evidence(view), want);

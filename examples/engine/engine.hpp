@@ -77,6 +77,7 @@ class engine {
   }
 
   config const& cfg() const { return model_.cfg; }
+  layer_weights const& weights(int layer) const { return model_.layers[std::size_t(layer)]; }
   sequence start(kv_pool& pool) const { return {pool, cfg().layers, cfg().kv_heads}; }
 
   /// Runs the new tokens of every chunk and appends them to the caches, all in one pool.

@@ -94,11 +94,14 @@ inline kvevict::query_rows queries_of(record const& seen, config const& cfg, int
           .positions = seen.positions.data()};
 }
 
-/// What a recorded prompt says of a layer: all its queries with their LSE, and what turned the keys.
-template <class View>
-auto prompt_of(View const& view, record const& seen, config const& cfg, int layer, int first = 0) {
+/// What a recorded prompt says of a layer: all its queries with their LSE; and what the model knows of itself: what
+/// turned the keys, and W_O.
+template <class View> auto prompt_of(View const& view, record const& seen, engine const& e, int layer, int first = 0) {
+  config const& cfg = e.cfg();
+  tensor const& o = e.weights(layer).o;  // (hidden, Hq·D)
   return kvevict::prompt(view, queries_of(seen, cfg, layer, first))
       .with_rope(rope_of(cfg))
+      .with_output({o.data, o.rows, 1, o.cols})
       .with_lse(seen.lse[std::size_t(layer)].data(), cfg.heads, 1);
 }
 

@@ -30,7 +30,7 @@
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/gram.hpp>
 #include <kvevict/cuda/scores/inverse_cholesky.hpp>
-#include <kvevict/cuda/scores/mapped_norms.hpp>
+#include <kvevict/cuda/scores/mapped_sums.hpp>
 #include <kvevict/cuda/scores/multiply_by_share.hpp>
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>

@@ -24,6 +24,8 @@ struct numbers {
 };
 
 float keys[B][H][most][D], values[B][H][most][D], queries[B][most][H * G][D], states[B][most][E];
+constexpr int outputs = 6;
+float weights_of_output[H * G * D][outputs];
 float gate_q[4][E], gate_k[4][E], gate_v[4][E], gate_o[H][4], gate_bias[H];
 
 template <class Array> void fill(Array& array, numbers& random, float scale) {
@@ -147,7 +149,7 @@ int main() {
   numbers random{200};  // the first for which `shaken` changes nothing
   fill(keys, random, 2), fill(values, random, 1), fill(queries, random, 4), fill(states, random, 2);
   fill(gate_q, random, 1), fill(gate_k, random, 1), fill(gate_v, random, 2), fill(gate_o, random, 3);
-  fill(gate_bias, random, 1);
+  fill(gate_bias, random, 1), fill(weights_of_output, random, 1);
   cache const c;
   rows const prompt(false), next(true);
   auto const seen = kvevict::prompt(c.view, prompt.view());
@@ -161,6 +163,9 @@ int main() {
   print("knorm", p::knorm({2, 5}), kvevict::contents(c.view));
   print("manifoldkv", p::manifoldkv({2, 5}), kvevict::contents(c.view));
   print("leverage", p::leverage({2, 5, 0.01f, kvevict::score::keys::cached}), kvevict::contents(c.view));
+  auto plain = c.view;
+  plain.components[0].turned_by = kvevict::rotation::none;
+  print("expected_attention", p::expected_attention({.sinks = 2}), kvevict::prompt(plain, prompt.view()));
   print("lagkv", p::lagkv({8, 2}), kvevict::contents(c.view));
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);
@@ -170,6 +175,9 @@ int main() {
   p::distinct_and_attended_options const mixture{8, 5, 600, 2, 250, 200, kvevict::score::keys::cached};
   print("distinct_and_attended", p::distinct_and_attended(mixture), seen);
   print("layer_distinct_and_attended", p::layer_distinct_and_attended(mixture), seen);
+  auto const with_output = seen.with_output({weights_of_output[0], outputs, outputs, 1});
+  print("criticalkv", p::criticalkv({8, 5}), with_output);
+  print("ada_criticalkv", p::ada_criticalkv({8, 5}), with_output);
   print("dropkv", p::dropkv({8}), seen);
   print("defensivekv", p::defensivekv({8}), seen);
   print("layer_defensivekv", p::layer_defensivekv({8}), seen);

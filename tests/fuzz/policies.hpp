@@ -8,6 +8,7 @@
 #include <kvevict/kvevict.hpp>
 
 #include "fuzz/cache.hpp"
+#include "support/law_evidence.hpp"
 
 namespace fuzz {
 
@@ -50,7 +51,7 @@ struct evidence {
   std::vector<std::int32_t> begin, positions, memory_tokens;
 };
 
-enum class needs { nothing, prompt, future, features };
+enum class needs { nothing, prompt, future, features, moments };
 
 template <class Entry> struct policy {
   using view_type = kvevict::layer_view<Entry>;
@@ -71,16 +72,21 @@ template <needs What, class View, class F> void show(View const& view, evidence 
   };
   if constexpr (What == needs::nothing)
     f(kvevict::contents(view));
+  else if constexpr (What == needs::moments)
+    f(kvevict::contents(support::law_moments::unturned(view)).with_query_moments(support::law_moments(view).on_host()));
   else if constexpr (What == needs::features)
     f(kvevict::prompt(view, e.features));
   else if constexpr (What == needs::future)
     f(with_lse(kvevict::future(view, e.queries)));
-  else if (e.as == evidence::form::weights)
-    f(kvevict::prompt(view, e.rows));
-  else if (e.as == evidence::form::lse)
-    f(with_lse(kvevict::prompt(view, e.queries)));
-  else
-    f(kvevict::prompt(view, e.queries));
+  else {
+    auto const output = support::law_output(view).on_host();
+    if (e.as == evidence::form::weights)
+      f(kvevict::prompt(view, e.rows).with_output(output));
+    else if (e.as == evidence::form::lse)
+      f(with_lse(kvevict::prompt(view, e.queries)).with_output(output));
+    else
+      f(kvevict::prompt(view, e.queries).with_output(output));
+  }
 }
 
 template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, std::int32_t window) {

@@ -41,6 +41,13 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);
     }
+    case 13: {
+      float const epsilon = in.one_in(2) ? 1e-4f : 0.0f;
+      return erased<Entry, needs::prompt>(p::criticalkv({window, odd(n), n(0, 1000), epsilon, kind, sinks}), window);
+    }
+    case 14:
+      return erased<Entry, needs::prompt>(
+          p::ada_criticalkv({window, odd(n), n(0, 1000), n(0, 1000), 1e-4f, kind, sinks}), window);
     case 11: {
       std::int32_t const chunk = n(1, 24), peak = in.one_in(2) ? 0 : n(0, 5);
       return erased<Entry, needs::prompt>(p::chunkkv({window, odd(n), chunk, peak < chunk ? peak : 0, sinks}), window);
@@ -61,7 +68,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
   std::int32_t const sinks = n(0, 3), recent = n(0, 6);
   constexpr std::int32_t all = 1 << 20;  // a row of every token
   bool const heads_or_tails = in.one_in(2);
-  switch (in.below(11)) {
+  switch (in.below(13)) {
     case 0: return erased<Entry, needs::nothing>(p::full(), 0);
     case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
     case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
@@ -78,6 +85,12 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
     case 9:
       return erased<Entry, needs::nothing>(
           p::distinct_keys({sinks, n(0, 300), n(0, 1000), kvevict::score::keys::cached}), 0);
+    case 10: {
+      using kvevict::score::query_spread, kvevict::score::value_factor;
+      auto const of = heads_or_tails ? query_spread::mean : query_spread::mean_and_covariance;
+      auto const values = in.one_in(2) ? value_factor::none : value_factor::norm;
+      return erased<Entry, needs::moments>(p::expected_attention({n(1, 600), of, sinks, recent, 0.01f, values}), 0);
+    }
     case 7: {
       auto const ridge = heads_or_tails ? 0.01f : 1.0f;
       return erased<Entry, needs::nothing>(p::leverage({sinks, recent, ridge, kvevict::score::keys::cached}), 0);

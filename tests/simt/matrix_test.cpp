@@ -2,7 +2,7 @@
 // The kernels of small matrices on a device, against the host's, for widths that are no multiple of any tile.
 #include <kvevict/cuda/scores/gram.hpp>
 #include <kvevict/cuda/scores/inverse_cholesky.hpp>
-#include <kvevict/cuda/scores/mapped_norms.hpp>
+#include <kvevict/cuda/scores/mapped_sums.hpp>
 #include <kvevict/kernels/host.hpp>
 
 #include "simt/device_rows.hpp"
@@ -32,7 +32,7 @@ template <class Real> double worst(std::vector<Real> const& a, std::vector<Real>
 
 }  // namespace
 
-TEST_CASE("Gram matrices, their inverse factors and mapped norms on a device are the host's") {
+TEST_CASE("Gram matrices, their inverse factors and mapped sums on a device are the host's") {
   for (std::int32_t const D : {1, 7, 40, 72, 136}) {
     CAPTURE(D);
     layouts::cache_shape shape;
@@ -57,8 +57,8 @@ TEST_CASE("Gram matrices, their inverse factors and mapped norms on a device are
     kernels::cholesky_options const ridge{0.01, 1e-3};
     kernels::inverse_cholesky(ctx, rows, D, ridge, products.data(), map.data());
     kernels::inverse_cholesky(gpu, there.view, D, ridge, products_there.data(), map_there.data());
-    kernels::mapped_norms(ctx, rows, D, waves{}, map.data());
-    kernels::mapped_norms(gpu, there.view, D, waves{}, map_there.data());
+    kernels::mapped_sums(ctx, rows, kernels::lower_map{map.data(), D}, waves{});
+    kernels::mapped_sums(gpu, there.view, kernels::lower_map{map_there.data(), D}, waves{});
     gpu.wait();
     CHECK(worst(map_there.read(), map) < 1e-3);
     std::vector<float> want;

@@ -57,16 +57,24 @@ struct shown {
     auto const lse = [&](attention const& of, auto const& e) { return e.with_lse(floats(of.lse), of.lse_stride(), 1); };
     if constexpr (Preset::what == needs::nothing)
       f(kvevict::contents(view));
-    else if constexpr (Preset::what == needs::future)
+    else if constexpr (Preset::what == needs::moments) {
+      law_moments const m(view);
+      auto const given = m.at(floats(m.mean), floats(m.covariance));
+      f(kvevict::contents(law_moments::unturned(view)).with_query_moments(given));
+    } else if constexpr (Preset::what == needs::future)
       f(lse(in.future, kvevict::future(view, rows(future.rows))));
     else if constexpr (Preset::what == needs::features)
       f(kvevict::prompt(view, rows(in.states.rows())));
-    else if (in.as == form::queries)
-      f(kvevict::prompt(view, rows(prompt.rows)));
-    else if (in.as == form::lse)
-      f(lse(in.prompt, kvevict::prompt(view, rows(prompt.rows))));
-    else
-      f(kvevict::prompt(view, rows(in.prompt.rows())));
+    else {
+      law_output const wo(view);
+      auto const output = wo.at(floats(wo.weights));
+      if (in.as == form::queries)
+        f(kvevict::prompt(view, rows(prompt.rows)).with_output(output));
+      else if (in.as == form::lse)
+        f(lse(in.prompt, kvevict::prompt(view, rows(prompt.rows))).with_output(output));
+      else
+        f(kvevict::prompt(view, rows(in.prompt.rows())).with_output(output));
+    }
   }
 };
 

@@ -8,14 +8,16 @@
 #include <kvevict/kvevict.hpp>
 
 #include "support/any_preset.hpp"
+#include "support/law_evidence.hpp"
 #include "support/reference_chunks.hpp"
+#include "support/reference_later.hpp"
 #include "support/reference_leverage.hpp"
 #include "support/reference_outputs.hpp"
 #include "support/reference_shares.hpp"
 
 namespace support {
 
-enum class needs : std::uint8_t { nothing, prompt, future, features };
+enum class needs : std::uint8_t { nothing, prompt, future, features, moments };
 
 template <needs What, class Policy> struct preset {
   static constexpr needs what = What;
@@ -29,16 +31,20 @@ template <needs What, class Policy> struct preset {
   template <class View, class F> void show(View const& view, hand_in const& in, F&& f) const {
     if constexpr (What == needs::nothing)
       f(kvevict::contents(view));
+    else if constexpr (What == needs::moments)
+      f(kvevict::contents(law_moments::unturned(view)).with_query_moments(law_moments(view).on_host()));
     else if constexpr (What == needs::future)
       f(kvevict::future(view, in.future.queries()).with_lse(in.future.lse.data(), in.future.lse_stride(), 1));
     else if constexpr (What == needs::features)
       f(kvevict::prompt(view, in.states.rows()));
     else if (in.as == form::queries)
-      f(kvevict::prompt(view, in.prompt.queries()));
+      f(kvevict::prompt(view, in.prompt.queries()).with_output(law_output(view).on_host()));
     else if (in.as == form::lse)
-      f(kvevict::prompt(view, in.prompt.queries()).with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1));
+      f(kvevict::prompt(view, in.prompt.queries())
+            .with_lse(in.prompt.lse.data(), in.prompt.lse_stride(), 1)
+            .with_output(law_output(view).on_host()));
     else
-      f(kvevict::prompt(view, in.prompt.rows()));
+      f(kvevict::prompt(view, in.prompt.rows()).with_output(law_output(view).on_host()));
   }
 };
 
@@ -90,6 +96,45 @@ template <class Scores> answer by_window(question const& q, Scores scores, bool 
 inline reference::protection newest_quarter(question const& q) {
   return {2, std::max<std::size_t>(1, (q.budget + 3) / 4), 0};
 }
+/// CriticalKV without ε, for even heads or Ada's.
+inline answer in_halves(question const& q, bool adaptive) {
+  reference::protection const last{0, static_cast<std::size_t>(window), 0};
+  reference::evictable const where(q.N, last);
+  rows const scores = reference::cut(reference::window_scores(q.prompt(), snapkv().score), where);
+  if (q.N <= q.budget) return made(q, last, reference::identity(q.all.H(), q.N), [&] { return scores; });
+  reference::layer const in = q.prompt();
+  law_output const block(static_cast<std::int64_t>(in.D()));
+  reference::projection wo{in.Hq() * in.D(), law_output::outputs, {}};
+  for (std::size_t i = 0; i < in.Hq() * in.D() * law_output::outputs; ++i)
+    wo.data.push_back(static_cast<double>(block.weights[i]));
+  rows weighed = scores;
+  rows const norms = reference::projected_norms(in, wo);
+  for (std::size_t h = 0; h < norms.size(); ++h)
+    for (std::size_t j = 0; j < weighed[h].size(); ++j) weighed[h][j] *= norms[h][j];
+  index_rows const even =
+      adaptive ? reference::keep_ada(scores, q.budget, where, ada()) : reference::keep_uniform(scores, q.budget, where);
+  reference::counts each;
+  for (auto const& r : even) each.push_back(r.size() - last.recent);
+  return made(q, last, reference::keep_in_halves(scores, weighed, each, where), [&] { return scores; });
+}
+/// What queries of the laws' moments attend to.
+inline rows expected_attention(question const& q) {
+  reference::layer const in = q.prompt();
+  law_moments const of(static_cast<std::int32_t>(in.D()));
+  reference::moments m;
+  for (std::size_t a = 0; a < in.D(); ++a) {
+    m.mean.push_back(static_cast<double>(of.mean[a]));
+    m.covariance.emplace_back();
+    for (std::size_t b = 0; b < in.D(); ++b)
+      m.covariance[a].push_back(static_cast<double>(of.covariance[a * in.D() + b]));
+  }
+  // between two sinks and five recent tokens, where there are any
+  std::size_t const begin = std::min<std::size_t>(2, in.N()),
+                    end = std::max(begin, in.N() - std::min<std::size_t>(5, in.N()));
+  rows out = reference::expected_attention(in, std::vector<reference::moments>(in.H(), m), begin, end, true, 0, true);
+  for (reference::row& r : out) r.insert(r.begin(), begin, 0.0), r.resize(in.N(), 0.0);
+  return out;
+}
 inline answer windowed(question const& q, index_rows keep) {
   return made(q, {0, static_cast<std::size_t>(window), 0}, std::move(keep),
               [&] { return reference::window_scores(q.prompt(), snapkv().score); });
@@ -114,6 +159,7 @@ template <class F> void for_each_preset(F&& f) {
   constexpr std::integral_constant<needs, needs::prompt> prompt{};
   constexpr std::integral_constant<needs, needs::future> future{};
   constexpr std::integral_constant<needs, needs::features> features{};
+  constexpr std::integral_constant<needs, needs::moments> moments{};
 
   add(
       nothing, "full", p::full(),
@@ -146,6 +192,13 @@ template <class F> void for_each_preset(F&& f) {
   add(
       nothing, "leverage", p::leverage({.sinks = sinks, .recent = recent, .keys = kvevict::score::keys::cached}),
       [](question const& q) { return expect::both_ends(q, reference::leverage(q.prompt(), 0.01)); }, sinks, recent, 0);
+  add(
+      moments, "expected_attention", p::expected_attention({.sinks = sinks, .recent = recent}),
+      [](question const& q) {
+        // short rows are kept whole, and have no scores
+        return expect::both_ends(q, q.N <= q.budget ? rows(q.all.H()) : expect::expected_attention(q));
+      },
+      sinks, recent, 0);
   add(
       nothing, "lagkv", p::lagkv({.lag = recent, .sinks = sinks}),
       [](question const& q) {
@@ -239,6 +292,13 @@ template <class F> void for_each_preset(F&& f) {
         return expect::by_window(q, [&] { return reference::varying_attention(q.prompt(), window, pool, 200); });
       },
       0, window, 0);
+  add(
+      prompt, "criticalkv", p::criticalkv({.window = window, .pool = pool, .epsilon = 0}),
+      [](question const& q) { return expect::in_halves(q, false); }, 0, window, 0);
+  add(
+      prompt, "ada_criticalkv",
+      p::ada_criticalkv({.window = window, .pool = pool, .floor_permille = floor_permille, .epsilon = 0}),
+      [](question const& q) { return expect::in_halves(q, true); }, 0, window, 0);
   add(
       prompt, "lava", p::lava({.window = window, .pool = pool, .floor_permille = floor_permille}),
       [](question const& q) {

@@ -54,4 +54,21 @@ inline index_rows keep_in_turn(std::vector<rows> const& scores, std::vector<std:
   return out;
 }
 
+/// Of every head so many candidates: ⌊half⌋ of them the best by the first scores, the others the best that are left by
+/// the second ones.
+inline index_rows keep_in_halves(rows const& first, rows second, counts const& each, evictable const& e) {
+  index_rows out;
+  for (std::size_t h = 0; h < first.size(); ++h) {
+    index_row chosen = top_k(first[h], each[h] / 2);
+    for (std::size_t const j : chosen) second[h][j] = -1e300;
+    for (std::size_t const j : top_k(second[h], each[h] - each[h] / 2)) chosen.push_back(j);
+    std::sort(chosen.begin(), chosen.end());
+    index_row kept;
+    for (std::size_t j = 0; j < e.tokens; ++j)
+      if (j < e.begin || j >= e.end || std::binary_search(chosen.begin(), chosen.end(), j - e.begin)) kept.push_back(j);
+    out.push_back(kept);
+  }
+  return out;
+}
+
 }  // namespace reference

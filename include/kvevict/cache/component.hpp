@@ -11,13 +11,14 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// What a component is to the library. Keys are needed; scores look for k (with rope: its second part) and v, scattered
-/// rows for position (i32),
-/// observe and remembered(cache) for state (f32); the others are only moved.
-enum class role : std::uint8_t { k, v, k_scale, v_scale, rope, indexer, position, state };
+/// What a component is to the library. Keys are needed; scores look for k (with rope: its second part), v and
+/// output_norm (‖v·W_O‖₁ of a token, one float or one of each query head of the group), scattered rows for position
+/// (i32), observe and remembered(cache) for state (f32); the others are only moved.
+enum class role : std::uint8_t { k, v, k_scale, v_scale, rope, indexer, position, state, output_norm };
 
 constexpr char const* name_of(role what) {
-  constexpr char const* names[] = {"k", "v", "k_scale", "v_scale", "rope", "indexer", "position", "state"};
+  constexpr char const* names[] = {"k",       "v",        "k_scale", "v_scale",    "rope",
+                                   "indexer", "position", "state",   "output_norm"};
   return names[static_cast<int>(what)];
 }
 

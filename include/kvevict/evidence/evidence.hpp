@@ -10,7 +10,9 @@
 #include <kvevict/core/attention_rows.hpp>
 #include <kvevict/core/gate.hpp>
 #include <kvevict/core/older_tokens.hpp>
+#include <kvevict/core/projection.hpp>
 #include <kvevict/core/queries.hpp>
+#include <kvevict/core/query_moments.hpp>
 #include <kvevict/core/rope.hpp>
 
 namespace kvevict {
@@ -25,7 +27,10 @@ struct weights {
 };  // softmax rows of the newest tokens
 struct features {
   feature_rows input;
-};                 // hidden states of the newest tokens: the layer's input
+};  // hidden states of the newest tokens: the layer's input
+struct moments {
+  query_moments moments;
+};                 // what the model's queries are like before rotation
 struct lse {};     // the queries carry the row LSE
 struct future {};  // the queries belong to tokens that come after the cache
 struct state {};   // the cache carries a role::state component that `observe` has filled
@@ -38,6 +43,7 @@ template <class View, class... Facts> struct evidence : Facts... {
   older_tokens older = older_tokens::none;   // of every sequence, for observe() alone
   older_tokens const* older_each = nullptr;  // (B) of each, in the context's memory; null: `older` for all
   rope turned_by{};                          // what turned the cache's keys, where a score asks
+  projection output{};                       // the layer's W_O, where a score asks
 
   constexpr older_tokens older_of(std::int32_t b) const { return older_each == nullptr ? older : older_each[b]; }
 
@@ -52,7 +58,7 @@ template <class View, class... Facts> struct evidence : Facts... {
     static_assert((std::is_same_v<Facts, facts::queries> || ...),
                   "with_lse: an LSE belongs to queries; provide them with prompt(cache, queries)");
     evidence<View, Facts..., facts::lse> out{
-        static_cast<Facts const&>(*this)..., {}, cache, sees, older, older_each, turned_by};
+        static_cast<Facts const&>(*this)..., {}, cache, sees, older, older_each, turned_by, output};
     out.attention.lse = values;
     out.attention.lse_token_stride = token_stride;
     out.attention.lse_head_stride = head_stride;
@@ -71,6 +77,18 @@ template <class View, class... Facts> struct evidence : Facts... {
     evidence out = *this;
     out.turned_by = r;
     return out;
+  }
+  /// The layer's output projection, for scores that weigh a token by what its value adds to the layer's output; where
+  /// the cache has a role::output_norm component, they read that.
+  evidence with_output(projection const& wo) const {
+    evidence out = *this;
+    out.output = wo;
+    return out;
+  }
+  /// Mean and covariance of the model's queries before rotation, for scores of what later queries will attend to.
+  auto with_query_moments(query_moments const& m) const {
+    return evidence<View, Facts..., facts::moments>{
+        static_cast<Facts const&>(*this)..., {m}, cache, sees, older, older_each, turned_by, output};
   }
   /// What a row sees, where that is not all of its past: a sliding window, chunks, sinks, padding on the left. Of a
   /// layer whose rows see fewer tokens than its budget, plan() keeps those that the newest row sees, and no others.

@@ -13,13 +13,18 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace planning {
 
+/// Who gets the tokens that rounding leaves: one each the shares with the largest remainders, or all the last share.
+enum class rest_of_shares : std::uint8_t { to_largest_remainders, to_last };
+
 /// What each of several scores takes of a unit's evictable budget Q, in thousandths that add up to 1000.
 ///
 ///   q_i = ⌊Q·p_i/1000⌋, and one more for the largest remainders (ties: the earlier score), Σ q_i = Q
+///   to_last: q_i = ⌊Q·p_i/1000⌋ of all but the last one
 struct budget_shares {
   static constexpr std::int32_t most = 8;
   std::int32_t permille[most] = {};
   std::int32_t count = 0;
+  rest_of_shares rest = rest_of_shares::to_largest_remainders;
 
   constexpr std::int64_t of(std::int64_t quota, std::int32_t i) const {
     std::int64_t left = quota, ahead = 0;
@@ -28,6 +33,7 @@ struct budget_shares {
       std::int64_t const mine = quota * permille[i] % 1000, other = quota * permille[k] % 1000;
       ahead += other > mine || (other == mine && k < i) ? 1 : 0;
     }
+    if (rest == rest_of_shares::to_last) return quota * permille[i] / 1000 + (i + 1 == count ? left : 0);
     return quota * permille[i] / 1000 + (ahead < left ? 1 : 0);
   }
 };

@@ -12,7 +12,7 @@
 #include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/gram.hpp>
 #include <kvevict/kernels/inverse_cholesky.hpp>
-#include <kvevict/kernels/mapped_norms.hpp>
+#include <kvevict/kernels/mapped_sums.hpp>
 #include <kvevict/kernels/mark_kept.hpp>
 #include <kvevict/kernels/move_rows.hpp>
 #include <kvevict/kernels/multiply_by_share.hpp>

@@ -70,8 +70,8 @@ struct window_options {
   weighting weights = weighting::softmax;
   float min_gain = 0;
   row_place place = row_place::in_cache;
-  pool_options pool_before_group{};  // kvpress pools each query head before the group's mean
-  pool_options pool{};               // of the scores, over the evictable tokens
+  pool_options pool_before_group{};                 // kvpress pools each query head before the group's mean
+  pool_options pool{};                              // of the scores, over the evictable tokens
   pool_options pool_each_row{1, pooling::average};  // fold_window: of every row's weights, whose sum stays
 };
 
@@ -195,8 +195,8 @@ KVEVICT_KERNEL(row_min, "kernels/row_reductions.hpp", "cuda/scores/row_reduction
 KVEVICT_KERNEL(gram, "kernels/gram.hpp", "cuda/scores/gram.hpp");
 // (score_rows, std::int32_t D, cholesky_options, double* a (B·H,D,D), float* out (B·H,D,D)): L⁻¹ of a + ridge
 KVEVICT_KERNEL(inverse_cholesky, "kernels/inverse_cholesky.hpp", "cuda/scores/inverse_cholesky.hpp");
-// (score_rows, std::int32_t D, f, float const* m (B·H,D,D)): ‖m·f‖² of every token, m lower triangular
-KVEVICT_KERNEL(mapped_norms, "kernels/mapped_norms.hpp", "cuda/scores/mapped_norms.hpp");
+// (score_rows, map, f): Σ over the map's lines of what every token makes of them, such as ‖M·f‖², see mapped_sums.hpp
+KVEVICT_KERNEL(mapped_sums, "kernels/mapped_sums.hpp", "cuda/scores/mapped_sums.hpp");
 // (score_rows, f): f(slice<row> heads, sequence) for every sequence; f is constexpr
 KVEVICT_KERNEL(each_sequence, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (view, component, score_rows): Σ of the floats that each slot's state holds

@@ -20,6 +20,22 @@ inline void expect_matrix(char const* who, std::int32_t width) {
                   most_matrix_width, " fit, use a score that needs no matrix for wider rows");
 }
 
+/// What a token makes of a line of a map, y of its product and x of its own number: y², x·y or |y|.
+enum class mapped_term : std::uint8_t { square, product, size };
+
+/// A matrix (D,D) of each row, zeros above the diagonal, for ‖M·x‖².
+struct lower_map {
+  static constexpr mapped_term term = mapped_term::square;
+  static constexpr bool triangular = true;
+  float const* m;  // (B·H, D, D)
+  std::int32_t width;
+
+  constexpr std::int64_t lines() const { return width; }
+  KVEVICT_HOST_DEVICE float at(row const&, std::int64_t r, std::int64_t i, std::int32_t d) const {
+    return m[(r * width + i) * width + d];
+  }
+};
+
 /// What is added to the diagonal, and which channels count as sums of those before them.
 struct cholesky_options {
   double of_mean = 0;       // times the mean of the diagonal

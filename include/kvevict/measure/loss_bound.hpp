@@ -8,9 +8,9 @@
 #include <vector>
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/projection.hpp>
 #include <kvevict/measure/attention.hpp>
 #include <kvevict/measure/outputs.hpp>
-#include <kvevict/measure/projection.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -58,7 +58,7 @@ std::vector<double> loss_bounds(host& ctx, Evidence const& e, keep_set const& ke
   frame scratch(ctx.scratch());
   attention<Evidence> const rows(ctx, scratch, e, o);
   expect_keep_set(ctx, e.cache, keep);
-  expect_projection(wo, e.cache.pages.layers);
+  expect_projection("measure", wo, e.cache.pages.layers);
   auto* const lost = scratch.allocate<double>(rows.blocks() * keep.heads);
   rows.for_each([&](row_block const& block, std::int64_t i, std::int32_t h, block_weights const& a, std::int32_t) {
     slice<std::int32_t const> const kept = keep(block.sequence, h);

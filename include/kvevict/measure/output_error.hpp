@@ -7,9 +7,9 @@
 #include <vector>
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/projection.hpp>
 #include <kvevict/measure/attention.hpp>
 #include <kvevict/measure/outputs.hpp>
-#include <kvevict/measure/projection.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -57,7 +57,7 @@ output_errors output_error(host& ctx, Evidence const& e, keep_set const& keep, p
   frame scratch(ctx.scratch());
   attention<Evidence> const rows(ctx, scratch, e, o);
   expect_keep_set(ctx, e.cache, keep);
-  expect_projection(wo, e.cache.pages.layers);
+  expect_projection("measure", wo, e.cache.pages.layers);
   outputs<Evidence> const out(ctx, scratch, rows, keep, wo);
   std::int32_t const H = keep.heads;
   std::int64_t const parts = rows.blocks() * (H + 1);  // of the heads, and of the layer

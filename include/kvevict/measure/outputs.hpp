@@ -7,8 +7,8 @@
 #include <limits>
 
 #include <kvevict/cache/keep_set.hpp>
+#include <kvevict/core/projection.hpp>
 #include <kvevict/measure/attention.hpp>
-#include <kvevict/measure/projection.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

@@ -3,16 +3,19 @@
 // fails tests/unit/presets_test.cpp.
 #pragma once
 
+#include <kvevict/presets/ada_criticalkv.hpp>
 #include <kvevict/presets/ada_pyramidkv.hpp>
 #include <kvevict/presets/ada_snapkv.hpp>
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/cake.hpp>
 #include <kvevict/presets/chunkkv.hpp>
+#include <kvevict/presets/criticalkv.hpp>
 #include <kvevict/presets/defensivekv.hpp>
 #include <kvevict/presets/distinct_and_attended.hpp>
 #include <kvevict/presets/distinct_keys.hpp>
 #include <kvevict/presets/dropkv.hpp>
+#include <kvevict/presets/expected_attention.hpp>
 #include <kvevict/presets/full.hpp>
 #include <kvevict/presets/h2o.hpp>
 #include <kvevict/presets/keydiff.hpp>

@@ -49,14 +49,14 @@ struct leverage {
       centred<std::decay_t<decltype(k)>> const x{k, out, means, D};
       kernels::gram(ctx, out, D, x, products);
       kernels::inverse_cholesky(ctx, out, D, kernels::cholesky_options{static_cast<double>(ridge)}, products, map);
-      kernels::mapped_norms(ctx, out, D, x, map);
+      kernels::mapped_sums(ctx, out, kernels::lower_map{map, D}, x);
     });
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     std::int64_t const D = s.head_dim;
     return scratch_step(s.rows() * D * D * 8) + scratch_step(s.rows() * D * D * 4) + scratch_step(s.rows() * D * 4) +
-           std::max(kernels::gram.bytes(ctx, s), kernels::mapped_norms.bytes(ctx, s)) + keys_bytes(of, s);
+           std::max(kernels::gram.bytes(ctx, s), kernels::mapped_sums.bytes(ctx, s)) + keys_bytes(of, s);
   }
 
   /// Sums become means.

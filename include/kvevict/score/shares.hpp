@@ -19,7 +19,8 @@ struct heads_of_policy {};
 
 /// A score, the thousandths of the evictable budget that it takes, and, if it is not the policy's, its heads stage.
 ///
-/// A score that says `static constexpr bool refines = true` finds in its rows the scores of the share before it.
+/// A score that says `static constexpr bool refines = true` finds in its rows the scores of the share before it, see
+/// of_share_before.
 template <class Score, class Heads = heads_of_policy> struct share {
   static_assert(stage<Score>, "share: its score is no score; give a class with operator()(ctx, evidence, score_rows&)");
   static_assert(std::is_same_v<Heads, heads_of_policy> || std::is_same_v<stage_of<Heads>, stages::heads>,
@@ -30,6 +31,12 @@ template <class Score, class Heads = heads_of_policy> struct share {
 };
 template <class Score> share(std::int32_t, Score) -> share<Score>;
 template <class Score, class Heads> share(std::int32_t, Score, Heads) -> share<Score, Heads>;
+
+/// The scores of the share before: what a score that wraps another refines them by.
+struct of_share_before {
+  static constexpr bool refines = true;
+  template <class Context, class Evidence> void operator()(Context&, Evidence const&, score_rows&) const {}
+};
 
 /// What a heads stage divides: each share, by that share's own scores; or all shares together, once, by the first
 /// share's scores, and each share is then taken within every head.
@@ -47,7 +54,7 @@ template <class Score> inline constexpr bool remembers = requires(Score const& s
 /// left. The tokens of all turns together are the budget, always.
 ///
 ///   q_i = ⌊Q·p_i/1000⌋, and one more for the largest remainders (ties: the earlier share), Σ q_i = Q      Q: of a row;
-///   of a layer's heads together where a heads stage divides a budget
+///   of a layer's heads together where a heads stage divides a budget; see with_rest_to_last
 ///   turn i keeps the q_i best by score i of the candidates that turns 0 … i − 1 left
 ///
 /// Where heads share a budget a share is first handed out evenly, no head more than candidates are left in it (lower
@@ -73,10 +80,17 @@ template <class... Shares> class shares {
     return out;
   }
   constexpr heads_divide divided() const { return divided_; }
+  /// The same shares, of which the last one takes what rounding the others down leaves, as halves of a paper do.
+  constexpr shares with_rest_to_last() const {
+    shares out = *this;
+    out.rest_ = planning::rest_of_shares::to_last;
+    return out;
+  }
 
   /// In thousandths.
   constexpr planning::budget_shares in_thousandths() const {
     planning::budget_shares out;
+    out.rest = rest_;
     each([&](auto const& part) { out.permille[out.count++] = part.permille; });
     return out;
   }
@@ -90,7 +104,8 @@ template <class... Shares> class shares {
     return std::apply(
         [&](auto const&... part) {
           auto const with = [&](auto const& p) { return share{p.permille, f(p.score), p.heads}; };
-          return shares<decltype(with(part))...>(with(part)...).dividing(divided_);
+          auto const out = shares<decltype(with(part))...>(with(part)...).dividing(divided_);
+          return rest_ == planning::rest_of_shares::to_last ? out.with_rest_to_last() : out;
         },
         parts_);
   }
@@ -141,6 +156,7 @@ template <class... Shares> class shares {
 
   std::tuple<Shares...> parts_;
   heads_divide divided_ = heads_divide::each_share;
+  planning::rest_of_shares rest_ = planning::rest_of_shares::to_largest_remainders;
 };
 
 template <class Score> inline constexpr bool is_shares = false;

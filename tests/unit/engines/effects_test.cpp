@@ -61,12 +61,14 @@ template <support::needs What, class Policy> plan_function planner(Policy const&
     auto const with = [&](auto const& e) { return plan(ctx, policy, e, c.ask); };
     if constexpr (What == support::needs::nothing)
       return with(contents(v));
+    else if constexpr (What == support::needs::moments)
+      return with(contents(support::law_moments::unturned(v)).with_query_moments(support::law_moments(v).on_host()));
     else if constexpr (What == support::needs::future)
       return with(future(v, c.rows.future.queries()).with_lse(c.rows.future.lse.data(), c.rows.future.lse_stride(), 1));
     else if constexpr (What == support::needs::features)
       return with(prompt(v, c.rows.states.rows()));
     else
-      return with(prompt(v, c.rows.prompt.queries()));
+      return with(prompt(v, c.rows.prompt.queries()).with_output(support::law_output(v).on_host()));
   };
 }
 

@@ -19,7 +19,7 @@ namespace {
 
 double value_of(int b, int h, int t, int d) { return (b + h + t % 7 - d % 3) * 0.25; }
 
-measure::projection projection_of(output_matrix const& m) {
+kvevict::projection projection_of(output_matrix const& m) {
   return {m.data.data(), static_cast<std::int32_t>(m.outputs), 1, static_cast<std::int64_t>(m.inputs)};
 }
 

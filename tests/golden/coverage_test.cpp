@@ -39,9 +39,7 @@ constexpr entry table[] = {
     {"kvpress",
      "model|layer|layer_count|ratio|window|chunk|lag|beta|sinks|rope_base|Q|K|V|snapkv|tova|pyramidkv|pyramidkv_counts|"
      "ada_snapkv_.*|ada_keydiff_200|keydiff|knorm|lagkv|streaming_llm|observed_attention|chunkkv|chunkkv_knorm|"
-     "leverage"},
-    {"kvpress", "future|epsilon|expected_attention(_mean)?", no_policy},
-    {"kvpress", "Wo|criticalkv|ada_criticalkv", no_policy},
+     "leverage|future|epsilon|expected_attention(_mean)?|Wo|criticalkv|ada_criticalkv"},
     {"rkv", ".*", "R-KV with the rule that zeroes the last similarity above 0.5, which presets::rkv does not have"},
     {"rerotate", "note|inv_freq|indices|keys_out"},
 };

@@ -218,3 +218,74 @@ TEST_CASE("golden: kvpress, leverage without its sketch") {
     }
   });
 }
+
+TEST_CASE("golden: kvpress, expected attention with covariance and without") {
+  for_each_layer([](pressed const& p) {
+    for (bool const mean : {false, true}) {
+      char const* const press = mean ? "expected_attention_mean" : "expected_attention";
+      presets::expected_attention_options o{.positions = p.number("future"), .sinks = p.number("sinks")};
+      if (mean)
+        o.of = score::query_spread::mean, o.values = score::value_factor::none;
+      else
+        o.epsilon = golden::value<float>(p.file, "epsilon");
+      auto const policy = presets::expected_attention(o);
+      rows const theirs = p.scores(press);  // sinks have the largest of all, and 1 more
+      rows const ours = scores_of(p.in, policy, int32(p.kept(press)[0].size()), p.prompt());
+      CAPTURE(press);
+      for (std::size_t h = 0; h < theirs.size(); ++h)
+        for (std::size_t j = static_cast<std::size_t>(o.sinks); j < theirs[h].size(); ++j)
+          CHECK(ours[h][j] == Approx(theirs[h][j]).epsilon(2e-4).margin(2e-6));
+      check_kept(theirs, p.kept(press), kept_of(p.in, policy, p.kept(press)[0].size(), p.prompt()), 1e-5);
+    }
+  });
+}
+
+namespace {
+
+/// W_O of the fixture.
+struct output_of {
+  std::vector<float> data;
+  kvevict::projection given;
+
+  explicit output_of(pressed const& p) {
+    golden::tensor const t = golden::as_tensor(p.file, "Wo");  // (E, Hq·D)
+    data = t.floats();
+    given = {data.data(), int32(t.dim(0)), 1, static_cast<std::int64_t>(t.dim(1)), 0, int32(p.in.Hq())};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("golden: kvpress, CriticalKV and Critical-Ada, whose window is inside the selection") {
+  int halves = 0, heads_of_ada = 0;
+  for_each_layer([&](pressed const& p) {
+    output_of const wo(p);
+    auto const prompt = [&](auto const& view) { return p.prompt()(view).with_output(wo.given); };
+    auto const contents = [&](auto const& view) { return p.contents()(view).with_output(wo.given); };
+    rows const both = p.scores("criticalkv"), plain = p.scores("snapkv");
+    kvevict::policy const second{score::output_weighted{snapkv_of(p).score}, kvevict::protect{0, p.number("window")}};
+    rows const ours = scores_of(p.in, second, p.number("window") + 1, prompt);
+    for (std::size_t h = 0; h < both.size(); ++h)
+      for (std::size_t j = 0; j < p.behind_window(); ++j)
+        if (both[h][j] < 1e30) CHECK(ours[h][j] == Approx(both[h][j]).epsilon(2e-5));  // else of the first half
+    auto const two = score::shares{score::share{500, given_scores{&plain}},
+                                   score::share{500, score::output_weighted{score::of_share_before{}}}}
+                         .with_rest_to_last();
+    std::size_t const n = p.count(), W = static_cast<std::size_t>(p.number("window"));
+    if (n / 2 > W) {  // else tokens of the window tie at the first half's end
+      ++halves;
+      CHECK(kept_of(p.in, kvevict::policy{two}, n, contents) == p.kept("criticalkv"));
+    }
+    std::size_t const forced = forced_by_kvpress(n, 0.2);
+    auto const ada = kvevict::policy{two.dividing(score::heads_divide::whole_budget)}.with(
+        heads::forced_floor{permille_of(forced, n)});
+    index_rows const kept = kept_of(p.in, ada, n, contents), theirs = p.kept("ada_criticalkv");
+    for (std::size_t h = 0; h < kept.size(); ++h) {
+      CHECK(kept[h].size() == theirs[h].size());
+      if (kept[h].size() / 2 <= std::max(W, forced)) continue;
+      ++heads_of_ada;
+      CHECK(kept[h] == theirs[h]);
+    }
+  });
+  CHECK((halves >= 2 && heads_of_ada >= 2));
+}

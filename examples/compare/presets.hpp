@@ -17,6 +17,7 @@ struct structure {
 /// f(name, policy) for every such preset.
 template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) {
   using namespace kvevict::presets;
+  namespace heads = kvevict::heads;
   f("full", full());
   f("random", random({.seed = seed, .sinks = s.sinks, .recent = s.recent}));
   f("streaming_llm", streaming_llm());
@@ -42,9 +43,11 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("pyramidkv", pyramidkv({.window = s.recent, .sinks = s.sinks}));
   f("ada_snapkv", ada_snapkv({.window = s.recent, .sinks = s.sinks}));
   f("distinct_keys", distinct_keys({.sinks = std::max(s.sinks, 4)}));
-  distinct_and_attended_options const mixture{.window = s.recent, .sinks = std::max(s.sinks, 4)};
-  f("distinct_and_attended", distinct_and_attended(mixture));
-  f("layer_distinct_and_attended", layer_distinct_and_attended(mixture));
+  distinct_and_attended_options const ours{.window = s.recent, .sinks = std::max(s.sinks, 4)};
+  f("distinct_and_attended", distinct_and_attended(ours));
+  f("distinct_and_attended/layer_by_layer", distinct_and_attended(ours).with(heads::adaptive{ours.floor_permille}));
+  f("distinct_and_attended/equal_counts", distinct_and_attended(ours).with(heads::uniform{}));
+  f("distinct_and_attended/one_set", distinct_and_attended(ours).with(heads::together{}));
   f("ada_pyramidkv", ada_pyramidkv({.window = s.recent, .sinks = s.sinks}));
 }
 

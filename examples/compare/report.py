@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 ORDER = (
     "full oracle attention_gate attention_gate_cache ada_pyramidkv ada_snapkv pyramidkv snapkv chunkkv tova ahakv h2o"
-    " distinct_and_attended layer_distinct_and_attended distinct_keys keydiff knorm manifoldkv leverage lagkv streaming_llm random"
+    " distinct_and_attended distinct_keys keydiff knorm manifoldkv leverage lagkv streaming_llm random"
 ).split()
 COLOUR = {"full": "#222222", "oracle": "#888888", "attention_gate": "#d62728", "attention_gate_cache": "#ff9896"}
 MIB = 1024 * 1024

@@ -54,5 +54,6 @@
 #include <kvevict/layers/entropy.hpp>
 #include <kvevict/layers/table.hpp>
 #include <kvevict/presets/all.hpp>
+#include <kvevict/score/pooled.hpp>
 
 #endif

@@ -25,3 +25,4 @@
 #include <kvevict/layers/together.hpp>
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>
+#include <kvevict/score/pooled.hpp>

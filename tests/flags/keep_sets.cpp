@@ -174,7 +174,6 @@ int main() {
   print("distinct_keys", p::distinct_keys({2, 250, 200, kvevict::score::keys::cached}), kvevict::contents(c.view));
   p::distinct_and_attended_options const mixture{8, 5, 600, 2, 250, 200, kvevict::score::keys::cached};
   print("distinct_and_attended", p::distinct_and_attended(mixture), seen);
-  print("layer_distinct_and_attended", p::layer_distinct_and_attended(mixture), seen);
   auto const with_output = seen.with_output({weights_of_output[0], outputs, outputs, 1});
   print("criticalkv", p::criticalkv({8, 5}), with_output);
   print("ada_criticalkv", p::ada_criticalkv({8, 5}), with_output);

@@ -15,7 +15,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(16)) {
+  switch (in.below(15)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -53,11 +53,6 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
       return erased<Entry, needs::prompt>(p::chunkkv({window, odd(n), chunk, peak < chunk ? peak : 0, sinks}), window);
     }
     case 13: return erased<Entry, needs::prompt>(p::layer_defensivekv({window, odd(n), n(0, 1000), sinks}), window);
-    case 14: {
-      auto const keys = kvevict::score::keys::cached;
-      return erased<Entry, needs::prompt>(
-          p::layer_distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), keys}), window);
-    }
     default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
   }
 }

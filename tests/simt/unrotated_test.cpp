@@ -69,5 +69,6 @@ TEST_CASE("distinct_keys keeps the same tokens of unrotated keys on the host and
 }
 
 TEST_CASE("spans of distinct keys are the same tokens on the host and on a device") {
-  alike(kvevict::presets::distinct_keys({.sinks = 2, .span = 5}).with(kvevict::heads::uniform{}), 1e-6);
+  auto const distinct = kvevict::presets::distinct_keys({.sinks = 2}).with(kvevict::heads::uniform{});
+  alike(distinct.with(kvevict::score::pooled{distinct.score, {5, kvevict::pooling::max}}), 1e-6);
 }

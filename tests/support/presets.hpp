@@ -208,7 +208,8 @@ template <class F> void for_each_preset(F&& f) {
       },
       sinks, recent, 0);
   add(
-      nothing, "distinct_keys", p::distinct_keys({.sinks = sinks, .keys = kvevict::score::keys::cached}),
+      nothing, "distinct_keys",
+      p::distinct_keys({.sinks = sinks, .floor_permille = floor_permille, .keys = kvevict::score::keys::cached}),
       [](question const& q) {
         reference::protection const quarter = expect::newest_quarter(q);
         rows const scores = reference::key_diversity(q.prompt());
@@ -219,20 +220,20 @@ template <class F> void for_each_preset(F&& f) {
         return expect::made(q, quarter, std::move(keep), [&] { return scores; });
       },
       sinks, 1, 250);
-  // of one layer both mixtures keep the same, and so do both forms of DefensiveKV; of a stack see stack_presets.hpp
+  // of one layer ours and Ada-KV's heads are the same, and so are both forms of DefensiveKV; see stack_presets.hpp
   p::distinct_and_attended_options mixture;
-  mixture.window = 2, mixture.pool = 1, mixture.sinks = sinks, mixture.keys = kvevict::score::keys::cached;
+  mixture.window = 2, mixture.distinct_permille = 700, mixture.recent_permille = 250;
+  mixture.sinks = sinks, mixture.floor_permille = floor_permille, mixture.keys = kvevict::score::keys::cached;
   auto const mixed = [](question const& q) {
     reference::protection const quarter = expect::newest_quarter(q);
     rows const distinct = reference::key_diversity(q.prompt());
     index_rows keep = reference::identity(q.all.H(), q.N);
     if (q.N > q.budget)
-      keep = reference::keep_in_turn({distinct, reference::window_scores(q.prompt(), expect::last_rows(2))}, {700, 300},
-                                     q.budget, {q.N, quarter}, floor_permille);
+      keep = reference::keep_in_turn({distinct, reference::largest_attention(q.prompt(), 2, 1, quarter.recent)},
+                                     {700, 300}, q.budget, {q.N, quarter}, floor_permille);
     return expect::made(q, quarter, std::move(keep), [&] { return distinct; });
   };
   add(prompt, "distinct_and_attended", p::distinct_and_attended(mixture), mixed, sinks, 1, 250);
-  add(prompt, "layer_distinct_and_attended", p::layer_distinct_and_attended(mixture), mixed, sinks, 1, 250);
   add(
       prompt, "h2o", p::h2o(),
       [](question const& q) {
@@ -282,7 +283,7 @@ template <class F> void for_each_preset(F&& f) {
   p::defensivekv_options const defensive{window, pool, floor_permille};
   auto const defended = [](question const& q) {
     return expect::by_window(
-        q, [&] { return reference::largest_attention(q.prompt(), window, pool); }, true);
+        q, [&] { return reference::largest_attention(q.prompt(), window, pool, window); }, true);
   };
   add(prompt, "defensivekv", p::defensivekv(defensive), defended, 0, window, 0);
   add(prompt, "layer_defensivekv", p::layer_defensivekv(defensive), defended, 0, window, 0);

@@ -76,8 +76,9 @@ inline row pooled_row(layer const& in, std::size_t hq, std::size_t i, std::size_
   return out;
 }
 
-/// DefensiveKV without value norms: the largest of all window rows and query heads of the group, not below its mean.
-inline rows largest_attention(layer const& in, std::size_t W, std::size_t k) {
+/// DefensiveKV without value norms: the largest of all window rows and query heads of the group, not below its mean
+/// over the tokens before the recent ones.
+inline rows largest_attention(layer const& in, std::size_t W, std::size_t k, std::size_t recent) {
   rows out(in.H(), row(in.N() - W, 0.0));
   for (std::size_t hq = 0; hq < in.Hq(); ++hq)
     for (std::size_t i = in.N() - W; i < in.N(); ++i) {
@@ -87,7 +88,8 @@ inline rows largest_attention(layer const& in, std::size_t W, std::size_t k) {
     }
   for (row& r : out) {
     double mean = 0;
-    for (double const x : r) mean += x / static_cast<double>(r.size());
+    std::size_t const before = in.N() - std::min(in.N(), recent);
+    for (std::size_t j = 0; j < std::min(before, r.size()); ++j) mean += r[j] / static_cast<double>(before);
     for (double& x : r) x = std::max(x, mean);
   }
   return out;

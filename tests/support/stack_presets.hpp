@@ -3,9 +3,9 @@
 #pragma once
 
 #include <kvevict/presets/cake.hpp>
+#include <kvevict/presets/distinct_and_attended.hpp>
 #include <kvevict/presets/lava.hpp>
 #include <kvevict/presets/layer_defensivekv.hpp>
-#include <kvevict/presets/layer_distinct_and_attended.hpp>
 
 #include "support/layer_entropy.hpp"
 #include "support/reference_outputs.hpp"
@@ -115,7 +115,7 @@ inline answer_of_stack in_layers(index_rows const& all, std::size_t H) {
 inline answer_of_stack layer_defensivekv(layers const& of) {
   rows all;
   for (auto const& l : of)
-    for (auto const& r : reference::largest_attention(l, W, pool)) all.push_back(r);
+    for (auto const& r : reference::largest_attention(l, W, pool, W)) all.push_back(r);
   auto const counts = floored(all, all.size() * (budget - W));
   return in_layers(reference::keep_best(all, counts, {of[0].N(), {0, W, 0}}), of[0].H());
 }
@@ -124,8 +124,7 @@ inline answer_of_stack distinct(layers const& of) {
   rows keys, attended;
   for (auto const& l : of) {
     for (auto const& r : reference::key_diversity(l)) keys.push_back(r);
-    for (auto const& r : reference::window_scores(l, {2, 1, reference::pool::max, reference::reduce::mean, false}))
-      attended.push_back(r);
+    for (auto const& r : reference::largest_attention(l, 2, 1, (budget + 3) / 4)) attended.push_back(r);
   }
   return in_layers(
       reference::keep_in_turn({keys, attended}, {700, 300}, budget, {of[0].N(), {2, (budget + 3) / 4, 0}}, floor),
@@ -138,9 +137,13 @@ template <class F> void for_each(F f) {
   f("cake", p::cake({.window = W, .pool = pool}), cake);
   f("lava", p::lava({.window = W, .pool = pool, .floor_permille = floor}), lava);
   f("layer_defensivekv", p::layer_defensivekv({.window = W, .pool = pool, .floor_permille = floor}), layer_defensivekv);
-  f("layer_distinct_and_attended",
-    p::layer_distinct_and_attended(
-        {.window = 2, .pool = 1, .sinks = 2, .floor_permille = floor, .keys = kvevict::score::keys::cached}),
+  f("distinct_and_attended",
+    p::distinct_and_attended({.window = 2,
+                              .distinct_permille = 700,
+                              .sinks = 2,
+                              .recent_permille = 250,
+                              .floor_permille = floor,
+                              .keys = kvevict::score::keys::cached}),
     distinct);
 }
 

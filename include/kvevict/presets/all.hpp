@@ -23,7 +23,6 @@
 #include <kvevict/presets/lagkv.hpp>
 #include <kvevict/presets/lava.hpp>
 #include <kvevict/presets/layer_defensivekv.hpp>
-#include <kvevict/presets/layer_distinct_and_attended.hpp>
 #include <kvevict/presets/leverage.hpp>
 #include <kvevict/presets/manifoldkv.hpp>
 #include <kvevict/presets/oracle.hpp>

@@ -122,21 +122,18 @@ TEST_CASE("pooled scores are the best, or the mean, of those around, up to the r
           reference::pooled(of_head, k, reference::pool::max));
     check(kvevict::policy{kvevict::score::pooled{plain, {width, kvevict::pooling::average}}, ends},
           reference::pooled(of_head, k, reference::pool::average));
-    auto const presets_like = [&](auto const& preset) {
-      check(kvevict::policy{preset, ends}, reference::pooled(of_head, k, reference::pool::max));
-    };
-    presets_like(presets::distinct_keys({.keys = keys::cached, .span = width}).score);
-    presets_like(presets::distinct_and_attended({.keys = keys::cached, .span = width}).score.at<0>().score);
   }
 }
 
 TEST_CASE("pooled scores need neighbours, and an odd width") {
   keys_of_a_layer l(137);
-  CHECK_THROWS_WITH(l.scores(presets::distinct_keys({.sinks = 0, .span = 4})), Catch::Contains("odd"));
+  auto const wide = [](std::int32_t width) {
+    return kvevict::policy{kvevict::score::pooled{kvevict::score::key_diversity{}, {width, kvevict::pooling::max}}};
+  };
+  CHECK_THROWS_WITH(l.scores(wide(4)), Catch::Contains("odd"));
   l.cache.view.order = kvevict::row_order::scattered;
-  CHECK_THROWS_WITH(l.scores(presets::distinct_keys({.sinks = 0, .keys = keys::cached, .span = 3})),
-                    Catch::Contains("pool: the rows are scattered"));
-  CHECK_NOTHROW(l.scores(presets::distinct_keys({.sinks = 0, .keys = keys::cached})));
+  CHECK_THROWS_WITH(l.scores(wide(3)), Catch::Contains("pool: the rows are scattered"));
+  CHECK_NOTHROW(l.scores(wide(1)));
 }
 
 namespace {

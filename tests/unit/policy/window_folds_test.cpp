@@ -29,10 +29,10 @@ TEST_CASE("largest_attention: any window row of any query head, pooled to its ow
   for (std::size_t const k : {1u, 5u, 33u}) {
     CAPTURE(k);
     l.check_all(presets::defensivekv({.window = int32(W), .pool = int32(k)}),
-                reference::largest_attention(l.in.layers[0], W, k));
+                reference::largest_attention(l.in.layers[0], W, k, W));
   }
   l.budget.tokens_per_head = 45;
-  l.check_all(presets::defensivekv({.window = 41}), reference::largest_attention(l.in.layers[0], 41, 5));
+  l.check_all(presets::defensivekv({.window = 41}), reference::largest_attention(l.in.layers[0], 41, 5, 41));
   CHECK_THROWS_WITH(l.scores(presets::defensivekv({.window = 41, .pool = 35}), l.queries()),
                     Catch::Contains("rows are pooled by average, up to 33 wide"));
   CHECK_THROWS_WITH(l.scores(presets::defensivekv({.window = 41, .pool = 4}), l.queries()),

@@ -25,6 +25,7 @@ template <class F> void for_each_preset(structure s, std::uint64_t seed, F&& f) 
   f("knorm", knorm({.sinks = s.sinks, .recent = s.recent}));
   f("manifoldkv", manifoldkv({.sinks = s.sinks, .recent = s.recent}));
   f("leverage", leverage({.sinks = s.sinks, .recent = s.recent}));
+  f("capkv", capkv({.sinks = std::max(s.sinks, 4), .recent = s.recent}));
   f("expected_attention", expected_attention({.sinks = std::max(s.sinks, 4), .recent = s.recent}));
   f("lagkv", lagkv({.lag = s.recent, .sinks = s.sinks}));
   f("h2o", h2o({.sinks = s.sinks}));

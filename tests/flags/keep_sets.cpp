@@ -166,6 +166,7 @@ int main() {
   auto plain = c.view;
   plain.components[0].turned_by = kvevict::rotation::none;
   print("expected_attention", p::expected_attention({.sinks = 2}), kvevict::prompt(plain, prompt.view()));
+  print("capkv", p::capkv({.sinks = 2}), kvevict::prompt(plain, prompt.view()));
   print("lagkv", p::lagkv({8, 2}), kvevict::contents(c.view));
   print("h2o", p::h2o(), with_lse);
   print("snapkv", p::snapkv({8, 5}), seen);

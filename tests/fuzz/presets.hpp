@@ -63,7 +63,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
   std::int32_t const sinks = n(0, 3), recent = n(0, 6);
   constexpr std::int32_t all = 1 << 20;  // a row of every token
   bool const heads_or_tails = in.one_in(2);
-  switch (in.below(13)) {
+  switch (in.below(14)) {
     case 0: return erased<Entry, needs::nothing>(p::full(), 0);
     case 1: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}), 0);
     case 2: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}), 0);
@@ -80,6 +80,8 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
     case 9:
       return erased<Entry, needs::nothing>(
           p::distinct_keys({sinks, n(0, 300), n(0, 1000), kvevict::score::keys::cached}), 0);
+    case 12:
+      return erased<Entry, needs::moments>(p::capkv({heads_or_tails ? 0.0f : 5.0f, n(1, 600), sinks, recent}), 0);
     case 10: {
       using kvevict::score::query_spread, kvevict::score::value_factor;
       auto const of = heads_or_tails ? query_spread::mean : query_spread::mean_and_covariance;

@@ -92,11 +92,17 @@ template <class Policy> std::uint64_t decoded(Policy policy, std::uint64_t seed,
 }
 
 /// Presets that came after the record.
-std::set<std::string> const younger{"ada_criticalkv", "chunkkv",
-                                    "criticalkv",     "distinct_and_attended",
-                                    "distinct_keys",  "expected_attention",
-                                    "keydiff",        "knorm",
-                                    "lagkv",          "leverage",
+std::set<std::string> const younger{"ada_criticalkv",
+                                    "capkv",
+                                    "chunkkv",
+                                    "criticalkv",
+                                    "distinct_and_attended",
+                                    "distinct_keys",
+                                    "expected_attention",
+                                    "keydiff",
+                                    "knorm",
+                                    "lagkv",
+                                    "leverage",
                                     "manifoldkv"};
 
 std::map<std::string, std::uint64_t> today() {

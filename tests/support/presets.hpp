@@ -117,8 +117,10 @@ inline answer in_halves(question const& q, bool adaptive) {
   for (auto const& r : even) each.push_back(r.size() - last.recent);
   return made(q, last, reference::keep_in_halves(scores, weighed, each, where), [&] { return scores; });
 }
-/// What queries of the laws' moments attend to.
-inline rows expected_attention(question const& q) {
+/// What f(layer, moments of all query heads, begin, end) makes of the tokens between two sinks and five recent tokens,
+/// by the laws' moments. Short rows are kept whole, and have no scores.
+template <class F> rows by_moments(question const& q, F f) {
+  if (q.N <= q.budget) return rows(q.all.H());
   reference::layer const in = q.prompt();
   law_moments const of(static_cast<std::int32_t>(in.D()));
   reference::moments m;
@@ -128,10 +130,9 @@ inline rows expected_attention(question const& q) {
     for (std::size_t b = 0; b < in.D(); ++b)
       m.covariance[a].push_back(static_cast<double>(of.covariance[a * in.D() + b]));
   }
-  // between two sinks and five recent tokens, where there are any
   std::size_t const begin = std::min<std::size_t>(2, in.N()),
                     end = std::max(begin, in.N() - std::min<std::size_t>(5, in.N()));
-  rows out = reference::expected_attention(in, std::vector<reference::moments>(in.H(), m), begin, end, true, 0, true);
+  rows out = f(in, std::vector<reference::moments>(in.H(), m), begin, end);
   for (reference::row& r : out) r.insert(r.begin(), begin, 0.0), r.resize(in.N(), 0.0);
   return out;
 }
@@ -195,8 +196,17 @@ template <class F> void for_each_preset(F&& f) {
   add(
       moments, "expected_attention", p::expected_attention({.sinks = sinks, .recent = recent}),
       [](question const& q) {
-        // short rows are kept whole, and have no scores
-        return expect::both_ends(q, q.N <= q.budget ? rows(q.all.H()) : expect::expected_attention(q));
+        return expect::both_ends(q, expect::by_moments(q, [](auto const& in, auto const& m, auto begin, auto end) {
+                                   return reference::expected_attention(in, m, begin, end, true, 0, true);
+                                 }));
+      },
+      sinks, recent, 0);
+  add(
+      moments, "capkv", p::capkv({.sinks = sinks, .recent = recent}),
+      [](question const& q) {
+        return expect::both_ends(q, expect::by_moments(q, [](auto const& in, auto const& m, auto begin, auto end) {
+                                   return reference::value_capacity(in, m, begin, end, 5);
+                                 }));
       },
       sinks, recent, 0);
   add(

@@ -9,6 +9,7 @@
 #include <kvevict/presets/ahakv.hpp>
 #include <kvevict/presets/attention_gate.hpp>
 #include <kvevict/presets/cake.hpp>
+#include <kvevict/presets/capkv.hpp>
 #include <kvevict/presets/chunkkv.hpp>
 #include <kvevict/presets/criticalkv.hpp>
 #include <kvevict/presets/defensivekv.hpp>

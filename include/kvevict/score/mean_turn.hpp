@@ -2,7 +2,6 @@
 // How later queries will be turned, on average.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include <kvevict/cache/turn_back.hpp>
@@ -14,6 +13,23 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
+
+/// Cosine and sine of an angle in parts of a turn, 2⁶⁴ of them, to 10⁻¹³ and as exact where it is small: as turn_of,
+/// which is a float's.
+struct fine_turn {
+  double cos, sin;
+};
+KVEVICT_HOST_DEVICE constexpr fine_turn turn_by_parts(std::uint64_t angle) {
+  std::uint64_t const quarter = (angle + (std::uint64_t{1} << 61)) >> 62;
+  double const x = static_cast<double>(static_cast<std::int64_t>(angle - (quarter << 62))) *
+                   (rope::pi / 9223372036854775808.0),
+               z = x * x;
+  double s = 0, c = 0;  // Σ (−z)ⁿ/(2n+1)!, Σ (−z)ⁿ/(2n)!
+  for (int n = 8; n >= 0; --n) s = 1 - s * z / ((2 * n + 2) * (2 * n + 3)), c = 1 - c * z / ((2 * n + 1) * (2 * n + 2));
+  bool const swapped = (quarter & 1) != 0;
+  double const cos = swapped ? s * x : c, sin = swapped ? c : s * x;
+  return {(quarter & 3) == 1 || (quarter & 3) == 2 ? -cos : cos, (quarter & 2) != 0 ? -sin : sin};
+}
 
 /// R̄ = 1/F·Σ_t R(p + t), t = 0 … F−1: the mean of what the rope does to the queries of the F positions behind the newest
 /// token of a row, p the first of them. It turns pairs and shortens them: R̄μ is a mean query there, and k·R̄q = R̄ᵀk·q.
@@ -65,17 +81,19 @@ template <class Entry> class mean_turn {
 
     KVEVICT_HOST_DEVICE void operator()(row const&, std::int64_t r) const {
       auto const next = static_cast<std::uint64_t>(static_cast<std::int64_t>(newest[r]) + 1);
+      auto const F = static_cast<std::uint64_t>(positions);
       for (std::int32_t i = 0; i < by.count(); ++i) {
-        double const step = radians(by.steps[i]), half = ::sin(step / 2), F = positions;
-        double const size = (half == 0 ? 1.0 : ::sin(F * step / 2) / (F * half)) / static_cast<double>(by.undo),
-                     middle = radians(next * by.steps[i]) + (F - 1) / 2 * step;
-        turns[r * by.count() + i] = {static_cast<float>(size * ::cos(middle)),
-                                     static_cast<float>(size * ::sin(middle))};
+        std::uint64_t const step = by.steps[i];
+        fine_turn const middle = turn_by_parts(next * step + halves(F - 1, step));
+        double const sine = turn_by_parts(halves(1, step)).sin;
+        double const size =
+            (sine == 0 ? 1.0 : turn_by_parts(halves(F, step)).sin / (positions * sine)) / static_cast<double>(by.undo);
+        turns[r * by.count() + i] = {static_cast<float>(size * middle.cos), static_cast<float>(size * middle.sin)};
       }
     }
-    /// Of parts of a turn, 2⁶⁴ of them, from −π to π.
-    KVEVICT_HOST_DEVICE static double radians(std::uint64_t parts) {
-      return static_cast<double>(static_cast<std::int64_t>(parts)) * (rope::pi / 9223372036854775808.0);
+    /// Half a step, so many times: whole turns drop out.
+    KVEVICT_HOST_DEVICE static std::uint64_t halves(std::uint64_t count, std::uint64_t step) {
+      return count / 2 * step + count % 2 * (step / 2);
     }
   };
   struct forward {

@@ -27,6 +27,7 @@
 #include <kvevict/cuda/evidence/same_tokens.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>
+#include <kvevict/cuda/scores/direction_sums.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/gram.hpp>
 #include <kvevict/cuda/scores/inverse_cholesky.hpp>
@@ -35,6 +36,7 @@
 #include <kvevict/cuda/scores/pool.hpp>
 #include <kvevict/cuda/scores/require_finite.hpp>
 #include <kvevict/cuda/scores/rope_steps.hpp>
+#include <kvevict/cuda/scores/row_products.hpp>
 #include <kvevict/cuda/scores/row_reductions.hpp>
 #include <kvevict/cuda/scores/slot_state.hpp>
 #include <kvevict/cuda/scores/squared_norms.hpp>

@@ -7,6 +7,7 @@
 #include <kvevict/kernels/count_above.hpp>
 #include <kvevict/kernels/count_best.hpp>
 #include <kvevict/kernels/cut_scores.hpp>
+#include <kvevict/kernels/direction_sums.hpp>
 #include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/fold_window.hpp>
 #include <kvevict/kernels/gate.hpp>
@@ -20,6 +21,7 @@
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/rope_steps.hpp>
+#include <kvevict/kernels/row_products.hpp>
 #include <kvevict/kernels/row_reductions.hpp>
 #include <kvevict/kernels/score_histograms.hpp>
 #include <kvevict/kernels/select_best.hpp>

@@ -185,6 +185,10 @@ KVEVICT_KERNEL(score_histograms, "kernels/score_histograms.hpp", "cuda/select/sc
 KVEVICT_KERNEL(each_token, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (score_rows, f): f(row, r) for active rows, for what is left of a reduction
 KVEVICT_KERNEL(each_row, "kernels/each.hpp", "cuda/scores/each.hpp");
+// (score_rows, elements, float* sums (B·H,D)): Σ of directions; the scores become 1/length
+KVEVICT_KERNEL(direction_sums, "kernels/direction_sums.hpp", "cuda/scores/direction_sums.hpp");
+// (score_rows, elements, float const* vectors (B·H,D), f): f(product with the row's vector, score&) of every token
+KVEVICT_KERNEL(row_products, "kernels/row_products.hpp", "cuda/scores/row_products.hpp");
 // (score_rows, token_groups, width, f, float* out (B·H,G,width)): Σ f over tokens
 KVEVICT_KERNEL(row_sums, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
 // the same: the largest

@@ -98,13 +98,35 @@ inline vec multiply_add(vec a, vec b, vec c) {
 /// NaN when either operand is.
 inline vec max_or_nan(vec a, vec b) { return ((a > b) | (a != a)) ? a : b; }
 
+/// 1/√x; 0 for 0, NaN where x is not finite: inverse_root of every lane.
+inline vec inverse_root(vec x) {
+#if defined(KVEVICT_WIDE_LANES)
+  vec const root = _mm512_maskz_sqrt_ps(0xffff, x);
+#elif defined(__AVX__)
+  vec const root = _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+  vec const root = _mm_sqrt_ps(x);
+#else
+  vec root;
+  for (int i = 0; i < lanes; ++i) root[i] = __builtin_sqrtf(x[i]);
+#endif
+  return x == 0.0f ? vec{} : x - x + 1.0f / root;
+}
+
 /// `lanes` consecutive elements of storage type T as floats.
 template <class T> vec load_as_float(std::byte const* p);
 template <> inline vec load_as_float<float>(std::byte const* p) { return load(p); }
 template <> inline vec load_as_float<bf16>(std::byte const* p) {
+#if defined(KVEVICT_WIDE_LANES)  // of convertvector g++ 12 makes two halves and puts them together
+  return (vec)((wide_vec)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)))
+               << 16);
+#elif defined(__AVX2__)
+  return (vec)((wide_vec)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))) << 16);
+#else
   half_vec v;
   std::memcpy(&v, p, sizeof v);
   return (vec)(__builtin_convertvector(v, wide_vec) << 16);
+#endif
 }
 template <> inline vec load_as_float<f16>(std::byte const* p) {
 #if defined(KVEVICT_WIDE_LANES)

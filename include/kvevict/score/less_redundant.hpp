@@ -27,7 +27,7 @@ namespace score {
 ///          of the N×N cosines, so that the newest of equal tokens is not redundant; without that rule their mean is
 ///          one product with the sum of directions, exactly. A key of zero has r 0.
 /// Shapes   keys (H,N,D), floats or quantised → scores (H,N).
-/// Cost     the inner score's, three reads of K; scratch N + D floats a row, never N×N.
+/// Cost     the inner score's, two reads of K; scratch N + D floats a row and what direction_sums takes, never N×N.
 /// Errors   contract_violation if the cache has no keys that can be read, λ is not in [0,1]; the inner score's.
 template <class Inner> struct less_redundant {
   Inner inner;
@@ -40,14 +40,13 @@ template <class Inner> struct less_redundant {
     frame scratch(ctx.scratch());
     score_rows alike = out;  // the same rows
     alike.values = scratch.template allocate<float>(out.total_floats);
-    kernels::squared_norms(ctx, e.cache, k, alike);
-    auto const D = static_cast<std::int32_t>(k.width());
-    float* const sums = scratch.template allocate<float>(out.count() * D);  // (B·H, D)
     with_elements(e.cache, k, [&](auto const& keys) {
-      using Keys = std::decay_t<decltype(keys)>;
-      kernels::row_sums(ctx, alike, token_groups{}, D, key_diversity::directions<Keys>{keys, alike}, sums);
-      kernels::each_token(ctx, alike, mean_cosine<Keys>{keys, alike, sums, D});
+      frame of_sums(ctx.scratch());
+      float* const sums = of_sums.template allocate<float>(out.count() * keys.of.width());  // (B·H, D)
+      kernels::direction_sums(ctx, alike, keys, sums);
+      kernels::row_products(ctx, alike, keys, sums, less_itself{});
     });
+    kernels::each_token(ctx, alike, divide{});
     softmax_within(ctx, token_groups{}, alike);
     kernels::each_token(ctx, out, mix{alike, lambda});
   }
@@ -55,20 +54,19 @@ template <class Inner> struct less_redundant {
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     std::int64_t of_inner = 0;
     if constexpr (requires { inner.workspace_bytes(ctx, s); }) of_inner = inner.workspace_bytes(ctx, s);
-    return std::max(of_inner, scratch_step(s.rows() * s.tokens * 4) + scratch_step(s.rows() * s.head_dim * 4) +
-                                  softmax_within_bytes(s.rows()));
+    std::int64_t const of_sums = scratch_step(s.rows() * s.head_dim * 4) +
+                                 std::max(kernels::direction_sums.bytes(ctx, s), kernels::row_products.bytes(ctx, s));
+    return std::max(of_inner,
+                    scratch_step(s.rows() * s.tokens * 4) + std::max(of_sums, softmax_within_bytes(s.rows())));
   }
 
-  /// From a squared norm to r.
-  template <class Keys> struct mean_cosine {
-    Keys keys;
-    score_rows rows;
-    float const* sums;
-    std::int32_t width;
-
-    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
-      float const cosines = keys.reader(in).dot(j, sums + rows.index_of(in) * width) * key_diversity::inverse_root(x);
-      x = (cosines - (x == 0 ? 0.0f : 1.0f)) / static_cast<float>(in.tokens);
+  /// From the inverse of a length to N·r.
+  struct less_itself {
+    KVEVICT_HOST_DEVICE void operator()(float product, float& x) const { x = product * x - (x == 0 ? 0.0f : 1.0f); }
+  };
+  struct divide {
+    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t, float& x) const {
+      x /= static_cast<float>(in.tokens);
     }
   };
   struct mix {

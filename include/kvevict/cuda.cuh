@@ -57,5 +57,6 @@
 #include <kvevict/layers/table.hpp>
 #include <kvevict/presets/all.hpp>
 #include <kvevict/score/pooled.hpp>
+#include <kvevict/score/running_diversity.hpp>
 
 #endif

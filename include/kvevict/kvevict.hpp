@@ -26,3 +26,4 @@
 #include <kvevict/policy.hpp>
 #include <kvevict/presets/all.hpp>
 #include <kvevict/score/pooled.hpp>
+#include <kvevict/score/running_diversity.hpp>

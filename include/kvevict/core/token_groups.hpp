@@ -9,8 +9,8 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Tokens that a reduction reads: all of a row, or those that may be evicted.
-enum class token_range : std::uint8_t { all, evictable };
+/// Tokens that a reduction reads: all of a row, those that may be evicted, or, of observe(), those that have just come.
+enum class token_range : std::uint8_t { all, evictable, fresh };
 
 /// The tokens of every row from `first` on, in groups of `size`, of which the last may be shorter; size 0: one group.
 ///
@@ -34,7 +34,14 @@ struct token_groups {
     return rows.index_of(in) * count(rows.most_tokens) + group_of(token) + behind;
   }
   constexpr bool reads(score_rows const& rows, std::int64_t r, std::int64_t token) const {
-    return range == token_range::all || rows.evictable(r, token);
+    return range == token_range::all ||
+           (range == token_range::fresh ? rows.order(r, token) >= rows.rows[r].new_from : rows.evictable(r, token));
+  }
+  /// Of the tiles of a row's group the first one with a token that is read, as far as one sees without looking.
+  constexpr std::int64_t first_tile(score_rows const& rows, std::int64_t r, std::int64_t g, std::int64_t tile) const {
+    std::int64_t const from = rows.rows[r].new_from;
+    if (range != token_range::fresh || rows.positions != nullptr || from <= begin(g)) return begin(g);
+    return begin(g) + (from - begin(g)) / tile * tile;
   }
 };
 

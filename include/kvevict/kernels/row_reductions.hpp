@@ -78,7 +78,7 @@ void reduce_group(score_rows const& in, std::int64_t r, token_groups const& grou
   row const& it = in.rows[r];
   kvevict::fill_n(out, width, Two::none);
   std::int64_t const end = groups.end(g, it.tokens);
-  for (std::int64_t first = groups.begin(g); first < end; first += reduction_tile)
+  for (std::int64_t first = groups.first_tile(in, r, g, reduction_tile); first < end; first += reduction_tile)
     for (std::int32_t c = 0; c < width; c += n) {
       float x[reduction_tile][n], sum[n];
       std::int64_t count = 0;

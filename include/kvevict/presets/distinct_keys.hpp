@@ -20,7 +20,8 @@ struct distinct_keys_options {
 /// The newest quarter of the budget, and of the others those whose keys, before rotation, point away from the rest of
 /// their head's; budgets of heads and layers follow the scores. Needs no attention: the cache and its rope alone,
 /// contents(cache).with_rope(…). Give a stack of all layers where they are there together; a view of one layer is
-/// divided among its heads. Rows differ in length per head; `.with(heads::uniform{})` keeps them equal.
+/// divided among its heads. Rows differ in length per head; `.with(heads::uniform{})` keeps them equal. While decoding:
+/// `.with(score::running_diversity{sums})`, in O(D) a step.
 /// Ours: KeyDiff's cosine (arXiv:2504.15364) on unrotated keys, one threshold over a stack, exact.
 /// Evidence bench/quality: what was tried on its selection split, and how it does on the other one.
 constexpr auto distinct_keys(distinct_keys_options o = {}) {

@@ -72,9 +72,13 @@ struct value_capacity {
     std::int64_t const D = s.head_dim;
     return later_queries_bytes(ctx, s, later()) + 2 * scratch_step(s.rows() * s.tokens * 4) +
            scratch_step(s.rows() * D * D * 8) + scratch_step(s.rows() * D * D * 4) +
-           std::max({kernels::gram.bytes(ctx, s), kernels::mapped_sums.bytes(ctx, s), scratch_step(s.rows() * 4)});
+           std::max({kernels::gram.bytes(ctx, s), kernels::mapped_sums.bytes(ctx, s),
+                     scratch_step(s.rows() * 4) + kernels::row_products.bytes(ctx, s)});
   }
 
+  struct to_inverse_length {
+    KVEVICT_HOST_DEVICE void operator()(row const&, std::int64_t, float& x) const { x = inverse_root(x); }
+  };
   /// From −cosines to √w; nothing of tokens that are protected.
   struct root_of_weight {
     score_rows rows;
@@ -108,9 +112,9 @@ struct value_capacity {
     float* const least = scratch.template allocate<float>(roots.count());
     kernels::squared_norms(ctx, e.cache, k, roots);
     kernels::each_row(ctx, roots, key_diversity::normalise{means, D});
+    kernels::each_token(ctx, roots, to_inverse_length{});
     with_elements(e.cache, k, [&](auto const& keys) {
-      using Keys = std::decay_t<decltype(keys)>;
-      kernels::each_token(ctx, roots, key_diversity::minus_cosine<Keys>{keys, roots, means, D});
+      kernels::row_products(ctx, roots, keys, means, key_diversity::minus_cosine{});
     });
     kernels::row_min(ctx, roots, token_groups{0, 0, token_range::evictable}, 1, row_scores{roots}, least);
     kernels::each_token(ctx, roots, root_of_weight{roots, least, sharpness / 2});

@@ -65,7 +65,7 @@ template <class Entry> class mean_turn {
         keys_.by, k, token, first, [turns](std::int32_t i) { return turns[i]; }, x);
   }
 
- private:
+  // what kernels are given, and so is public
   /// As a float: the mean over hundreds of positions does not feel one beyond 2²⁴.
   struct position_of {
     unrotated_elements<Entry> keys;
@@ -113,6 +113,7 @@ template <class Entry> class mean_turn {
     }
   };
 
+ private:
   unrotated_elements<Entry> keys_;
   score_rows rows_;
   turn* turns_;  // (B·H, width/2)

@@ -26,6 +26,10 @@ namespace score {
 /// them and keeps what was evicted; it changes by 1/t a step. `sums` is the engine's, beside the state in the cache:
 /// observe() starts a sequence at zero where all its tokens are new. Where a sequence begins behind a read-only prefix
 /// put that one's sums there, and move them when sequences change places.
+/// Evidence random keys (D 64, a common centre; 400 of 1 000 kept, the newest quarter, evicted every 16 steps): of what
+///          one plan over all keys would choose, after 250 / 1 000 / 4 000 steps .997 / .995 / .993 are there with
+///          refresh 0, 1.00 / .999 / .999 with 64; where the centre moves .98 / .90 / .85 and .99 / .99 / .98. Exact
+///          scores over the cache's own tokens in every plan: .98 / .98 / .97 and .96 / .93 / .94.
 /// Ours     for `distinct_keys(…).with(score::running_diversity{sums})`, then observe, remembered(cache), replace.
 /// Shapes   sums (B·H, D), scores one float a slot in the cache's role::state component → (H,N) in [−1,1]. Evidence of
 ///          observe: step(cache, queries), of whose queries only the places are read, .with_rope for unrotated keys.
@@ -35,7 +39,7 @@ namespace score {
 struct running_diversity {
   float* sums = nullptr;  // (B·H, D), in the context's memory
   keys of = keys::unrotated;
-  std::int32_t refresh = 0;  // positions; 0: never
+  std::int32_t refresh = 64;  // positions; 0: never
 
   static constexpr std::int32_t state_floats() { return 1; }
 

@@ -94,7 +94,13 @@ template <class Entry> class view_breaker {
     auto& r = c.rows;
     std::int64_t* const strides[] = {&r.page_stride,  &r.head_stride, &r.slot_stride, &r.run_stride,
                                      &r.layer_stride, &r.offset,      &r.page_count};
-    switch (in_.below(6)) {
+    std::int32_t* const of_codes[] = {&c.group, &c.quant.stride, &c.quant.data_at, &c.quant.scale_at};
+    switch (in_.below(c.is_quantised() ? 8 : 6)) {
+      case 6: shrink(in_, *in_.pick(of_codes)); break;
+      case 7:
+        c.scope = kvevict::quant_scope::token_head;
+        c.quant.entries = nullptr;
+        break;
       case 0:
       case 1: shrink(in_, *in_.pick(strides)); break;
       case 2: shrink(in_, r.run_bytes); break;

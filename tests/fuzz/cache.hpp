@@ -7,8 +7,10 @@
 #include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
+#include <kvevict/core/rope.hpp>
 
 #include "fuzz/input.hpp"
+#include "support/quantised_case.hpp"
 
 namespace fuzz {
 
@@ -20,8 +22,27 @@ using kvevict::role;
 using image = std::vector<std::vector<std::byte>>;
 inline constexpr std::size_t guard = 64;
 
+/// What K, and V as a rule, are made of: numbers, a format of quantised_case, or codes with scales of every channel in
+/// the page.
+struct coding {
+  quantised_case::format const* format = nullptr;
+  bool by_channel = false;
+
+  bool codes() const { return format != nullptr || by_channel; }
+  std::int32_t row_bytes() const { return by_channel ? quantised_case::D : format->row_bytes; }
+  bool one_run() const { return by_channel || format->one_run; }
+
+  static coding choose(input& in) {
+    auto const& all = quantised_case::formats();
+    if (!in.one_in(4)) return {};
+    if (in.one_in(4)) return {nullptr, true};
+    return {&all[in.below(all.size())], false};
+  }
+};
+
 struct shape {
   std::int32_t sequences, heads, layers, head_dim, state_floats;
+  coding of{};
 };
 
 template <class Entry> class cache {
@@ -33,8 +54,8 @@ template <class Entry> class cache {
     identity_ = !of_pointers && in.one_in(6);
     per_head_ = in.one_in(2);
     csr_ = !identity_ && in.one_in(3);
-    interleaved_ = !identity_ && per_head_ && in.one_in(4);
-    page_size_ = identity_ ? 48 : in.between(1, 9);
+    interleaved_ = !identity_ && per_head_ && in.one_in(4) && !s.of.codes();
+    page_size_ = identity_ ? 48 : in.one_in(6) ? 1 : in.between(1, 9);
     choose_lengths();
     choose_layers();
     choose_components();
@@ -50,6 +71,8 @@ template <class Entry> class cache {
   std::vector<Entry> entries;
   std::vector<std::int32_t> lengths, row_begin, read_only;
   std::vector<std::int32_t> next_position;  // (B)
+  kvevict::rope rope{};                     // of the keys; not given where they say something else
+  bool forked = false;                      // sequences have pages in common that nobody declares
 
   /// Where a run of a row lies, worked out without the library.
   static std::byte* address(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
@@ -76,15 +99,26 @@ template <class Entry> class cache {
       out.insert(out.end(), p, p + c.rows.run_bytes);
     }
   }
-  /// Element d of a row, as a float.
-  static float number(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
-                      std::int32_t d) {
-    std::int32_t const e = size_of(c.type), per_run = c.rows.run_bytes / e;
-    std::byte const* const p = address(v, c, b, h, t, d / per_run) + d % per_run * e;
-    return with_type(c.type, [&](auto x) {
-      std::memcpy(&x, p, sizeof x);
-      return kvevict::to_float(x);
-    });
+  /// A row as floats.
+  void numbers(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
+               std::vector<float>& out) const {
+    std::vector<std::byte> bytes, scales;
+    read(v, c, b, h, t, bytes);
+    auto const* const x = reinterpret_cast<quantised_case::byte const*>(bytes.data());
+    out.resize(static_cast<std::size_t>(c.width()));
+    if (component const* const s = c.quant.place == kvevict::scale_place::component ? v.scales_of(c) : nullptr)
+      read(v, *s, b, h, t, scales);
+    auto const* const of = reinterpret_cast<quantised_case::byte const*>(scales.data());
+    for (std::size_t d = 0; d < out.size(); ++d)
+      if (!c.is_quantised())
+        with_type(c.type, [&](auto y) {
+          std::memcpy(&y, x + d * sizeof y, sizeof y);
+          out[d] = kvevict::to_float(y);
+        });
+      else if (shape_.of.by_channel)
+        out[d] = (static_cast<float>(x[d]) - channel(v, c, b, h, t, d, 1)) * channel(v, c, b, h, t, d, 0);
+      else
+        out[d] = static_cast<float>(shape_.of.format->number(x, of, h, static_cast<int>(d)));
   }
 
   /// New tokens of one sequence can be written: its pages are its own, and its table has room.
@@ -117,9 +151,10 @@ template <class Entry> class cache {
     lengths[static_cast<std::size_t>(b * view.lengths.seq_stride + h * view.lengths.head_stride)] = n;
   }
   void give(Entry page) {  // freed, and overwritten: nobody may look at it again
-    if (layers_share_table() || !read_only.empty()) return;
+    if (layers_share_table() || !read_only.empty() || forked) return;
     free_.push_back(page);
   }
+  std::vector<Entry>& free_pages() { return free_; }
   bool layers_share_table() const { return shape_.layers > 1 && view.pages.layer_stride == 0; }
 
  private:
@@ -155,6 +190,10 @@ template <class Entry> class cache {
   /// Pages in memory; of an interleaved one H pages of a head each.
   std::int64_t blocks() const { return interleaved_ ? (pool_ + shape_.heads - 1) / shape_.heads : pool_; }
   void add(role what, dtype type, std::int32_t runs, std::int32_t elements, bool common, bool twin);
+  void add_by_channel(role what);
+  void choose_codes();
+  void choose_rope();
+  void share_pages();
   void choose_components();
   void make_pages();
   void choose_table();
@@ -174,7 +213,20 @@ template <class Entry> class cache {
     const_cast<Entry&>(view.pages.entries_of(b, h)[n / page_size_]) = free_.back();
     free_.pop_back();
   }
+  /// Scale (0) or zero point (1) of channel d in the page of token t.
+  static float channel(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
+                       std::size_t d, int which) {
+    float x;
+    std::byte const* const at =
+        address(v, c, b, h, t - t % v.pages.page_size, 0) + (which == 0 ? c.quant.scale_at : c.quant.zero_at) + 4 * d;
+    std::memcpy(&x, at, 4);
+    return x;
+  }
+  void write_codes(component const& c, std::int32_t b, std::int32_t h, std::int32_t t);
   void write_token(component const& c, std::int32_t b, std::int32_t h, std::int32_t t, std::int32_t position) {
+    if (c.is_quantised()) return write_codes(c, b, h, t);
+    if (shape_.of.codes() && (c.what == role::v_scale || (c.what == role::k_scale && c.type != dtype::opaque)))
+      return;  // with the codes
     std::int32_t const e = size_of(c.type), per_run = c.rows.run_bytes / e;
     for (std::int32_t d = 0; d < per_run * c.rows.n_runs; ++d) {
       std::byte* const p = address(view, c, b, h, t, d / per_run) + d % per_run * e;
@@ -197,6 +249,7 @@ template <class Entry> class cache {
   std::int64_t page_bytes_ = 0;       // of a table of addresses
   std::int64_t pool_ = 0;             // pages
   std::vector<std::int32_t> tokens_;  // (B·H) at first
+  std::vector<std::int32_t> alike_;   // (B) of a prefix that others have, too
   std::vector<Entry> free_;
 };
 

@@ -45,6 +45,17 @@ template <class Entry> struct laws {
     }
   }
 
+  /// Pages stay or go, and the part-filled last one stays.
+  static void check_pages(view_type const& v, kvevict::slice<std::int32_t const> row, std::int32_t b, std::int32_t h) {
+    std::int32_t const P = v.pages.page_size, n = v.length(b, h);
+    std::vector<std::int32_t> kept(static_cast<std::size_t>((n + P - 1) / P));
+    for (std::int64_t i = 0; i < row.size; ++i) ++kept[static_cast<std::size_t>(row[i] / P)];
+    for (std::int32_t i = 0; i * P < n; ++i) {
+      std::int32_t const count = kept[static_cast<std::size_t>(i)], all = std::min(P, n - i * P);
+      law(count == all || (count == 0 && all == P), "pages stay or go as wholes");
+    }
+  }
+
   static void check_keep(view_type const& v, kvevict::keep_set const& keep, kvevict::budget const& budget,
                          policy<Entry> const& p) {
     law(keep.sequences == v.sequences() && keep.heads == v.heads(), "a keep set has the rows of its view");
@@ -56,14 +67,22 @@ template <class Entry> struct laws {
         std::int32_t const n = v.length(b, h);
         law(keep.lengths[static_cast<std::size_t>(b * v.heads() + h)] == n, "a keep set knows the lengths");
         sum += kept, all += n;
+        std::int64_t const P = v.pages.page_size, rest = n % P;
+        if (p.whole_pages) check_pages(v, keep(b, h), b, h);
         if (p.capped)
           law(kept <= want, "a cap holds");
+        else if (p.equal_counts && p.uniform && p.whole_pages)
+          law(kept == (n <= want ? n : rest + P * ((want - rest) / P)), "a head keeps the pages that its budget holds");
         else if (p.equal_counts && p.uniform)
           law(kept == std::min(n, want), "a head keeps its budget");
         if (p.unlimited) law(kept == n, "everything is kept");
-        check_kept(v, keep(b, h), b, h, want, p.protect);
+        auto protect = p.protect;
+        if (p.whole_pages) protect.recent_permille = 0;  // as many of those as the budget holds
+        check_kept(v, keep(b, h), b, h, want, protect);
       }
-      if (p.uniform && !p.equal_counts && !p.capped)
+      if (p.whole_pages && !p.equal_counts)
+        law(sum <= std::max<std::int64_t>(std::int64_t{want} * v.heads(), 0), "no more than the budget is kept");
+      else if (p.uniform && !p.equal_counts && !p.capped)
         law(sum == std::min<std::int64_t>(all, std::int64_t{want} * v.heads()),
             "the heads of a sequence keep their budget");
     }

@@ -46,6 +46,7 @@ struct evidence {
   kvevict::query_rows queries;
   kvevict::attention_rows rows;
   kvevict::feature_rows features;
+  kvevict::rope rope;
   std::vector<std::byte> q, states;
   std::vector<float> lse, weights, memory;
   std::vector<std::int32_t> begin, positions, memory_tokens;
@@ -59,7 +60,7 @@ template <class Entry> struct policy {
                                            kvevict::keep_set&)>;
   needs what;
   std::int32_t state_floats, window;
-  bool equal_counts, capped, uniform, unlimited;
+  bool equal_counts, capped, uniform, unlimited, whole_pages;
   kvevict::protect protect;
   plan_function plan, remembered;
   std::function<void(kvevict::host&, view_type const&, evidence const&, kvevict::budget const&)> observe;
@@ -71,7 +72,7 @@ template <needs What, class View, class F> void show(View const& view, evidence 
     return x.with_lse(e.queries.lse, e.queries.lse_token_stride, e.queries.lse_head_stride, e.queries.base);
   };
   if constexpr (What == needs::nothing)
-    f(kvevict::contents(view));
+    f(kvevict::contents(view).with_rope(e.rope));
   else if constexpr (What == needs::moments)
     f(kvevict::contents(support::law_moments::unturned(view)).with_query_moments(support::law_moments(view).on_host()));
   else if constexpr (What == needs::features)
@@ -81,29 +82,30 @@ template <needs What, class View, class F> void show(View const& view, evidence 
   else {
     auto const output = support::law_output(view).on_host();
     if (e.as == evidence::form::weights)
-      f(kvevict::prompt(view, e.rows).with_output(output));
+      f(kvevict::prompt(view, e.rows).with_rope(e.rope).with_output(output));
     else if (e.as == evidence::form::lse)
-      f(with_lse(kvevict::prompt(view, e.queries)).with_output(output));
+      f(with_lse(kvevict::prompt(view, e.queries).with_rope(e.rope)).with_output(output));
     else
-      f(kvevict::prompt(view, e.queries).with_output(output));
+      f(kvevict::prompt(view, e.queries).with_rope(e.rope).with_output(output));
   }
 }
 
 template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, std::int32_t window) {
   using view_type = kvevict::layer_view<Entry>;
   constexpr bool capped = Policy::budgets == kvevict::sharing::cap;
-  policy<Entry> out{What,
-                    kvevict::state_floats(p),
-                    window,
-                    Policy::equal_counts,
-                    capped,
-                    std::is_same_v<decltype(p.layers), kvevict::layers::uniform> &&
-                        Policy::budgets != kvevict::sharing::stack,
-                    std::is_same_v<decltype(p.layers), kvevict::layers::unlimited>,
-                    p.protect,
-                    {},
-                    {},
-                    {}};
+  policy<Entry> out{
+      What,
+      kvevict::state_floats(p),
+      window,
+      Policy::equal_counts,
+      capped,
+      std::is_same_v<decltype(p.layers), kvevict::layers::uniform> && Policy::budgets != kvevict::sharing::stack,
+      std::is_same_v<decltype(p.layers), kvevict::layers::unlimited>,
+      kvevict::stages::says_whole_pages<decltype(p.select)>,
+      p.protect,
+      {},
+      {},
+      {}};
   out.plan = [p](kvevict::host& ctx, view_type const& v, evidence const& e, kvevict::budget const& b,
                  kvevict::keep_set& keep) {
     show<What>(v, e, [&](auto const& x) { kvevict::plan(ctx, p, x, b, keep); });
@@ -119,11 +121,16 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
   return out;
 }
 
-/// One of presets/all.hpp: those that look at a window of queries, and the others; each half compiled on its own.
+/// One of presets/all.hpp: those that look at a window of queries, and the others; or one that keeps whole pages or one
+/// set. Each part is compiled on its own. `stays`: only whole pages can go.
 template <class Entry> policy<Entry> choose_window(input& in, options n);
 template <class Entry> policy<Entry> choose_other(input& in, options n, gate const& g);
-template <class Entry> policy<Entry> choose_policy(input& in, options n, gate const& g) {
-  return in.below(14) < 7 ? choose_window<Entry>(in, n) : choose_other<Entry>(in, n, g);
+template <class Entry> policy<Entry> choose_of_pages(input& in, options n);
+template <class Entry> policy<Entry> choose_policy(input& in, options n, gate const& g, bool stays) {
+  int const part = stays && !in.one_in(4) ? 17 : in.below(18);
+  return part < 7    ? choose_window<Entry>(in, n)
+         : part < 14 ? choose_other<Entry>(in, n, g)
+                     : choose_of_pages<Entry>(in, n);
 }
 
 /// Evidence of the newest `count` tokens of every sequence (all of them, where there are fewer) or, for the future, of
@@ -134,6 +141,7 @@ evidence choose_evidence(input& in, cache<Entry> const& c, kvevict::layer_view<E
   evidence out;
   constexpr evidence::form forms[] = {evidence::form::queries, evidence::form::lse, evidence::form::weights};
   constexpr kvevict::dtype types[] = {kvevict::dtype::f32, kvevict::dtype::f16, kvevict::dtype::bf16};
+  out.rope = c.rope;
   out.as = what == needs::future ? evidence::form::lse : in.pick(forms);
   component const& k = *view.find(role::k);
   std::int32_t const Hq = view.heads() * group, D = static_cast<std::int32_t>(k.width()), before = in.one_in(4) ? 2 : 0;
@@ -159,6 +167,13 @@ evidence choose_evidence(input& in, cache<Entry> const& c, kvevict::layer_view<E
   out.weights.assign((T + 1) * static_cast<std::size_t>(a.token_stride), 0);
   std::vector<double> z;
   std::vector<float> x(static_cast<std::size_t>(D));
+  std::vector<std::vector<std::vector<float>>> keys(static_cast<std::size_t>(view.rows()));  // of rows that are read
+  auto const keys_of = [&](std::int32_t b, std::int32_t h) -> auto const& {
+    auto& row = keys[static_cast<std::size_t>(b * view.heads() + h)];
+    for (auto j = static_cast<std::int32_t>(row.size()); j < view.length(b, h); ++j)
+      c.numbers(view, k, b, h, j, row.emplace_back());
+    return row;
+  };
   for (std::int32_t b = 0; b < view.sequences(); ++b)
     for (std::int32_t t = out.begin[std::size_t(b)], n = out.begin[std::size_t(b) + 1]; t < n; ++t) {
       out.positions[static_cast<std::size_t>(t)] =
@@ -180,12 +195,12 @@ evidence choose_evidence(input& in, cache<Entry> const& c, kvevict::layer_view<E
         };
         double whole = what == needs::future ? 0.5 : 0;
         z.clear();
+        auto const& key = keys_of(b, h);
         for (std::int32_t j = 0; j < N; ++j) {
           double sum = 0;
           z.push_back(0);
           if (!sees(j)) continue;
-          for (std::int32_t d = 0; d < D; ++d)
-            sum += double{x[std::size_t(d)]} * double{cache<Entry>::number(view, k, b, h, j, d)};
+          for (std::size_t d = 0; d < x.size(); ++d) sum += double{x[d]} * double{key[std::size_t(j)][d]};
           sum *= double{q.logit_scale()};
           if (q.softcap != 0) sum = double{q.softcap} * std::tanh(sum / double{q.softcap});
           z.back() = std::exp(sum), whole += z.back();

@@ -11,6 +11,10 @@ inline kvevict::pooling some_pooling(input& in) {
   return in.one_in(2) ? kvevict::pooling::max : kvevict::pooling::average;
 }
 
+inline kvevict::score::keys some_keys(input& in) {
+  return in.one_in(2) ? kvevict::score::keys::cached : kvevict::score::keys::unrotated;
+}
+
 template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
@@ -32,11 +36,10 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 8: return erased<Entry, needs::prompt>(p::cake({window, odd(n), 200, sinks}), window);
     case 9: return erased<Entry, needs::prompt>(p::lava({window, odd(n), n(0, 1000), kind, sinks}), window);
     case 10: return erased<Entry, needs::prompt>(p::rkv({window, odd(n), 0.07f, sinks}), window);
-    case 12: {
-      auto const keys = kvevict::score::keys::cached;
+    case 12:
       return erased<Entry, needs::prompt>(
-          p::distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), keys}), window);
-    }
+          p::distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), some_keys(in), odd(n)}),
+          window);
     case 6: {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);
@@ -78,8 +81,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       return erased<Entry, needs::nothing>(p::manifoldkv({sinks, recent, window}), 0);
     }
     case 9:
-      return erased<Entry, needs::nothing>(
-          p::distinct_keys({sinks, n(0, 300), n(0, 1000), kvevict::score::keys::cached}), 0);
+      return erased<Entry, needs::nothing>(p::distinct_keys({sinks, n(0, 300), n(0, 1000), some_keys(in), odd(n)}), 0);
     case 12:
       return erased<Entry, needs::moments>(p::capkv({heads_or_tails ? 0.0f : 5.0f, n(1, 600), sinks, recent}), 0);
     case 10: {
@@ -90,7 +92,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
     }
     case 7: {
       auto const ridge = heads_or_tails ? 0.01f : 1.0f;
-      return erased<Entry, needs::nothing>(p::leverage({sinks, recent, ridge, kvevict::score::keys::cached}), 0);
+      return erased<Entry, needs::nothing>(p::leverage({sinks, recent, ridge, some_keys(in)}), 0);
     }
     case 8: {
       auto const norm = heads_or_tails ? column_norm::none : column_norm::rows_that_see;
@@ -102,6 +104,24 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       return erased<Entry, needs::features>(p::attention_gate(g.weights, {threshold, sinks, recent, n(0, 2), sees}),
                                             all);
     }
+  }
+}
+
+/// Of whole pages, of one set for all heads, and of both.
+template <class Entry> policy<Entry> choose_of_pages(input& in, options n) {
+  namespace p = kvevict::presets;
+  kvevict::select::pages const pages{in.one_in(2) ? kvevict::page_reduce::mean : kvevict::page_reduce::max};
+  kvevict::heads::together const together{};
+  std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
+  switch (in.below(7)) {
+    case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), {}, sinks}).with(together), window);
+    case 1:
+      return erased<Entry, needs::prompt>(p::ada_snapkv({window, odd(n), n(0, 1000), {}, sinks}).with(pages), window);
+    case 2: return erased<Entry, needs::prompt>(p::h2o({recent, sinks}).with(pages), 1 << 20);
+    case 3: return erased<Entry, needs::nothing>(p::keydiff({sinks, recent}).with(pages).with(together), 0);
+    case 4: return erased<Entry, needs::nothing>(p::knorm({sinks, recent}).with(pages), 0);
+    case 5: return erased<Entry, needs::nothing>(p::random({in.bits(), sinks, recent}).with(together), 0);
+    default: return erased<Entry, needs::nothing>(p::streaming_llm({sinks}).with(pages), 0);
   }
 }
 

@@ -76,7 +76,25 @@ template <class Entry> void cache<Entry>::choose_order() {
     }
     view.read_only = read_only.data();
   }
+  alike_ = read_only.empty() ? std::vector<std::int32_t>(static_cast<std::size_t>(shape_.sequences)) : read_only;
+  if (!identity_ && read_only.empty() && shape_.layers == 1 && shape_.sequences > 1 && in_.one_in(4)) share_pages();
   if (view.find(role::position) != nullptr && in_.one_in(6)) view.order = kvevict::row_order::scattered;
+}
+
+/// Forks of the first sequence: their first full pages are its pages, and nobody says so.
+template <class Entry> void cache<Entry>::share_pages() {
+  for (std::int32_t b = 1; b < shape_.sequences; ++b) {
+    std::int32_t shortest = 1 << 20;
+    for (std::int32_t h = 0; h < shape_.heads; ++h)
+      shortest = std::min({shortest, view.length(b, h), view.length(0, h)});
+    std::int32_t const pages = in_.between(0, shortest / page_size_);
+    forked = forked || pages > 0;
+    for (std::int32_t const of : {b, 0})
+      alike_[static_cast<std::size_t>(of)] = std::max(alike_[static_cast<std::size_t>(of)], pages * page_size_);
+    for (std::int32_t h = 0; h < (per_head_ ? shape_.heads : 1); ++h)
+      for (std::int32_t i = 0; i < pages; ++i)
+        const_cast<Entry&>(view.pages.entries_of(b, h)[i]) = view.pages.entries_of(0, h)[i];
+  }
 }
 
 template <class Entry> void cache<Entry>::fill() {
@@ -86,9 +104,9 @@ template <class Entry> void cache<Entry>::fill() {
       std::int32_t const n = view.length(b, h);
       std::vector<std::int32_t> positions;
       for (std::int32_t t = 0, p = 0; t < n; ++t)  // alike in all that share a prefix
-        positions.push_back(p += t < view.read_only_tokens(b) ? 1 : in_.between(1, 3));
+        positions.push_back(p += t < alike_[static_cast<std::size_t>(b)] ? 1 : in_.between(1, 3));
       if (view.order == kvevict::row_order::scattered)  // a prefix is first in position, too
-        in_.shuffle(positions, static_cast<std::size_t>(std::min(n, view.read_only_tokens(b))));
+        in_.shuffle(positions, static_cast<std::size_t>(std::min(n, alike_[static_cast<std::size_t>(b)])));
       for (component const& c : view)
         for (std::int32_t t = 0; t < n && (h == 0 || !view.shared_by_heads(c)); ++t)
           write_token(c, b, h, t, positions[static_cast<std::size_t>(t)]);

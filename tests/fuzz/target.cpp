@@ -17,6 +17,11 @@ void print() {
       "refusals\n",
       number(all.runs), number(all.plans), number(all.cut), number(all.moved), number(all.steps), number(all.broken),
       number(all.refused));
+  std::printf(
+      "%lld relocations, %lld tables without pages, %lld of kept tokens, %lld masks and runs, %lld re-rotations, %lld "
+      "quantised caches, %lld of forks\n",
+      number(all.relocated), number(all.dropped), number(all.rewritten), number(all.masked), number(all.turned),
+      number(all.of_codes), number(all.of_forks));
   for (auto const& [kind, count] : all.refusals) std::printf("%8lld  %s\n", number(count), kind.c_str());
 }
 

@@ -13,6 +13,7 @@
 
 #include <kvevict/cuda/apply/compact.hpp>
 #include <kvevict/cuda/apply/replace.hpp>
+#include <kvevict/cuda/apply/relocate.hpp>
 #include <kvevict/cuda/apply/rerotate.hpp>
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/fold_window.hpp>

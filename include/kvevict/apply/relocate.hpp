@@ -12,6 +12,12 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+template <class Entry> class relocated;
+namespace moves {
+template <class Context, class Entry, class Ledger, class Move>
+void relocate_by(Context&, layer_view<Entry> const&, keep_set const&, Ledger&, relocated<Entry>&, Move);
+}
+
 /// The table afterwards, with what was taken from the ledger and given back to it.
 template <class Entry> class relocated : public new_table<Entry> {
  public:
@@ -22,8 +28,8 @@ template <class Entry> class relocated : public new_table<Entry> {
   std::int64_t bytes_moved() const { return this->expect_ready(), bytes_moved_; }
 
  private:
-  template <class Context, class E, class Ledger>
-  friend void relocate(Context&, layer_view<E> const&, keep_set const&, Ledger&, relocated<E>&);
+  template <class Context, class E, class Ledger, class Move>
+  friend void moves::relocate_by(Context&, layer_view<E> const&, keep_set const&, Ledger&, relocated<E>&, Move);
 
   void write_moves(moves::relocation<Entry> const& plan, keep_set const& keep);
   void write_table(moves::relocation<Entry> const& plan, layer_view<Entry> const& both);
@@ -70,6 +76,51 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
   }
 }
 
+namespace moves {
+
+/// relocate() with `move(view with the table of all pages, moves)`, which moves the rows.
+template <class Context, class Entry, class Ledger, class Move>
+void relocate_by(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, Ledger& ledger,
+                 relocated<Entry>& out, Move move) {
+  static_assert(page_ledger<Ledger, Entry>,
+                "relocate: a ledger has references(page), published(page), acquire(), which gives a page or nothing as "
+                "std::optional does, and release(page) noexcept");
+  out.ready_ = false, out.missing_ = 0;
+  expect_rows_move("relocate", view);
+  KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");
+  validate(view, ctx.scratch(), page_use::read);
+  expect_keep("relocate", ctx, view, fingerprint_of(view), keep);
+
+  frame scratch(ctx.scratch());
+  relocation<Entry> plan(view, keep, scratch);
+  slice<Entry const> const sorted = sorted_pages(plan, scratch);
+  expect_counted(ledger, sorted);
+  plan.replace_pages([&](relocated_row const& t, std::int32_t j) {
+    Entry const page = plan.page(t, j);
+    return std::int64_t{j} * view.pages.page_size >= t.read_only && ledger.references(page) == 1 &&
+           !ledger.published(page);
+  });
+  taken_pages<Entry, Ledger> taken(ledger, scratch.allocate<Entry>(plan.fresh));
+  for (std::int64_t i = 0; i < plan.fresh; ++i)
+    if (!taken.take()) {
+      out.missing_ = plan.fresh - i;
+      return;
+    }
+  expect_fresh(view, sorted, taken.pages(), scratch);
+  layer_view<Entry> const both = extended(plan, taken.pages(), scratch);
+  expect_apart(plan, both, ctx.scratch());
+  out.write_moves(plan, keep);
+  expect_movable("relocate", view, out.plan_);
+  out.write_table(plan, both);
+  out.bytes_moved_ = bytes_of(view, out.plan_);
+  move(both, out.plan_);
+  taken.keep();
+  for (Entry const page : out.released_) ledger.release(page);
+  out.finish(view.heads(), view.order);
+}
+
+}  // namespace moves
+
 /// compact() for a cache whose pages are counted (page_ledger.hpp): forks, common prefixes, pages in a prefix hash. A
 /// page stays, whatever its state, while it is full and its content unchanged. Of the others that hold kept tokens one
 /// that is the row's own is filled in place; one that is shared, published or read-only is replaced by a fresh page, so
@@ -93,41 +144,8 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
 template <class Context, class Entry, class Ledger>
 void relocate(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, Ledger& ledger,
               relocated<Entry>& out) {
-  static_assert(page_ledger<Ledger, Entry>,
-                "relocate: a ledger has references(page), published(page), acquire(), which gives a page or nothing as "
-                "std::optional does, and release(page) noexcept");
-  out.ready_ = false, out.missing_ = 0;
-  moves::expect_rows_move("relocate", view);
-  KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");
-  validate(view, ctx.scratch(), page_use::read);
-  moves::expect_keep("relocate", ctx, view, fingerprint_of(view), keep);
-
-  frame scratch(ctx.scratch());
-  moves::relocation<Entry> plan(view, keep, scratch);
-  slice<Entry const> const sorted = moves::sorted_pages(plan, scratch);
-  moves::expect_counted(ledger, sorted);
-  plan.replace_pages([&](moves::relocated_row const& t, std::int32_t j) {
-    Entry const page = plan.page(t, j);
-    return std::int64_t{j} * view.pages.page_size >= t.read_only && ledger.references(page) == 1 &&
-           !ledger.published(page);
-  });
-  moves::taken_pages<Entry, Ledger> taken(ledger, scratch.allocate<Entry>(plan.fresh));
-  for (std::int64_t i = 0; i < plan.fresh; ++i)
-    if (!taken.take()) {
-      out.missing_ = plan.fresh - i;
-      return;
-    }
-  moves::expect_fresh(view, sorted, taken.pages(), scratch);
-  layer_view<Entry> const both = moves::extended(plan, taken.pages(), scratch);
-  moves::expect_apart(plan, both, ctx.scratch());
-  out.write_moves(plan, keep);
-  moves::expect_movable("relocate", view, out.plan_);
-  out.write_table(plan, both);
-  out.bytes_moved_ = moves::bytes_of(view, out.plan_);
-  moves::execute(ctx, both, out.plan_);
-  taken.keep();
-  for (Entry const page : out.released_) ledger.release(page);
-  out.finish(view.heads(), view.order);
+  moves::relocate_by(ctx, view, keep, ledger, out,
+                     [&](layer_view<Entry> const& both, move_plan& plan) { moves::execute(ctx, both, plan); });
 }
 
 template <class Context, class Entry, class Ledger>

@@ -33,8 +33,30 @@ inline pages::kv hnd(void* k, void* v, pages::sizes const& s, rotation keys = ro
 }
 
 /// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K. Only the last
-/// qk_rope_head_dim elements are turned, which no rope of a whole row says: what turned it stays unsaid.
+/// qk_rope_head_dim elements are turned, which no rope of a whole row says: what turned it stays unsaid. Scores that read
+/// keys before rotation, and rerotate, take the two parts of mla_parts.
 inline pages::kv mla(void* kv, pages::sizes const& s) { return pages::latent(kv, s, "BD"); }
+
+/// The same rows as two components that say what turned them: kv_lora_rank elements, which nothing has, and V with them;
+/// qk_rope_head_dim elements as role::rope, which the model's rope has.
+///
+///   auto const parts = engines::sglang::mla_parts(kv, s);
+///   auto const cache = pages::view(table, {seq_lens}, parts.latent).with(parts.rotary);
+struct latent_parts {
+  pages::kv latent;
+  component rotary;
+};
+inline latent_parts mla_parts(void* kv, pages::sizes const& s) {
+  latent_parts out{mla(kv, s), {}};
+  component& k = out.latent.k;
+  KVEVICT_EXPECTS(s.v_head_dim < s.head_dim, "sglang: rows of ", s.head_dim, " elements, of which V has ", s.v_head_dim,
+                  ", have no rotary part; set sizes::head_dim to kv_lora_rank + qk_rope_head_dim");
+  std::int32_t const front = s.v_head_dim * size_of(s.type);
+  out.rotary = k.turned(rotation::rope);
+  out.rotary.what = role::rope, out.rotary.rows.offset += front, out.rotary.rows.run_bytes -= front;
+  k.rows.run_bytes = front, k.turned_by = rotation::none;
+  return out;
+}
 
 /// SGLANG_AITER_KV_CACHE_LAYOUT=vectorized_5d: K (blocks, H, D/x, page_size, x), V (blocks, H, page_size/x, D, x).
 /// Slots of V lie in packs of x, so that only a page of one pack has one distance between slots.

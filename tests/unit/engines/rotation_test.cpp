@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What turned the keys of an engine's cache: each adapter says what its engine does, and takes another word for it.
 #include <kvevict/cache/unrotated_reader.hpp>
+#include <kvevict/cache/validate.hpp>
 #include <kvevict/engines/contiguous.hpp>
 #include <kvevict/engines/flashinfer.hpp>
+#include <kvevict/engines/lmcache.hpp>
 #include <kvevict/engines/sglang.hpp>
 #include <kvevict/engines/tensorrt_llm.hpp>
 #include <kvevict/engines/vllm.hpp>
@@ -51,6 +53,7 @@ std::vector<std::pair<std::string, pages::kv>> all(rotation by) {
   engines::contiguous::strides const apart{128, 64, 8};
   add("contiguous, strided", own ? engines::contiguous::view(m, m, s, lengths, apart)
                                  : engines::contiguous::view(m, m, s, lengths, apart, by));
+  add("lmcache", own ? engines::lmcache::view(m, m, s, lengths) : engines::lmcache::view(m, m, s, lengths, by));
   return out;
 }
 
@@ -71,6 +74,26 @@ TEST_CASE("engines: adapters say that their engine's keys were turned by a rope,
     }
 }
 
-TEST_CASE("engines: of latent rows, a part of which is turned, nothing is said") {
-  CHECK(engines::sglang::mla(memory, {.pages = 2, .head_dim = 24, .v_head_dim = 16}).k.turned_by == rotation::unsaid);
+TEST_CASE("engines: of latent rows, a part of which is turned, nothing is said, or of each part what is so") {
+  pages::sizes const latent{
+      .pages = 2, .page_size = 1, .heads = 1, .head_dim = 24, .type = dtype::f16, .v_head_dim = 16};
+  auto const whole = engines::sglang::mla(memory, latent);
+  CHECK(whole.k.turned_by == rotation::unsaid);
+  auto const parts = engines::sglang::mla_parts(memory, latent);
+  CHECK(parts.latent.k.turned_by == rotation::none);
+  CHECK(parts.rotary.turned_by == rotation::rope);
+  std::int32_t const tokens[] = {2};
+  auto const all = pages::view(pages::dense(table, 1, 2, latent), {tokens}, whole),
+             view = pages::view(pages::dense(table, 1, 2, latent), {tokens}, parts.latent).with(parts.rotary);
+  CHECK_NOTHROW(validate(view));
+  CHECK(view.key_width() == all.key_width());
+  for (int t = 0; t < 2; ++t) {
+    CHECK(view.row(parts.latent.k, 0, 0, t) == all.row(whole.k, 0, 0, t));
+    CHECK(view.row(parts.latent.v, 0, 0, t) == all.row(whole.v, 0, 0, t));
+    CHECK(view.row(parts.rotary, 0, 0, t) == all.row(whole.k, 0, 0, t) + 16 * 2);
+  }
+  CHECK(parts.latent.k.rows.row_bytes() + parts.rotary.rows.row_bytes() == whole.k.rows.row_bytes());
+  CHECK_NOTHROW(contract::expect_turned("my_score", parts.rotary, rope{10000}));
+  CHECK_THROWS_AS(engines::sglang::mla_parts(memory, {.pages = 2, .head_dim = 24, .v_head_dim = 24}),
+                  contract_violation);
 }

@@ -19,7 +19,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
   namespace p = kvevict::presets;
   std::int32_t const sinks = n(0, 3), recent = n(0, 6), window = n(1, 9);
   auto const kind = some_pooling(in);
-  switch (in.below(15)) {
+  switch (in.below(17)) {
     case 0: return erased<Entry, needs::prompt>(p::snapkv({window, odd(n), kind, sinks}), window);
     case 1: {
       auto const weights = in.one_in(4) ? kvevict::weighting::softmax : kvevict::weighting::step_gain;
@@ -38,8 +38,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
     case 10: return erased<Entry, needs::prompt>(p::rkv({window, odd(n), 0.07f, sinks}), window);
     case 12:
       return erased<Entry, needs::prompt>(
-          p::distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), some_keys(in), odd(n)}),
-          window);
+          p::distinct_and_attended({window, odd(n), n(0, 1000), sinks, n(0, 300), n(0, 1000), some_keys(in)}), window);
     case 6: {
       auto const of = in.one_in(2) ? kvevict::score::change::renormalised : kvevict::score::change::value;
       return erased<Entry, needs::prompt>(p::dropkv({window, odd(n), kind, of, sinks}), window);
@@ -55,7 +54,7 @@ template <class Entry> policy<Entry> choose_window(input& in, options n) {
       std::int32_t const chunk = n(1, 24), peak = in.one_in(2) ? 0 : n(0, 5);
       return erased<Entry, needs::prompt>(p::chunkkv({window, odd(n), chunk, peak < chunk ? peak : 0, sinks}), window);
     }
-    case 13: return erased<Entry, needs::prompt>(p::layer_defensivekv({window, odd(n), n(0, 1000), sinks}), window);
+    case 15: return erased<Entry, needs::prompt>(p::layer_defensivekv({window, odd(n), n(0, 1000), sinks}), window);
     default: return erased<Entry, needs::future>(p::oracle({window, sinks, recent}), window);
   }
 }
@@ -80,8 +79,7 @@ template <class Entry> policy<Entry> choose_other(input& in, options n, gate con
       std::int32_t const window = heads_or_tails ? n(1, 9) : 0;
       return erased<Entry, needs::nothing>(p::manifoldkv({sinks, recent, window}), 0);
     }
-    case 9:
-      return erased<Entry, needs::nothing>(p::distinct_keys({sinks, n(0, 300), n(0, 1000), some_keys(in), odd(n)}), 0);
+    case 9: return erased<Entry, needs::nothing>(p::distinct_keys({sinks, n(0, 300), n(0, 1000), some_keys(in)}), 0);
     case 12:
       return erased<Entry, needs::moments>(p::capkv({heads_or_tails ? 0.0f : 5.0f, n(1, 600), sinks, recent}), 0);
     case 10: {

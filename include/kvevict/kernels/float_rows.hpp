@@ -63,13 +63,10 @@ template <class Entry> class float_rows {
     }
     if (by_.width != 0) hold_turns();
   }
-  /// The rows of tokens i, i + 1, … come into the caches while those of the block before are worked on.
-  /// Inline, and without a lambda: g++ 12 leaves out calls of a function that does nothing but this.
+  /// The rows of tokens i, i + 1, … of the block after this one come nearer while these are worked on.
   [[gnu::always_inline]] void fetch_ahead(int i) const {
     if (gathers_) return;
-    for (int k = i; k < i + abreast; ++k)
-      for (std::int32_t b = 0; b < of_.rows.run_bytes; b += 128)
-        __builtin_prefetch(ahead_[k] + b, 0, 2), __builtin_prefetch(ahead_[k] + b + 64, 0, 2);
+    for (int k = i; k < i + abreast; ++k) fetch_row(ahead_[k], of_.rows);
   }
   /// f(rows) with rows.visit(i, g) of their type: in f all of it is inline.
   template <class F> void with_rows(F&& f) {

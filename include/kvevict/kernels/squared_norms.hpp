@@ -44,16 +44,24 @@ template <class Entry>
   }
 }
 
-/// The norms of up to 64 tokens of one row from `first`.
+inline constexpr int norms_abreast = 16;  // tokens of a head; those of the next block are fetched meanwhile
+
+/// The norms of up to norms_abreast tokens of one row from `first`.
 template <class Entry>
 void squared_norms_of(layer_view<Entry> const& view, component const& c, row const& in, std::int64_t first, int count,
                       float* out) {
   if (c.is_quantised()) return coded_squared_norms_of(view, c, in, first, count, out);
-  std::byte const* rows[64];
+  std::byte const *rows[norms_abreast], *ahead[norms_abreast];
   row_addresses(view, c, in.sequence, in.head, first, count, count, rows);
+  std::int64_t const next = std::min<std::int64_t>(first + count, in.tokens - 1);
+  row_addresses(view, c, in.sequence, in.head, next, static_cast<int>(std::min<std::int64_t>(count, in.tokens - next)),
+                count, ahead);
   auto const width = static_cast<std::int32_t>(c.width());
   with_type(c.type, [&](auto type) {
-    for (int j = 0; j < count; ++j) out[j] = squared_norm<decltype(type)>(rows[j], c.rows, width);
+    for (int j = 0; j < count; ++j) {
+      fetch_row(ahead[j], c.rows);
+      out[j] = squared_norm<decltype(type)>(rows[j], c.rows, width);
+    }
   });
 }
 
@@ -69,7 +77,7 @@ void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, compone
   KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: the component has type ", name_of(c.type), "; ",
                   messages::readable_types);
   // heads of a token may be neighbours in memory: all of them read one chunk before the next
-  constexpr std::int64_t chunk = 64;
+  constexpr std::int64_t chunk = norms_abreast;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;

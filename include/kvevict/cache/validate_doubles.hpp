@@ -60,8 +60,8 @@ constexpr bool same_bytes(layer_view<Entry> const& v, std::int32_t b, std::int32
   return same;
 }
 
-/// Of a page that rows have in common: that of a fork is another sequence's. Where a row before has it as the same page,
-/// in another layer or head of the same sequence, strides or tables are wrong.
+/// Of a page that rows have in common: that of a fork is another sequence's. Where a row before has it as the same
+/// page, in another layer or head of the same sequence, strides or tables are wrong.
 template <class Entry> void expect_fork(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
   std::int32_t const S = v.sequences() / v.pages.layers, heads = v.pages.per_head() ? v.heads() : 1;
   for (std::int32_t b2 = v.pages.sequence_of(b); b2 <= b; b2 += S)

@@ -12,8 +12,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 /// W_O of a layer, or nothing. Value channel d of query head hq adds weights[(hq·D + d)·input_stride + o·output_stride]
-/// of itself to output o; a stack has layer_stride from a layer's to the next. PyTorch's o_proj.weight (E, Hq·D): {w, E,
-/// 1, Hq·D}. Of some heads of a model: those of their channels.
+/// of itself to output o; a stack has layer_stride from a layer's to the next. PyTorch's o_proj.weight (E, Hq·D): {w,
+/// E, 1, Hq·D}. Of some heads of a model: those of their channels.
 struct projection {
   void const* weights = nullptr;
   std::int32_t outputs = 0;  // E

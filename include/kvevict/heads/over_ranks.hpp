@@ -18,8 +18,8 @@ namespace heads {
 ///
 /// `all_reduce(std::uint64_t* counts, std::int64_t n)` puts the sums over all ranks in the place of n numbers, on every
 /// rank: MPI_Allreduce or gloo in one line. On a device it is f(cuda::device& ctx, counts, n), counts in device memory,
-/// and may go into ctx.queue(), as ncclAllReduce does: nothing waits; or cuda::through_host{f} with a host's. Ranks have
-/// contiguous heads, `budget.head` and `head_count` say which, and `budget_of_ranks` exchanges lengths, so that all
+/// and may go into ctx.queue(), as ncclAllReduce does: nothing waits; or cuda::through_host{f} with a host's. Ranks
+/// have contiguous heads, `budget.head` and `head_count` say which, and `budget_of_ranks` exchanges lengths, so that all
 /// ranks agree what is cut. Every rank plans the same layers, sequences and budgets in the same kind of context, and
 /// makes the same calls in the same order; one that raises leaves the others waiting, as in any collective: end them
 /// all. (A device that finds a NaN goes on without the tokens of that rank, and says so as it always does.)
@@ -166,8 +166,8 @@ template <class Reduce> over_ranks(Reduce, std::int32_t, std::int32_t) -> over_r
 }  // namespace heads
 
 /// The budget `b`, whose `head` and `head_count` are filled in, with the lengths of all heads of the model in the
-/// layers of the view; they lie in `lengths`, which must outlive the plan. Of a view of the host; a device's budget reads
-/// a copy of them in its own memory.
+/// layers of the view; they lie in `lengths`, which must outlive the plan. Of a view of the host; a device's budget
+/// reads a copy of them in its own memory.
 template <class Entry, kernels::all_reduce Reduce>
 budget budget_of_ranks(host& ctx, layer_view<Entry> const& cache, budget b, Reduce const& all_reduce,
                        std::vector<std::int32_t>& lengths) {

@@ -47,8 +47,8 @@ template <class Rows> [[gnu::noinline]] void add_directions(Rows rows, int count
 ///
 /// Shapes   elements (H,N,D) as with_keys and with_elements give them → out (B·H, D) in the context's memory, scores
 ///          (B·H rows, N).
-/// Cost     one read of the elements; scratch 1/128 of a float a token and channel, and 40·D a worker. Sums are of parts
-///          of 512 tokens, in their order, so that no bit depends on threads, page size or layout.
+/// Cost     one read of the elements; scratch 1/128 of a float a token and channel, and 40·D a worker. Sums are of
+///          parts of 512 tokens, in their order, so that no bit depends on threads, page size or layout.
 /// Errors   none.
 template <class Elements>
 void kernel(direction_sums_tag, host& ctx, score_rows const& out, Elements const& of, float* sums) {

@@ -177,7 +177,7 @@ KVEVICT_KERNEL(select_pages, "kernels/select_pages.hpp", "cuda/select/select_pag
 KVEVICT_KERNEL(mark_kept, "kernels/mark_kept.hpp", "cuda/select/mark_kept.hpp");
 // (score_rows, pooled_best, std::int32_t* counts (B·H)): of every pool
 KVEVICT_KERNEL(count_pooled, "kernels/count_best.hpp", "cuda/select/count_best.hpp");
-// (score_rows, pool_quota const* (S), all_reduce, contested* (B·H), std::int64_t* takes (S)) → whether any row may be cut
+// (score_rows, pool_quota const* (S), all_reduce, contested* (B·H), std::int64_t* takes (S)) → whether any may be cut
 KVEVICT_KERNEL(best_over_ranks, "kernels/best_over_ranks.hpp", "cuda/select/best_over_ranks.hpp");
 // (score_rows, std::uint32_t* histograms (B·H, 2048)): of the leading bits of order_key of evictable scores
 KVEVICT_KERNEL(score_histograms, "kernels/score_histograms.hpp", "cuda/select/score_histograms.hpp");

@@ -23,12 +23,12 @@ namespace layers {
 ///   H_l = −Σ a·ln a,  V_l = Σ var_w a     over query heads and tokens j < N − recent;   a(w,j) of W rows, var ÷ W
 ///   P_l = H_l^(1/τ₁) · V_l^(1/τ₂);   B_l = P_l / Σ P · Σ (budget − protected) + protected
 ///
-/// Units, exact sums and views of fewer layers are those of `entropy`; heads that are kept whole take no part, and where
-/// no layer has a preference the budget is shared evenly. A view of one layer costs nothing.
+/// Units, exact sums and views of fewer layers are those of `entropy`; heads that are kept whole take no part, and
+/// where no layer has a preference the budget is shared evenly. A view of one layer costs nothing.
 ///
 /// Paper    CAKE, Qin et al., ICLR 2025, arXiv:2503.12491.   Differs: P_l is a whole number of 2⁻²⁰ of the largest one;
 ///          τ are 1 (the paper's differ from model to model); all layers of the view at once, see layers/arriving.hpp.
-/// Shapes   queries (L,T,Hq,D) with T ≥ W rows or softmax rows, keys (L,H,N,D) → budgets (L), under a heads stage (L,H).
+/// Shapes   queries (L,T,Hq,D) with T ≥ W rows or softmax rows, keys (L,H,N,D) → budgets (L), with a heads stage (L,H).
 /// Cost     two windows' attention; scratch N floats a row, and fold_window's.
 /// Errors   contract_violation: a τ that is not above 0, scattered rows; as score::window_attention.
 struct dispersion {

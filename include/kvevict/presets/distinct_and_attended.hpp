@@ -22,9 +22,10 @@ struct distinct_and_attended_options {
 };
 
 /// distinct_keys for 60 % of what sinks and the newest tokens leave, then, of the tokens that are left, those that any
-/// of the last queries attends to most; within each share budgets of heads and layers follow the scores. Keys find what nobody has
-/// asked for yet, attention keeps the text going. Needs prompt(cache, queries).with_rope(…), of a stack of all layers
-/// where they are there together; a view of one layer is divided among its heads. Rows differ in length per head.
+/// of the last queries attends to most; within each share budgets of heads and layers follow the scores. Keys find what
+/// nobody has asked for yet, attention keeps the text going. Needs prompt(cache, queries).with_rope(…), of a stack of
+/// all layers where they are there together; a view of one layer is divided among its heads. Rows differ in length per
+/// head.
 /// Ours: shares of one budget in place of a sum of scores; see distinct_keys and defensivekv for what they are made of.
 /// Evidence bench/quality: what was tried on its selection split, and how it does on the other one.
 constexpr auto distinct_and_attended(distinct_and_attended_options o = {}) {

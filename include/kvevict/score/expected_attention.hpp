@@ -26,8 +26,8 @@ enum class value_factor : std::uint8_t { none, norm };
 ///
 /// μ and Σ before rotation, R̄ the mean rotation of the F positions behind the newest token: see later_queries.
 /// Paper    Expected Attention, Devoto et al. 2025, arXiv:2510.00636.   Differs: second-hand, by kvpress 0.5.5, whose
-///          goldens it passes; the softmax leaves out what is protected, where theirs leaves out the sinks; a soft cap of
-///          logits is not looked at.
+///          goldens it passes; the softmax leaves out what is protected, where theirs leaves out the sinks; a soft cap
+///          of logits is not looked at.
 /// Shapes   queries (T,Hq,D), better all than a window, or moments; keys (H,N,D), D ≤ 256; values → (H,N) float.
 /// Cost     of each query head two reads of K and N·D² flop, without covariance one read; of queries instead of moments
 ///          see later_queries; one read of V. Scratch: that, and N floats a row.

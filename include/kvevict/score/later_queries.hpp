@@ -15,15 +15,15 @@ namespace score {
 /// Which moments of the queries a score uses.
 enum class query_spread : std::uint8_t { mean, mean_and_covariance };
 
-/// Of later queries: how many positions are looked ahead; which moments; the first positions whose queries do not count.
+/// Of later queries: how many positions are looked ahead; which moments; the first positions, which do not count.
 struct later_options {
   std::int32_t positions = 512;
   query_spread of = query_spread::mean_and_covariance;
   std::int32_t left_out = 4;
 };
 
-/// Mean and covariance of later queries, one query head of every group at once, and keys turned back by R̄ᵀ, which takes
-/// the place of turning the covariance: kᵀ(R̄ΣR̄ᵀ)k = xᵀΣx, x = R̄ᵀk.
+/// Mean and covariance of later queries, one query head of every group at once, and keys turned back by R̄ᵀ, which
+/// takes the place of turning the covariance: kᵀ(R̄ΣR̄ᵀ)k = xᵀΣx, x = R̄ᵀk.
 ///
 /// They are those that with_query_moments gives, or of the evidence's queries, no more of them than a row has tokens.
 /// Cost     of queries two reads of them and 2·T·D² flop a query head (the mean alone: one read, T·D); scratch

@@ -31,8 +31,8 @@ KVEVICT_HOST_DEVICE constexpr fine_turn turn_by_parts(std::uint64_t angle) {
   return {(quarter & 3) == 1 || (quarter & 3) == 2 ? -cos : cos, (quarter & 2) != 0 ? -sin : sin};
 }
 
-/// R̄ = 1/F·Σ_t R(p + t), t = 0 … F−1: the mean of what the rope does to the queries of the F positions behind the newest
-/// token of a row, p the first of them. It turns pairs and shortens them: R̄μ is a mean query there, and k·R̄q = R̄ᵀk·q.
+/// R̄ = 1/F·Σ_t R(p + t), t = 0 … F−1: the mean of what the rope does to the queries of the F positions behind the
+/// newest token of a row, p the first of them. It turns and shortens pairs: R̄μ is a mean query there, k·R̄q = R̄ᵀk·q.
 ///
 /// Pair i turns by (p + (F−1)/2)·θ_i and becomes sin(F·θ_i/2) / (F·sin(θ_i/2)) of its length, times the rope's m.
 ///

@@ -97,10 +97,10 @@ struct weigh {
 /// The norms are the cache's role::output_norm component, of width 1 (their mean) or G, else W_O's, with_output.
 /// Paper    CriticalKV, Feng et al. 2025, arXiv:2502.03805: its second half.   Second-hand: as kvpress 0.5.5 has it.
 /// Shapes   values (H,N,D), D ≤ 256, W_O (Hq·D,E), or norms (H,N,·) → scores (H,N).
-/// Cost     the inner score's; of norms one read of them; of W_O 2·Hq·N·D·E flop, what projecting the attention's output
-///          of N tokens costs: worth keeping as a component, a float a token. Scratch N floats a row.
-/// Errors   contract_violation: neither norms nor W_O; a W_O that does not fit; values or norms that are no numbers; the
-///          inner score's.
+/// Cost     the inner score's; of norms one read of them; of W_O 2·Hq·N·D·E flop, what projecting the attention's
+///          output of N tokens costs: worth keeping as a component, a float a token. Scratch N floats a row.
+/// Errors   contract_violation: neither norms nor W_O; a W_O that does not fit; values or norms that are no numbers;
+///          the inner score's.
 template <class Inner> struct output_weighted {
   static constexpr bool refines = refines_before<Inner>;
   Inner inner;

@@ -21,8 +21,8 @@ namespace score {
 ///   s(h,j) = 1/G·Σ_g ( mean_w a(g,w,j) + γ·var_w a(g,w,j) ),   variance ÷ W;   then pooled along the tokens
 ///
 /// Paper    CAKE, Qin et al., ICLR 2025, arXiv:2503.12491: its score of tokens; its budgets of layers are
-///          layers::dispersion.   Differs: the variance is divided by W, and γ is 200 (what we could read does not say); Σa²/W −
-///          mean² in float loses 2⁻²⁴·γ·mean² at most.
+///          layers::dispersion.   Differs: the variance is divided by W, and γ is 200 (what we could read does not
+///          say); Σa²/W − mean² in float loses 2⁻²⁴·γ·mean² at most.
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence or softmax rows, keys (H,N,D) → scores (H,N) float.
 /// Cost     window_attention's. Scratch on the host: N floats a query head.
 /// Errors   as window_attention.

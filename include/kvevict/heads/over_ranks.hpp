@@ -13,6 +13,96 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace heads {
 
+namespace ranks {
+
+/// Of every row of the model two numbers, (2, S, L, H); a rank has some of the heads.
+struct places {
+  std::int64_t pools, layers, heads, first;
+
+  constexpr places(score_rows const& of, std::int32_t all)
+      : pools(row_pools(of, pool_over::layers).count), layers(of.layers), heads(all), first(of.first_head) {}
+  constexpr std::int64_t members() const { return layers * heads; }
+  constexpr std::int64_t size() const { return pools * members(); }
+  /// Among those of its pool, of a row of sequence b.
+  constexpr std::int64_t member(std::int64_t b, std::int64_t h) const { return b / pools * heads + first + h; }
+  constexpr std::int64_t operator()(std::int64_t b, std::int64_t h) const {
+    return b % pools * members() + member(b, h);
+  }
+};
+/// Of rows that are cut: one more than their evictable tokens, and their quotas.
+struct tell_held {
+  places at;
+  std::uint64_t* to;
+  constexpr void operator()(slice<row> of, std::int64_t b) const {
+    for (std::int64_t h = 0; h < of.size; ++h) {
+      if (!of[h].active) continue;
+      to[at(b, h)] = static_cast<std::uint64_t>(std::int64_t{1} + of[h].candidates);
+      to[at.size() + at(b, h)] = static_cast<std::uint64_t>(of[h].quota());
+    }
+  }
+};
+struct tell_found {
+  places at;
+  contested const* found;  // (B·H)
+  std::uint64_t* to;
+  constexpr void operator()(slice<row> of, std::int64_t b) const {
+    for (std::int64_t h = 0; h < of.size; ++h) {
+      if (!of[h].active) continue;
+      to[at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].above);
+      to[at.size() + at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].equal);
+    }
+  }
+};
+/// Of each pool of the model, what pool_quota is of one process.
+struct add_up {
+  places at;
+  std::uint64_t const* held;
+  pool_quota* together;
+  constexpr void operator()(slice<row>, std::int64_t p) const {
+    if (p >= at.pools) return;
+    pool_quota q;
+    std::int64_t room = 0;
+    for (std::int64_t i = p * at.members(); i < (p + 1) * at.members(); ++i)
+      if (held[i] != 0)
+        ++q.rows, q.tokens += static_cast<std::int64_t>(held[at.size() + i]),
+            room += static_cast<std::int64_t>(held[i]) - 1;
+    if (q.tokens > room) q.tokens = room;
+    together[p] = q;
+  }
+};
+/// Of the first layer's sequences, each with its rows in all layers.
+struct division {
+  std::int32_t floor_permille;
+  score_rows rows;
+  places at;
+  std::uint64_t const *held, *above;
+  pool_quota const* together;
+  std::int64_t const* takes;
+  std::int64_t* integers;
+
+  constexpr void operator()(slice<row>, std::int64_t p) const {
+    if (p >= at.pools || together[p].rows == 0) return;
+    floored_share const share{floor_permille, together[p]};
+    std::int64_t const n = at.members(), den = share.denominator();
+    std::int64_t *const floors = integers + 3 * p * n, *const rests = floors + n, *const caps = rests + n;
+    std::int64_t take = takes[p];
+    for (std::int64_t i = 0; i < n; ++i) {  // what is equal in score and order: lower layers, lower heads first
+      auto const equal = static_cast<std::int64_t>(above[at.size() + p * n + i]), in = take < equal ? take : equal;
+      auto const mine = static_cast<std::int64_t>(held[p * n + i]);
+      std::int64_t const x = mine == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[p * n + i]) + in);
+      take -= in;
+      floors[i] = x / den, rests[i] = x % den, caps[i] = mine == 0 ? 0 : mine - 1;
+    }
+    settled<listed_parts> const out({floors, rests, caps, n, den, together[p].tokens}, together[p].tokens);
+    for (std::int64_t b = p; b < rows.sequences; b += at.pools)
+      for (std::int64_t h = 0; h < rows.heads; ++h)
+        if (row& it = rows.rows[b * rows.heads + h]; it.active)
+          it.budget = it.protected_tokens() + static_cast<std::int32_t>(out.kept(at.member(b, h)));
+  }
+};
+
+}  // namespace ranks
+
 /// heads::over_layers where every process (rank) has some heads of each layer: what it gives them is, bit for bit, what
 /// one process with all heads would. A view of one layer is Ada-KV under tensor parallelism.
 ///
@@ -50,111 +140,26 @@ template <class Reduce> struct over_ranks {
     std::int32_t const given = rows.model_heads == 0 ? rows.heads : rows.model_heads;
     KVEVICT_EXPECTS(heads == given, "over_ranks: the stage says ", heads, " heads of the model, the budget ", given,
                     "; give both the same");
-    places const at(rows, heads);
+    ranks::places const at(rows, heads);
     frame scratch(ctx.scratch());
     auto* const held = scratch.template allocate<std::uint64_t>(2 * at.size());
     auto* const together = scratch.template allocate<pool_quota>(at.pools);
     auto* const takes = scratch.template allocate<std::int64_t>(at.pools);
     auto* const found = scratch.template allocate<contested>(rows.count());
-    tell(ctx, rows, at, held, tell_held{at, held});
-    kernels::each_sequence(ctx, rows, add_up{at, held, together});
+    tell(ctx, rows, at, held, ranks::tell_held{at, held});
+    kernels::each_sequence(ctx, rows, ranks::add_up{at, held, together});
     if (!kernels::best_over_ranks(ctx, rows, together, all_reduce, found, takes)) return;
     auto* const above = scratch.template allocate<std::uint64_t>(2 * at.size());
     auto* const integers = scratch.template allocate<std::int64_t>(3 * at.size());
-    tell(ctx, rows, at, above, tell_found{at, found, above});
-    kernels::each_sequence(ctx, rows, division{floor_permille, rows, at, held, above, together, takes, integers});
+    tell(ctx, rows, at, above, ranks::tell_found{at, found, above});
+    kernels::each_sequence(ctx, rows,
+                           ranks::division{floor_permille, rows, at, held, above, together, takes, integers});
   }
-
-  /// Of every row of the model two numbers, (2, S, L, H); a rank has some of the heads.
-  struct places {
-    std::int64_t pools, layers, heads, first;
-
-    constexpr places(score_rows const& of, std::int32_t all)
-        : pools(row_pools(of, pool_over::layers).count), layers(of.layers), heads(all), first(of.first_head) {}
-    constexpr std::int64_t members() const { return layers * heads; }
-    constexpr std::int64_t size() const { return pools * members(); }
-    /// Among those of its pool, of a row of sequence b.
-    constexpr std::int64_t member(std::int64_t b, std::int64_t h) const { return b / pools * heads + first + h; }
-    constexpr std::int64_t operator()(std::int64_t b, std::int64_t h) const {
-      return b % pools * members() + member(b, h);
-    }
-  };
-  /// Of rows that are cut: one more than their evictable tokens, and their quotas.
-  struct tell_held {
-    places at;
-    std::uint64_t* to;
-    constexpr void operator()(slice<row> of, std::int64_t b) const {
-      for (std::int64_t h = 0; h < of.size; ++h) {
-        if (!of[h].active) continue;
-        to[at(b, h)] = static_cast<std::uint64_t>(std::int64_t{1} + of[h].candidates);
-        to[at.size() + at(b, h)] = static_cast<std::uint64_t>(of[h].quota());
-      }
-    }
-  };
-  struct tell_found {
-    places at;
-    contested const* found;  // (B·H)
-    std::uint64_t* to;
-    constexpr void operator()(slice<row> of, std::int64_t b) const {
-      for (std::int64_t h = 0; h < of.size; ++h) {
-        if (!of[h].active) continue;
-        to[at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].above);
-        to[at.size() + at(b, h)] = static_cast<std::uint64_t>(found[b * of.size + h].equal);
-      }
-    }
-  };
-  /// Of each pool of the model, what pool_quota is of one process.
-  struct add_up {
-    places at;
-    std::uint64_t const* held;
-    pool_quota* together;
-    constexpr void operator()(slice<row>, std::int64_t p) const {
-      if (p >= at.pools) return;
-      pool_quota q;
-      std::int64_t room = 0;
-      for (std::int64_t i = p * at.members(); i < (p + 1) * at.members(); ++i)
-        if (held[i] != 0)
-          ++q.rows, q.tokens += static_cast<std::int64_t>(held[at.size() + i]),
-              room += static_cast<std::int64_t>(held[i]) - 1;
-      if (q.tokens > room) q.tokens = room;
-      together[p] = q;
-    }
-  };
-  /// Of the first layer's sequences, each with its rows in all layers.
-  struct division {
-    std::int32_t floor_permille;
-    score_rows rows;
-    places at;
-    std::uint64_t const *held, *above;
-    pool_quota const* together;
-    std::int64_t const* takes;
-    std::int64_t* integers;
-
-    constexpr void operator()(slice<row>, std::int64_t p) const {
-      if (p >= at.pools || together[p].rows == 0) return;
-      floored_share const share{floor_permille, together[p]};
-      std::int64_t const n = at.members(), den = share.denominator();
-      std::int64_t *const floors = integers + 3 * p * n, *const rests = floors + n, *const caps = rests + n;
-      std::int64_t take = takes[p];
-      for (std::int64_t i = 0; i < n; ++i) {  // what is equal in score and order: lower layers, lower heads first
-        auto const equal = static_cast<std::int64_t>(above[at.size() + p * n + i]), in = take < equal ? take : equal;
-        auto const mine = static_cast<std::int64_t>(held[p * n + i]);
-        std::int64_t const x = mine == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[p * n + i]) + in);
-        take -= in;
-        floors[i] = x / den, rests[i] = x % den, caps[i] = mine == 0 ? 0 : mine - 1;
-      }
-      settled<listed_parts> const out({floors, rests, caps, n, den, together[p].tokens}, together[p].tokens);
-      for (std::int64_t b = p; b < rows.sequences; b += at.pools)
-        for (std::int64_t h = 0; h < rows.heads; ++h)
-          if (row& it = rows.rows[b * rows.heads + h]; it.active)
-            it.budget = it.protected_tokens() + static_cast<std::int32_t>(out.kept(at.member(b, h)));
-    }
-  };
 
  private:
   /// Two numbers of each own row, and with them those of the others.
   template <class Context, class F>
-  void tell(Context& ctx, score_rows const& rows, places const& at, std::uint64_t* to, F const& f) const {
+  void tell(Context& ctx, score_rows const& rows, ranks::places const& at, std::uint64_t* to, F const& f) const {
     kernels::clear_counts(ctx, to, 2 * at.size());
     kernels::each_sequence(ctx, rows, f);
     kernels::sum_over_ranks(ctx, all_reduce, to, 2 * at.size());

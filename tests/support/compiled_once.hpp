@@ -24,7 +24,7 @@
                    score_rows const&);                                                                               \
   form void kernel(move_rows_tag, host&, layer_view<Entry> const&, move_plan const&);                                \
   }                                                                                                                  \
-  form void validate(layer_view<Entry> const&, arena&);                                                              \
+  form void validate(layer_view<Entry> const&, arena&, page_use);                                                    \
   form void compact(host&, layer_view<Entry> const&, keep_set const&, compaction, compacted<Entry>&);                \
   }                                                                                                                  \
   }                                                                                                                  \

@@ -27,8 +27,10 @@ KVEVICT_HOST_DEVICE void turn_back(turning const& by, Rows const& rows, std::int
   else if (by.count() % row_chunk == 0)
     rows.read(token, by.partner_of(first), partners);
   else
-    for (std::int32_t i = 0; i < row_chunk; ++i)
-      partners[i] = first + i < by.width ? rows(token, by.partner_of(first + i)) : 0.0f;
+    for (std::int32_t i = 0; i < row_chunk; ++i) {  // chosen by comparison, so that on a device all stay in registers
+      float const partner = first + i < by.width ? rows(token, by.partner_of(first + i)) : 0.0f;
+      for (std::int32_t k = 0; k < row_chunk; ++k) partners[k] = k == i ? partner : i == 0 ? 0.0f : partners[k];
+    }
   for (std::int32_t i = 0; i < row_chunk; ++i) {
     std::int32_t const d = first + i;
     if (d >= by.width) continue;

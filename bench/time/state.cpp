@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and writing what decoding keeps per slot: H2O's one float, AhaKV's ring of 32, the positions of scattered
-// rows; and AhaKV's observe of a prompt beside its plan of the same rows.
+// rows; whether positions ascend; and AhaKV's observe of a prompt beside its plan of the same rows.
 #include <cstring>
 
 #include <kvevict/kernels/host.hpp>
@@ -97,6 +97,27 @@ void positions(benchmark::State& state, shape s) {
   count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 8, bound::cache);
 }
 
+/// The look at every position that a plan of ascending rows begins with.
+void order(benchmark::State& state, shape s) {
+  context& c = on(1);
+  remembering r(s, 1);
+  kvevict::component const& positions = *r.view().find(kvevict::role::position);
+  for (std::int32_t h = 0; h < s.H; ++h)
+    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view(), positions, 0, h, t) = t;
+  auto const look = [&] { kvevict::planning::expect_order(r.view(), {}); };
+  look();
+  std::int32_t& last = kvevict::element<std::int32_t>(r.view(), positions, 0, s.H - 1, s.N - 1);
+  last = s.N - 2;
+  try {
+    look();
+    return state.SkipWithError("two equal positions are not found");
+  } catch (kvevict::contract_violation const&) {
+    last = s.N - 1;
+  }
+  for (auto _ : state) look();
+  count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4, bound::memory);
+}
+
 /// A prompt's last 32 rows: the plan of them, or the ring filled with them.
 void prompt(benchmark::State& state, shape s, bool observed) {
   context& c = on(1);
@@ -134,6 +155,10 @@ int main(int argc, char** argv) {
     add("sum_state" + name, 1, [=](benchmark::State& state) { sum_state(state, s, floats); });
     add("update_state" + name, 1, [=](benchmark::State& state) { update_state(state, s, floats); });
   }
+  for (std::int32_t const N : {8192, 524288})
+    add("order/host/H:8/N:" + std::to_string(N), 1, [=](benchmark::State& state) {
+      order(state, {32, 8, N, 8, 1});
+    });
   add("positions/host/H:8/N:8192", 1, [=](benchmark::State& state) { positions(state, s); });
   add("observe/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, true); });
   add("plan/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, false); });

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/view_messages.hpp>
@@ -13,35 +14,84 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace planning {
 
-/// Positions of an ascending row ascend, from 0 or above.
+/// Whether the positions of a row ascend, from 0 or above, looked at a page at a time.
+class ascent {
+ public:
+  /// `count` positions from p on, behind those before.
+  void take(std::byte const* p, std::int64_t stride, std::int64_t count) {
+    sound_ = sound_ & (at(p) > last_);
+    if (stride == 4 && count > wide) {
+      for (std::int64_t i = 1; i + wide <= count; i += wide) compare(p + i * 4);
+      compare(p + (count - wide) * 4);
+    } else {
+      for (std::int64_t i = 1; i < count; ++i) sound_ = sound_ & (at(p + (i - 1) * stride) < at(p + i * stride));
+    }
+    last_ = at(p + (count - 1) * stride);
+  }
+  bool is_sound() const {
+    std::int32_t some = 0;
+    for (int i = 0; i < wide; ++i) some |= falls_[i];
+    return sound_ && some == 0;
+  }
+
+ private:
+  static constexpr int wide = 8;
+  using numbers __attribute__((vector_size(wide * 4))) = std::int32_t;
+
+  static std::int32_t at(std::byte const* p) { return *reinterpret_cast<std::int32_t const*>(p); }
+  /// Neighbouring positions of which the second ones begin at p.
+  void compare(std::byte const* p) {
+    numbers before, behind;
+    std::memcpy(&before, p - 4, sizeof before), std::memcpy(&behind, p, sizeof behind);
+    falls_ |= before >= behind;
+  }
+
+  numbers falls_ = {};
+  std::int32_t last_ = -1;
+  bool sound_ = true;
+};
+
+/// Says where a row does not ascend.
 template <class Entry>
-void expect_ascending(token_rows<Entry> const& at, std::int32_t b, std::int32_t h, std::int32_t tokens) {
+[[noreturn]] void violate_order(token_rows<Entry> const& at, std::int32_t b, std::int32_t h) {
   std::int64_t last = -1;
-  bool sound = true;
-  each_run(at, 0, tokens, [&](std::int64_t, std::int64_t count, std::byte const* p) {
-    auto const position = [&](std::int64_t i) {
-      return *reinterpret_cast<std::int32_t const*>(p + i * at.slot_stride);
-    };
-    sound = sound & (position(0) > last);
-    for (std::int64_t i = 1; i < count; ++i) sound = sound & (position(i - 1) < position(i));
-    last = position(count - 1);
-  });
-  if (sound) return;
-  last = -1;
-  for (std::int32_t j = 0; j < tokens; ++j) {
+  for (std::int32_t j = 0;; ++j) {
     std::int32_t const p = *reinterpret_cast<std::int32_t const*>(at(j));
     if (p <= last) messages::not_ascending(b, h, j, last, p);
     last = p;
   }
 }
 
+inline constexpr std::int32_t rows_at_once = 16;
+
+/// Rows of some heads of a sequence, page by page: neighbouring heads often lie side by side.
+template <class Entry>
+void expect_ascending(layer_view<Entry> const& cache, component const& positions, std::int32_t b, std::int32_t first,
+                      std::int32_t count) {
+  ascent all[rows_at_once];
+  token_rows<Entry> at[rows_at_once];
+  std::int64_t tokens[rows_at_once], longest = 0;
+  for (std::int32_t i = 0; i < count; ++i) {
+    at[i] = cache.rows_of(positions, b, first + i), tokens[i] = cache.length(b, first + i);
+    longest = std::max(longest, tokens[i]);
+  }
+  std::int64_t const size = cache.pages.page_size;
+  for (std::int64_t page = 0; page * size < longest; ++page)
+    for (std::int32_t i = 0; i < count; ++i)
+      if (std::int64_t const left = tokens[i] - page * size; left > 0)
+        all[i].take(at[i].slot(page, 0), at[i].slot_stride, std::min(size, left));
+  for (std::int32_t i = 0; i < count; ++i)
+    if (!all[i].is_sound()) violate_order(at[i], b, first + i);
+}
+
 /// Of all rows; one that heads or layers share is looked at once.
 template <class Entry> void expect_order(layer_view<Entry> const& cache, budget const& want) {
   component const* const positions = cache.checked_positions();
   if (positions == nullptr) return;
+  std::int32_t const heads = cache.shared_by_heads(*positions) ? 1 : cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
-    for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); ++h)
-      if (cache.owns(*positions, b, h)) expect_ascending(cache.rows_of(*positions, b, h), b, h, cache.length(b, h));
+    for (std::int32_t h = 0; h < heads && !want.keeps_whole(b) && cache.owns(*positions, b, h); h += rows_at_once)
+      expect_ascending(cache, *positions, b, h, std::min(rows_at_once, heads - h));
 }
 
 }  // namespace planning

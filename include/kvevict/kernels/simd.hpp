@@ -80,9 +80,20 @@ inline ivec bits_of(vec v) { return (ivec)v; }
 inline vec float_of(ivec v) { return (vec)v; }
 /// NaN in place of what is not finite; by the bits, as -ffast-math may fold arithmetic that does it.
 inline vec finite_or_nan(vec v) { return (bits_of(v) & 0x7fffffff) < 0x7f800000 ? v : splat(__builtin_nanf("")); }
-/// The second operand wins when one is NaN.
+/// The second operand wins when one is NaN: what x86 has an instruction for, which g++ 12 does not see in a ? b : c.
+#if defined(KVEVICT_WIDE_LANES)
+inline vec max(vec a, vec b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+inline vec min(vec a, vec b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+#elif defined(__AVX__)
+inline vec max(vec a, vec b) { return _mm256_max_ps(a, b); }
+inline vec min(vec a, vec b) { return _mm256_min_ps(a, b); }
+#elif defined(__SSE2__)
+inline vec max(vec a, vec b) { return _mm_max_ps(a, b); }
+inline vec min(vec a, vec b) { return _mm_min_ps(a, b); }
+#else
 inline vec max(vec a, vec b) { return a > b ? a : b; }
 inline vec min(vec a, vec b) { return a < b ? a : b; }
+#endif
 /// a·b + c of every lane, as multiply_add of floats.
 inline vec multiply_add(vec a, vec b, vec c) {
 #if defined(KVEVICT_WIDE_LANES)
@@ -182,7 +193,11 @@ inline vec exp2(vec x) {
   p = p * f + 2.40226508e-1f;
   p = p * f + 6.93147188e-1f;
   p = p * f + 1.0f;
+#if defined(KVEVICT_WIDE_LANES)
   return x < -126.0f ? vec{} : times_power(p, n);
+#else
+  return float_of(bits_of(times_power(p, n)) & ~(x < -126.0f));
+#endif
 }
 
 /// tanh to 2e-7 absolute.

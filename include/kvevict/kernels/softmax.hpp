@@ -57,8 +57,9 @@ template <bool Checked>
 void add_rows(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum, float* sums,
               [[maybe_unused]] float* checked) {
   int const count = std::min(row_block, q.rows - row);
+  float* column = sums + row / per_sum * tile_tokens;
+  std::int32_t left = per_sum - row % per_sum;  // rows of this sum
   for (int r = 0; r < count; ++r) {
-    float* const column = sums + (row + r) / per_sum * tile_tokens;
     vec const lse = splat(q.lse[row + r]);
     vec all = Checked ? load(checked + (row + r) * lanes) : vec{};
     for (int v = 0; v < tile_vectors; ++v) {
@@ -67,6 +68,7 @@ void add_rows(vec const (&z)[row_block][tile_vectors], query_block const& q, int
       store(column + v * lanes, load(column + v * lanes) + w);
     }
     if constexpr (Checked) store(checked + (row + r) * lanes, all);
+    if (--left == 0) left = per_sum, column += tile_tokens;
   }
 }
 inline void add_weights(vec const (&z)[row_block][tile_vectors], query_block const& q, int row, std::int32_t per_sum,

@@ -58,8 +58,8 @@ inline void pack_queries(query_block& out, query_rows const& q, window_rows cons
   constexpr float log2_e = 1.44269504088896341f;
   row_map const contiguous{nullptr, 0, 0, 0, 0, 0, 0, q.head_dim * size_of(q.type), 1};
   std::int64_t const chunks = padded(q.head_dim, lanes) / lanes;
-  for (std::int32_t r = 0; r < padded(out.rows, row_block); ++r) {
-    std::int32_t const w = r % window, hq = std::min(r / window, group - 1) + h * group;
+  for (std::int32_t r = 0, w = 0, g = 0; r < padded(out.rows, row_block); ++r) {
+    std::int32_t const hq = h * group + g;
     float const gain = (gains == nullptr ? 1.0f : gains[w]) * log2_e;
     float const factor = out.capped ? q.logit_scale() / q.softcap : q.logit_scale() * gain;
     out.after[r] = q.softcap * gain;
@@ -71,9 +71,13 @@ inline void pack_queries(query_block& out, query_rows const& q, window_rows cons
                       ((in.first + first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
     float* to = out.packed + ((r / row_block) * chunks * row_block + r % row_block) * lanes;
     with_type(q.type, [&](auto type) {
-      for (std::int32_t d = 0; d < q.head_dim; d += lanes, to += row_block * lanes)
-        store(to, read_chunk<decltype(type)>(row, contiguous, d, q.head_dim) * factor);
+      using T = decltype(type);
+      std::int32_t d = 0;
+      for (; d + lanes <= q.head_dim; d += lanes, to += row_block * lanes)
+        store(to, load_as_float<T>(row + d * static_cast<std::int32_t>(sizeof(T))) * factor);
+      if (d < q.head_dim) store(to, read_chunk<T>(row, contiguous, d, q.head_dim) * factor);
     });
+    if (++w == window) w = 0, g = std::min(g + 1, group - 1);
   }
 }
 

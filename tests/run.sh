@@ -6,12 +6,13 @@ usage() {
   cat <<'EOF'
 tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH]
              [--isa [LIST]] [--turn COMMIT] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--engines]
-             [--help]
+             [--cost] [--help]
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
-Release, runs again what depends on it, and ends with one line: N passed, M failed. The simt group (CUDA kernels under
-a host emulation) runs with the address and the thread sanitizer, the threads group (the host on four threads) with the
-latter, and the device code is compiled with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
+Release, runs again what depends on it, counts the instructions of the hot kernels (bench/run.sh instructions), and ends
+with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) runs with the address and the
+thread sanitizer, the threads group (the host on four threads) with the latter, and the device code is compiled with
+nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of today;
@@ -26,6 +27,7 @@ latter, and the device code is compiled with nvcc where there is one ($CUDACXX, 
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
+  --cost         count instructions and scratch of the hot kernels beside their bounds instead, without a clock
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
                  with --only, besides the group
@@ -39,7 +41,7 @@ EOF
 }
 refuse() { echo "tests/run.sh: $1" >&2; exit 2; }
 
-only='' model='' training='' engines='' gpu='' mutants='' isa='' fuzz='' turn=''
+only='' cost='' model='' training='' engines='' gpu='' mutants='' isa='' fuzz='' turn=''
 while (($#)); do
   case $1 in
     --only)
@@ -75,6 +77,7 @@ while (($#)); do
       fuzz=${2-}
       [[ $fuzz =~ ^[1-9][0-9]{0,4}$ ]] || refuse "--fuzz needs minutes, a whole number above 0"
       shift 2 ;;
+    --cost) cost=only; shift ;;
     --model) model=1; shift ;;
     --training) training=1; shift ;;
     --engines) engines=1; shift ;;
@@ -126,7 +129,8 @@ install_missing() {
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
-  if [[ -n $engines ]]; then
+  [[ -n $only || $(uname -m) != x86_64 ]] || command -v valgrind >/dev/null || missing+=(valgrind)
+  if [[ -n $engines || -z $only || $only == consumer ]]; then  # Conan is a consumer's
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
   fi
@@ -281,7 +285,8 @@ elif [[ -n $isa ]]; then
       pass "$preset" -L '^(unit|laws|golden)$' -LE '^once$'
     fi
   done
-elif [[ -z $model$training$engines || -n $only ]]; then
+elif [[ -z $cost$model$training$engines || -n $only ]]; then
+  cost=${only:+no}
   if [[ $only != threads ]]; then
     pass asan -E "$(other_turns)"
     # what does not depend on the build type has run
@@ -301,6 +306,10 @@ elif [[ -z $model$training$engines || -n $only ]]; then
     compile_cuda
   fi
   [[ -n $only && $only != threads ]] || only=threads pass tsan
+fi
+if [[ -z $gpu$mutants$fuzz$isa && $cost != no && ( -n $cost || -z $model$training$engines ) ]]; then
+  if bench/run.sh instructions; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  lap instructions
 fi
 if [[ -n $model ]]; then
   if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi

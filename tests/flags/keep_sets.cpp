@@ -173,7 +173,7 @@ int main() {
   print("tova", p::tova(), seen);
   print("chunkkv", p::chunkkv({8, 1, 6}), seen);
   print("distinct_keys", p::distinct_keys({2, 250, 200, kvevict::score::keys::cached}), kvevict::contents(c.view));
-  p::distinct_and_attended_options const mixture{8, 5, 600, 2, 250, 200, kvevict::score::keys::cached};
+  p::distinct_and_attended_options const mixture{8, 5, 700, 2, 250, 200, kvevict::score::keys::cached};
   print("distinct_and_attended", p::distinct_and_attended(mixture), seen);
   auto const with_output = seen.with_output({weights_of_output[0], outputs, outputs, 1});
   print("criticalkv", p::criticalkv({8, 5}), with_output);

@@ -2,7 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """keep_sets.cpp under every compiler of this machine and many flags: all programs print the same keep sets.
 
-tests/flags/matrix.py [--full] [--seed N]
+tests/flags/matrix.py [--full] [--seed N] [--record]
+
+They are those that include/kvevict/CHANGELOG.md has of this version: a changed keep set is a breaking change. --record
+writes them there, on purpose.
 
 Every pair of settings meets in one cell at least; which cells those are goes by the seed, that is the commit unless one
 is given. --full runs all cells. What a machine lacks (libc++, 32-bit libraries) is printed, and left out.
@@ -14,6 +17,7 @@ import itertools
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +25,7 @@ import tempfile
 
 here = pathlib.Path(__file__).resolve().parent
 root = here.parent.parent
+changelog = root / "include/kvevict/CHANGELOG.md"
 FACTORS = {
     "compiler": [],
     "standard": ["-std=c++20", "-std=c++2b"],
@@ -91,11 +96,36 @@ def commit():
         return 1
 
 
+def version():
+    text = (root / "include/kvevict/version.hpp").read_text()
+    return ".".join(re.findall(r"define KVEVICT_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", text))
+
+
+def compared(printed, record):
+    """Whether they are the recorded ones of this version; says which are not, or records them."""
+    text = changelog.read_text()
+    block = re.compile(rf"(?<=^## {re.escape(version())}\n)(.*?^```text\n)(.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
+    found = block.search(text)
+    if not found or "\n## " in found[1]:
+        print(f"FAILED {changelog.name} has no keep sets of {version()}")
+        return False
+    if record:
+        changelog.write_text(text[: found.start(2)] + printed + text[found.end(2) :])
+        return True
+    before, now = found[2].splitlines(), printed.splitlines()
+    for line in sorted(set(before) ^ set(now)):
+        print("FAILED", "no longer:" if line in before else "not recorded:", line)
+    if before != now:
+        print(f"FAILED keep sets of {version()} in {changelog.name}: on purpose? Raise the version, and give --record")
+    return before == now
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     full = bool(os.environ.get("KVEVICT_SIMT_FULL"))  # tests/run.sh --full
     arguments.add_argument("--full", action="store_true", default=full)
     arguments.add_argument("--seed", type=int, default=commit())
+    arguments.add_argument("--record", action="store_true")
     given = arguments.parse_args()
     FACTORS["compiler"] = compilers()
     with tempfile.TemporaryDirectory() as name:
@@ -114,7 +144,8 @@ def main():
                 failed += printed is None
                 print("ok    " if printed else "FAILED", " ".join(filter(None, cell)), wrong, flush=True)
     print(expected, end="")
-    print(f"{len(cells) - failed} passed, {failed} failed")
+    failed += not compared(expected or "", given.record)
+    print(f"{len(cells) + 1 - failed} passed, {failed} failed")
     sys.exit(failed != 0)
 
 

@@ -2,6 +2,10 @@
 // Forks in one view: sequences whose first pages are those of another one, in every kind of table.
 #pragma once
 
+#include <kvevict/presets/keydiff.hpp>
+#include <kvevict/presets/snapkv.hpp>
+#include <kvevict/presets/streaming_llm.hpp>
+
 #include "support/batch_cache.hpp"
 #include "support/keep_sets.hpp"
 

@@ -28,6 +28,14 @@ template <class Entry> struct laws {
     return out;
   }
 
+  /// What layers that share a budget are asked on average: a share of it is protected in each.
+  static std::int32_t mean_of_layers(view_type const& v, kvevict::budget const& budget, std::int32_t b) {
+    std::int64_t sum = 0;
+    std::int32_t const S = v.sequences() / v.pages.layers;
+    for (std::int32_t row = b % S; row < v.sequences(); row += S) sum += budget.of(row);
+    return static_cast<std::int32_t>(sum / v.pages.layers);
+  }
+
   /// They ascend, and the protected ones are among them.
   static void check_kept(view_type const& v, kvevict::slice<std::int32_t const> row, std::int32_t b, std::int32_t h,
                          std::int32_t want, kvevict::protect const& protect) {
@@ -78,7 +86,7 @@ template <class Entry> struct laws {
         if (p.unlimited) law(kept == n, "everything is kept");
         auto protect = p.protect;
         if (p.whole_pages) protect.recent_permille = 0;  // as many of those as the budget holds
-        check_kept(v, keep(b, h), b, h, want, protect);
+        check_kept(v, keep(b, h), b, h, p.over_stack ? mean_of_layers(v, budget, b) : want, protect);
       }
       if (p.whole_pages && !p.equal_counts)
         law(sum <= std::max<std::int64_t>(std::int64_t{want} * v.heads(), 0), "no more than the budget is kept");

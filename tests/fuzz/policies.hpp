@@ -60,7 +60,7 @@ template <class Entry> struct policy {
                                            kvevict::keep_set&)>;
   needs what;
   std::int32_t state_floats, window;
-  bool equal_counts, capped, uniform, unlimited, whole_pages;
+  bool equal_counts, capped, uniform, unlimited, whole_pages, over_stack;
   kvevict::protect protect;
   plan_function plan, remembered;
   std::function<void(kvevict::host&, view_type const&, evidence const&, kvevict::budget const&)> observe;
@@ -102,6 +102,7 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
       std::is_same_v<decltype(p.layers), kvevict::layers::uniform> && Policy::budgets != kvevict::sharing::stack,
       std::is_same_v<decltype(p.layers), kvevict::layers::unlimited>,
       kvevict::stages::says_whole_pages<decltype(p.select)>,
+      Policy::budgets == kvevict::sharing::stack || kvevict::planning::after_scores<decltype(p.layers)>(),
       p.protect,
       {},
       {},

@@ -8,7 +8,7 @@
 #   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
 #   bench/run.sh --cuda-build sm_90    only builds both programs (build/cuda/simt, build/cuda/time), to be run on a machine without packages
 #   bench/run.sh cost --model llama-3.1-8b    what every preset costs on a model's shape; cost --help
-#   bench/run.sh instructions     instructions and scratch of the hot kernels beside their bounds, without a clock; --update
+#   bench/run.sh instructions     instructions and scratch of the hot kernels beside their bounds; --update records them
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
 cd "$(dirname "$0")/.."

@@ -226,7 +226,11 @@ compile_cuda() {
     fi
   done
   # every policy, both contexts
-  if nvcc_objects max "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  if nvcc_objects max "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
   lap nvcc
 }
 

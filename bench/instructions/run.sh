@@ -9,8 +9,15 @@
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 record=bench/instructions/recorded.txt
-[[ $(uname -m) == x86_64 ]] && grep -qw avx2 /proc/cpuinfo || { echo 'instructions: they are counted of x86-64-v3, which this machine has not'; exit 0; }
+if [[ $(uname -m) != x86_64 ]] || ! grep -qw avx2 /proc/cpuinfo; then
+  echo 'instructions: they are counted of x86-64-v3, which this machine has not'
+  exit 0
+fi
 tools="$(g++ --version | head -n 1), glibc $(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)"
+if (($# > 1)) || [[ ${1:---update} != --update && ! -f $1/kvevict/kvevict.hpp ]]; then
+  echo "instructions: $* is neither --update nor a folder with kvevict's headers" >&2
+  exit 2
+fi
 if [[ $# == 0 && "# $tools" != "$(head -n 1 "$record")" ]]; then
   echo "instructions: nothing is compared, $record is of $(sed -n '1s/^# //p' "$record"), this machine has $tools"
   exit 0

@@ -8,7 +8,7 @@ Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then
 policy's difference from that one on the same prompts.
 """
 
-import argparse, csv
+import argparse, csv, re
 from collections import defaultdict
 from pathlib import Path
 
@@ -83,9 +83,10 @@ def table(rows, measure, against):
     shares = sorted({s for p, s in values if p not in FULL})
     prompts = {p for v in values.values() for p in v}
     print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
-    print("More is better." if more else "Less is better.", f"Differences from {against}.\n" if against else "\n")
-    shown = "".join(f" {s} % |" for s in shares)
-    print(f"| policy | reads |{shown} µs a prompt |\n|---|---|" + "---|" * (len(shares) + 1))
+    print("More is better." if more else "Less is better.", end=f" Differences from {against}.\n\n" if against else "\n\n")
+    columns = ["policy", *(f"{s} %" for s in shares), *([] if against else ["reads", "ms a prompt"])]
+    line = lambda cells: print(f"| {' | '.join(cells)} |")
+    line(columns), line(["---"] * len(columns))
     reads = evidence()
 
     def cell(policy, share):
@@ -97,7 +98,8 @@ def table(rows, measure, against):
             return "–"
         mean, low, high = interval(here)
         sign = "+" if against and policy not in (*FULL, against) else ""
-        return f"{mean:{sign}.{digits}f} ({low:{sign}.{digits}f} … {high:{sign}.{digits}f})"
+        mean, low, high = (re.sub(r"\b0\.", ".", f"{x:{sign}.{digits}f}") for x in (mean, low, high))
+        return f"{mean} ({low} … {high})"
 
     def rank(policy):
         found = [np.mean(list(values[policy, s].values())) for s in shares if (policy, s) in values]
@@ -106,11 +108,10 @@ def table(rows, measure, against):
     policies = sorted({p for p, _ in values if p not in FULL}, key=rank)
     for whole in FULL:
         if (whole, 100) in values:
-            print(f"| {whole} | – |" + f" {cell(whole, 100)} |" * len(shares) + " – |")
+            line([whole, *[cell(whole, 100)] * len(shares), *([] if against else ["–", "–"])])
     for policy in policies:
-        cells = "".join(f" {cell(policy, s)} |" for s in shares)
-        took = "–" if policy.startswith("kvpress_") else f"{np.mean(cost[policy]):,.0f}"
-        print(f"| {policy} | {reads.get(policy, '–')} |{cells} {took} |")
+        took = "–" if policy.startswith("kvpress_") else f"{np.mean(cost[policy]) / 1000:,.1f}"
+        line([policy, *(cell(policy, s) for s in shares), *([] if against else [reads.get(policy, "–"), took])])
 
 
 def main():

@@ -200,9 +200,9 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 /// bits that it would get alone. The budget is the one that plan() will be given.
 /// A sequence begins with a row at position 0, or where all its tokens are new; whatever else comes before its rows has
 /// been observed (step) or starts at zero (with_older), else it is refused: pages hold what another request left there.
-/// Tokens behind a sequence's last row (drafts not yet accepted) are refused where ascending rows carry positions: which
-/// tokens are new would have to be looked up in every head's row before anything is checked, on a device before its rows
-/// can be made, while lengths that leave the drafts out say it for nothing. They are observed once they are accepted.
+/// Tokens behind a sequence's last row (drafts not yet accepted) are refused where the cache carries positions: which
+/// tokens are new would have to be looked up in every head's row before anything is checked, on a device before its
+/// rows can be made, while lengths that leave the drafts out say it for nothing. They are observed once accepted.
 /// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means
 /// nothing; zero it in a copy that is to be evicted from.
 /// Errors   contract_violation as plan(); a missing or too narrow state; more rows than tokens; several hidden states

@@ -32,6 +32,13 @@ TEST_CASE("both contexts say the same of tokens that nobody has observed") {
   r.cache.fill(role::position, [](int, int, int t, int) { return 901 + t; });
   says(early, {observed, observed},
        "the newest row of sequence 0, head 0 is at position 939 and the newest token at 940");
+  r.cache.view.order = kvevict::row_order::scattered;  // and in a slot in the middle
+  r.cache.fill(role::position, [](int b, int, int t, int) { return b == 1 && t == 17 ? 950 : 901 + t; });
+  attention one = last_rows(r.in, 1);
+  one.positions = {940, 930};
+  says(one, {observed, observed},
+       "the newest row of sequence 1, head 0 is at position 930 and the newest token at 950");
+  r.cache.view.order = kvevict::row_order::ascending;
   r.cache.fill(role::position, [](int, int, int t, int) { return t; });
   gate_case const gate({.N = {40, 30}, .H = 2});
   hidden const part = gate.states({32, 22}, {40, 30});

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A keep set that was planned on a device and read back: verbs that touch no byte of the cache are the host's, on a view
-// whose table is the host's; relocation moves what the host moves.
+// A keep set that was planned on a device and read back: verbs that touch no byte of the cache are the host's, on a
+// view whose table is the host's; relocation moves what the host moves.
 #include <map>
 #include <optional>
 

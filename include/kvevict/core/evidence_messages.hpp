@@ -136,7 +136,7 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
     contract::violate("observe: the newest row of ", row(sequence, head), " is at position ", known,
                       " and the newest token at ", older,
                       ", so that tokens lie behind the rows (drafts), whose state would be taken for theirs; observe a "
-                      "view whose lengths leave them out");
+                      "view whose lengths leave them out, or observe before they are written");
   if (what == older_fault::before_memory)
     contract::violate("observe: ", older, " tokens of ", row(sequence, head),
                       " come before its hidden states and the gate's memory holds ", known,

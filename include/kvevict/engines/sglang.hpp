@@ -33,12 +33,12 @@ inline pages::kv hnd(void* k, void* v, pages::sizes const& s, rotation keys = ro
 }
 
 /// kv_buffer[layer], (size + page_size, 1, kv_lora_rank + qk_rope_head_dim): V is the front of K. Only the last
-/// qk_rope_head_dim elements are turned, which no rope of a whole row says: what turned it stays unsaid. Scores that read
-/// keys before rotation, and rerotate, take the two parts of mla_parts.
+/// qk_rope_head_dim elements are turned, which no rope of a whole row says: what turned it stays unsaid. Scores that
+/// read keys before rotation, and rerotate, take the two parts of mla_parts.
 inline pages::kv mla(void* kv, pages::sizes const& s) { return pages::latent(kv, s, "BD"); }
 
-/// The same rows as two components that say what turned them: kv_lora_rank elements, which nothing has, and V with them;
-/// qk_rope_head_dim elements as role::rope, which the model's rope has.
+/// The same rows as two components that say what turned them: kv_lora_rank elements, which nothing has, and V with
+/// them; qk_rope_head_dim elements as role::rope, which the model's rope has.
 ///
 ///   auto const parts = engines::sglang::mla_parts(kv, s);
 ///   auto const cache = pages::view(table, {seq_lens}, parts.latent).with(parts.rotary);

@@ -23,8 +23,8 @@ struct layer_lengths {
 };
 
 /// What is asked of one layer, or of each layer of a stack whose first is `layer`. Token counts, protected tokens
-/// included; `per_sequence` (B) overrides tokens_per_head. 0 is refused. Layers that share a budget (heads::over_layers)
-/// share the sum of theirs, and `protect` goes by the mean.
+/// included; `per_sequence` (B) overrides tokens_per_head. 0 is refused. Layers that share a budget, as under
+/// heads::over_layers, share the sum of theirs, and `protect` goes by the mean.
 ///
 /// `lengths`: of all layers, for layer stages that move budget between them (layers::pyramid), when layers are planned
 /// one by one; as they were before the first layer of the turn was planned, so a copy where compaction changes the

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/score_rows.hpp>
@@ -23,6 +24,12 @@ template <class Evidence> constexpr std::int32_t rows_of(Evidence const& e, std:
 }
 
 namespace planning {
+
+/// The position behind which no token of the cache may lie: that of the last row; hidden states have none.
+constexpr std::int64_t last_position(row_places const& rows, std::int32_t b) {
+  return rows.positions == nullptr || rows.rows(b) <= 0 ? std::numeric_limits<std::int64_t>::max()
+                                                        : rows.position(b, rows.rows(b) - 1);
+}
 
 /// Whether what is said of a row's older tokens can be true.
 struct older_check {
@@ -46,13 +53,13 @@ struct older_check {
   }
 
  private:
-  /// Where the cache carries positions, no token lies behind that of the last row.
+  /// Of rows in order, where the cache carries positions. For others see row_budgets.hpp.
   template <class Evidence>
   constexpr void expect_newest(Evidence const& e, std::int32_t b, std::int32_t h, std::int32_t tokens) {
     component const* const carried = e.cache.find(role::position);
     if (carried == nullptr) return;
     std::int64_t const newest = element<std::int32_t const>(e.cache, *carried, b, h, tokens - 1),
-                       last = e.attention.places().position(b, rows_of(e, b) - 1);
+                       last = last_position(places_of(e), b);
     if (last < newest) older = newest, known = last, wrong = older_fault::rows_before_newest;
   }
 };

@@ -61,6 +61,15 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   if (found != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
 }
 
+/// Of a scattered row that observe() takes in no token lies behind the last of the sequence's rows.
+inline void expect_newest(score_rows const& rows, std::int64_t r, std::int64_t last) {
+  row const& it = rows.rows[r];
+  if (rows.positions == nullptr || it.candidates == 0) return;
+  std::int32_t const* const positions = rows.positions + rows.begin[r];
+  std::int64_t const newest = *std::max_element(positions, positions + it.tokens);
+  if (last < newest) messages::older_tokens(older_fault::rows_before_newest, it.sequence, it.head, newest, last);
+}
+
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {
   if (p.wrong == sequence_plan::fault::no_budget) messages::negative_budget("plan", p.asked, b);
   if (p.wrong == sequence_plan::fault::other_lengths) messages::other_lengths(b, p.head, p.layer, p.given, p.has);

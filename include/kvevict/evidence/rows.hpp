@@ -88,6 +88,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
     }
     planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
     planning::expect_distinct(out, r);
+    planning::expect_newest(out, r, planning::last_position(places_of(e), it.sequence));
     planning::observe_all(it, out.positions != nullptr, keep, layers,
                           want.in_layer(e.cache.pages.layer_of(it.sequence)));
     if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);

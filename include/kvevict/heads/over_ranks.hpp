@@ -109,7 +109,7 @@ struct division {
 /// `all_reduce(std::uint64_t* counts, std::int64_t n)` puts the sums over all ranks in the place of n numbers, on every
 /// rank: MPI_Allreduce or gloo in one line. On a device it is f(cuda::device& ctx, counts, n), counts in device memory,
 /// and may go into ctx.queue(), as ncclAllReduce does: nothing waits; or cuda::through_host{f} with a host's. Ranks
-/// have contiguous heads, `budget.head` and `head_count` say which, and `budget_of_ranks` exchanges lengths, so that all
+/// have contiguous heads, `budget.head` and `head_count` say which, and `budget_of_ranks` exchanges lengths: so all
 /// ranks agree what is cut. Every rank plans the same layers, sequences and budgets in the same kind of context, and
 /// makes the same calls in the same order; one that raises leaves the others waiting, as in any collective: end them
 /// all. (A device that finds a NaN goes on without the tokens of that rank, and says so as it always does.)

@@ -43,8 +43,8 @@ void row_addresses(layer_view<Entry> const& view, component const& c, std::int32
   for (int i = count; i < wanted; ++i) out[i] = out[count - 1];
 }
 
-/// The lines of a row's first run come into the second-level cache. Always inline: g++ 12 leaves out calls of a function
-/// that does nothing but this.
+/// The lines of a row's first run come into the second-level cache. Always inline: g++ 12 leaves out calls of a
+/// function that does nothing but this.
 [[gnu::always_inline]] inline void fetch_row(std::byte const* row, row_map const& m) {
   for (std::int32_t b = 0; b < m.run_bytes; b += 128)
     __builtin_prefetch(row + b, 0, 2), __builtin_prefetch(row + b + 64, 0, 2);

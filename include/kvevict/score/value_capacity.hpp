@@ -26,8 +26,8 @@ namespace score {
 /// μ the mean of queries before rotation, R̄ the mean rotation of the positions behind the newest token: see
 /// later_queries. A key or mean of zero has cosine 0.
 /// Paper    CapKV, 2026, arXiv:2604.25975.   Second-hand, by kvpress 0.5.5 (the paper is said to have k·μ in place of
-///          the cosine, and not to turn μ).   Differs: what is protected takes no part, where theirs leaves out the sinks;
-///          no 10⁻⁶ is added to w.
+///          the cosine, and not to turn μ).   Differs: what is protected takes no part, where theirs leaves out the
+///          sinks; no 10⁻⁶ is added to w.
 /// Shapes   queries (T,Hq,D) or moments, keys (H,N,D), values (H,N,Dv), both widths ≤ 256 → (H,N) float in [0,1).
 /// Cost     of each query head one read of K and its length, two of V, 2·N·Dv² + Dv³/3 flop; of queries instead of
 ///          moments one read of them. Scratch 8·N + 12·Dv² bytes a row, and later_queries'.

@@ -113,6 +113,25 @@ TEST_CASE("beginning: positions contradict tokens that come before position 0, o
   CHECK_NOTHROW(kvevict::observe(r.ctx, h2o, kvevict::step(r.cache.view, rows.queries()), twenty));
 }
 
+TEST_CASE("beginning: drafts behind the rows are refused in scattered rows, whatever their slot") {
+  with_policies([](auto const& policy) {
+    reused r(kvevict::state_floats(policy));
+    r.cache.view.order = kvevict::row_order::scattered;
+    attention rows = last_rows(r.in, 1);
+    for (int const slot : {0, 17, 39}) {  // of the newest token of sequence 0; the others are in order
+      r.cache.fill(kvevict::role::position,
+                   [=](int b, int, int t, int) { return b == 0 && t == slot ? 950 : 900 + t; });
+      rows.positions = {slot == 39 ? 938 : 939, 929};
+      std::string const last = std::to_string(rows.positions[0]);
+      r.refuses(policy, kvevict::step(r.cache.view, rows.queries()),
+                "the newest row of sequence 0, head 0 is at position " + last + " and the newest token at 950",
+                "or observe before they are written");
+      rows.positions[0] = 950;
+      CHECK_NOTHROW(kvevict::observe(r.ctx, policy, kvevict::step(r.cache.view, rows.queries()), twenty));
+    }
+  });
+}
+
 TEST_CASE("beginning: drafts behind the rows are refused, and left out by a view's lengths") {
   with_policies([](auto const& policy) {
     std::int32_t const floats = kvevict::state_floats(policy), accepted[] = {37, 27};

@@ -26,7 +26,7 @@ rows attention_of(reference::layer const& in) {
   return out;
 }
 
-/// What is known of the rows that share a budget, all equally long: a sequence's heads in a layer, or in all of a stack.
+/// What is known of the rows that share a budget, all equally long: a sequence's heads in a layer, or in a whole stack.
 struct known {
   rows distinct{}, attended{};
 

@@ -20,6 +20,9 @@ template <class Entry, class Layers> struct assign_budgets {
   Layers layers;
   budget want;
 
+  KVEVICT_DEVICE std::int64_t last_position(row const& it) const {
+    return planning::last_position(places, it.sequence);
+  }
   KVEVICT_DEVICE void operator()(row& it) const {
     if (places.rows(it.sequence) == 0 || want.keeps_whole(it.sequence)) return;
     planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));

@@ -32,7 +32,8 @@ template <class Entry> struct gather_positions_kernel {
 
 /// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last −
 /// 1)-th. One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that
-/// counts what lies between. Then `then` goes over the row.
+/// counts what lies between and finds the newest token, which does not lie behind `then.last_position(row)`, if it has
+/// one. Then `then` goes over the row.
 ///
 /// Shapes   positions (B·H, N) → ends of rows (B·H).
 template <class Then> struct interval_kernel {
@@ -52,6 +53,7 @@ template <class Then> struct interval_kernel {
       return;
     }
     KVEVICT_SHARED(t, std::uint32_t, below, 2);
+    KVEVICT_SHARED(t, std::uint32_t, newest_key, 1);
     std::uint32_t wanted[2] = {static_cast<std::uint32_t>(it.first), static_cast<std::uint32_t>(it.last - 1)},
                   found[2] = {0, 0};
     std::int32_t const* const positions = out.positions + out.begin[r];
@@ -68,16 +70,23 @@ template <class Then> struct interval_kernel {
       t.sync_block();
     }
     std::int32_t const first = integer_of_key(found[0]), last = planning::behind(integer_of_key(found[1]));
-    if (t.linear_index() == 0) below[0] = 0;
+    if (t.linear_index() == 0) below[0] = newest_key[0] = 0;
     t.sync_block();
-    std::uint32_t mine = 0;
-    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x)
+    std::uint32_t mine = 0, highest = 0;
+    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x) {
       mine += positions[j] >= first && positions[j] < last;
+      highest = std::max(highest, order_key(positions[j]));
+    }
     atomic_add(t, &below[0], mine);
+    atomic_max(t, &newest_key[0], highest);
     t.sync_block();
     if (t.linear_index() != 0) return;
     if (below[0] != static_cast<std::uint32_t>(it.candidates))
       watch.refuse(t, fault::equal_positions, it.sequence, it.head);
+    if constexpr (requires { then.last_position(it); })
+      if (std::int64_t const end = then.last_position(it), newest = integer_of_key(newest_key[0]); end < newest)
+        watch.refuse(t, fault::older_tokens, it.sequence, it.head, newest, end, 0,
+                     static_cast<std::int32_t>(older_fault::rows_before_newest));
     out.rows[r].first = first, out.rows[r].last = last;
     then(out.rows[r]);
   }

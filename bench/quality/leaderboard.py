@@ -83,7 +83,8 @@ def table(rows, measure, against):
     shares = sorted({s for p, s in values if p not in FULL})
     prompts = {p for v in values.values() for p in v}
     print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
-    print("More is better." if more else "Less is better.", end=f" Differences from {against}.\n\n" if against else "\n\n")
+    print("More is better." if more else "Less is better.", end=f" Differences from {against}." if against else "")
+    print("\n")
     columns = ["policy", *(f"{s} %" for s in shares), *([] if against else ["reads", "ms a prompt"])]
     line = lambda cells: print(f"| {' | '.join(cells)} |")
     line(columns), line(["---"] * len(columns))

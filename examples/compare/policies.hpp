@@ -63,15 +63,14 @@ template <class Each> void for_each_preset(structure s, settings const& of, Each
   });
 }
 
-/// What a prompt's record says of layer `l` of its sequence, or, by the newest rows, of all of them (-1).
+/// What a prompt's record says of layer `l` of its sequence, or of all of them.
 struct prompt_evidence {
   llama::record const& seen;
   llama::engine const& e;
-  llama::record newest = stacked(seen, e.cfg(), 64);
+  llama::stack_rows all{seen, e.cfg()};
 
-  template <class View> auto operator()(View const& view, int l) const {
-    return l < 0 ? llama::prompt_of(view, newest, e, 0) : llama::prompt_of(view, seen, e, l);
-  }
+  template <class View> auto operator()(View const& view, int l) const { return llama::prompt_of(view, seen, e, l); }
+  template <class View> auto operator()(View const& view) const { return all.prompt(view); }
 };
 
 /// The policy divides its budget over the layers of one view.
@@ -80,7 +79,7 @@ inline constexpr bool over_layers = Policy::budgets == kvevict::sharing::stack |
                                     kvevict::planning::after_scores<decltype(Policy::layers)>();
 
 /// Plans and compacts every layer of one sequence, or all at once where the policy divides over layers. `policies` is a
-/// policy, or gives each layer's; `evidence(view, layer)` says what it may look at; layer −1: all of them.
+/// policy, or gives each layer's; `evidence(view, layer)` says what it may look at, `evidence(view)` in all layers.
 template <class Policies, class Evidence>
 eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policies, int tokens_per_head,
                Evidence&& evidence) {
@@ -98,13 +97,20 @@ eviction evict(kvevict::host& ctx, llama::sequence& seq, Policies const& policie
       return with_clock(policies);
   };
   llama::sequence* const one[] = {&seq};
-  int const step = over_layers<decltype(of_layer(0))> ? seq.layers() : 1;
+  constexpr bool together = over_layers<decltype(of_layer(0))>;
+  auto const seen = [&](auto const& view, int l) {
+    if constexpr (together)
+      return evidence(view);
+    else
+      return evidence(view, l);
+  };
+  int const step = together ? seq.layers() : 1;
   for (int l = 0; l < seq.layers(); l += step) {
     llama::layer_cache const cache(one, l, step);
     auto const view = cache.view();
     double const start = now();
     auto const& n = view.lengths;  // the prompt's, in all layers
-    auto keep = kvevict::plan(ctx, of_layer(l), evidence(view, step == 1 ? l : -1),
+    auto keep = kvevict::plan(ctx, of_layer(l), seen(view, l),
                               {.tokens_per_head = tokens_per_head,
                                .layer = l,
                                .layer_count = seq.layers(),

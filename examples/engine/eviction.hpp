@@ -105,6 +105,28 @@ template <class View> auto prompt_of(View const& view, record const& seen, engin
       .with_lse(seen.lse[std::size_t(layer)].data(), cfg.heads, 1);
 }
 
+/// A recorded prompt's rows of all layers of its one sequence, for a view of the stack: where each layer's lie, no copy.
+class stack_rows {
+ public:
+  stack_rows(record const& seen, config const& cfg) : seen_(&seen), cfg_(&cfg) {
+    for (auto const& q : seen.queries) queries_.push_back(q.data());
+    for (auto const& l : seen.lse) lse_.push_back(l.data());
+  }
+
+  template <class View> auto prompt(View const& view) const {
+    auto rows = queries_of(*seen_, *cfg_, 0);
+    rows.data = nullptr, rows.layers = queries_.data(), rows.sequences = 1;
+    rows.lse_layers = lse_.data(), rows.lse_token_stride = cfg_->heads, rows.lse_head_stride = 1;
+    return kvevict::prompt(view, rows).with_rope(rope_of(*cfg_));
+  }
+
+ private:
+  record const* seen_;
+  config const* cfg_;
+  std::vector<void const*> queries_;  // (L)
+  std::vector<float const*> lse_;     // (L)
+};
+
 /// The last queries of a batch in every layer: for policies that read them while decoding.
 class last_queries {
  public:
@@ -144,22 +166,6 @@ class last_queries {
   std::vector<float> data_;                              // (L,B,2·W,Hq,D)
   std::vector<std::int32_t> positions_, begin_, count_;  // (L,B,2·W), (L,B)
 };
-
-/// The newest rows of all layers of a single sequence's record: of one layer whose sequences are those, for a stack.
-inline record stacked(record const& seen, config const& cfg, int rows) {
-  record out;
-  out.queries.resize(1), out.lse.resize(1), out.input.resize(1), out.row_begin = {0};
-  auto const last = [&](auto const& from, std::size_t width, auto& to) {
-    to.insert(to.end(), from.end() - std::ptrdiff_t(std::min(from.size(), std::size_t(rows) * width)), from.end());
-  };
-  for (std::size_t l = 0; l < seen.queries.size(); ++l) {
-    last(seen.queries[l], std::size_t(cfg.heads) * std::size_t(cfg.head_dim), out.queries[0]);
-    last(seen.lse[l], std::size_t(cfg.heads), out.lse[0]);
-    last(seen.positions, 1, out.positions);
-    out.row_begin.push_back(int(out.positions.size()));
-  }
-  return out;
-}
 
 /// A prompt's record continued by a later chunk of the same, single sequence.
 inline void append(record& to, record const& more) {

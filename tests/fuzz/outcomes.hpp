@@ -4,42 +4,19 @@
 #pragma once
 
 #include <numeric>
-#include <optional>
-#include <set>
 
 #include <kvevict/kvevict.hpp>
 
 #include "fuzz/laws.hpp"
+#include "support/ledger.hpp"
 #include "support/reference_rope.hpp"
 
 namespace fuzz {
 
-/// Counts the pages that a view names; some have references elsewhere, some are published, few or none are free.
-template <class Entry> struct ledger {
-  std::map<Entry, std::int64_t> count;
-  std::set<Entry> hash;
-  std::vector<Entry> free;
-
-  bool operator==(ledger const&) const = default;
-  std::int64_t references(Entry page) const { return count.count(page) == 0 ? 0 : count.at(page); }
-  bool published(Entry page) const { return hash.count(page) != 0; }
-  std::optional<Entry> acquire() {
-    if (free.empty()) return std::nullopt;
-    Entry const page = free.back();
-    free.pop_back(), ++count[page];
-    return page;
-  }
-  void release(Entry page) noexcept {
-    if (--count[page] != 0) return;
-    count.erase(page);
-    if (!published(page)) free.push_back(page);
-  }
-  bool writable(Entry page) const { return references(page) == 1 && !published(page); }
-};
-
 template <class Entry> struct outcomes {
   using view_type = kvevict::layer_view<Entry>;
   using laws_of = laws<Entry>;
+  using ledger = support::ledger<Entry>;  // some pages have references elsewhere, some are published, few are free
 
   static std::vector<payloads> all_tokens(view_type const& v) {
     std::vector<payloads> out;
@@ -66,8 +43,8 @@ template <class Entry> struct outcomes {
     return out;
   }
 
-  static ledger<Entry> make_ledger(input& in, cache<Entry>& c, view_type const& v) {
-    ledger<Entry> out;
+  static ledger make_ledger(input& in, cache<Entry>& c, view_type const& v) {
+    ledger out;
     for (Entry const page : pages(v)) ++out.count[page];
     if (!in.one_in(3))
       for (auto& [page, n] : out.count) {
@@ -101,7 +78,7 @@ template <class Entry> struct outcomes {
   /// Memory holds what it held, and in the new pages the kept tokens; no page that others know of was written.
   static void check_relocated(cache<Entry>& c, view_type const& v, kvevict::keep_set const& keep,
                               std::vector<payloads> const& was, kvevict::relocated<Entry> const& done,
-                              ledger<Entry> const& pages_before, image const& before) {
+                              ledger const& pages_before, image const& before) {
     image const after = c.memory;
     laws_of::restore(c, before);
     view_type const now = done.view(v);

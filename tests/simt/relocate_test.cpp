@@ -1,38 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // A keep set that was planned on a device and read back: verbs that touch no byte of the cache are the host's, on a
 // view whose table is the host's; relocation moves what the host moves.
-#include <map>
-#include <optional>
-
 #include "simt/same_words.hpp"
+#include "support/ledger.hpp"
 
 using namespace simt_test;
 
 namespace {
 
-/// Counts what the first rows of a table name; every third page is published, all others are free.
-template <class Entry> struct ledger {
-  std::map<Entry, std::int64_t> count;
-  std::vector<Entry> free;
-  std::vector<Entry> hash;
-
-  ledger(kvevict::layer_view<Entry> const& v, std::vector<Entry> const& unused) : free(unused) {
-    for (std::int32_t b = 0; b < v.sequences(); ++b)
-      for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h)
-        for (std::int64_t i = 0; i * v.pages.page_size < v.length(b, h); ++i) {
-          ++count[v.pages.entry(b, h, i)];
-          if (i % 3 == 0) hash.push_back(v.pages.entry(b, h, i));
-        }
-  }
-  std::int64_t references(Entry page) const { return count.count(page) == 0 ? 0 : count.at(page); }
-  bool published(Entry page) const { return std::find(hash.begin(), hash.end(), page) != hash.end(); }
-  std::optional<Entry> acquire() {
-    if (free.empty()) return std::nullopt;
-    Entry const page = free.back();
-    return free.pop_back(), ++count[page], page;
-  }
-  void release(Entry page) noexcept { --count[page]; }
-};
+/// Counts what a view names; every third page of a row is published, and these are free.
+template <class Entry>
+support::ledger<Entry> ledger_of(kvevict::layer_view<Entry> const& v, std::vector<Entry> const& unused) {
+  support::ledger<Entry> out;
+  out.free = unused;
+  out.refer(v, [&](Entry page, std::int64_t i) {
+    if (i % 3 == 0) out.hash.insert(page);
+  });
+  return out;
+}
 
 /// The device's cache by the host's table, of which entries of addresses are the device's.
 template <class Entry> struct by_the_hosts_table {
@@ -100,8 +85,8 @@ TEST_CASE("on a device pages that are shared stay, and the others move as on the
         auto const read = keep.read(ctx);
         REQUIRE(read.tokens == want.tokens);
 
-        ledger<entry> here_pages(cache.view, unused(cache.view, {37, 22})),
-            there_pages(mixed.view, unused(mixed.view, {37, 22}));
+        auto here_pages = ledger_of(cache.view, unused(cache.view, {37, 22})),
+             there_pages = ledger_of(mixed.view, unused(mixed.view, {37, 22}));
         kvevict::relocated<entry> done_here, done_there;
         on_device<std::int32_t> const slots(std::vector<std::int32_t>(4));
         CHECK(refusal([&] { replace(ctx, there.view, keep, slots.data()), ctx.wait(); }) != "");  // stops no other call

@@ -3,43 +3,21 @@
 #include <kvevict/apply/relocate.hpp>
 
 #include <algorithm>
-#include <map>
 #include <new>
-#include <optional>
-#include <set>
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
+#include "support/ledger.hpp"
 #include "support/stack.hpp"
 
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
-using support::contains, support::keep_of, support::refusal;
+using support::contains, support::keep_of, support::ledger, support::refusal;
 
 namespace {
-
-template <class Entry> struct ledger {
-  std::map<Entry, std::int64_t> count;
-  std::set<Entry> hash;
-  std::vector<Entry> free;
-
-  std::int64_t references(Entry page) const { return count.count(page) == 0 ? 0 : count.at(page); }
-  bool published(Entry page) const { return hash.count(page) != 0; }
-  std::optional<Entry> acquire() {
-    if (free.empty()) return std::nullopt;
-    Entry const page = free.back();
-    free.pop_back(), ++count[page];
-    return page;
-  }
-  void release(Entry page) noexcept {
-    if (--count[page] == 0) count.erase(page), free.push_back(page);
-  }
-  bool writable(Entry page) const { return references(page) == 1 && !published(page); }
-  bool operator==(ledger const&) const = default;
-};
 
 /// A reference for every page in use; those that the table has behind them are free.
 template <class Entry> ledger<Entry> ledger_of(layer_view<Entry> const& v) {

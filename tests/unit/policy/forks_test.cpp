@@ -2,11 +2,9 @@
 // Sequences that are forks of one chain of pages are planned in one view, and evicted by all that write no common page.
 #include <kvevict/kvevict.hpp>
 
-#include <map>
-#include <optional>
-
 #include "support/catch.hpp"
 #include "support/forks.hpp"
+#include "support/ledger.hpp"
 
 using namespace support;
 using kvevict::role;
@@ -14,29 +12,15 @@ using kvevict::role;
 namespace {
 
 /// Counts what a view names; pages behind its rows are free.
-template <class Entry> struct ledger {
-  std::map<Entry, std::int64_t> count;
-  std::vector<Entry> free;
-
-  explicit ledger(kvevict::layer_view<Entry> const& v) {
-    for (std::int32_t b = 0; b < v.sequences(); ++b)
-      for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h)
-        for (std::int64_t i = 0; i * v.pages.page_size < v.length(b, h); ++i) ++count[v.pages.entry(b, h, i)];
-    for (std::int32_t b = 0; b < v.sequences(); ++b)  // 24 tokens more have pages
-      for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h)
-        for (std::int64_t i = v.length(b, h) / v.pages.page_size + 1; i < (v.length(b, h) + 24) / v.pages.page_size;
-             ++i)
-          free.push_back(v.pages.entry(b, h, i));
-  }
-  std::int64_t references(Entry page) const { return count.count(page) == 0 ? 0 : count.at(page); }
-  bool published(Entry) const { return false; }
-  std::optional<Entry> acquire() {
-    if (free.empty()) return std::nullopt;
-    Entry const page = free.back();
-    return free.pop_back(), ++count[page], page;
-  }
-  void release(Entry page) noexcept { --count[page]; }
-};
+template <class Entry> support::ledger<Entry> ledger_of(kvevict::layer_view<Entry> const& v) {
+  support::ledger<Entry> out;
+  out.refer(v, [](Entry, std::int64_t) {});
+  for (std::int32_t b = 0; b < v.sequences(); ++b)  // 24 tokens more have pages
+    for (std::int32_t h = 0; h < (v.pages.per_head() ? v.heads() : 1); ++h)
+      for (std::int64_t i = v.length(b, h) / v.pages.page_size + 1; i < (v.length(b, h) + 24) / v.pages.page_size; ++i)
+        out.free.push_back(v.pages.entry(b, h, i));
+  return out;
+}
 
 std::vector<std::int32_t> list(kvevict::slice<std::int32_t const> x) { return {x.begin(), x.end()}; }
 
@@ -100,7 +84,7 @@ TEST_CASE("forks that were planned together are relocated, masked and dropped, a
           for (std::int32_t const t : keep(b, h))
             keys.back().insert(keys.back().end(), row.begin() + t * 8, row.begin() + t * 8 + 8);
         }
-      ledger counts(v);
+      auto counts = ledger_of(v);
       auto const moved = kvevict::relocate(ctx, v, keep, counts);
       REQUIRE(moved.ok());
       cache.view = moved.view(v);

@@ -147,7 +147,7 @@ def main():
             check_row(row)
         check_table(rows)
     for failure in failures:
-        print(failure)
+        print(f"failed: {failure}")
     print(f"{passed} passed, {len(failures)} failed")
     return 1 if failures else 0
 

@@ -10,7 +10,7 @@ tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] 
 
 Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
 Release, runs again what depends on it, counts the instructions of the hot kernels (bench/run.sh instructions), and ends
-with one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) runs with the address and the
+with what failed and one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) runs with the address and the
 thread sanitizer, the threads group (the host on four threads) with the latter, and the device code is compiled with
 nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
@@ -52,12 +52,16 @@ while (($#)); do
       shift 2 ;;
     --full) export KVEVICT_SIMT_FULL=1; shift ;;
     --cuda) gpu=native; shift ;;
-    --cuda-build) gpu=${2-}; [[ $gpu == sm_* ]] || refuse "--cuda-build needs an architecture: sm_80, sm_90, …"; shift 2 ;;
+    --cuda-build)
+      gpu=${2-}
+      [[ $gpu == sm_* ]] || refuse "--cuda-build needs an architecture: sm_80, sm_90, …"
+      shift 2 ;;
     --isa)
       isa=avx2,avx512,aarch64,sve
       shift
       if (($#)) && [[ $1 != -* ]]; then
-        [[ $1 =~ ^(avx2|avx512|aarch64|sve)(,(avx2|avx512|aarch64|sve))*$ ]] || refuse "--isa takes avx2, avx512, aarch64 and sve, with commas between them"
+        [[ $1 =~ ^(avx2|avx512|aarch64|sve)(,(avx2|avx512|aarch64|sve))*$ ]] ||
+          refuse "--isa takes avx2, avx512, aarch64 and sve, with commas between them"
         isa=$1
         shift
       fi ;;
@@ -93,11 +97,14 @@ if [[ -n ${KVEVICT_GOLDEN_DIR-} ]]; then
 fi
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
-passed=0 failed=0 started=$SECONDS
+passed=0 failures=() started=$SECONDS
 lap() {  # prints the minutes since the last lap
   printf '== %s: %d.%d min\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60 / 6))
   started=$SECONDS
 }
+
+# check NAME COMMAND…: what the last lines name when it fails
+check() { if "${@:2}"; then passed=$((passed + 1)); else failures+=("$1"); fi; }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
 # halves of simt by turn / 8, GPU architectures by turn / 12, the groups of Release by
@@ -134,7 +141,8 @@ install_missing() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
   fi
-  [[ ! "$isa $(release_in_turn)" =~ aarch64|sve ]] || command -v aarch64-linux-gnu-g++ >/dev/null || missing+=(g++-aarch64-linux-gnu)
+  [[ ! "$isa $(release_in_turn)" =~ aarch64|sve ]] || command -v aarch64-linux-gnu-g++ >/dev/null ||
+    missing+=(g++-aarch64-linux-gnu)
   if [[ -n $isa || $(uname -m) == x86_64 ]]; then  # an old x86-64, for tests/flags
     command -v qemu-aarch64 >/dev/null && command -v qemu-x86_64 >/dev/null || missing+=(qemu-user)
   fi
@@ -175,7 +183,7 @@ pass() {
   cmake --preset "$preset" "-DKVEVICT_SIMT_HALF=$(half_in_turn)" >/dev/null
   if ((${#targets[@]})) && ! cmake --build "build/$preset" --target "${targets[@]}" -- -k 0; then
     echo "== $preset: the build failed"
-    failed=$((failed + 1))
+    failures+=("$preset build")
   fi
   lap "$preset build"
   log=$(mktemp)
@@ -183,11 +191,12 @@ pass() {
     ${only:+-L "^$only\$"} "$@" | tee "$log" || true
   grep -h '^not covered: ' "build/$preset/Testing/Temporary/LastTest.log" 2>/dev/null || true
   line=$(grep -E '^[0-9]+% tests passed, [0-9]+ tests? failed out of [0-9]+' "$log" || true)
-  rm -f "$log"
   if [[ $line =~ ([0-9]+)\ tests?\ failed\ out\ of\ ([0-9]+) ]]; then
-    failed=$((failed + BASH_REMATCH[1]))
     passed=$((passed + BASH_REMATCH[2] - BASH_REMATCH[1]))
+    mapfile -t -O "${#failures[@]}" failures < <(
+      sed -n "/^The following tests FAILED:/,\$ s|^[[:space:]]*[0-9]* - |$preset: |p" "$log")
   fi
+  rm -f "$log"
   lap "$preset run"
 }
 
@@ -203,7 +212,8 @@ nvcc_objects() {
     sh "$1" "$2" "$3" {}
 }
 
-# The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no local memory; nothing of it runs.
+# The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no
+# local memory; nothing of it runs.
 compile_cuda() {
   local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architectures flags=() source
   if [[ ! -x $nvcc ]]; then
@@ -217,28 +227,27 @@ compile_cuda() {
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
   for source in tests/simt/*.cu bench/cuda/kernels.cu; do
-    if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
+    if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
+      -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
       -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
       echo "compiled, not run: $source for ${architectures[*]}"
       passed=$((passed + 1))
     else
-      failed=$((failed + 1))
+      failures+=("nvcc: $source")
     fi
   done
   # every policy, both contexts
-  if nvcc_objects max "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-  fi
+  check 'nvcc: tests of both contexts' nvcc_objects max "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp
   lap nvcc
 }
 
 # The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
 run_on_gpu() {
-  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} source sources=() objects=() tool log program=build/cuda/simt
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+  local source sources=() objects=() tool log program=build/cuda/simt
   [[ -x $nvcc ]] || refuse "there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
-  [[ $gpu != native ]] || nvidia-smi -L >/dev/null 2>&1 || refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
+  [[ $gpu != native ]] || nvidia-smi -L >/dev/null 2>&1 ||
+    refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
   for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
     [[ $source != */refusals_test.cpp ]] || continue  # of the emulation
     sources+=("$source") objects+=("build/cuda/$(basename "$source" .cpp).o")
@@ -252,14 +261,19 @@ run_on_gpu() {
   fi
   log=$(mktemp)
   for tool in '' memcheck racecheck initcheck; do
-    [[ -z $tool ]] || command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is absent: no $tool"; continue; }
+    if [[ -n $tool ]] && ! command -v compute-sanitizer >/dev/null; then
+      echo "compute-sanitizer is absent: no $tool"
+      continue
+    fi
     echo "== ${tool:-tests} on $(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
     local code=9
-    [[ $tool != initcheck ]] || code=0  # it also reports copies of whole arrays, whose ends nothing has written; a kernel's reads are what counts
-    if ${tool:+compute-sanitizer --tool "$tool" --error-exitcode "$code"} "$program" 2>&1 | tee "$log" && ! grep -q 'Uninitialized __global__' "$log"; then
+    # it also reports copies of whole arrays, whose ends nothing has written; a kernel's reads are what counts
+    [[ $tool != initcheck ]] || code=0
+    if ${tool:+compute-sanitizer --tool "$tool" --error-exitcode "$code"} "$program" 2>&1 | tee "$log" &&
+      ! grep -q 'Uninitialized __global__' "$log"; then
       passed=$((passed + $("$program" --list-test-names-only | wc -l)))
     else
-      failed=$((failed + 1))
+      failures+=("GPU ${tool:-run}")
     fi
     lap "GPU ${tool:-run}"
   done
@@ -274,11 +288,13 @@ elif [[ -n $mutants ]]; then
   tenth=(--tenth "$mutants")
   [[ $mutants != all ]] || tenth=()
   tests/mutants/run.py ${tenth[@]+"${tenth[@]}"} | tee "$log" || true
-  passed=$((passed + $(grep -c '^caught' "$log" || true))) failed=$((failed + $(sed -n 's/^.* mutants, \([0-9]*\) failed$/\1/p' "$log" | grep . || echo 1)))
+  passed=$((passed + $(grep -c '^caught' "$log" || true)))
+  mapfile -t failures < <(grep -E '^NOT CAUGHT|without any mutant$' "$log")
+  grep -q ' mutants, [0-9]* failed$' "$log" || failures+=('tests/mutants/run.py: it did not end')
   rm -f -- "$log"
   lap mutants
 elif [[ -n $fuzz ]]; then
-  if tests/fuzz/long.sh "$fuzz"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  check fuzz tests/fuzz/long.sh "$fuzz"
   lap fuzz
 elif [[ -n $isa ]]; then
   for preset in ${isa//,/ }; do
@@ -312,11 +328,11 @@ elif [[ -z $cost$model$training$engines || -n $only ]]; then
   [[ -n $only && $only != threads ]] || only=threads pass tsan
 fi
 if [[ -z $gpu$mutants$fuzz$isa && $cost != no && ( -n $cost || -z $model$training$engines ) ]]; then
-  if bench/run.sh instructions; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  check instructions bench/run.sh instructions
   lap instructions
 fi
 if [[ -n $model ]]; then
-  if examples/run.sh check; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  check 'logits check' examples/run.sh check
   lap 'logits check'
 fi
 for part in ${training:+'training recipe'} ${engines:+engines}; do
@@ -325,12 +341,15 @@ for part in ${training:+'training recipe'} ${engines:+engines}; do
   [[ $part != engines ]] || command=(tests/engines/run.sh ${turn:+--turn "$turn"})
   "${command[@]}" 2>&1 | tee "$log" || true
   if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
-    passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
+    passed=$((passed + BASH_REMATCH[1]))
+    mapfile -t names < <(grep -E '^(FAIL|ERROR|WRONG)' "$log")
+    for ((i = 0; i < BASH_REMATCH[2]; i++)); do failures+=("$part: ${names[i]-see above}"); done
   else
-    failed=$((failed + 1))
+    failures+=("$part: it did not end")
   fi
   rm -f "$log"
   lap "$part"
 done
-echo "$passed passed, $failed failed"
-((failed == 0 && (passed > 0 || ${engines:-0})))
+((${#failures[@]} == 0)) || printf 'failed: %s\n' "${failures[@]}"
+echo "$passed passed, ${#failures[@]} failed"
+((${#failures[@]} == 0 && (passed > 0 || ${engines:-0})))

@@ -38,7 +38,7 @@ def parts_of(stage, seeds):
     split, genres, lengths = STAGES[stage][:3]
     documents = list(each(split, genres))
     return [Part(*d, seed, n, n == lengths[0]) for n in lengths for seed in seeds for d in documents]
-ADDED = "stage genre document text commit date".split()
+ADDED = "stage genre document text drawn commit date".split()  # drawn: the SHA-256 of the prompts
 
 
 def commit():
@@ -55,20 +55,25 @@ def rows_of(file):
         return list(csv.DictReader(opened))
 
 
-def run(options, policies, tokens, part):
-    """The comparison of these policies on a part's prompts: its rows as a list."""
-    needles, shares, thorough = STAGES[options.stage][3:]
+def tasks_of(stage, tokens, part):
+    """A part's prompts, as JSON."""
+    needles, _, thorough = STAGES[stage][3:]
     lab = Lab(tokens, part.text, part.name, part.length, part.seed)
-    tasks = lab.tasks(tokens.config["name"], needles, part.first, part.first and thorough)
+    return json.dumps(lab.tasks(tokens.config["name"], needles, part.first, part.first and thorough))
+
+
+def run(options, policies, part, tasks):
+    """The comparison of these policies on a part's prompts: its rows as a list."""
+    shares = STAGES[options.stage][4]
     with tempfile.TemporaryDirectory() as out:
         file = Path(out) / "tasks.json"
-        file.write_text(json.dumps(tasks))
+        file.write_text(tasks)
         command = [*options.program, "--model", options.model, "--tasks", file, "--out", out]
         command += ["--shares", ",".join(map(str, shares)), "--policies", ",".join(policies)]
         subprocess.run(list(map(str, command)), check=True)
         rows = rows_of(Path(out) / "results.csv")
-    values = options.stage, part.genre, part.name, digest(part.text), commit(), datetime.date.today().isoformat()
-    added = dict(zip(ADDED, values))
+    drawn, today = (digest(part.text), digest(tasks)), datetime.date.today().isoformat()
+    added = dict(zip(ADDED, (options.stage, part.genre, part.name, *drawn, commit(), today)))
     return [added | row for row in rows]
 
 
@@ -129,7 +134,10 @@ def main():
         ahead = f", about {spent / done * (len(left) - done) / 60:.0f} min left" if done else ""
         file = part.file(folder)
         print(f"== {file.stem}: part {done + 1} of {len(left)}{ahead}", file=sys.stderr)
-        save(file, rows_of(file) + run(options, policies, tokens, part))
+        there, tasks = rows_of(file), tasks_of(options.stage, tokens, part)
+        if any(row.get("drawn") != digest(tasks) for row in there):
+            sys.exit(f"quality: the prompts of {file} were drawn by other code; move it away, then run again")
+        save(file, there + run(options, policies, part, tasks))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ template <class Entry> class cache {
     choose_components();
     choose_table();
     choose_order();
+    choose_own_pages();
     fill();
   }
   cache(cache const&) = delete;
@@ -86,11 +87,11 @@ template <class Entry> class cache {
     Entry const* const row =
         p.entries +
         (p.row_begin != nullptr ? p.row_begin[r] : l * p.layer_stride + s * p.seq_stride + h * p.head_stride);
+    Entry const page = row[c.table_offset + t / p.page_size];
     if constexpr (of_pointers)
-      return row[t / p.page_size] + offset;
+      return page + offset;
     else
-      return c.rows.base +
-             ((static_cast<std::int64_t>(row[t / p.page_size]) & p.index_mask) * c.rows.page_stride + offset);
+      return c.rows.base + ((static_cast<std::int64_t>(page) & p.index_mask) * c.rows.page_stride + offset);
   }
   static void read(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
                    std::vector<std::byte>& out) {
@@ -198,6 +199,7 @@ template <class Entry> class cache {
   void make_pages();
   void choose_table();
   void choose_order();
+  void choose_own_pages();
   void fill();
 
   std::byte* allocate(std::int64_t bytes) {
@@ -210,8 +212,19 @@ template <class Entry> class cache {
     for (std::int32_t g = 0; g < shape_.heads; ++g)
       if (!per_head_ || g == h) set_length(b, g, n + 1);
     if (identity_ || n % page_size_ != 0) return;
-    const_cast<Entry&>(view.pages.entries_of(b, h)[n / page_size_]) = free_.back();
+    auto* const row = const_cast<Entry*>(view.pages.entries_of(b, h)) + n / page_size_;
+    row[0] = free_.back();
+    if (!view.has_one_table()) row[own_pages_] = other_page(free_.back());
     free_.pop_back();
+  }
+  /// The page of a component with pages of its own, for each of K's.
+  Entry other_page(Entry of_k) const {
+    if constexpr (of_pointers)
+      return of_k;
+    else {
+      std::int64_t const id = static_cast<std::int64_t>(of_k) & view.pages.index_mask;
+      return id < 0 || id >= pool_ ? of_k : static_cast<Entry>(static_cast<std::int64_t>(of_k) - id + pool_ - 1 - id);
+    }
   }
   /// Scale (0) or zero point (1) of channel d in the page of token t.
   static float channel(view_type const& v, component const& c, std::int32_t b, std::int32_t h, std::int32_t t,
@@ -248,6 +261,7 @@ template <class Entry> class cache {
   std::int32_t page_size_;
   std::int64_t page_bytes_ = 0;       // of a table of addresses
   std::int64_t pool_ = 0;             // pages
+  std::int64_t own_pages_ = 0;        // entries from the table to that of components with pages of their own
   std::vector<std::int32_t> tokens_;  // (B·H) at first
   std::vector<std::int32_t> alike_;   // (B) of a prefix that others have, too
   std::vector<Entry> free_;

@@ -57,7 +57,8 @@ class input {
 /// What the runs so far have done.
 struct counts {
   std::int64_t runs = 0, plans = 0, cut = 0, moved = 0, steps = 0, broken = 0, refused = 0;
-  std::int64_t relocated = 0, dropped = 0, rewritten = 0, masked = 0, turned = 0, of_codes = 0, of_forks = 0;
+  std::int64_t relocated = 0, dropped = 0, rewritten = 0, masked = 0, turned = 0, of_codes = 0, of_forks = 0,
+               of_tables = 0;
   std::map<std::string, std::int64_t> refusals;  // of sound input, by message without numbers
 };
 inline counts& done() {

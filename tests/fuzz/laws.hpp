@@ -163,6 +163,13 @@ template <class Entry> struct laws {
     auto const told = done.freed_pages();
     law(std::equal(told.begin(), told.end(), freed.begin(), freed.end()),
         "freed pages are those behind the new lengths");
+    std::int64_t const heads = v.pages.per_head() ? 1 : std::max(v.heads(), 1);
+    for (std::int64_t row = 0; row < v.pages.rows() && v.heads() != 0; ++row) {
+      auto const at = done.columns(row);
+      auto const i = static_cast<std::size_t>(row * heads);
+      law(at.last - at.first == done.freed_pages(row).size && at.first == (p.lengths[i] + P - 1) / P,
+          "freed columns are those of the freed pages");
+    }
     law(std::equal(p.lengths.begin(), p.lengths.end(), done.lengths().begin(), done.lengths().end()),
         "lengths are the plan's");
   }

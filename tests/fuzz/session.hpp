@@ -29,6 +29,7 @@ inline bool may_be_refused(std::string const& m) {
                                      "softmax rows and the score reads",
                                      "no more rows than every",
                                      "by one page table; use",
+                                     "has pages of its own, and the new table",
                                      "a page stays or goes as a whole",
                                      "that stay whole (",
                                      "needs a page table, but the cache is contiguous",
@@ -71,6 +72,7 @@ template <class Entry> class session {
     view_breaker<Entry> hurt(in_, c);
     ++done().runs, done().broken += broken_ != field::none;
     done().of_codes += shape_.of.codes(), done().of_forks += c.forked;
+    done().of_tables += !c.view.has_one_table();
     if (c.view.find(role::state) == nullptr) shape_.state_floats = 0;
     bool const remembers = shape_.state_floats > 0 && in_.one_in(2);
     evidence e = choose_evidence(in_, c, view, group_, std::clamp(policy_.window, 0, in_.one_in(8) ? 3 : 60),

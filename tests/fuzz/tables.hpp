@@ -97,6 +97,18 @@ template <class Entry> void cache<Entry>::share_pages() {
   }
 }
 
+/// Some components go by a table of their own, behind all rows of the first one.
+template <class Entry> void cache<Entry>::choose_own_pages() {
+  if (of_pointers || identity_ || interleaved_ || !in_.one_in(4)) return;
+  own_pages_ = static_cast<std::int64_t>(entries.size());
+  std::ptrdiff_t const first = view.pages.entries - entries.data();
+  for (std::int64_t i = 0; i < own_pages_; ++i) entries.push_back(other_page(entries[static_cast<std::size_t>(i)]));
+  view.pages.entries = entries.data() + first;
+  for (std::int32_t i = 1; i < view.component_count; ++i)
+    if (component& c = view.components[static_cast<std::size_t>(i)]; c.alias_of < 0 && in_.one_in(2))
+      c.table_offset = own_pages_;
+}
+
 template <class Entry> void cache<Entry>::fill() {
   next_position.assign(static_cast<std::size_t>(shape_.sequences), 0);
   for (std::int32_t b = 0; b < shape_.sequences; ++b)

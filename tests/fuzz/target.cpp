@@ -19,9 +19,9 @@ void print() {
       number(all.refused));
   std::printf(
       "%lld relocations, %lld tables without pages, %lld of kept tokens, %lld masks and runs, %lld re-rotations, %lld "
-      "quantised caches, %lld of forks\n",
+      "quantised caches, %lld of forks, %lld of several tables\n",
       number(all.relocated), number(all.dropped), number(all.rewritten), number(all.masked), number(all.turned),
-      number(all.of_codes), number(all.of_forks));
+      number(all.of_codes), number(all.of_forks), number(all.of_tables));
   for (auto const& [kind, count] : all.refusals) std::printf("%8lld  %s\n", number(count), kind.c_str());
 }
 

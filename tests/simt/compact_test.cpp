@@ -350,9 +350,29 @@ TEST_CASE("a device finds what is wrong with a table, and nothing moves") {
   says("the length of sequence 1, head 0 is -1");
 }
 
+TEST_CASE("a device looks at the pages that V has of its own as the host does, in a pool of their own") {
+  reference::generator random(18);
+  layouts::cache<std::int32_t> cache(layouts::layout::own_pages,
+                                     {.lengths = {23, 40}, .heads = 2, .head_dim = 8, .page_size = 4});
+  auto const keep = support::random_keep(random, cache.view, false);
+  std::int32_t& own = cache.entries()[static_cast<std::size_t>(cache.view.components[1].table_offset)];
+  std::int32_t const sound = own;
+  for (std::int32_t const id : {-1, 1 << 20}) {
+    own = id;
+    std::string const host = support::refusal([&] { kvevict::validate(cache.view); });
+    CHECK(host.find("has id " + std::to_string(id) + ", but component v has") != std::string::npos);
+    CHECK(refused(cache, keep) == host);
+  }
+  own = sound;
+  same_compaction(cache, keep, compaction::stable, 1);
+  cache.view.components[1].rows = cache.view.components[0].rows;
+  CHECK(refused(cache, keep).find("lie in one pool, and a device does not compare those; give each a pool") !=
+        std::string::npos);
+}
+
 TEST_CASE("a device finds pages that two rows write, and doubles in a read-only prefix, by id and by address") {
   reference::generator random(17);
-  for (auto const layout : {layouts::layout::hnd, layouts::layout::pointers})
+  for (auto const layout : {layouts::layout::hnd, layouts::layout::pointers, layouts::layout::own_pages})
     layouts::with_layout(layout, {.lengths = {23, 40, 1}, .heads = 2, .head_dim = 8, .page_size = 4}, [&](auto& cache) {
       CAPTURE(cache.name());
       std::int32_t fixed[] = {8, 16, 0};
@@ -365,7 +385,8 @@ TEST_CASE("a device finds pages that two rows write, and doubles in a read-only 
       auto& entries = cache.entries();
       auto const sound = entries;
       auto const place = [&](std::int32_t b, std::int64_t i) {
-        return static_cast<std::size_t>(cache.view.pages.entries_of(b, 0) - entries.data() + i);
+        return static_cast<std::size_t>(cache.view.pages.entries_of(b, 0) - entries.data() + i +
+                                        cache.view.components[1].table_offset);  // of V's pages where it has its own
       };
       auto const check = [&](char const* what, bool prefixes, std::int32_t b, std::int64_t i, std::int32_t b2,
                              std::int64_t i2, bool refuse) {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Decoding and compaction as nvcc reads them, over every table entry: compiled by tests/run.sh, never run yet.
+// Decoding, compaction and relocation as nvcc reads them, over every table entry: compiled by tests/run.sh, never run
+// yet.
 #include <kvevict/cuda.cuh>
+
+#include "support/ledger.hpp"
+
 using namespace kvevict;
 
 template <class Entry>
@@ -22,3 +26,15 @@ template void decode(cuda::device&, layer_view<std::int64_t> const&, attention_r
                      float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::int64_t>&);
 template void decode(cuda::device&, layer_view<std::byte*> const&, attention_rows const&, query_rows const&,
                      float const*, cuda::keep_set&, std::int32_t*, cuda::compacted<std::byte*>&);
+
+template <class Entry>
+void move_away(cuda::device& ctx, host& on_host, layer_view<Entry> const& v, keep_set const& keep,
+               support::ledger<Entry>& pages, relocated<Entry>& out) {
+  relocate(ctx, on_host, v, keep, pages, out);
+}
+template void move_away(cuda::device&, host&, layer_view<std::int32_t> const&, keep_set const&,
+                        support::ledger<std::int32_t>&, relocated<std::int32_t>&);
+template void move_away(cuda::device&, host&, layer_view<std::int64_t> const&, keep_set const&,
+                        support::ledger<std::int64_t>&, relocated<std::int64_t>&);
+template void move_away(cuda::device&, host&, layer_view<std::byte*> const&, keep_set const&,
+                        support::ledger<std::byte*>&, relocated<std::byte*>&);

@@ -28,4 +28,10 @@ struct block_array {
   cache_index const* data;
 };
 
+struct mixed_block_array {
+  std::int32_t mMaxBlocksPerSeq, mTokensPerBlock, mBytesPerKBlock, mBytesPerVBlock;
+  void *mKPoolPtr, *mVPoolPtr;
+  cache_index const* data;
+};
+
 }  // namespace engine_structs

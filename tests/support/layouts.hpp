@@ -38,13 +38,15 @@ enum class layout {
   pointers,      // TurboMind: addresses of pages that hold everything
   head_blocks,   // KV-Compress: K [nb,D/x,P,x], V [nb,D,P], a table per head
   head_pages,    // (nb,P,D), a table per head
+  own_pages,     // TensorRT-LLM: K and V (nb,H,P,D) in pools with ids of their own, a table [B,2,columns]
 };
+// whose pages are those of one table, which every verb takes
 inline constexpr layout all[] = {layout::nhd,         layout::hnd,       layout::x_packed,     layout::csr,
                                  layout::token_pool,  layout::bnsh,      layout::transposed_v, layout::pointers,
                                  layout::head_blocks, layout::head_pages};
 inline char const* name_of(layout l) {
-  constexpr char const* names[] = {"nhd",  "hnd",          "x_packed", "csr",         "token_pool",
-                                   "bnsh", "transposed_v", "pointers", "head_blocks", "head_pages"};
+  constexpr char const* names[] = {"nhd",          "hnd",      "x_packed",    "csr",        "token_pool", "bnsh",
+                                   "transposed_v", "pointers", "head_blocks", "head_pages", "own_pages"};
   return names[static_cast<int>(l)];
 }
 inline bool has_table_per_head(layout l) { return l == layout::head_blocks || l == layout::head_pages; }
@@ -190,6 +192,8 @@ template <class Entry> class cache {
     std::vector<std::int32_t> ids;
     for (std::int32_t i = 0; i < pages_; ++i) ids.push_back(i);
     for (std::size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[random_.below(i)]);
+    std::vector<std::int32_t> values(ids.rbegin(), ids.rend());
+    bool const own = kind_ == layout::own_pages;
     std::int32_t const columns = (longest + P - 1) / P;
     bool const csr = kind_ == layout::csr || kind_ == layout::pointers;
     if (csr) row_begin_.push_back(0);
@@ -199,11 +203,15 @@ template <class Entry> class cache {
         ids_.push_back(used ? ids.back() : -1);
         if (used) ids.pop_back();
       }
+      for (std::int32_t i = 0; own && i < columns; ++i) {
+        ids_.push_back(i < pages_of(n) ? values.back() : -1);
+        if (i < pages_of(n)) values.pop_back();
+      }
       if (csr) row_begin_.push_back(static_cast<std::int32_t>(ids_.size()));
     }
     view.pages.columns = csr ? 0 : columns;
     view.pages.head_stride = per_head_ ? std::max(columns, 1) : 0;
-    view.pages.seq_stride = std::int64_t{std::max(columns, 1)} * (per_head_ ? shape_.heads : 1);
+    view.pages.seq_stride = std::int64_t{std::max(columns, 1)} * (per_head_ ? shape_.heads : own ? 2 : 1);
     view.pages.row_begin = csr ? row_begin_.data() : nullptr;
   }
 
@@ -244,6 +252,7 @@ template <class Entry> void cache<Entry>::set_components() {
       break;
     default: add(pages::k_and_v(base, s, "2BHND")); break;
   }
+  if (kind_ == layout::own_pages) view.components[1].table_offset = view.pages.columns;
   auto const per_slot = [&](role what, dtype type, std::int32_t width) {
     if (width != 0)
       add(pages::hnd(what, allocate(std::int64_t{pages_} * H * P * width * 4), {pages_, P, H, width, type}));
@@ -287,6 +296,7 @@ template <class F> void with_layout(layout l, cache_shape const& shape, F&& f) {
 
 template <class F> void for_each_layout(cache_shape const& shape, F&& f) {
   for (layout const l : all) with_layout(l, shape, f);
+  with_layout(layout::own_pages, shape, f);
 }
 
 }  // namespace layouts

@@ -71,10 +71,11 @@ class byte_owners {
                 t.row_begin != nullptr
                     ? t.row_begin[layer * t.layer_stride + (own_tables ? std::int64_t{s} * t.heads + h : s)] + i
                     : layer * t.layer_stride + s * t.seq_stride + of_head * t.head_stride + i;
+            Entry const named = t.entries[at + c.table_offset];
             if constexpr (kvevict::page_table<Entry>::holds_pointers)
-              start = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(t.entries[at]));
+              start = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(named));
             else
-              page = static_cast<std::int64_t>(t.entries[at]) & t.index_mask;
+              page = static_cast<std::int64_t>(named) & t.index_mask;
           }
           if (ids && (page < 0 || page >= m.page_count)) return false;
           if (c.alias_of >= 0) continue;

@@ -95,7 +95,7 @@ template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan co
 /// stay until then.
 template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v) {
   this->lengths_host_.resize(plan_.lengths.size());
-  this->heads_ = v.heads();
+  this->heads_ = v.heads(), this->page_size_ = v.pages.page_size;
   this->order_ = plan_.order;
   this->bytes_moved_ = moves::bytes_of(v, plan_);
   free_pages(v);

@@ -12,6 +12,11 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+/// [first, last)
+struct freed_columns {
+  std::int64_t first = 0, last = 0;
+};
+
 /// Physical lengths afterwards (logical positions have not changed) and the pages that hold nothing any more. The
 /// context's `compacted` fills it in.
 template <class Entry> class compaction_result {
@@ -30,7 +35,7 @@ template <class Entry> class compaction_result {
     return all_lengths()[b * heads_ + h];
   }
 
-  /// All freed entries of the page table, tag bits stripped, each once. None for contiguous caches.
+  /// All freed entries of the page table (K's), tag bits stripped, each once. None for contiguous caches.
   slice<Entry const> freed_pages() const {
     return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())};
   }
@@ -43,6 +48,15 @@ template <class Entry> class compaction_result {
     return {freed_.data() + freed_begin_[r], freed_begin_[r + 1] - freed_begin_[r]};
   }
 
+  /// Where freed_pages(row) stand in that row of the table. A component that has pages of its own gives up those in the
+  /// same columns of its own row.
+  freed_columns columns(std::int64_t row) const {
+    std::int64_t const count = freed_pages(row).size, rows = static_cast<std::int64_t>(freed_begin_.size()) - 1,
+                       n = all_lengths().size == 0 ? 0 : all_lengths()[row * (all_lengths().size / rows)],
+                       first = (n + page_size_ - 1) / page_size_;
+    return {first, first + count};
+  }
+
   /// The cache afterwards: the view that was compacted, with these lengths (this object's, for as long as it lives) and
   /// this order.
   layer_view<Entry> view(layer_view<Entry> const& before) const {
@@ -53,6 +67,7 @@ template <class Entry> class compaction_result {
   /// The table afterwards in CSR form, as FlashInfer has it: the pages of its row r are entries[page_begin[r] …
   /// page_begin[r + 1]), the last one holds last_page_len[r] tokens. `before` is the compacted view's table; `entries`
   /// may be its own array, for pages only leave a row at its end, or null where they are in no memory of the host's.
+  /// Pages that a component has of its own are written with `before.entries` at theirs.
   /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum).
   void write_csr(page_table<Entry> const& before, std::int32_t* page_begin, std::int32_t* last_page_len,
                  Entry* entries) const {
@@ -87,7 +102,7 @@ template <class Entry> class compaction_result {
   std::vector<std::int32_t> lengths_host_;  // (B·H)
   std::vector<Entry> freed_;
   std::vector<std::int64_t> freed_begin_;  // (rows of the table + 1)
-  std::int64_t heads_ = 0, bytes_moved_ = 0;
+  std::int64_t heads_ = 0, page_size_ = 1, bytes_moved_ = 0;
   row_order order_ = row_order::ascending;
   bool ready_ = false;
 

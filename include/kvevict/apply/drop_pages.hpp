@@ -50,13 +50,14 @@ void each_whole_page(layer_view<Entry> const& v, keep_set const& keep, std::int6
 /// Shapes   keep set of this view (B·H rows) → pages of each row of the table, lengths (B·H).
 /// Cost     O(pages) checks, O(kept); no allocation after the first two calls of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; a part of a page; different pages in heads or layers that go by one table; a contiguous
-///          cache. `out` has no result then.
+///          token dropped; a part of a page; different pages in heads or layers that go by one table; components
+///          with pages of their own; a contiguous cache. `out` has no result then.
 template <class Context, class Entry>
 void drop_pages(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, dropped<Entry>& out) {
   out.ready_ = false;
   KVEVICT_EXPECTS(!view.pages.is_identity() || view.rows() == 0,
                   "drop_pages: a contiguous cache has no page table; compact the cache, or mask what is not kept");
+  moves::expect_one_table("drop_pages", view);
   validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("drop_pages", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("drop_pages", view, keep);

@@ -44,6 +44,14 @@ inline bool same_tokens(keep_set const& keep, std::int64_t r, std::int64_t s) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
+/// New tables name the pages of one table.
+template <class Entry> void expect_one_table(char const* verb, layer_view<Entry> const& v) {
+  for (component const& c : v)
+    KVEVICT_EXPECTS(c.table_offset == 0, verb, ": component ", name_of(c.what),
+                    " has pages of its own, and the new table would name K's alone; compact the cache, or mask what "
+                    "is not kept");
+}
+
 /// An entry of a table goes, or stays, for all heads and layers that go by it.
 template <class Entry> void expect_one_set(char const* verb, layer_view<Entry> const& v, keep_set const& keep) {
   table_rows const rows(v.pages);

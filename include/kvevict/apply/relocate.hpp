@@ -88,6 +88,7 @@ void relocate_by(Context& ctx, layer_view<Entry> const& view, keep_set const& ke
   out.ready_ = false, out.missing_ = 0;
   expect_rows_move("relocate", view);
   KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");
+  expect_one_table("relocate", view);
   validate(view, ctx.scratch(), page_use::read);
   expect_keep("relocate", ctx, view, fingerprint_of(view), keep);
 
@@ -138,7 +139,8 @@ void relocate_by(Context& ctx, layer_view<Entry> const& view, keep_set const& ke
 ///          size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
 ///          token dropped; unequal counts in rows of one table; rows common to all heads or layers but different sets;
-///          page-wise quantisation where tokens would move; a contiguous cache; a ledger that counts fewer references
+///          page-wise quantisation where tokens would move; components with pages of their own; a contiguous cache; a
+///          ledger that counts fewer references
 ///          than the view has, or gives pages that are in use. Then, as when memory runs out or the ledger throws,
 ///          nothing has changed and what was taken is given back; after a move_interrupted that is so of the ledger.
 template <class Context, class Entry, class Ledger>

@@ -22,8 +22,8 @@ template <class Entry> class rewritten : public new_table<Entry> {
 /// Shapes   keep set of this view (B·H rows) → entries (kept) a row of the table, lengths (B·H).
 /// Cost     O(pages) checks, O(N) a row; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; pages of several tokens, or none (contiguous caches); different tokens in rows of one table.
-///          `out` has no result then.
+///          token dropped; pages of several tokens, or none (contiguous caches); different tokens in rows of one table;
+///          components with pages of their own. `out` has no result then.
 template <class Context, class Entry>
 void rewrite_table(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, rewritten<Entry>& out) {
   out.ready_ = false;
@@ -31,6 +31,7 @@ void rewrite_table(Context& ctx, layer_view<Entry> const& view, keep_set const& 
                   "rewrite_table: a contiguous cache has no table; compact the cache, or mask what is not kept");
   KVEVICT_EXPECTS(view.pages.page_size == 1, "rewrite_table: the table names pages of ", view.pages.page_size,
                   " tokens; compact the cache, or drop_pages where whole pages are kept");
+  moves::expect_one_table("rewrite_table", view);
   validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("rewrite_table", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("rewrite_table", view, keep);

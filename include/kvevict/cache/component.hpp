@@ -37,6 +37,9 @@ struct component {
   std::int32_t alias_of = -1;  // index of the component whose bytes these are (MLA: V is K); moved once
   quantisation quant{};        // of codes, and of opaque rows that it decodes
   rotation turned_by = rotation::unsaid;
+  // entries from a row of the page table to the row with the pages of this component, where it has its own: as many, in
+  // the same columns. 0: the table's, which are K's
+  std::int64_t table_offset = 0;
 
   constexpr bool is_quantised() const { return is_code(type) || quant.decode != nullptr; }
   /// Scores and norms can read it.
@@ -63,6 +66,12 @@ struct component {
   constexpr component turned(rotation by) const {
     component out = *this;
     out.turned_by = by;
+    return out;
+  }
+  /// The same component, whose pages are named that many entries behind the table's.
+  constexpr component with_table(std::int64_t offset) const {
+    component out = *this;
+    out.table_offset = offset;
     return out;
   }
 };

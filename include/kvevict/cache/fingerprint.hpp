@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include <kvevict/cache/layer_view.hpp>
+#include <kvevict/cache/tables.hpp>
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
@@ -17,8 +17,8 @@ struct fingerprint {
   std::uint64_t table = 0;  // a hash of the pages in use; 0: not compared, as in a keep set that you fill yourself
 };
 
-/// A hash of the entries of all pages in use, in their places; never 0. O(pages).
-template <class Entry> std::uint64_t table_hash(layer_view<Entry> const& v) {
+/// Of one table.
+template <class Entry> std::uint64_t hash_of_pages(layer_view<Entry> const& v) {
   auto const mix = [](std::uint64_t place, std::uint64_t entry) {
     std::uint64_t const x = (entry + place * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
     return x ^ x >> 29;
@@ -38,6 +38,13 @@ template <class Entry> std::uint64_t table_hash(layer_view<Entry> const& v) {
     }
     sum += mix(place++, static_cast<std::uint64_t>(pages));
   }
+  return sum;
+}
+
+/// A hash of the entries of all pages in use, in their places, in all tables; never 0. O(pages).
+template <class Entry> std::uint64_t table_hash(layer_view<Entry> const& v) {
+  std::uint64_t sum = 0;
+  each_table(v, [&](layer_view<Entry> const& part) { sum = sum * 0x9e3779b97f4a7c15u + hash_of_pages(part); });
   return sum == 0 ? 1 : sum;
 }
 

@@ -143,6 +143,13 @@ template <class Entry = std::int32_t> struct layer_view {
     return order == row_order::ascending && proof == order_proof::checked ? find(role::position) : nullptr;
   }
 
+  /// All components lie in the pages that the table names.
+  constexpr bool has_one_table() const {
+    for (component const& c : *this)
+      if (c.table_offset != 0) return false;
+    return true;
+  }
+
   /// One row serves all heads (MLA, common positions): what is written for one head is written for all.
   constexpr bool shared_by_heads(component const& c) const {
     return c.rows.head_stride == 0 && pages.heads > 1 && (!pages.per_head() || pages.is_identity());
@@ -202,7 +209,7 @@ template <class Entry = std::int32_t> struct layer_view {
         nullptr,       pages.index_mask, m.base,         m.offset + m.row_offset(pages.layer_of(b), h, 0),
         m.page_stride, m.slot_stride,    pages.page_size};
     if (!pages.is_identity())
-      out.entries = pages.entries_of(b, h);
+      out.entries = pages.entries_of(b, h) + c.table_offset;
     else
       out.start += pages.sequence_of(b) * m.page_stride;
     return out;

@@ -66,11 +66,12 @@ template <class Entry = std::int32_t> struct page_table {
     return pages * page_size;
   }
 
-  constexpr Entry entry(std::int32_t b, std::int32_t h, std::int64_t i) const {
+  /// `behind`: of a component that has pages of its own, see component::table_offset.
+  constexpr Entry entry(std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t behind = 0) const {
     if constexpr (holds_pointers)
-      return entries_of(b, h)[i];
+      return entries_of(b, h)[behind + i];
     else
-      return is_identity() ? static_cast<Entry>(sequence_of(b)) : masked(entries_of(b, h)[i], index_mask);
+      return is_identity() ? static_cast<Entry>(sequence_of(b)) : masked(entries_of(b, h)[behind + i], index_mask);
   }
   /// Entries of row (b, h); not of the identity.
   constexpr Entry const* entries_of(std::int32_t b, std::int32_t h) const {

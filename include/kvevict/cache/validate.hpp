@@ -99,6 +99,7 @@ template <class Entry> std::int64_t check_lengths(layer_view<Entry> const& v) {
 /// Checks   table extents, CSR offsets, lengths against tables and prefixes; page ids in range; strides, alignment,
 ///          int64 range; and that no byte belongs to two rows: of one table row, or of two of which one is written. A
 ///          row owns all slots of its pages in use; components that alias and rows that all heads share count once.
+///          Components with pages of their own: of each table; and of different ones, whose pools may be one.
 /// Cost     O(pages in use + largest id / 64) where strides alone keep pages apart; for tables of addresses a sort.
 ///          Else a sort for each pair of components and a look at the pages that come close, see page_search. K and V
 ///          are not read.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include <kvevict/cache/tables.hpp>
 #include <kvevict/cache/validate_ids.hpp>
 
 namespace kvevict {
@@ -80,11 +81,17 @@ template <class Entry> void check_addresses(layer_view<Entry> const& v, arena& m
   if (found == doubles::unknown || find_doubtful(v).c != nullptr) check_places(v, memory);
 }
 
-template <class Entry> void check_pages(layer_view<Entry> const& v, arena& scratch, page_use use) {
-  if constexpr (page_table<Entry>::holds_pointers)
-    check_addresses(v, scratch, use);
-  else
-    check_ids(v, scratch, use);
+/// Tables one by one; then, where components of two lie in one pool, the pages of the one against those of the other.
+template <class Entry> void check_pages(layer_view<Entry> const& v, arena& memory, page_use use) {
+  each_table(v, [&](layer_view<Entry> const& part) {
+    if constexpr (page_table<Entry>::holds_pointers)
+      check_addresses(part, memory, use);
+    else
+      check_ids(part, memory, use);
+  });
+  if (!have_common_pool(v)) return;
+  frame scratch(memory);
+  check_places(use == page_use::read ? only_read(v, scratch) : v, memory, false);
 }
 
 }  // namespace validation

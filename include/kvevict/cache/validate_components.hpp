@@ -86,6 +86,9 @@ template <class Entry> void check_strides(layer_view<Entry> const& v, component 
                   " layers has layer_stride 0, so that all would be one; set the bytes from layer to layer");
   KVEVICT_EXPECTS(m.n_runs <= 1 || m.run_stride > 0, "validate: component ", name_of(c.what), " has ", m.n_runs,
                   " runs a row and run_stride 0; set the bytes from run to run");
+  KVEVICT_EXPECTS(c.table_offset == 0 || (c.what != role::k && !v.pages.is_identity()), "validate: component ",
+                  name_of(c.what), " has pages of its own, ", c.table_offset,
+                  " entries behind the table's; that one is K's, and a contiguous cache has none");
   KVEVICT_EXPECTS(c.what != role::position || (c.type == dtype::i32 && m.run_bytes >= 4), "validate: positions are ",
                   name_of(c.type), "; give int32 positions, one per slot");
 }
@@ -111,7 +114,8 @@ template <class Entry> void check_alias(layer_view<Entry> const& v, component co
   KVEVICT_EXPECTS(known, "validate: component ", name_of(c.what), " is an alias of component ", c.alias_of,
                   ", which is none or an alias itself; name the component that owns the bytes");
   row_map const &a = c.rows, &o = v.begin()[c.alias_of].rows;
-  bool const alike = a.base == o.base && a.page_stride == o.page_stride && a.head_stride == o.head_stride &&
+  bool const alike = c.table_offset == v.begin()[c.alias_of].table_offset && a.base == o.base &&
+                     a.page_stride == o.page_stride && a.head_stride == o.head_stride &&
                      a.slot_stride == o.slot_stride && a.layer_stride == o.layer_stride;
   bool const inside =
       a.n_runs == 1 && o.n_runs == 1
@@ -119,7 +123,7 @@ template <class Entry> void check_alias(layer_view<Entry> const& v, component co
           : a.offset == o.offset && a.run_bytes == o.run_bytes && a.n_runs <= o.n_runs && a.run_stride == o.run_stride;
   KVEVICT_EXPECTS(alike && inside, "validate: component ", name_of(c.what), " is declared an alias of ",
                   name_of(v.begin()[c.alias_of].what),
-                  " but its rows do not lie inside those; give it their base and strides, or drop alias_of");
+                  " but its rows do not lie inside those; give it their base, strides and table, or drop alias_of");
 }
 
 template <class Entry> void check_components(layer_view<Entry> const& v) {
@@ -149,6 +153,17 @@ template <class Entry> doubtful find_doubtful(layer_view<Entry> const& v) {
   return {};
 }
 
+/// Whether strides do not keep components of different tables apart, whatever their pages are: never those of
+/// addresses.
+template <class Entry> bool have_common_pool(layer_view<Entry> const& v) {
+  for (component const& c : v)
+    for (component const* d = v.begin(); d != &c; ++d)
+      if (c.alias_of == -1 && d->alias_of == -1 && c.table_offset != d->table_offset &&
+          (page_table<Entry>::holds_pointers || overlap(footprint_of(v, c), footprint_of(v, *d))))
+        return true;
+  return false;
+}
+
 [[noreturn]] inline void violate_rows(component const& c, std::string const& where) {
   contract::violate("validate: rows of component ", name_of(c.what), " overlap each other", where,
                     ": a stride is smaller than what it steps over (", c.rows.row_bytes(), " bytes a row, slot_stride ",
@@ -162,6 +177,10 @@ template <class Entry> doubtful find_doubtful(layer_view<Entry> const& v) {
 
 /// For a context that cannot look which pages are in use: strides alone must keep rows apart.
 template <class Entry> void expect_rows_apart(layer_view<Entry> const& v) {
+  KVEVICT_EXPECTS(
+      !have_common_pool(v),
+      "validate: components with pages of their own lie in one pool, and a device does "
+      "not compare those; give each a pool and ids, or all one table where their pages lie at one distance");
   doubtful const found = find_doubtful(v);
   if (found.c == nullptr) return;
   if (found.c == found.d) violate_rows(*found.c, {});

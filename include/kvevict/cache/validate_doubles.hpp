@@ -19,21 +19,25 @@ struct table_place {
   std::int32_t b, h;
   std::int64_t i;
 };
-[[noreturn]] inline void violate_double(table_place x, table_place y) {
-  if (x.b == y.b && x.h == y.h) messages::page_twice(std::min(x.i, y.i), std::max(x.i, y.i), x.b, x.h);
-  messages::page_shared(x.i, x.b, x.h, y.i, y.b, y.h);
+/// The component whose own pages a view's table names; null where they are K's.
+template <class Entry> constexpr char const* own_pages_of(layer_view<Entry> const& v) {
+  return v.find(role::k) != nullptr ? nullptr : name_of(v.begin()->what);
+}
+[[noreturn]] inline void violate_double(table_place x, table_place y, char const* of) {
+  if (x.b == y.b && x.h == y.h) messages::page_twice(std::min(x.i, y.i), std::max(x.i, y.i), x.b, x.h, of);
+  messages::page_shared(x.i, x.b, x.h, y.i, y.b, y.h, of);
 }
 
 /// Says who else uses the page of entry i of row (b, h). Only on the way to an error, so it searches.
 template <class Entry> void violate_double(layer_view<Entry> const& v, std::int32_t b, std::int32_t h, std::int64_t i) {
   Entry const id = v.pages.entry(b, h, i);
   for (std::int64_t j = 0; j < pages_in_use(v, b, h); ++j)
-    if (j != i && v.pages.entry(b, h, j) == id) violate_double({b, h, i}, {b, h, j});
+    if (j != i && v.pages.entry(b, h, j) == id) violate_double({b, h, i}, {b, h, j}, own_pages_of(v));
   page_parts const parts = page_parts::of(v);
   for_each_table_row(v, [&](std::int32_t b2, std::int32_t h2) {
     for (std::int64_t j = 0; j < pages_in_use(v, b2, h2); ++j)
       if ((b2 != b || h2 != h) && parts(v.pages, b2, h2) == parts(v.pages, b, h) && v.pages.entry(b2, h2, j) == id)
-        violate_double({b, h, i}, {b2, h2, j});
+        violate_double({b, h, i}, {b2, h2, j}, own_pages_of(v));
   });
 }
 
@@ -68,7 +72,7 @@ template <class Entry> void expect_fork(layer_view<Entry> const& v, std::int32_t
     for (std::int32_t h2 = 0; h2 < (b2 < b ? heads : h); ++h2)
       if (i < pages_in_use(v, b2, h2) && v.pages.entry(b2, h2, i) == v.pages.entry(b, h, i) &&
           same_bytes(v, b, h, b2, h2))
-        violate_double({b, h, i}, {b2, h2, i});
+        violate_double({b, h, i}, {b2, h2, i}, own_pages_of(v));
 }
 
 /// Of pages that several rows name, or one row twice, where they may be written.

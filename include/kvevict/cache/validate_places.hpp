@@ -25,14 +25,15 @@ template <class Entry> class page_search {
   page_search(layer_view<Entry> const& v, frame& scratch, std::int64_t pages)
       : v_(v), a_(scratch.allocate<page_place>(pages)), b_(scratch.allocate<page_place>(pages)), pages_(pages) {}
 
-  void run() {
+  /// All components, or those of different tables alone.
+  void run(bool of_one_table) {
     for (component const* c = v_.begin(); c != v_.end(); ++c) {
       if (c->alias_of != -1) continue;
-      if (overlaps_itself(page_of(*c), thorough_steps)) violate_rows(*c, {});
+      if (of_one_table && overlaps_itself(page_of(*c), thorough_steps)) violate_rows(*c, {});
       locate(*c, a_);
-      expect_single(*c);
+      if (of_one_table) expect_single(*c);
       for (component const* d = c; d != v_.end(); ++d) {
-        if (d->alias_of != -1) continue;
+        if (d->alias_of != -1 || (!of_one_table && d->table_offset == c->table_offset)) continue;
         if (d != c) locate(*d, b_);
         c_ = c, d_ = d;
         bool const done = near_pages(a_, second(), pages_, [&](std::int64_t i, std::int64_t j) {
@@ -56,10 +57,10 @@ template <class Entry> class page_search {
     row_map const& m = c.rows;
     std::int64_t const at = m.offset + m.row_offset(v_.pages.layer_of(b), h, 0);
     if constexpr (page_table<Entry>::holds_pointers)
-      return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(v_.pages.entry(b, h, i))) + at;
+      return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(v_.pages.entry(b, h, i, c.table_offset))) + at;
     else
       return static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(m.base)) + at +
-             static_cast<std::int64_t>(v_.pages.entry(b, h, i)) * m.page_stride;
+             static_cast<std::int64_t>(v_.pages.entry(b, h, i, c.table_offset)) * m.page_stride;
   }
   void locate(component const& c, page_place* out) const {
     std::int64_t n = 0;
@@ -85,7 +86,8 @@ template <class Entry> class page_search {
   void expect_single(component const& c) const {
     for (std::int64_t i = 1; i < pages_; ++i)
       for (std::int64_t j = i - 1; j >= 0 && a_[j].at == a_[i].at; --j) {
-        if (!harmless(a_[j], a_[i]) && !declared_shared(c, a_[j], a_[i])) violate_double(place(a_[i]), place(a_[j]));
+        if (!harmless(a_[j], a_[i]) && !declared_shared(c, a_[j], a_[i]))
+          violate_double(place(a_[i]), place(a_[j]), own_pages_of(v_));
         if (a_[i].read_only() || !a_[j].read_only()) break;
       }
   }
@@ -122,8 +124,10 @@ template <class Entry> class page_search {
         (same ? std::string()
               : " and page " + contract::number(q.i) + " of " + contract::text_of(messages::row(q.b, q.h)));
     if constexpr (page_table<Entry>::holds_pointers) {
-      auto const apart = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(v_.pages.entry(q.b, q.h, q.i)) -
-                                                   reinterpret_cast<std::intptr_t>(v_.pages.entry(p.b, p.h, p.i)));
+      auto const begin = [&](component const& c, table_place const& x) {
+        return reinterpret_cast<std::intptr_t>(v_.pages.entry(x.b, x.h, x.i, c.table_offset));
+      };
+      auto const apart = static_cast<std::int64_t>(begin(*d_, q) - begin(*c_, p));
       if (!same && apart != 0)
         contract::violate("validate: page ", apart > 0 ? q.i : p.i, " of ",
                           apart > 0 ? messages::row(q.b, q.h) : messages::row(p.b, p.h), " begins ",
@@ -141,10 +145,10 @@ template <class Entry> class page_search {
   component const *c_ = nullptr, *d_ = nullptr;
 };
 
-/// Every row apart from every other one, page by page.
-template <class Entry> void check_places(layer_view<Entry> const& v, arena& memory) {
+/// Every row apart from every other one, page by page; or, of several tables, from those of other tables.
+template <class Entry> void check_places(layer_view<Entry> const& v, arena& memory, bool of_one_table = true) {
   frame scratch(memory);
-  page_search<Entry>(v, scratch, count_pages(v)).run();
+  page_search<Entry>(v, scratch, count_pages(v)).run(of_one_table);
 }
 
 }  // namespace validation

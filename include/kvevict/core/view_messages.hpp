@@ -67,14 +67,17 @@ namespace messages {
   contract::violate("validate: page ", page, " of ", row(sequence, head),
                     " is not aligned to the elements of component ", component, "; correct the address or the offset");
 }
-[[noreturn]] inline void page_twice(std::int64_t page, std::int64_t other, std::int32_t sequence, std::int32_t head) {
-  contract::violate("validate: pages ", page, " and ", other, " of ", row(sequence, head),
+/// `of`: the component whose own pages they are; null: they are those of the table.
+inline std::string pages_of(char const* of) { return of == nullptr ? "" : std::string("component ") + of + "'s "; }
+[[noreturn]] inline void page_twice(std::int64_t page, std::int64_t other, std::int32_t sequence, std::int32_t head,
+                                    char const* of) {
+  contract::violate("validate: ", pages_of(of), "pages ", page, " and ", other, " of ", row(sequence, head),
                     " are the same page; a row uses a page once, correct the table");
 }
 [[noreturn]] inline void page_shared(std::int64_t page, std::int32_t sequence, std::int32_t head, std::int64_t other,
-                                     std::int64_t other_sequence, std::int64_t other_head) {
+                                     std::int64_t other_sequence, std::int64_t other_head, char const* of) {
   contract::violate(
-      "validate: page ", page, " of ", row(sequence, head), " is also page ", other, " of ",
+      "validate: ", pages_of(of), "page ", page, " of ", row(sequence, head), " is also page ", other, " of ",
       row(other_sequence, other_head),
       " and would be written by both; copy it, declare the shared front with read_only, or relocate under "
       "a page_ledger");

@@ -30,7 +30,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::llama {
 
-/// The policy with one set of tokens for all heads and layers, which share llama.cpp's cells.
+/// The policy with one set of tokens for all heads and layers, which share llama.cpp's cells. Sets of their own are
+/// not offered, see README.md, Effects.
 template <class Policy> constexpr auto one_set(Policy const& p) {
   return p.with(heads::together{}).with(layers::together{});
 }

@@ -24,21 +24,23 @@ namespace moving {
 
 inline constexpr std::int32_t block = 64;
 
-/// Some consecutive moves of one row: pages and slots, looked up once for all components.
+/// Some consecutive moves of one row: pages and slots, looked up once for all components that go by one table.
 template <class Entry> struct stretch {
   Entry from_page[block], to_page[block];
   std::int32_t from_slot[block], to_slot[block];
   std::int32_t size;
+  std::int64_t table;
 
-  stretch(layer_view<Entry> const& v, move_plan const& plan, std::int64_t r, std::int64_t first, std::int64_t last)
-      : size(static_cast<std::int32_t>(std::min<std::int64_t>(last - first, block))) {
+  stretch(layer_view<Entry> const& v, move_plan const& plan, std::int64_t r, std::int64_t first, std::int64_t last,
+          std::int64_t table_offset = 0)
+      : size(static_cast<std::int32_t>(std::min<std::int64_t>(last - first, block))), table(table_offset) {
     auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
     std::int32_t const P = v.pages.page_size;
     std::int32_t const* const from = plan.sources.data() + first;
     std::int32_t const* const to = plan.destinations.data() + first;
     for (std::int32_t i = 0; i < size; ++i) {
       std::int32_t const from_index = from[i] / P, to_index = to[i] / P;
-      from_page[i] = v.pages.entry(b, h, from_index), to_page[i] = v.pages.entry(b, h, to_index);
+      from_page[i] = v.pages.entry(b, h, from_index, table), to_page[i] = v.pages.entry(b, h, to_index, table);
       from_slot[i] = from[i] - from_index * P, to_slot[i] = to[i] - to_index * P;
     }
   }
@@ -112,9 +114,12 @@ template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> c
         auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
         std::int64_t const last = plan.row_begin[i + 1], layer = v.pages.layer_of(b);
         for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
-          moving::stretch<Entry> const s(v, plan, r, first, last);
-          for (component const& c : v)
-            if (c.alias_of < 0 && v.owns(c, b, h)) moving::move(c.rows, s, layer, h);
+          moving::stretch<Entry> s(v, plan, r, first, last);
+          for (component const& c : v) {
+            if (c.alias_of >= 0 || !v.owns(c, b, h)) continue;
+            if (c.table_offset != s.table) s = moving::stretch<Entry>(v, plan, r, first, last, c.table_offset);
+            moving::move(c.rows, s, layer, h);
+          }
         }
       },
       plan.moves() * 16, thrown);

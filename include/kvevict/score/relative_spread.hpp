@@ -77,10 +77,11 @@ struct relative_spread {
       x = 0;
       if (!is_followed(partitions, in, j)) return;
       float sum = 0, squares = 0;
+      auto const reader = elements.reader(in);
       std::int64_t const next = partitions.place(rows, in, j, 1) * width;
       for (std::int32_t first = 0; first < width; first += row_chunk) {
         float e[row_chunk];
-        elements(in, j, first, e);
+        reader.read(j, first, e);
         for (std::int32_t i = 0; i < row_chunk; ++i) {  // of a constant number of turns: `e` stays in registers
           std::int32_t const d = first + i;
           if (d >= width) break;

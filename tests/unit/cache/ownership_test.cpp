@@ -35,13 +35,14 @@ template <class Entry> class random_view {
   layer_view<Entry> view;
   form kind;
 
-  explicit random_view(reference::generator& random) : random_(random) {
+  random_view(reference::generator& random, bool own_pages) : random_(random) {
     kind = static_cast<form>(one_of(4));
     set_shape();
     set_components();
     set_table();
     if (one_of(2) == 0) set_read_only();
     if (one_of(3) != 0) change_something();
+    if (own_pages) set_own_pages();
     view.pages.entries = identity_ ? nullptr : entries_.data();
     view.pages.row_begin = csr_ ? row_begin_.data() : nullptr;
     view.lengths.data = lengths_.data();
@@ -235,6 +236,30 @@ template <class Entry> class random_view {
       }
   }
 
+  /// Components but the first, and what is an alias of it, have pages of their own, in a second table behind the first
+  /// one: shared as those are, or not; of pools that nothing is known of, or of K's.
+  void set_own_pages() {
+    if (identity_) return;
+    auto const n = entries_.size();
+    std::map<Entry, Entry> other;
+    bool const alike = one_of(4) != 0, in_one_pool = one_of(3) == 0;
+    if (in_one_pool && !by_address && view.components[0].rows.page_stride > 0) {
+      pool_ *= 2;
+      for (auto& c : view.components) c.rows.page_count *= 2;
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      Entry x = entry(id());
+      if (alike) x = other.emplace(entries_[i], x).first->second;
+      entries_.push_back(x);
+    }
+    for (std::int32_t i = 1; i < view.component_count; ++i) {
+      component& c = view.components[static_cast<std::size_t>(i)];
+      if (c.alias_of >= 0 || (i > 1 && one_of(2) == 0)) continue;
+      c.table_offset = static_cast<std::int64_t>(n);
+      if (in_one_pool && c.type == view.components[0].type) c.rows = view.components[0].rows;
+    }
+  }
+
   /// Some sequences begin with pages of the first.
   void set_read_only() {
     auto const& t = view.pages;
@@ -306,11 +331,12 @@ struct counts {
 
 template <class Entry> void compare(std::uint64_t seed, arena& scratch, support::byte_owners& owners, counts& seen) {
   reference::generator random(seed);
-  random_view<Entry> const made(random);
+  random_view<Entry> const made(random, seed % 5 == 0);
   ownership const truth = owners.judge(made.view);
   std::string const said = support::refusal([&] { validate(made.view, scratch); });
   ++seen.of[std::string(form_names[static_cast<int>(made.kind)]) +
-            (page_table<Entry>::holds_pointers ? ", addresses" : ", ids") + ": " + support::name_of(truth)];
+            (page_table<Entry>::holds_pointers ? ", addresses" : ", ids") +
+            (made.view.has_one_table() ? "" : ", two tables") + ": " + support::name_of(truth)];
   // what can be written can be read; a view that is read has no byte twice in a row
   std::vector<std::int32_t> const whole(static_cast<std::size_t>(made.view.sequences()), 1 << 30);
   bool const readable = support::refusal([&] { validate(made.view, scratch, page_use::read); }).empty(),

@@ -83,6 +83,37 @@ void flashinfer_cache(cache& c, std::array<std::int64_t, 3> k, std::array<std::i
       [=](place const& p) { return behind + p.page * v[0] + p.head * v[2] + p.slot * v[1] + p.e; });
 }
 
+/// [B, W = 1, 2, M], the block of V made of K's.
+template <class F> std::vector<std::int32_t> two_rows(cache const& c, F of_values) {
+  std::vector<std::int32_t> out;
+  std::int32_t const M = c.has.columns;
+  for (std::int32_t b = 0; b < c.has.sequences(); ++b)
+    for (int v = 0; v < 2; ++v)
+      for (std::int32_t i = 0; i < M; ++i) {
+        std::int32_t const k = c.has.table[static_cast<std::size_t>(b * M + i)];
+        out.push_back(v == 1 && k >= 0 ? of_values(k) : k);
+      }
+  return out;
+}
+/// Blocks [H, T, D] of one pool; getBlockPtr and getKVLocalIdx.
+template <class F, class View> void tensorrt_llm_cache(cache& c, F of_values, View view) {
+  std::int32_t const T = c.has.page_size;
+  std::int64_t const page = std::int64_t{c.has.heads} * T * D;
+  c.has.indices = two_rows(c, of_values);
+  engine_structs::block_array const kv{c.has.columns,
+                                       T,
+                                       static_cast<std::int32_t>(page * 2),
+                                       0,
+                                       0,
+                                       pool(c, c.has.rows_of(D * 2)),
+                                       reinterpret_cast<engine_structs::cache_index const*>(c.has.indices.data())};
+  c.view = view(kv, c);
+  auto const local = [=](place const& p) { return p.head * T * D + (p.slot & (T - 1)) * D + p.e; };
+  describe(
+      c, 2, [=](place const& p) { return p.page * page + local(p); },
+      [=](place const& p) { return of_values(static_cast<std::int32_t>(p.page)) * page + local(p); });
+}
+
 using engines::vllm::kv_cache_layout;
 
 /// vLLM's logical [L,B,H,N,C] with compute_layout_strides: the innermost physical axis first.
@@ -200,29 +231,52 @@ std::vector<recipe> recipes() {
 
   // TensorRT-LLM: blocks [2, H, T, D] of a pool, the index of V is K's plus one
   add({.name = "TensorRT-LLM KVBlockArray", .ids_a_page = 2, .build = [](cache& c) {
-         std::int32_t const M = c.has.columns, T = c.has.page_size;
-         std::vector<std::int32_t> both;  // [B, W = 1, 2, M]
-         for (std::int32_t b = 0; b < c.has.sequences(); ++b)
-           for (std::int32_t v = 0; v < 2; ++v)
-             for (std::int32_t i = 0; i < M; ++i) both.push_back(c.has.table[static_cast<std::size_t>(b * M + i)] + v);
-         c.has.indices = both;
-         engine_structs::block_array const kv{
-             M,
-             T,
-             static_cast<std::int32_t>(page * 2),
-             0,
-             0,
-             pool(c, c.has.rows_of(D * 2)),
+         tensorrt_llm_cache(
+             c, [](std::int32_t k) { return k + 1; },
+             [](auto const& kv, cache& of) {
+               pages::sizes const s{of.has.pages, 0, of.has.heads, D, dtype::f16};
+               auto const v = engines::tensorrt_llm::view(kv, s, of.has.sequences(), of.has.all_lengths.data());
+               engines::tensorrt_llm::expect_values_behind_keys(v);
+               return v;
+             });
+       }});
+  add({.name = "TensorRT-LLM KVBlockArray, V anywhere in the pool", .ids_a_page = 2, .build = [](cache& c) {
+         auto const last = static_cast<std::int32_t>(c.has.pages) - 1;  // V's are odd
+         tensorrt_llm_cache(
+             c, [=](std::int32_t k) { return last - k; },
+             [](auto const& kv, cache& of) {
+               pages::sizes const s{of.has.pages, 0, of.has.heads, D, dtype::f16};
+               return engines::tensorrt_llm::view_by_rows(kv, s, of.has.sequences(), of.has.all_lengths.data());
+             });
+       }});
+  // K of bytes, V of halves of them with a scale for every 16, each in a pool of its own; scales in a third
+  add({.name = "TensorRT-LLM MixedKVBlockArray", .build = [](cache& c) {
+         std::int64_t const last = c.has.pages - 1, T = c.has.page_size;
+         c.has.indices = two_rows(c, [=](std::int32_t k) { return static_cast<std::int32_t>(last) - k; });
+         void *const k = pool(c, c.has.rows_of(D)), *const v = pool(c, c.has.rows_of(D / 2)),
+                     *const scales = pool(c, c.has.rows_of(D / 16));
+         engine_structs::mixed_block_array const kv{
+             c.has.columns,
+             static_cast<std::int32_t>(T),
+             static_cast<std::int32_t>(H * T * D),
+             static_cast<std::int32_t>(H * T * D / 2),
+             k,
+             v,
              reinterpret_cast<engine_structs::cache_index const*>(c.has.indices.data())};
-         pages::sizes const s{c.has.pages, 0, c.has.heads, D, dtype::f16};
-         auto const v = engines::tensorrt_llm::view(kv, s, c.has.sequences(), c.has.all_lengths.data());
-         engines::tensorrt_llm::expect_values_behind_keys(v);
-         c.view = v;
-         // getBlockPtr and getKVLocalIdx
-         auto const local = [=](place const& p) { return p.head * T * D + (p.slot & (T - 1)) * D + p.e; };
-         describe(
-             c, 2, [=](place const& p) { return p.page * page + local(p); },
-             [=](place const& p) { return (p.page + 1) * page + local(p); });
+         pages::sizes const of_k{c.has.pages, 0, c.has.heads, D, dtype::fp8_e4m3},
+             of_v{c.has.pages, 0, c.has.heads, D / 2, dtype::opaque};
+         auto const view =
+             engines::tensorrt_llm::mixed_view(kv, of_k, of_v, c.has.sequences(), c.has.all_lengths.data(), 0.5f);
+         c.view = view.with(
+             pages::hnd(role::v_scale, scales, {c.has.pages, c.has.page_size, c.has.heads, D / 16, dtype::opaque})
+                 .with_table(view.pages.columns));
+         auto const rows = [=](bool values, std::int64_t width) {
+           return [=](place const& p) {
+             std::int64_t const block = values ? last - p.page : p.page;
+             return block * H * T * width + p.head * T * width + p.slot * width + p.e;
+           };
+         };
+         c.of = {{1, D, 0, rows(false, D)}, {1, D / 2, 1, rows(true, D / 2)}, {1, D / 16, 2, rows(true, D / 16)}};
        }});
 
   // SGLang

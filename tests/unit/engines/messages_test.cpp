@@ -150,6 +150,21 @@ TEST_CASE("engines: fields that contradict each other") {
   CHECK(refused([&] { validate(trt()), engines::tensorrt_llm::expect_values_behind_keys(trt()); }) == "accepted");
   blocks[1].value = 6;
   CHECK(says(refused([&] { engines::tensorrt_llm::expect_values_behind_keys(trt()); }), "K at 4 and V at 6"));
+  auto const by_rows = [&] {
+    return engines::tensorrt_llm::view_by_rows(array, {.pages = 8, .heads = 2, .head_dim = 16}, 1, tokens);
+  };
+  CHECK(refused([&] { validate(by_rows()); }) == "accepted");
+  blocks[1].value = 4;
+  CHECK(says(refused([&] { validate(by_rows()); }), "components k and v overlap in page 0"));
+  blocks[1].value = 8;
+  CHECK(says(refused([&] { validate(by_rows()); }), "has id 8, but component v has 8 pages"));
+  engine_structs::mixed_block_array const mixed{1, 4, 2 * 4 * 16, 2 * 4 * 8 + 1, c.k.data(), c.v.data(), blocks};
+  CHECK(says(refused([&] {
+               engines::tensorrt_llm::mixed_view(
+                   mixed, {.pages = 8, .heads = 2, .head_dim = 16, .type = dtype::fp8_e4m3},
+                   {.pages = 8, .heads = 2, .head_dim = 8, .type = dtype::opaque}, 1, tokens);
+             }),
+             "mBytesPerVBlock says 65"));
   blocks[0].value = 4 | std::numeric_limits<std::int32_t>::min();  // in the secondary pool
   CHECK(says(refused([&] { validate(trt()); }), "page"));
   array.mSinkTokens = 2, array.mBubbleLen = 2;

@@ -75,6 +75,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   using compaction_result<Entry>::freed_;
   using compaction_result<Entry>::freed_begin_;
   using compaction_result<Entry>::heads_;
+  using compaction_result<Entry>::page_size_;
   using compaction_result<Entry>::bytes_moved_;
   using compaction_result<Entry>::order_;
   using compaction_result<Entry>::ready_;
@@ -144,7 +145,7 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, scattered_ = moves_ + rows_,
   freed_counts_ = scattered_ + rows_;
   pages_freed_ = reinterpret_cast<Entry*>(memory_.data() + entries);
-  before_ = v.order, ready_ = false;
+  before_ = v.order, ready_ = false, page_size_ = v.pages.page_size;
   per_layer_ = v.rows() / v.pages.layers;
   for (std::int32_t const in_later_layer : {0, 1})
     for (std::int32_t const of_later_head : {0, 1}) {

@@ -12,8 +12,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 
 /// Pages in range and aligned, and none that two rows or one row twice would write; or, where all are only read, that
 /// one row has twice, or two layers or heads of a sequence. Of ascending rows the positions.
-/// One thread per page of a table's row, or part of it. The second kernel of a call: it raises what the first has
-/// recorded.
+/// One thread per page of a table's row, or part of it. The second kernel of a call, launched for every table that
+/// components go by: it raises what the first has recorded.
 ///
 /// Shapes   a page table (table rows, pages), words of zeros → words.
 template <class Entry> struct check_pages_kernel {
@@ -25,7 +25,8 @@ template <class Entry> struct check_pages_kernel {
   written_pages<Entry> written;
   std::int64_t pages;  // most of a row
   page_use use;
-  bool prefixes;  // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
+  bool prefixes;             // the second pass: is a page of a read-only prefix written by a row, or twice in its own?
+  char const* of = nullptr;  // the component whose own pages these are; null: K's
   order_check order{};
 
   KVEVICT_DEVICE void operator()(thread& t) const {
@@ -67,7 +68,7 @@ template <class Entry> struct check_pages_kernel {
     std::int64_t first = -1;
     for (std::int64_t j = 0, n = validation::pages_in_use(v, b, h); j < n; ++j) {
       if (v.pages.entry(b, h, j) != page) continue;
-      if (first >= 0) return watch.refuse(t, fault::page_twice, b, h, first, j, j);
+      if (first >= 0) return watch.refuse_of(t, of, fault::page_twice, b, h, first, j, j);
       first = j;
     }
     std::int32_t const S = v.sequences() / v.pages.layers, heads = v.pages.per_head() ? v.heads() : 1;
@@ -77,7 +78,7 @@ template <class Entry> struct check_pages_kernel {
         if (std::int64_t const n = v.length(b2, h2); n <= i * v.pages.page_size || n > room_of(v, b2, h2)) continue;
         if (v.pages.entry(b2, h2, i) != page) continue;
         if ((b2 != b || h2 != h) && !validation::same_bytes(v, b, h, b2, h2)) continue;
-        if (first_b >= 0) return watch.refuse(t, fault::page_shared, b2, h2, i, 0, i, first_b, first_h);
+        if (first_b >= 0) return watch.refuse_of(t, of, fault::page_shared, b2, h2, i, 0, i, first_b, first_h);
         first_b = b2, first_h = h2;
       }
   }
@@ -158,10 +159,12 @@ template <class Entry> struct check_pages_kernel {
     std::int64_t const heads = v.pages.per_head() ? v.heads() : 1, r = at / pages, i = at % pages;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
     if (in_row >= 0 || other < 0)
-      watch.refuse(t, fault::page_twice, b, h, std::min(i, std::max<std::int64_t>(in_row, 0)), std::max(i, in_row), i);
+      watch.refuse_of(t, of, fault::page_twice, b, h, std::min(i, std::max<std::int64_t>(in_row, 0)),
+                      std::max(i, in_row), i);
     else
-      watch.refuse(t, fault::page_shared, b, h, other % pages, 0, i, static_cast<std::int32_t>(other / pages / heads),
-                   static_cast<std::int32_t>(other / pages % heads));
+      watch.refuse_of(t, of, fault::page_shared, b, h, other % pages, 0, i,
+                      static_cast<std::int32_t>(other / pages / heads),
+                      static_cast<std::int32_t>(other / pages % heads));
   }
 };
 

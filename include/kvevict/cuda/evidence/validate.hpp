@@ -4,7 +4,9 @@
 
 #include <bit>
 #include <limits>
+#include <optional>
 
+#include <kvevict/cache/tables.hpp>
 #include <kvevict/cuda/context/decodable.hpp>
 #include <kvevict/cuda/evidence/check_pages.hpp>
 #include <kvevict/cuda/evidence/check_view.hpp>
@@ -48,23 +50,14 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
   validation::expect_rows_apart(v);
 }
 
-/// The rest, by two kernels: pages may be looked up once lengths are known to be right. Where rows write, a third for
-/// prefixes, whose pages are compared with all that are written.
-template <class Entry, class Rows>
-void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use, bool ordered) {
-  ctx.expect_sequences(v.sequences(), v.pages.layers);
-  call_status const status = ctx.watch();
-  if (v.rows() == 0) {  // and there is no kernel to clear it
-    if (!ctx.is_sticky()) ctx.zero("status", status.raised, sizeof *status.raised);
-    return;
-  }
-  frame scratch(ctx.scratch());
+/// The check of one table, `total` places for pages; and the words that it takes, which are not there yet.
+template <class Entry>
+check_pages_kernel<Entry> check_of_table(device& ctx, layer_view<Entry> const& v, page_use use, std::int64_t total,
+                                         std::int64_t& words) {
   check_pages_kernel<Entry> k{ctx.watch(), v,    {}, {}, {nullptr}, v.pages.is_identity() ? 1 : v.pages.columns,
                               use,         false};
-  std::int64_t const total = v.pages.rows() * k.pages;
-  KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
-                  " places for pages; provide fewer sequences or layers at once");
-  std::int64_t pool = std::numeric_limits<std::int64_t>::max(), words = 0;
+  std::int64_t pool = std::numeric_limits<std::int64_t>::max();
+  k.of = validation::own_pages_of(v);
   k.written.parts = validation::page_parts::of(v);
   for (std::int32_t c = 0; c < v.component_count; ++c) {
     k.names[static_cast<std::size_t>(c)] = name_of(v.begin()[c].what);
@@ -81,28 +74,59 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, pag
     k.written.apart = pool;
     words = (pool * k.written.parts.count() + 31) / 32;
   }
-  k.written.words = scratch.allocate<std::uint32_t>(words);
+  return k;
+}
+
+/// The rest, by a kernel and one for every table: pages may be looked up once lengths are known to be right. Where rows
+/// write, another one a table for prefixes, whose pages are compared with all that are written.
+template <class Entry, class Rows>
+void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use, bool ordered) {
+  ctx.expect_sequences(v.sequences(), v.pages.layers);
+  call_status const status = ctx.watch();
+  if (v.rows() == 0) {  // and there is no kernel to clear it
+    if (!ctx.is_sticky()) ctx.zero("status", status.raised, sizeof *status.raised);
+    return;
+  }
+  frame scratch(ctx.scratch());
+  std::int64_t const total = v.pages.rows() * (v.pages.is_identity() ? 1 : v.pages.columns);
+  KVEVICT_EXPECTS(total < std::int64_t{1} << 31, "validate: the page table has ", total,
+                  " places for pages; provide fewer sequences or layers at once");
+  std::optional<check_pages_kernel<Entry>> tables[layer_view<Entry>::max_components];
+  std::int64_t words[layer_view<Entry>::max_components], all_words = 0, count = 0;
+  each_table(v, [&](layer_view<Entry> const& part) {
+    tables[count] = check_of_table(ctx, part, use, total, words[count]);
+    all_words += words[count++];
+  });
+  std::uint32_t* next = scratch.allocate<std::uint32_t>(all_words);
   auto const& parents = ctx.parents();
   std::uint32_t const blocks =
-      std::max(static_cast<std::uint32_t>(v.sequences()), blocks_for(std::min<std::int64_t>(words, 1 << 17), 128));
+      std::max(static_cast<std::uint32_t>(v.sequences()), blocks_for(std::min<std::int64_t>(all_words, 1 << 17), 128));
   ctx.launch({blocks}, {128}, 0,
-             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, k.written.words, words,
+             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, next, all_words,
                                             parents.empty() ? call_status{} : parents[0], ctx.is_sticky()});
-  k.order = order_check::of(ordered, total, v.pages.page_size);
-  ctx.launch({blocks_for(total * k.order.parts, 256)}, {256}, 0, k);
+  for (std::int64_t i = 0; i < count; next += words[i++]) {
+    check_pages_kernel<Entry>& k = *tables[i];
+    k.written.words = next;
+    k.order = order_check::of(ordered && k.v.find(role::position) != nullptr, total, v.pages.page_size);
+    ctx.launch({blocks_for(total * k.order.parts, 256)}, {256}, 0, k);
+  }
   for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
-  k.prefixes = true, k.order = {};
-  if (v.read_only != nullptr && use == page_use::written) ctx.launch({blocks_for(total, 256)}, {256}, 0, k);
+  if (v.read_only == nullptr || use != page_use::written) return;
+  for (std::int64_t i = 0; i < count; ++i) {
+    tables[i]->prefixes = true, tables[i]->order = {};
+    ctx.launch({blocks_for(total, 256)}, {256}, 0, *tables[i]);
+  }
 }
 
 /// The host's checks of layer_view.
 ///
 /// Cost     O(pages) and for a read-only prefix of n pages, or n that sequences have in common, O(n²) reads of the
-///          table; two or three small launches.
+///          table; two or three small launches, one or two more for each component that has pages of its own.
 ///          Scratch: ids one bit per page of the pool, addresses 8 to 16 bytes per page of the table.
 /// Notes    Of two addresses it is only found when they are equal; pages that overlap in part are found by the host's
 ///          checks alone. Strides alone must keep the rows of different pages apart, or ids count rows and start pages,
-///          see id_rule: a device cannot sort pages to find out.
+///          see id_rule: a device cannot sort pages to find out. So components of different tables have pools of their
+///          own there.
 /// Errors   contract_violation at once for what the host's fields show; the rest stops the kernels behind it and is
 ///          thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {

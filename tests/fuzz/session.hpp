@@ -30,6 +30,7 @@ inline bool may_be_refused(std::string const& m) {
                                      "no more rows than every",
                                      "by one page table; use",
                                      "has pages of its own, and the new table",
+                                     "pages of its own, which drop_pages and rewrite_table do not name",
                                      "a page stays or goes as a whole",
                                      "that stay whole (",
                                      "needs a page table, but the cache is contiguous",

@@ -108,6 +108,11 @@ void expect_fit(Context const&, layer_view<Entry> const& cache, budget const& wa
       " tokens only (capability, or scales that cover a page), but the policy keeps single tokens; add "
       ".with(select::pages{}) and apply its keep sets by drop_pages, or say capability::masked where they become a "
       "mask");
+  KVEVICT_EXPECTS(
+      !(must.whole_pages || !must.rows_move) || must.masked || cache.has_one_table(),
+      "plan: tokens of the cache do not move (capability, or scales that cover a page), and a component has "
+      "pages of its own, which drop_pages and rewrite_table do not name; say capability::masked where the "
+      "keep set becomes a mask");
   KVEVICT_EXPECTS(!is.by_page || cache.pages.page_size == 1 || cache.order == row_order::ascending,
                   "plan: select::pages keeps the newest pages, but the rows are scattered, so that a page is of no "
                   "age; compact stably, or list the pages in order of position");

@@ -5,6 +5,9 @@
 #include <kvevict/apply/drop_pages.hpp>
 #include <kvevict/apply/relocate.hpp>
 #include <kvevict/apply/rewrite_table.hpp>
+#include <kvevict/kernels/host.hpp>
+#include <kvevict/presets/streaming_llm.hpp>
+#include <kvevict/select/pages.hpp>
 
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
@@ -123,4 +126,16 @@ TEST_CASE("tables: verbs that make new tables refuse components with pages of th
                rewrite_table(ctx, tokens.view, support::keep_of(tokens.view, {{0, 2}}));
              }),
              "rewrite_table: "));
+}
+
+TEST_CASE("tables: plan refuses a cache with pages of its own whose tokens do not move, as no verb could evict") {
+  host ctx;
+  two_tables c;
+  auto const policy = presets::streaming_llm().with(select::pages{});
+  budget const ask{.tokens_per_head = 8};
+  c.view.can.rows_move = false;
+  CHECK(contains(support::refusal([&] { plan(ctx, policy, contents(c.view), ask); }),
+                 "pages of its own, which drop_pages and rewrite_table do not name; say capability::masked"));
+  c.view.can.masked = true;
+  CHECK(support::refusal([&] { plan(ctx, policy, contents(c.view), ask); }).empty());
 }

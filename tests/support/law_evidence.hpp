@@ -51,7 +51,7 @@ struct law_moments {
   std::int32_t D, heads;
 
   template <class Entry> explicit law_moments(kvevict::layer_view<Entry> const& view) : law_moments(width_of(view)) {
-    heads = 2 * view.heads();
+    heads = view.heads() < 0 ? view.heads() : 2 * view.heads();  // of a broken view below 0
   }
   explicit law_moments(std::int32_t width)
       : mean(of_width(width).first), covariance(of_width(width).second), D(width), heads(2) {}

@@ -243,7 +243,9 @@ template <class Entry> class random_view {
     auto const n = entries_.size();
     std::map<Entry, Entry> other;
     bool const alike = one_of(4) != 0, in_one_pool = one_of(3) == 0;
-    if (in_one_pool && !by_address && view.components[0].rows.page_stride > 0) {
+    bool const strides =
+        std::all_of(view.begin(), view.end(), [](component const& c) { return c.rows.page_stride > 0; });
+    if (in_one_pool && !by_address && strides) {
       pool_ *= 2;
       for (auto& c : view.components) c.rows.page_count *= 2;
     }
@@ -334,9 +336,9 @@ template <class Entry> void compare(std::uint64_t seed, arena& scratch, support:
   random_view<Entry> const made(random, seed % 5 == 0);
   ownership const truth = owners.judge(made.view);
   std::string const said = support::refusal([&] { validate(made.view, scratch); });
-  ++seen.of[std::string(form_names[static_cast<int>(made.kind)]) +
-            (page_table<Entry>::holds_pointers ? ", addresses" : ", ids") +
-            (made.view.has_one_table() ? "" : ", two tables") + ": " + support::name_of(truth)];
+  std::string const what = std::string(form_names[static_cast<int>(made.kind)]) +
+                           (page_table<Entry>::holds_pointers ? ", addresses" : ", ids");
+  ++seen.of[(made.view.has_one_table() ? what : "two tables") + ": " + support::name_of(truth)];
   // what can be written can be read; a view that is read has no byte twice in a row
   std::vector<std::int32_t> const whole(static_cast<std::size_t>(made.view.sequences()), 1 << 30);
   bool const readable = support::refusal([&] { validate(made.view, scratch, page_use::read); }).empty(),

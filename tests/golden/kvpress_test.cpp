@@ -104,7 +104,7 @@ TEST_CASE("golden: kvpress, PyramidKV") {
     REQUIRE(int32(theirs.size()) == L);
     if (theirs.front() == theirs.back()) return;  // β too large for the window: theirs falls back to equal layers
     ++falling;
-    kvevict::layers::pyramid const line{p.number("beta")};
+    auto const line = presets::pyramidkv({.beta = p.number("beta")}).layers;
     for (std::int32_t l = 0; l < L; ++l) {  // the budget of a whole layer is spent on a line that leaves the window out
       auto const ours = line({int32(p.count()) + W, W, N, l, L}) - W;
       CHECK(std::abs(ours - int32(theirs[static_cast<std::size_t>(l)])) <= 1);
@@ -268,16 +268,20 @@ TEST_CASE("golden: kvpress, CriticalKV and Critical-Ada, whose window is inside 
     for (std::size_t h = 0; h < both.size(); ++h)
       for (std::size_t j = 0; j < p.behind_window(); ++j)
         if (both[h][j] < 1e30) CHECK(ours[h][j] == Approx(both[h][j]).epsilon(2e-5));  // else of the first half
-    auto const two = score::shares{score::share{500, given_scores{&plain}},
-                                   score::share{500, score::output_weighted{score::of_share_before{}}}}
-                         .with_rest_to_last();
+    auto const by_theirs = [&](auto const& of) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(of)>, score::window_attention>)
+        return given_scores{&plain};
+      else
+        return of;
+    };
+    kvevict::policy const halved{presets::criticalkv().score.with_each(by_theirs)};
     std::size_t const n = p.count(), W = static_cast<std::size_t>(p.number("window"));
     if (n / 2 > W) {  // else tokens of the window tie at the first half's end
       ++halves;
-      CHECK(kept_of(p.in, kvevict::policy{two}, n, contents) == p.kept("criticalkv"));
+      CHECK(kept_of(p.in, halved, n, contents) == p.kept("criticalkv"));
     }
     std::size_t const forced = forced_by_kvpress(n, 0.2);
-    auto const ada = kvevict::policy{two.dividing(score::heads_divide::whole_budget)}.with(
+    auto const ada = kvevict::policy{presets::ada_criticalkv().score.with_each(by_theirs)}.with(
         heads::forced_floor{permille_of(forced, n)});
     index_rows const kept = kept_of(p.in, ada, n, contents), theirs = p.kept("ada_criticalkv");
     for (std::size_t h = 0; h < kept.size(); ++h) {

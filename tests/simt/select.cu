@@ -40,7 +40,7 @@ void select_all(kvevict::cuda::device& ctx, kvevict::score_rows s, kvevict::cuda
   kvevict::heads::over_layers{}(ctx, s);
   kvevict::heads::table{}(ctx, s);
   kvevict::heads::threshold{}(ctx, s);
-  kvevict::layers::entropy{}.divide(ctx, s, kvevict::sharing::heads);
+  kvevict::layers::entropy{}.divide(ctx, s, s, s, kvevict::sharing::heads);
   kernels::select_best(ctx, s, out);
   kernels::read_scores(ctx, s, values);
   norms(ctx, kvevict::layer_view<std::int32_t>{}, s);

@@ -46,7 +46,7 @@ class ascent {
     falls_ |= before >= behind;
   }
 
-  numbers falls_ = {};
+  numbers falls_ = numbers{};  // nvcc 13.0 stops at {} alone
   std::int32_t last_ = -1;
   bool sound_ = true;
 };

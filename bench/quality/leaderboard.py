@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prints the tables of a stage, as Markdown, from results/STAGE/*.csv.
 
-leaderboard.py STAGE… [--against POLICY]
+leaderboard.py STAGE… [--tokens N] [--against POLICY]
 
-Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then their prompts); with --against, each
-policy's difference from that one on the same prompts.
+Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then their prompts), of all lengths or those
+of N tokens; with --against, each policy's difference from that one on the same prompts.
 """
 
 import argparse, csv, re
@@ -28,12 +28,12 @@ MEASURES = {  # of (setting, metric, with four sinks): title, digits, whether mo
 }
 
 
-def read(stages):
+def read(stages, tokens):
     rows = []
     for stage in stages:
-        files = sorted((HERE / "results" / stage).glob("*.csv"))
+        files = sorted((HERE / "results" / stage).glob(f"*_{tokens or '*'}_*.csv"))
         if not files:
-            raise SystemExit(f"leaderboard.py: results/{stage} holds no part; run bench/run.sh quality {stage}")
+            raise SystemExit(f"leaderboard.py: results/{stage} holds no such part; run bench/run.sh quality {stage}")
         for file in files:
             with open(file, newline="") as opened:
                 rows += [row | {"folder": stage} for row in csv.DictReader(opened)]
@@ -50,8 +50,10 @@ def read(stages):
 
 def evidence():
     """{preset: what it reads}, by the table of presets."""
-    cells = [[c.strip() for c in line.split("|")] for line in PRESETS.read_text().splitlines() if line[:3] == "| `"]
-    return {c[1].strip("`"): c[4] for c in cells}
+    lines = PRESETS.read_text().split("| preset |")[1].splitlines()  # of the page's first table
+    cells = [[c.strip() for c in line.split("|")] for line in lines]
+    column = ["", "preset", *cells[0]].index("reads")
+    return {c[1].strip("`"): c[column] for c in cells[2:] if len(c) > column}
 
 
 def interval(values):
@@ -118,14 +120,15 @@ def table(rows, measure, against):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", nargs="+", help="of several, the prompts that all of them have")
+    parser.add_argument("--tokens", type=int, help="a length of prompts; all unless said")
     parser.add_argument("--against", help="a policy")
     options = parser.parse_args()
-    rows = read(options.stage)
+    rows = read(options.stage, options.tokens)
     policies = {row["policy"] for row in rows}
     if options.against and options.against not in policies:
         parser.error(f"--against: results/{' and '.join(options.stage)} have {', '.join(sorted(policies))}")
     list_of = lambda key: ", ".join(sorted({row[key] for row in rows}))
-    print(f"# {', '.join(options.stage)}\n")
+    print(f"# {', '.join(options.stage)}{f', {options.tokens} tokens' if options.tokens else ''}\n")
     print(f"Of {list_of('date')}, commits {list_of('commit')}, seeds {list_of('seed')}.")
     for measure in MEASURES:
         table(rows, measure, options.against)

@@ -17,6 +17,7 @@ namespace planning {
 /// Whether the positions of a row ascend, from 0 or above, looked at a page at a time.
 class ascent {
  public:
+  ascent() { std::memset(&falls_, 0, sizeof falls_); }  // nvcc 13.0 stops at "falls_ = {}"
   /// `count` positions from p on, behind those before.
   void take(std::byte const* p, std::int64_t stride, std::int64_t count) {
     sound_ = sound_ & (at(p) > last_);
@@ -46,7 +47,7 @@ class ascent {
     falls_ |= before >= behind;
   }
 
-  numbers falls_ = numbers{};  // nvcc 13.0 stops at {} alone
+  numbers falls_;
   std::int32_t last_ = -1;
   bool sound_ = true;
 };

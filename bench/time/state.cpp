@@ -118,6 +118,39 @@ void order(benchmark::State& state, shape s) {
   count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4, bound::memory);
 }
 
+/// What the machine reads in the same pieces in the same order, a page's positions at a time: the roof of `order` where
+/// pages lie anywhere. `ahead`: pages that are fetched before they are read, 0: none.
+void pieces(benchmark::State& state, shape s, std::int64_t ahead) {
+  context& c = on(1);
+  remembering r(s, 1);
+  kvevict::component const& positions = *r.view().find(kvevict::role::position);
+  for (std::int32_t h = 0; h < s.H; ++h)
+    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view(), positions, 0, h, t) = t;
+  auto const at = r.view().rows_of(positions, 0, 0);
+  std::int64_t const P = r.view().pages.page_size, pages = s.N / P, bytes = P * s.H * 4;
+  auto const sum = [&] {
+    kernels::ivec sums = {};
+    for (std::int64_t page = 0; page < pages; ++page) {
+      for (std::int64_t b = 0; page + ahead < pages && ahead != 0 && b < bytes; b += 64)
+        __builtin_prefetch(at.slot(page + ahead, 0) + b);
+      std::byte const* const p = at.slot(page, 0);
+      for (std::int64_t b = 0; b < bytes; b += std::int64_t{sizeof sums}) {
+        kernels::ivec v;
+        std::memcpy(&v, p + b, sizeof v);
+        sums += v;
+      }
+    }
+    std::uint32_t all = 0;
+    for (int i = 0; i < kernels::lanes; ++i) all += static_cast<std::uint32_t>(sums[i]);
+    return all;
+  };
+  std::uint64_t const N = static_cast<std::uint64_t>(s.N);
+  if (sum() != static_cast<std::uint32_t>(N * (N - 1) / 2 * static_cast<std::uint64_t>(s.H)))
+    return state.SkipWithError("not every position is read once");
+  for (auto _ : state) benchmark::DoNotOptimize(sum());
+  count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4, bound::memory);
+}
+
 /// A prompt's last 32 rows: the plan of them, or the ring filled with them.
 void prompt(benchmark::State& state, shape s, bool observed) {
   context& c = on(1);
@@ -158,6 +191,10 @@ int main(int argc, char** argv) {
   for (std::int32_t const N : {8192, 524288})
     add("order/host/H:8/N:" + std::to_string(N), 1, [=](benchmark::State& state) {
       order(state, {32, 8, N, 8, 1});
+    });
+  for (std::int64_t const ahead : {0, 8})
+    add("pieces/host/H:8/N:524288/ahead:" + std::to_string(ahead), 1, [=](benchmark::State& state) {
+      pieces(state, {32, 8, 524288, 8, 1}, ahead);
     });
   add("positions/host/H:8/N:8192", 1, [=](benchmark::State& state) { positions(state, s); });
   add("observe/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, true); });

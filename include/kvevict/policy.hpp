@@ -203,6 +203,9 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
 /// Tokens behind a sequence's last row (drafts not yet accepted) are refused where the cache carries positions: which
 /// tokens are new would have to be looked up in every head's row before anything is checked, on a device before its
 /// rows can be made, while lengths that leave the drafts out say it for nothing. They are observed once accepted.
+/// New are the newest tokens, as many as rows; where the cache carries positions, those from the first row's on: one
+/// without a row is refused, and a row without a token, too, but of rows that are partial(): in a shard of a
+/// context-parallel cache other processes hold most of them.
 /// The read-only prefix is not written: its tokens are protected and need no score. What their state holds means
 /// nothing; zero it in a copy that is to be evicted from.
 /// Errors   contract_violation as plan(); a missing or too narrow state; more rows than tokens; several hidden states

@@ -224,6 +224,15 @@ evidence choose_evidence(input& in, cache<Entry> const& c, kvevict::layer_view<E
   q.data = out.q.data(), q.lse = out.lse.data(), a.weights = out.weights.data(), f.data = out.states.data();
   q.row_begin = a.row_begin = f.row_begin = out.begin.data();
   q.positions = a.positions = out.positions.data();
+  if (component const* const carried = view.find(role::position); carried != nullptr && what != needs::future)
+    for (std::int32_t b = 0; b < view.sequences(); ++b)
+      for (std::int32_t h = 0; h < view.heads(); ++h) {  // rows whose tokens were evicted are those of a shard
+        std::int32_t const first = out.begin[std::size_t(b)], n = out.begin[std::size_t(b) + 1] - first;
+        std::int32_t count = 0;
+        for (std::int32_t j = 0; j < view.length(b, h) && n != 0; ++j)
+          count += kvevict::element<std::int32_t const>(view, *carried, b, h, j) >= out.positions[std::size_t(first)];
+        if (count < n) q.sum = a.sum = kvevict::row_sum::at_most_one;
+      }
   return out;
 }
 

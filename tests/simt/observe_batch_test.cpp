@@ -71,19 +71,21 @@ TEST_CASE("observe on a device: no bit of a step depends on the chunk of another
 }
 
 TEST_CASE("observe on a device: what sequences of any kind are observed to together is what each of them is alone") {
-  auto const see = [](auto const& policy, auto& cache, placed_rows const& rows, form as) {
+  auto const see = [](auto const& policy, auto& cache, placed_rows const& rows, random_mix const& m,
+                      std::size_t first) {
     using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
     device_cache<entry> there(cache);
     device_memory memory;
     cuda::device ctx(default_stream());
     auto const put = [&](auto const& x) { return memory.put(x); };
     auto const observe = [&](auto const& of) {
-      kvevict::observe(ctx, policy, kvevict::step(there.view, of), {.tokens_per_head = 16});
+      kvevict::observe(ctx, policy, kvevict::step(there.view, of).with_visibility(m.sight_of(first, put)),
+                       {.tokens_per_head = 16});
     };
-    if (as == form::weights)
+    if (m.as == form::weights)
       observe(rows.rows(put));
     else
-      observe(as == form::lse ? rows.with_lse(put) : rows.queries(put));
+      observe(m.as == form::lse ? rows.with_lse(put) : rows.queries(put));
     ctx.wait();
     cache.restore(there.snapshot());
   };

@@ -119,6 +119,8 @@ struct random_mix {
   placing place;
   layouts::layout layout;
   form as;
+  kvevict::visibility sees;           // all of the past where the numbers at hand, LSE or weights, are of all of it
+  std::vector<std::int32_t> padding;  // (B) first tokens, or none
 
   static random_mix of(std::uint64_t seed) {
     reference::generator random(seed);
@@ -134,24 +136,46 @@ struct random_mix {
     std::vector<placing> const places = placings();
     placing const where = below(4) == 0 ? placing{} : places[below(places.size())];
     auto const count = std::size(layouts::all);
-    return {mixed_batch(std::move(m), seed), where, layouts::all[below(count)],
-            std::array{form::queries, form::lse, form::weights}[below(3)]};
+    layouts::layout const l = layouts::all[below(count)];
+    form const as = std::array{form::queries, form::lse, form::weights}[below(3)];
+    random_mix out{mixed_batch(std::move(m), seed), where, l, as, {}, {}};
+    if (as == form::queries) out.see_less(random);
+    return out;
+  }
+  /// Windows, chunks and sinks, and padding among the tokens that are not new.
+  void see_less(reference::generator& random) {
+    auto const below = [&](std::size_t n) { return int32(random.below(n)); };
+    if (below(2) == 0) sees.window = 1 + below(30);
+    if (below(4) == 0) sees.chunk = 1 + below(30);
+    if (below(2) == 0) sees.sinks = below(5);
+    if (below(2) == 0 || batch.of.scattered) return;
+    for (std::size_t b = 0; b < batch.in.B(); ++b)
+      padding.push_back(below(1 + batch.of.tokens[b] - batch.of.fresh[b]));
+  }
+  /// Of the sequences from `first` on; `put` says where the context reads them.
+  template <class Put> kvevict::visibility sight_of(std::size_t first, Put put) const {
+    kvevict::visibility out = sees;
+    if (!padding.empty()) out.first_token = put(padding) + first;
+    return out;
   }
 };
 
 /// What is observed together, from rows wherever they are, is what each sequence gets alone from packed ones;
-/// see(policy, cache, query_rows or attention_rows, put) observes.
+/// see(policy, cache, rows, mix, first sequence) observes.
 template <class Policy, class See> void lies_anywhere(random_mix const& m, Policy const& policy, See see) {
   std::int32_t const floats = kvevict::state_floats(policy);
   CAPTURE(m.batch.seed, static_cast<int>(m.place.how), m.place.heads_first, static_cast<int>(m.as),
           static_cast<int>(m.layout), m.batch.of.scattered, m.batch.of.tokens, m.batch.of.fresh);
-  auto const observe = [&](placing const& where) {
-    return [&, where](auto& cache, attention const& rows) { see(policy, cache, placed_rows(rows, where), m.as); };
+  CAPTURE(m.sees.window, m.sees.chunk, m.sees.sinks, m.padding);
+  auto const observe = [&](placing const& where, std::size_t first) {
+    return [&, where, first](auto& cache, attention const& rows) {
+      see(policy, cache, placed_rows(rows, where), m, first);
+    };
   };
-  states const together = states_after(m.batch, m.layout, floats, 0, m.batch.in.B(), observe(m.place));
+  states const together = states_after(m.batch, m.layout, floats, 0, m.batch.in.B(), observe(m.place, 0));
   for (std::size_t b = 0; b < m.batch.in.B(); ++b) {
     CAPTURE(b);
-    CHECK((together[b] == states_after(m.batch, m.layout, floats, b, 1, observe({}))[0]));
+    CHECK((together[b] == states_after(m.batch, m.layout, floats, b, 1, observe({}, b))[0]));
   }
 }
 

@@ -24,7 +24,7 @@ template <class Entry> struct token_positions {
   /// Of ascending rows: how many tokens are before position p.
   constexpr std::int32_t before(std::int64_t p) const {
     if (!carried) return static_cast<std::int32_t>(std::clamp<std::int64_t>(p + padding, 0, tokens));
-    std::int32_t low = 0, high = tokens;
+    std::int32_t low = std::clamp(padding, 0, tokens), high = tokens;  // padding's positions mean nothing
     while (low < high) {
       std::int32_t const middle = low + (high - low) / 2;
       if ((*this)(middle) < p)

@@ -117,10 +117,12 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
 [[noreturn]] inline void more_rows_than_tokens(std::int32_t sequence, std::int32_t head, std::int64_t rows,
                                                std::int64_t tokens) {
   contract::violate(contract::at(sequence, head), "observe: ", rows, " rows for ", tokens,
-                    " tokens; append the new tokens to the cache first, one row each");
+                    " tokens; append the new tokens to the cache first, one row each; a shard observes chunks of no more rows "
+                    "than it has tokens");
 }
 /// `older` tokens, of which `known` can have been observed: the first row's position, or what the gate's memory holds.
-/// Of rows before the newest token: its position, and that of the last row.
+/// Of rows before the newest token: its position, and that of the last row. Of tokens without a row, or rows without a
+/// token: how many tokens and how many rows.
 [[noreturn]] inline void older_tokens(older_fault what, std::int32_t sequence, std::int32_t head, std::int64_t older,
                                       std::int64_t known) {
   if (what == older_fault::at_zero)
@@ -137,6 +139,14 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
                       " and the newest token at ", older,
                       ", so that tokens lie behind the rows (drafts), whose state would be taken for theirs; observe a "
                       "view whose lengths leave them out, or observe before they are written");
+  if (what == older_fault::tokens_without_row)
+    contract::violate("observe: ", older, " tokens of ", row(sequence, head),
+                      " lie from the position of its first row on, and there are ", known,
+                      " rows, so that some have none; give every new token its row and its logical position");
+  if (what == older_fault::rows_without_token)
+    contract::violate("observe: ", known, " rows of ", row(sequence, head), " for ", older,
+                      " tokens from the position of the first one on; append the rows' tokens to the cache first; of a "
+                      "shard, where other processes hold them, give the LSE or softmax rows and say .partial()");
   if (what == older_fault::before_memory)
     contract::violate("observe: ", older, " tokens of ", row(sequence, head),
                       " come before its hidden states and the gate's memory holds ", known,

@@ -20,8 +20,9 @@ enum class row_place : std::uint8_t { in_cache, behind_cache };
 ///   [p − p mod chunk, p]         of chunked attention (0: none)
 ///   [0, sinks)                   in any case
 ///
-/// Slots before first_token[b] are padding (a batch padded on the left): no row sees them, and positions count from
-/// there.
+/// Slots before first_token[b] are padding (a batch padded on the left): no row sees them, positions count from there,
+/// and a position that the cache carries for one of them means nothing. Padding is evicted first; policies with sinks,
+/// and scores that read the keys or values of a row as a whole, are refused there.
 struct visibility {
   std::int32_t window = 0, chunk = 0, sinks = 0;
   std::int32_t const* first_token = nullptr;  // (B) slots, or null: 0

@@ -171,7 +171,7 @@ template <class Entry> auto prompt(layer_view<Entry> const& cache, feature_rows 
 }
 /// One decoding step: one row of every sequence, or as many as it has accepted, whose tokens are already in the cache.
 /// A prompt whose older tokens have been observed: `observe` checks that each row has a position and its token a place
-/// in the cache, and that no more tokens come before the first one than positions.
+/// in the cache (but in a shard, see partial()), and that no more tokens come before the first one than positions.
 template <class Entry, class Rows> auto step(layer_view<Entry> const& cache, Rows const& rows) {
   return prompt(cache, rows).with_older(older_tokens::observed);
 }

@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/view_messages.hpp>
+#include <kvevict/core/visibility.hpp>
 #include <kvevict/evidence/budget.hpp>
 
 namespace kvevict {
@@ -18,7 +19,7 @@ namespace planning {
 class ascent {
  public:
   ascent() { std::memset(&falls_, 0, sizeof falls_); }  // nvcc 13.0 stops at "falls_ = {}"
-  /// `count` positions from p on, behind those before.
+  /// `count` positions, one at least, from p on, behind those before.
   void take(std::byte const* p, std::int64_t stride, std::int64_t count) {
     sound_ = sound_ & (at(p) > last_);
     if (stride == 4 && count > wide) {
@@ -54,45 +55,57 @@ class ascent {
 
 /// Says where a row does not ascend.
 template <class Entry>
-[[noreturn]] void violate_order(token_rows<Entry> const& at, std::int32_t b, std::int32_t h) {
+[[noreturn]] void violate_order(token_rows<Entry> const& at, std::int32_t b, std::int32_t h, std::int64_t padding) {
   std::int64_t last = -1;
-  for (std::int32_t j = 0;; ++j) {
+  for (auto j = static_cast<std::int32_t>(padding);; ++j) {
     std::int32_t const p = *reinterpret_cast<std::int32_t const*>(at(j));
     if (p <= last) messages::not_ascending(b, h, j, last, p);
     last = p;
   }
 }
 
-inline constexpr std::int32_t rows_at_once = 16;
+inline constexpr std::int32_t rows_at_once = 16, pages_ahead = 4;
 
-/// Rows of some heads of a sequence, page by page: neighbouring heads often lie side by side.
+/// Rows of some heads of a sequence, page by page: neighbouring heads often lie side by side. Pages lie anywhere, so
+/// that nothing but their ids tells which memory is read next.
 template <class Entry>
 void expect_ascending(layer_view<Entry> const& cache, component const& positions, std::int32_t b, std::int32_t first,
-                      std::int32_t count) {
+                      std::int32_t count, std::int64_t padding) {
   ascent all[rows_at_once];
   token_rows<Entry> at[rows_at_once];
-  std::int64_t tokens[rows_at_once], longest = 0;
+  std::int64_t tokens[rows_at_once], beside[rows_at_once], longest = 0;
+  bool side_by_side = true;  // all by one table, so that one page id says where all of them lie
   for (std::int32_t i = 0; i < count; ++i) {
     at[i] = cache.rows_of(positions, b, first + i), tokens[i] = cache.length(b, first + i);
-    longest = std::max(longest, tokens[i]);
+    beside[i] = at[i].start - at[0].start, longest = std::max(longest, tokens[i]);
+    side_by_side = side_by_side && at[i].entries == at[0].entries && at[i].base == at[0].base;
   }
-  std::int64_t const size = cache.pages.page_size;
-  for (std::int64_t page = 0; page * size < longest; ++page)
-    for (std::int32_t i = 0; i < count; ++i)
-      if (std::int64_t const left = tokens[i] - page * size; left > 0)
-        all[i].take(at[i].slot(page, 0), at[i].slot_stride, std::min(size, left));
+  std::int64_t const size = cache.pages.page_size, stride = at[0].slot_stride;
+  for (std::int64_t page = padding / size, slot = padding % size; page * size < longest; ++page, slot = 0) {
+    std::int64_t const next = page + pages_ahead;
+    std::byte const* p = side_by_side ? at[0].slot(page, slot) : nullptr;
+    std::byte const* ahead = side_by_side && next * size < longest ? at[0].slot(next, 0) : nullptr;
+    for (std::int32_t i = 0; i < count; ++i) {
+      std::int64_t const left = std::min(size, tokens[i] - page * size) - slot;
+      if (left <= 0) continue;
+      if (ahead != nullptr) __builtin_prefetch(ahead + beside[i]);
+      all[i].take(side_by_side ? p + beside[i] : at[i].slot(page, slot), stride, left);
+    }
+  }
   for (std::int32_t i = 0; i < count; ++i)
-    if (!all[i].is_sound()) violate_order(at[i], b, first + i);
+    if (!all[i].is_sound()) violate_order(at[i], b, first + i, padding);
 }
 
-/// Of all rows; one that heads or layers share is looked at once.
-template <class Entry> void expect_order(layer_view<Entry> const& cache, budget const& want) {
+/// Of all rows but their padding; one that heads or layers share is looked at once.
+template <class Entry>
+void expect_order(layer_view<Entry> const& cache, budget const& want, visibility const& sees = {}) {
   component const* const positions = cache.checked_positions();
   if (positions == nullptr) return;
   std::int32_t const heads = cache.shared_by_heads(*positions) ? 1 : cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < heads && !want.keeps_whole(b) && cache.owns(*positions, b, h); h += rows_at_once)
-      expect_ascending(cache, *positions, b, h, std::min(rows_at_once, heads - h));
+      expect_ascending(cache, *positions, b, h, std::min(rows_at_once, heads - h),
+                       std::max(sees.padding(b), 0));
 }
 
 }  // namespace planning

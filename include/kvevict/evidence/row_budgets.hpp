@@ -61,13 +61,20 @@ inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   if (found != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
 }
 
-/// Of a scattered row that observe() takes in no token lies behind the last of the sequence's rows.
-inline void expect_newest(score_rows const& rows, std::int64_t r, std::int64_t last) {
+/// How many tokens of a row that observe() takes in are new; of a scattered one those from the position of the first
+/// of its sequence's `count` rows on, and none lies behind the last.
+inline std::int32_t expect_newest(score_rows const& rows, std::int64_t r, row_places const& places, std::int32_t count,
+                                  bool is_shard) {
   row const& it = rows.rows[r];
-  if (rows.positions == nullptr || it.candidates == 0) return;
+  if (rows.positions == nullptr || it.tokens == 0 || places.positions == nullptr) return count;
   std::int32_t const* const positions = rows.positions + rows.begin[r];
-  std::int64_t const newest = *std::max_element(positions, positions + it.tokens);
+  std::int64_t const newest = *std::max_element(positions, positions + it.tokens),
+                     last = places.position(it.sequence, count - 1), first = places.position(it.sequence, 0);
   if (last < newest) messages::older_tokens(older_fault::rows_before_newest, it.sequence, it.head, newest, last);
+  auto const fresh = std::count_if(positions, positions + it.tokens, [=](std::int32_t p) { return p >= first; });
+  if (older_fault const wrong = check_fresh(fresh, count, is_shard); wrong != older_fault::none)
+    messages::older_tokens(wrong, it.sequence, it.head, fresh, count);
+  return static_cast<std::int32_t>(fresh);
 }
 
 inline void expect_budget(sequence_plan const& p, std::int32_t b) {

@@ -23,9 +23,10 @@ inline namespace KVEVICT_ABI {
 namespace planning {
 
 template <class Entry>
-score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, budget const& want) {
+score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cache, budget const& want,
+                     visibility const& sees = {}) {
   expect_positions(score_rows{.observed = observed}.verb(), cache);
-  expect_order(cache, want);
+  expect_order(cache, want, sees);
   score_rows out = rows_of_lengths(scratch, cache, want);
   out.observed = observed, out.values = scratch.allocate<float>(out.total_floats);
   if (cache.order == row_order::ascending) return out;
@@ -58,11 +59,13 @@ void has_kernel(observe_rows_tag, host&);
 void has_kernel(new_rows_tag, host&);
 void has_kernel(leave_faulty_out_tag, host&);
 
-/// Rows with their budgets for plan(). Checks the budget against the protected tokens. `page`: see assign_budgets.
+/// Rows with their budgets for plan(). Checks the budget against the protected tokens. `page`: see assign_budgets;
+/// `sees`: where padding ends, which is in no order.
 template <class Entry, class Layers>
 score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const& cache, protect const& keep,
-                  Layers const& layers, budget const& want, sharing share, std::int32_t page = 1) {
-  score_rows out = planning::make_rows(false, scratch, cache, want);
+                  Layers const& layers, budget const& want, sharing share, std::int32_t page = 1,
+                  visibility const& sees = {}) {
+  score_rows out = planning::make_rows(false, scratch, cache, want, sees);
   planning::assign_budgets(scratch, out, cache, keep, layers, want, share, page);
   return out;
 }
@@ -72,23 +75,23 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 template <class Evidence, class Layers>
 score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
                   budget const& want) {
-  score_rows out = planning::make_rows(true, scratch, e.cache, want);
+  score_rows out = planning::make_rows(true, scratch, e.cache, want, e.sees);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
     if (want.keeps_whole(it.sequence)) {
       planning::leave_out(it);
       continue;
     }
-    planning::expect_new_rows(e, it);
+    std::int32_t fresh = planning::expect_new_rows(e, it);
     if (want.of(it.sequence) < planning::least_budget<Layers>())
       messages::negative_budget("observe", want.of(it.sequence), it.sequence);
     if (rows_of(e, it.sequence) == 0) {
       planning::leave_out(it);
       continue;
     }
-    planning::protect_row(scratch, out, r, 0, rows_of(e, it.sequence));
+    fresh = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e));
+    planning::protect_row(scratch, out, r, 0, fresh);
     planning::expect_distinct(out, r);
-    planning::expect_newest(out, r, planning::last_position(places_of(e), it.sequence));
     planning::observe_all(it, out.positions != nullptr, keep, layers,
                           want.in_layer(e.cache.pages.layer_of(it.sequence)));
     if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);

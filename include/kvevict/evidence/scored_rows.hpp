@@ -22,7 +22,7 @@ template <class Context, class Policy, class Evidence>
 score_rows budgeted_rows(Context& ctx, frame& scratch, Policy const& p, Evidence const& e, budget const& b) {
   if constexpr (stages::says_one_set<decltype(p.layers)>) expect_stack(e.cache.pages.layers, b.layer_count);
   score_rows rows =
-      kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache));
+      kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache), e.sees);
   capability const must = e.cache.demands();
   if (Policy::one_set || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
   if (stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/core/host.hpp>
@@ -22,15 +23,28 @@ constexpr std::int64_t require_finite_bytes(std::int64_t rows) { return (rows * 
 
 inline bool is_finite(float x) { return (bits::as_uint(x) & 0x7fffffffu) < 0x7f800000u; }
 
+/// Whether all of n floats are finite, eight at a time.
+inline bool are_finite(float const* x, std::int64_t n) {
+  constexpr int wide = 8;
+  using numbers __attribute__((vector_size(wide * 4))) = std::int32_t;
+  numbers wrong;
+  std::memset(&wrong, 0, sizeof wrong);  // nvcc 13.0 stops at {} for some vectors
+  std::int32_t some = 0;
+  for (; n >= wide; n -= wide, x += wide) {
+    numbers bits;
+    std::memcpy(&bits, x, sizeof bits);
+    wrong |= (bits & 0x7fffffff) >= 0x7f800000;
+  }
+  for (int i = 0; i < wide; ++i) some |= wrong[i];
+  for (; n > 0; --n, ++x) some |= is_finite(*x) ? 0 : 1;
+  return some == 0;
+}
+
 /// The first evictable token of row r whose score is not finite, or −1.
 inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
   row const& it = s.rows[r];
   float const* const x = s.values + s.begin[r];
-  if (s.positions == nullptr) {
-    std::uint32_t worst = 0;
-    for (std::int32_t j = it.first; j < it.last; ++j) worst = std::max(worst, bits::as_uint(x[j]) & 0x7fffffffu);
-    if (worst < 0x7f800000u) return -1;
-  }
+  if (s.positions == nullptr && are_finite(x + it.first, it.last - it.first)) return -1;
   for (std::int32_t j = 0; j < it.tokens; ++j)
     if (s.evictable(r, j) && !is_finite(x[j])) return j;
   return -1;

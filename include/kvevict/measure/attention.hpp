@@ -43,7 +43,7 @@ template <class Evidence> class attention {
     KVEVICT_EXPECTS(o.rows >= 1, "measure: ", o.rows, " rows of attention are asked for; give at least one");
     kernels::validate(ctx, e, page_use::read);
     expect_visibility(given_.sees);
-    rows_.all = planning::make_rows(false, scratch, e.cache, budget{});
+    rows_.all = planning::make_rows(false, scratch, e.cache, budget{}, e.sees);
     rows_.group = view().heads() == 0 ? 1 : given_.heads / view().heads();
     auto* const counts = scratch.allocate<std::int32_t>(view().sequences());
     for (std::int32_t b = 0; b < view().sequences(); ++b) {

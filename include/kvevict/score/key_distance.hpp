@@ -6,6 +6,7 @@
 
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/score/keys.hpp>
 
@@ -30,6 +31,7 @@ struct key_distance {
   keys of = keys::cached;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("key_distance", e);
     KVEVICT_EXPECTS(window >= 0, "key_distance: means of ", window,
                     " tokens; give the tokens of a window, or 0 for one mean of all");
     KVEVICT_EXPECTS(window == 0 || out.positions == nullptr,

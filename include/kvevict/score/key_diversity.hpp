@@ -7,6 +7,7 @@
 #include <kvevict/core/inverse_root.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/score/keys.hpp>
 
@@ -32,6 +33,7 @@ struct key_diversity {
   keys of = keys::cached;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("key_diversity", e);
     with_keys("key_diversity", of, ctx, e, [&](auto const& k) {
       auto const D = static_cast<std::int32_t>(k.of.width());
       frame scratch(ctx.scratch());

@@ -10,6 +10,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/score/key_diversity.hpp>
 #include <kvevict/score/within_groups.hpp>
@@ -34,6 +35,7 @@ template <class Inner> struct less_redundant {
   float lambda = 0.07f;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("less_redundant", e);
     KVEVICT_EXPECTS(lambda >= 0 && lambda <= 1, "less_redundant: lambda is ", lambda, "; give a share, 0 to 1");
     component const& k = readable("less_redundant", e.cache, role::k);
     inner(ctx, e, out);

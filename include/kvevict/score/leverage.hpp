@@ -6,6 +6,7 @@
 
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/matrix.hpp>
 #include <kvevict/score/keys.hpp>
@@ -34,6 +35,7 @@ struct leverage {
   keys of = keys::unrotated;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("leverage", e);
     KVEVICT_EXPECTS(ridge >= 0 && ridge < 1e9f, "leverage: a ridge of ", ridge,
                     " mean eigenvalues; give 0 or more, such as 0.01");
     with_keys("leverage", of, ctx, e, [&](auto const& k) {

@@ -8,6 +8,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/score/within_groups.hpp>
 #include <kvevict/score/without_attention.hpp>
@@ -36,6 +37,7 @@ struct relative_spread {
   partition_score scores = partition_score::rank;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("relative_spread", e);
     KVEVICT_EXPECTS(lag >= 1 && sinks >= 0, "relative_spread: partitions of ", lag, " tokens behind ", sinks,
                     " sinks; give 1 or more, behind 0 or more");
     KVEVICT_EXPECTS(out.positions == nullptr,

@@ -8,6 +8,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/score/key_diversity.hpp>
 #include <kvevict/score/keys.hpp>
@@ -62,6 +63,7 @@ struct running_diversity {
                   "running_diversity: the evidence does not say which tokens are new; use step(cache, queries)");
     KVEVICT_EXPECTS(sums != nullptr && refresh >= 0, "running_diversity: there are no sums, or a refresh of ", refresh,
                     "; give B·H·D floats in the context's memory, and 0 or more positions");
+    expect_no_padding("running_diversity", e);
     with_keys("running_diversity", of, ctx, e, [&](auto const& all) { fold(ctx, e, all, state, work); });
   }
 

@@ -10,6 +10,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/core/token_groups.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -34,6 +35,7 @@ template <class Inner> struct value_bound {
   { return inner.state_floats(); }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("value_bound", e);
     component const& v = readable("value_bound", e.cache, role::v);
     inner(ctx, e, out);
     frame scratch(ctx.scratch());

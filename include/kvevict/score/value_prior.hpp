@@ -8,6 +8,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -32,6 +33,7 @@ template <class Inner> struct value_prior {
   { return inner.state_floats(); }
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
+    expect_no_padding("value_prior", e);
     component const* v = e.cache.find(role::v);
     KVEVICT_EXPECTS(v != nullptr, "value_prior: the cache has no V component; add it to the view");
     inner(ctx, e, out);

@@ -109,7 +109,9 @@ TEST_CASE("beginning: positions contradict tokens that come before position 0, o
   r.refuses(h2o, kvevict::prompt(r.cache.view, rows.rows()), "is at position 0, but 32 tokens", "logical positions");
   for (std::size_t i = 0; i < 8; ++i) rows.positions[i] = static_cast<std::int32_t>(31 + i);
   r.refuses(h2o, kvevict::step(r.cache.view, rows.queries()), "32 tokens of sequence 0", "at position 31");
-  for (std::size_t i = 0; i < 8; ++i) rows.positions[i] = static_cast<std::int32_t>(900 + i);  // some were evicted
+  for (std::size_t i = 0; i < 8; ++i) rows.positions[i] = static_cast<std::int32_t>(932 + i);  // some were evicted
+  for (std::size_t i = 8; i < 16; ++i) rows.positions[i] = static_cast<std::int32_t>(914 + i);
+  r.cache.fill(kvevict::role::position, [](int, int, int t, int) { return 900 + t; });
   CHECK_NOTHROW(kvevict::observe(r.ctx, h2o, kvevict::step(r.cache.view, rows.queries()), twenty));
 }
 

@@ -15,16 +15,16 @@ template <class Entry, class Layers> struct assign_budgets {
   row_places places;
   older_tokens older;
   older_tokens const* older_each;
-  bool scattered;
+  bool scattered, is_shard;
   protect keep;
   Layers layers;
   budget want;
 
-  KVEVICT_DEVICE std::int64_t last_position(row const& it) const {
-    return planning::last_position(places, it.sequence);
+  KVEVICT_DEVICE bool takes_in(row const& it) const {
+    return places.rows(it.sequence) > 0 && !want.keeps_whole(it.sequence);
   }
   KVEVICT_DEVICE void operator()(row& it) const {
-    if (places.rows(it.sequence) == 0 || want.keeps_whole(it.sequence)) return;
+    if (!takes_in(it)) return;
     planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
     if ((older_each == nullptr ? older : older_each[it.sequence]) == older_tokens::zero) planning::start_at_zero(it);
   }
@@ -57,9 +57,10 @@ template <class Evidence, class All> struct observe_rows_kernel {
     if constexpr (!has<Evidence, facts::features>) {
       if (n > 0 && e.attention.positions == nullptr) return watch.refuse(t, fault::no_positions, b, h);
     }
+    planning::older_check const c(e, b, h, it.tokens);
     if (n > it.tokens)
       watch.refuse(t, fault::more_rows_than_tokens, b, h, n, it.tokens);
-    else if (planning::older_check const c(e, b, h, it.tokens); c.wrong != older_fault::none)
+    else if (c.wrong != older_fault::none)
       watch.refuse(t, fault::older_tokens, b, h, c.older, c.known, 0, static_cast<std::int32_t>(c.wrong));
     if (has<Evidence, facts::features> && all.scattered && n > 1) watch.refuse(t, fault::scattered_rows, b, h, n);
     if (want.of(b) < All::least) watch.refuse(t, fault::negative_budget, b, h, want.of(b));
@@ -68,7 +69,7 @@ template <class Evidence, class All> struct observe_rows_kernel {
     if (n == 0)
       planning::leave_out(it);
     else
-      planning::protect_interval(it, 0, n);
+      planning::protect_interval(it, 0, c.fresh);
     if (n != 0 && !all.scattered) all(it);
     put(r, it);
   }
@@ -101,7 +102,8 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
                   Layers const& layers, budget const& want) {
   score_rows out = allocate_rows(true, scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{
-      e.cache.pages, places_of(e), e.older, e.older_each, out.positions != nullptr, keep, layers, want};
+      e.cache.pages, places_of(e), e.older, e.older_each, out.positions != nullptr, planning::is_shard(e),
+      keep, layers, want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb()), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out)});

@@ -32,8 +32,8 @@ template <class Entry> struct gather_positions_kernel {
 
 /// From [first, last) as ranks in order of position to positions: the `first`-th smallest, and one beyond the (last −
 /// 1)-th. One block per row; 32 passes over the row's positions, each of which settles one bit of both, and one that
-/// counts what lies between and finds the newest token, which does not lie behind `then.last_position(row)`, if it has
-/// one. Then `then` goes over the row.
+/// counts what lies between. Before, where `then` knows rows of evidence (`then.takes_in(row)`), the new tokens are
+/// counted, none of which lies behind the last of those rows. Then `then` goes over the row.
 ///
 /// Shapes   positions (B·H, N) → ends of rows (B·H).
 template <class Then> struct interval_kernel {
@@ -46,14 +46,17 @@ template <class Then> struct interval_kernel {
   KVEVICT_DEVICE void operator()(thread& t) const {
     if (watch.stopped(t)) return;
     std::int64_t const r = t.block().x;
-    row const it = out.rows[r];
+    row it = out.rows[r];
+    if constexpr (requires { then.takes_in(it); })
+      if (then.takes_in(it) && it.tokens > 0 && then.places.positions != nullptr) count_fresh(t, r, it);
     if (it.candidates == 0 || (active_only && !it.active)) {
       t.sync_block();  // all have read it
-      if (t.linear_index() == 0) then(out.rows[r]);
+      if (t.linear_index() != 0) return;
+      out.rows[r].candidates = it.candidates;
+      then(out.rows[r]);
       return;
     }
     KVEVICT_SHARED(t, std::uint32_t, below, 2);
-    KVEVICT_SHARED(t, std::uint32_t, newest_key, 1);
     std::uint32_t wanted[2] = {static_cast<std::uint32_t>(it.first), static_cast<std::uint32_t>(it.last - 1)},
                   found[2] = {0, 0};
     std::int32_t const* const positions = out.positions + out.begin[r];
@@ -70,25 +73,43 @@ template <class Then> struct interval_kernel {
       t.sync_block();
     }
     std::int32_t const first = integer_of_key(found[0]), last = planning::behind(integer_of_key(found[1]));
-    if (t.linear_index() == 0) below[0] = newest_key[0] = 0;
+    if (t.linear_index() == 0) below[0] = 0;
     t.sync_block();
-    std::uint32_t mine = 0, highest = 0;
-    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x) {
+    std::uint32_t mine = 0;
+    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x)
       mine += positions[j] >= first && positions[j] < last;
-      highest = std::max(highest, order_key(positions[j]));
-    }
     atomic_add(t, &below[0], mine);
-    atomic_max(t, &newest_key[0], highest);
     t.sync_block();
     if (t.linear_index() != 0) return;
     if (below[0] != static_cast<std::uint32_t>(it.candidates))
       watch.refuse(t, fault::equal_positions, it.sequence, it.head);
-    if constexpr (requires { then.last_position(it); })
-      if (std::int64_t const end = then.last_position(it), newest = integer_of_key(newest_key[0]); end < newest)
-        watch.refuse(t, fault::older_tokens, it.sequence, it.head, newest, end, 0,
-                     static_cast<std::int32_t>(older_fault::rows_before_newest));
-    out.rows[r].first = first, out.rows[r].last = last;
+    out.rows[r].first = first, out.rows[r].last = last, out.rows[r].candidates = it.candidates;
     then(out.rows[r]);
+  }
+
+ private:
+  /// The interval of the row's tokens that are not new, by position; wrong rows are refused.
+  KVEVICT_DEVICE void count_fresh(thread& t, std::int64_t r, row& it) const {
+    KVEVICT_SHARED(t, std::uint32_t, fresh, 1);
+    KVEVICT_SHARED(t, std::uint32_t, newest_key, 1);
+    if (t.linear_index() == 0) fresh[0] = newest_key[0] = 0;
+    t.sync_block();
+    std::int32_t const* const positions = out.positions + out.begin[r];
+    std::int32_t const count = then.places.rows(it.sequence), begin = then.places.position(it.sequence, 0);
+    std::uint32_t mine = 0, highest = 0;
+    for (std::int64_t j = t.linear_index(); j < it.tokens; j += t.block_size().x)
+      mine += positions[j] >= begin, highest = std::max(highest, order_key(positions[j]));
+    atomic_add(t, &fresh[0], mine);
+    atomic_max(t, &newest_key[0], highest);
+    t.sync_block();
+    std::int64_t const last = planning::last_position(then.places, it.sequence), newest = integer_of_key(newest_key[0]);
+    older_fault const wrong = last < newest ? older_fault::rows_before_newest
+                                            : check_fresh(fresh[0], count, then.is_shard);
+    planning::protect_interval(it, 0, static_cast<std::int32_t>(fresh[0]));
+    if (wrong == older_fault::none || t.linear_index() != 0) return;
+    bool const behind = wrong == older_fault::rows_before_newest;
+    watch.refuse(t, fault::older_tokens, it.sequence, it.head, behind ? newest : fresh[0], behind ? last : count, 0,
+                 static_cast<std::int32_t>(wrong));
   }
 };
 

@@ -129,7 +129,8 @@ inline std::int64_t* begin_of(score_rows const& out) { return const_cast<std::in
 
 template <class Entry, class Layers>
 score_rows kernel(kernels::plan_rows_tag, device& ctx, frame& scratch, layer_view<Entry> const& cache,
-                  protect const& keep, Layers const& layers, budget const& want, sharing share, std::int32_t page = 1) {
+                  protect const& keep, Layers const& layers, budget const& want, sharing share, std::int32_t page = 1,
+                  visibility const& = {}) {
   score_rows out = allocate_rows(false, scratch, cache, want.layer);
   out.first_head = want.head, out.model_heads = want.head_count;
   ctx.launch({out.heads == 0 ? 0 : static_cast<std::uint32_t>(out.sequences)}, {128}, 0,

@@ -80,7 +80,8 @@ check_pages_kernel<Entry> check_of_table(device& ctx, layer_view<Entry> const& v
 /// The rest, by a kernel and one for every table: pages may be looked up once lengths are known to be right. Where rows
 /// write, another one a table for prefixes, whose pages are compared with all that are written.
 template <class Entry, class Rows>
-void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use, bool ordered) {
+void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use,
+                  order_check const& order) {
   ctx.expect_sequences(v.sequences(), v.pages.layers);
   call_status const status = ctx.watch();
   if (v.rows() == 0) {  // and there is no kernel to clear it
@@ -107,7 +108,8 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, pag
   for (std::int64_t i = 0; i < count; next += words[i++]) {
     check_pages_kernel<Entry>& k = *tables[i];
     k.written.words = next;
-    k.order = order_check::of(ordered && k.v.find(role::position) != nullptr, total, v.pages.page_size);
+    bool const looks = order.wanted && k.v.find(role::position) != nullptr;
+    k.order = order_check::of(looks, total, v.pages.page_size, order.sees);
     ctx.launch({blocks_for(total * k.order.parts, 256)}, {256}, 0, k);
   }
   for (std::size_t i = 1; i < parents.size(); ++i) ctx.launch({1}, {32}, 0, take_over_kernel{ctx.watch(), parents[i]});
@@ -131,7 +133,7 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, pag
 ///          thrown by wait().
 template <class Entry> void validate(device& ctx, layer_view<Entry> const& v) {
   expect_view(v);
-  check_arrays(ctx, v, no_rows{}, page_use::written, false);
+  check_arrays(ctx, v, no_rows{}, page_use::written, {});
 }
 
 template <class View, class... Facts>
@@ -140,13 +142,13 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   expect_view(e.cache);
   for (component const& c : e.cache) expect_decodable(c);
   validate_shape(e);
-  bool const ordered = e.cache.checked_positions() != nullptr;
+  order_check const order{e.cache.checked_positions() != nullptr, 1, 0, e.sees};
   auto const check = [&](auto const& rows) {
     if (e.cache.sequences() != 0) {
       expect_most_rows(rows.most_rows);
       contract::check_strides(rows, farthest_row);  // where a row lies only the device sees
     }
-    check_arrays(ctx, e.cache, rows, use, ordered);
+    check_arrays(ctx, e.cache, rows, use, order);
   };
   if constexpr (has<all, facts::queries>)
     check(e.attention);
@@ -155,7 +157,7 @@ void kernel(kernels::validate_tag, device& ctx, evidence<View, Facts...> const& 
   else if constexpr (has<all, facts::features>)
     check(e.input);
   else
-    check_arrays(ctx, e.cache, no_rows{}, use, ordered);
+    check_arrays(ctx, e.cache, no_rows{}, use, order);
 }
 
 }  // namespace kvevict::inline KVEVICT_ABI::cuda

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// observe() in shards and behind padding; what reads padding as tokens is refused.
+#include "support/by_position.hpp"
+
+#include <kvevict/presets/all.hpp>
+
+using namespace support;
+using Catch::Contains;
+
+namespace {
+
+struct seeing {
+  template <class Policy, class Cache, class Rows>
+  void operator()(Policy const& policy, Cache& cache, Rows rows, kvevict::older_tokens older,
+                  std::vector<std::int32_t> const& first) const {
+    kvevict::host ctx;
+    if (!first.empty()) rows.sees.first_token = first.data();
+    kvevict::observe(ctx, policy, kvevict::prompt(cache.view, rows).with_older(older), {.tokens_per_head = 16});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("by position: a shard observes rows whose tokens other processes hold") {
+  shards_observe_by_position(seeing{});
+}
+
+TEST_CASE("by position: rows and new tokens that do not meet are refused") {
+  rows_and_tokens_must_meet([](auto& cache, auto const& rows, std::string const& what) {
+    auto const before = cache.snapshot();
+    CHECK_THROWS_WITH(seeing{}(kvevict::presets::h2o(), cache, rows, kvevict::older_tokens::observed, {}),
+                      Contains(what));
+    CHECK((cache.snapshot() == before));
+  });
+}
+
+TEST_CASE("by position: padding on the left is no token, whether the cache carries positions or not") {
+  padding_is_no_token(seeing{});
+}
+
+TEST_CASE("by position: a padded sequence keeps what it would keep without padding, and drops padding first") {
+  std::vector<std::int32_t> const first{5, 0};
+  std::vector<std::vector<int>> padded{std::vector<int>(5, -1), {}};
+  for (int p = 0; p < 40; ++p) padded[0].push_back(p);
+  for (int p = 0; p < 30; ++p) padded[1].push_back(p);
+  placed_tokens it(padded, 1, true);
+  it.set_state(0);
+  auto const h2o = kvevict::presets::h2o();
+  kvevict::host ctx;
+  attention const all = all_rows(it.in);
+  seeing{}(h2o, it.cache, all.queries(), kvevict::older_tokens::none, first);
+  auto const state = kvevict::remembered(it.cache.view).with_visibility({.first_token = first.data()});
+  auto const keep = kvevict::plan(ctx, h2o, state, {.tokens_per_head = 16});
+  for (int b = 0; b < 2; ++b)
+    for (int h = 0; h < 2; ++h) {
+      std::vector<std::pair<double, int>> best;
+      int const n = b == 0 ? 40 : 30, recent = 8, pad = first[std::size_t(b)];
+      for (int p = 0; p < n - recent; ++p)
+        best.emplace_back(-paid(it.in, std::size_t(b), std::size_t(h), std::size_t(p), 0, std::size_t(n)), pad + p);
+      std::sort(best.begin(), best.end());
+      std::vector<std::int32_t> want;
+      for (std::size_t i = 0; i < 8; ++i) want.push_back(best[i].second);
+      for (int p = n - recent; p < n; ++p) want.push_back(pad + p);
+      std::sort(want.begin(), want.end());
+      auto const row = keep(b, h);
+      CHECK(std::vector<std::int32_t>(row.begin(), row.end()) == want);
+    }
+}
+
+TEST_CASE("by position: what would take padding for tokens is refused") {
+  std::vector<std::int32_t> const first{5, 0};
+  std::vector<std::vector<int>> padded{std::vector<int>(45, -1), std::vector<int>(30, 0)};
+  placed_tokens it(padded, 1, false);
+  kvevict::host ctx;
+  auto const refuses = [&](auto const& policy, std::string const& what) {
+    auto const e = kvevict::contents(it.cache.view).with_visibility({.first_token = first.data()});
+    CHECK_THROWS_WITH(kvevict::plan(ctx, policy, e, {.tokens_per_head = 16}),
+                      Contains(what) && Contains("first_token") && Contains("a view whose rows begin with a token"));
+  };
+  refuses(kvevict::presets::streaming_llm(), "plan: the policy protects the first 4 slots");
+  refuses(kvevict::presets::keydiff(), "key_diversity: it reads all slots of a row together");
+  refuses(kvevict::presets::manifoldkv(), "key_distance: ");
+  refuses(kvevict::presets::leverage({.sinks = 0}), "leverage: ");
+  refuses(kvevict::presets::lagkv({.lag = 4, .sinks = 0}), "relative_spread: ");
+}

@@ -73,7 +73,7 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 /// Rows for observe(): all tokens of those that have new ones; they are known by row.new_from. Rows of a sequence that
 /// provides none are left out.
 template <class Evidence, class Layers>
-score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
+score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
                   budget const& want) {
   score_rows out = planning::make_rows(true, scratch, e.cache, want, e.sees);
   for (std::int64_t r = 0; r < out.count(); ++r) {
@@ -82,16 +82,22 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
       planning::leave_out(it);
       continue;
     }
-    std::int32_t fresh = planning::expect_new_rows(e, it);
+    std::int32_t const fresh = planning::expect_new_rows(e, it);
     if (want.of(it.sequence) < planning::least_budget<Layers>())
       messages::negative_budget("observe", want.of(it.sequence), it.sequence);
     if (rows_of(e, it.sequence) == 0) {
       planning::leave_out(it);
       continue;
     }
-    fresh = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e));
-    planning::protect_row(scratch, out, r, 0, fresh);
-    planning::expect_distinct(out, r);
+    {
+      frame sorting(ctx.scratch());
+      planning::protect_row(sorting, out, r, 0, fresh);
+      planning::expect_distinct(out, r);
+    }
+    if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e)); found != fresh) {
+      frame again(ctx.scratch());
+      planning::protect_row(again, out, r, 0, found);
+    }
     planning::observe_all(it, out.positions != nullptr, keep, layers,
                           want.in_layer(e.cache.pages.layer_of(it.sequence)));
     if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);

@@ -47,11 +47,13 @@ template <class Then> struct interval_kernel {
     if (watch.stopped(t)) return;
     std::int64_t const r = t.block().x;
     row it = out.rows[r];
+    wrong_rows wrong{};
     if constexpr (requires { then.takes_in(it); })
-      if (then.takes_in(it) && it.tokens > 0 && then.places.positions != nullptr) count_fresh(t, r, it);
+      if (then.takes_in(it) && it.tokens > 0 && then.places.positions != nullptr) wrong = count_fresh(t, r, it);
     if (it.candidates == 0 || (active_only && !it.active)) {
       t.sync_block();  // all have read it
       if (t.linear_index() != 0) return;
+      refuse(t, it, wrong);
       out.rows[r].candidates = it.candidates;
       then(out.rows[r]);
       return;
@@ -83,13 +85,26 @@ template <class Then> struct interval_kernel {
     if (t.linear_index() != 0) return;
     if (below[0] != static_cast<std::uint32_t>(it.candidates))
       watch.refuse(t, fault::equal_positions, it.sequence, it.head);
+    else
+      refuse(t, it, wrong);
     out.rows[r].first = first, out.rows[r].last = last, out.rows[r].candidates = it.candidates;
     then(out.rows[r]);
   }
 
  private:
-  /// The interval of the row's tokens that are not new, by position; wrong rows are refused.
-  KVEVICT_DEVICE void count_fresh(thread& t, std::int64_t r, row& it) const {
+  struct wrong_rows {
+    older_fault what = older_fault::none;
+    std::int64_t older = 0, known = 0;
+  };
+
+  KVEVICT_DEVICE void refuse(thread& t, row const& it, wrong_rows const& wrong) const {
+    if (wrong.what != older_fault::none)
+      watch.refuse(t, fault::older_tokens, it.sequence, it.head, wrong.older, wrong.known, 0,
+                   static_cast<std::int32_t>(wrong.what));
+  }
+
+  /// The interval of the row's tokens that are not new, by position; or what is wrong with the rows.
+  KVEVICT_DEVICE wrong_rows count_fresh(thread& t, std::int64_t r, row& it) const {
     KVEVICT_SHARED(t, std::uint32_t, fresh, 1);
     KVEVICT_SHARED(t, std::uint32_t, newest_key, 1);
     if (t.linear_index() == 0) fresh[0] = newest_key[0] = 0;
@@ -105,11 +120,10 @@ template <class Then> struct interval_kernel {
     std::int64_t const last = planning::last_position(then.places, it.sequence), newest = integer_of_key(newest_key[0]);
     older_fault const wrong = last < newest ? older_fault::rows_before_newest
                                             : check_fresh(fresh[0], count, then.is_shard);
+    if (wrong == older_fault::rows_before_newest) return {wrong, newest, last};
+    if (wrong != older_fault::none) return {wrong, fresh[0], count};
     planning::protect_interval(it, 0, static_cast<std::int32_t>(fresh[0]));
-    if (wrong == older_fault::none || t.linear_index() != 0) return;
-    bool const behind = wrong == older_fault::rows_before_newest;
-    watch.refuse(t, fault::older_tokens, it.sequence, it.head, behind ? newest : fresh[0], behind ? last : count, 0,
-                 static_cast<std::int32_t>(wrong));
+    return {};
   }
 };
 

@@ -11,7 +11,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
-inline constexpr int strip_tiles = 4;  // a strip of columns meets one block of query rows after the other
+inline constexpr int strip_tiles = 8;  // a strip of columns meets one block of query rows after the other
 inline constexpr int strip_tokens = strip_tiles * tile_tokens;
 
 /// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks

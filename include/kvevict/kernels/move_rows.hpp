@@ -13,6 +13,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
 #include <kvevict/kernels/kernel.hpp>
+#include <kvevict/kernels/stream.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -22,7 +23,10 @@ void has_kernel(move_rows_tag, host&);
 
 namespace moving {
 
-inline constexpr std::int32_t block = 64;
+inline constexpr std::int32_t block = 256;
+inline constexpr std::int32_t rows_ahead = 8;  // that are fetched before they are copied
+/// A call that writes more streams whole lines: caches would not hold them, and need not read what is overwritten.
+inline constexpr std::int64_t cached_bytes = std::int64_t{16} << 20;
 
 /// Some consecutive moves of one row: pages and slots, looked up once for all components that go by one table.
 template <class Entry> struct stretch {
@@ -55,13 +59,28 @@ void copy(row_map const& m, std::byte const* const* from, std::byte* const* to, 
     for (std::int32_t i = 0; i < n; ++i) std::memcpy(to[i] + run * m.run_stride, from[i] + run * m.run_stride, bytes);
 }
 
-template <class Entry> void move(row_map const& m, stretch<Entry> const& s, std::int64_t layer, std::int64_t head) {
+/// Rows of one run of whole lines.
+inline void copy_lines(row_map const& m, std::byte const* const* from, std::byte* const* to, std::int32_t n,
+                       bool streams) {
+  for (std::int32_t i = 0; i < n; ++i) {
+    if (i + rows_ahead < n)
+      for (std::int32_t b = 0; b < m.run_bytes; b += line_bytes) __builtin_prefetch(from[i + rows_ahead] + b, 0, 2);
+    if (streams && reinterpret_cast<std::uintptr_t>(to[i]) % line_bytes == 0)
+      stream(to[i], from[i], m.run_bytes);
+    else
+      std::memcpy(to[i], from[i], static_cast<std::size_t>(m.run_bytes));
+  }
+}
+
+template <class Entry>
+void move(row_map const& m, stretch<Entry> const& s, std::int64_t layer, std::int64_t head, bool streams) {
   std::byte const* from[block];
   std::byte* to[block];
   for (std::int32_t i = 0; i < s.size; ++i) {
     from[i] = m.page(s.from_page[i]) + m.row_offset(layer, head, s.from_slot[i]);
     to[i] = m.page(s.to_page[i]) + m.row_offset(layer, head, s.to_slot[i]);
   }
+  if (m.n_runs == 1 && m.run_bytes % line_bytes == 0) return copy_lines(m, from, to, s.size, streams);
   switch (m.run_bytes) {
     case 1: return copy<1>(m, from, to, s.size);
     case 2: return copy<2>(m, from, to, s.size);
@@ -95,32 +114,63 @@ template <class Entry> void expect_agreement(layer_view<Entry> const& v, move_pl
   }
 }
 
+/// Bytes that a plan writes, rows common to heads or layers counted as if they were not.
+template <class Entry> std::int64_t bytes_written(layer_view<Entry> const& v, move_plan const& plan) {
+  std::int64_t of_token = 0;
+  for (component const& c : v)
+    if (c.alias_of < 0) of_token += c.rows.row_bytes();
+  return plan.moves() * of_token;
+}
+
+/// The moves of heads [first, last) of sequence b: a block of each head's after the other, as heads of a token may be
+/// neighbours in memory.
+template <class Entry>
+void move_heads(layer_view<Entry> const& v, move_plan const& plan, std::int32_t b, std::int32_t first,
+                std::int32_t last, bool streams) {
+  std::int64_t const layer = v.pages.layer_of(b);
+  bool more = true;
+  for (std::int64_t done = 0; more; done += block) {
+    more = false;
+    for (std::int32_t h = first; h < last; ++h) {
+      std::int64_t const r = std::int64_t{b} * v.heads() + h;
+      std::int64_t const from = plan.row_begin[static_cast<std::size_t>(r)] + done,
+                         end = plan.row_begin[static_cast<std::size_t>(r) + 1];
+      if (from >= end) continue;
+      more = true;
+      stretch<Entry> s(v, plan, r, from, end);
+      for (component const& c : v) {
+        if (c.alias_of >= 0 || !v.owns(c, b, h)) continue;
+        if (c.table_offset != s.table) s = stretch<Entry>(v, plan, r, from, end, c.table_offset);
+        move(c.rows, s, layer, h, streams);
+      }
+    }
+  }
+  if (streams) end_stream();
+}
+
 }  // namespace moving
 
 /// The moves of every row, in plan order, in every component; aliases move with the rows that they are, rows common to
 /// all heads or layers once.
 ///
-/// Cost     reads and writes moves × row bytes; one worker per row.
+/// Cost     reads and writes moves × row bytes; one worker for some heads of a sequence.
 /// Errors   contract_violation if heads or layers that share a row disagree, and what the executor throws before it has
 ///          begun; nothing has moved then. move_interrupted where it gave up tasks that had begun. What it throws when
 ///          all rows have moved is dropped. The plan itself is checked by `apply`.
 template <class Entry> void kernel(move_rows_tag, host& ctx, layer_view<Entry> const& v, move_plan const& plan) {
   moving::expect_agreement(v, plan);
   std::exception_ptr thrown;
+  std::int64_t const sequences = v.heads() == 0 ? 0 : v.rows() / v.heads();
+  std::int64_t const parts = std::clamp<std::int64_t>(
+      sequences == 0 ? 1 : (ctx.concurrency() + sequences - 1) / sequences, 1, std::max(v.heads(), 1));
+  bool const streams = can_stream && moving::bytes_written(v, plan) > moving::cached_bytes;
   auto const moved = ctx.try_each(
-      v.rows(),
-      [&](std::int64_t r, std::int32_t) {
-        auto const i = static_cast<std::size_t>(r);
-        auto const b = static_cast<std::int32_t>(r / v.heads()), h = static_cast<std::int32_t>(r % v.heads());
-        std::int64_t const last = plan.row_begin[i + 1], layer = v.pages.layer_of(b);
-        for (std::int64_t first = plan.row_begin[i]; first < last; first += moving::block) {
-          moving::stretch<Entry> s(v, plan, r, first, last);
-          for (component const& c : v) {
-            if (c.alias_of >= 0 || !v.owns(c, b, h)) continue;
-            if (c.table_offset != s.table) s = moving::stretch<Entry>(v, plan, r, first, last, c.table_offset);
-            moving::move(c.rows, s, layer, h);
-          }
-        }
+      sequences * parts,
+      [&](std::int64_t i, std::int32_t) {
+        std::int64_t const part = i % parts;
+        moving::move_heads(v, plan, static_cast<std::int32_t>(i / parts),
+                           static_cast<std::int32_t>(v.heads() * part / parts),
+                           static_cast<std::int32_t>(v.heads() * (part + 1) / parts), streams);
       },
       plan.moves() * 16, thrown);
 #if KVEVICT_EXCEPTIONS

@@ -14,9 +14,9 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 inline constexpr float below_all_logits = -1e30f;
 
-/// Turns logits into z = 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to
-/// `peak` and `sum`.
-inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* sum) {
+/// From logits to 2^(z − peak), where peak is the row's maximum in this tile; that and the row's sum go to `peak` and
+/// `sum`, and the exponentials to `kept`, unless it is null.  kept (row_block, tile_tokens)
+inline void exponentiate(vec const (&z)[row_block][tile_vectors], float* kept, float* peak, float* sum) {
   vec x[row_block];
   float each[lanes];
   unroll<row_block>([&](auto r) {
@@ -27,7 +27,11 @@ inline void exponentiate(vec (&z)[row_block][tile_vectors], float* peak, float* 
   for (int r = 0; r < row_block; ++r) {
     peak[r] = each[r * (lanes / row_block)];
     vec s = {};
-    for (vec& w : z[r]) w = exp2(w - splat(peak[r])), s += w;
+    for (int v = 0; v < tile_vectors; ++v) {
+      vec const w = exp2(z[r][v] - splat(peak[r]));
+      if (kept != nullptr) store(kept + r * tile_tokens + v * lanes, w);
+      s += w;
+    }
     x[r] = s;
   }
   store(each, reduce<row_block>(x, add{}));

@@ -95,10 +95,12 @@ inline void fill_lse(query_block& out, query_rows const& q, window_rows const& i
     out.lse[r] = engine_lse(q, in, first + r % out.window, std::int64_t{h} * group + r / out.window);
 }
 
-/// z = q · tile for one block of query rows.  → (row_block, tile_tokens)
-inline void multiply(float const* q, float const* tile, std::int64_t head_dim, vec (&z)[row_block][tile_vectors]) {
+/// z = q · tile for one block of query rows; `ahead` fetches meanwhile.  → (row_block, tile_tokens)
+inline void multiply(float const* q, float const* tile, std::int64_t head_dim, tile_ahead& ahead,
+                     vec (&z)[row_block][tile_vectors]) {
   vec sum[row_block][tile_vectors] = {};
-  for (std::int64_t d = 0; d < head_dim; d += lanes, q += row_block * lanes)
+  for (std::int64_t d = 0; d < head_dim; d += lanes, q += row_block * lanes) {
+    ahead.step();
     for (int i = 0; i < lanes; ++i, tile += tile_tokens) {
       vec k[tile_vectors];
       unroll<tile_vectors>([&](auto v) { k[v] = load(tile + v * lanes); });
@@ -107,6 +109,7 @@ inline void multiply(float const* q, float const* tile, std::int64_t head_dim, v
         unroll<tile_vectors>([&](auto v) { sum[r][v] = multiply_add(x, k[v], sum[r][v]); });
       });
     }
+  }
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { z[r][v] = sum[r][v]; }); });
 }
 
@@ -131,9 +134,9 @@ inline ivec orders_from(query_block const& q, std::int64_t first) {
 
 /// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see
 /// the token.
-inline void logits(query_block const& q, int row, float const* tile, std::int64_t first,
+inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, tile_ahead& ahead,
                    vec (&z)[row_block][tile_vectors]) {
-  multiply(q.block(row), tile, q.head_dim, z);
+  multiply(q.block(row), tile, q.head_dim, ahead, z);
   if (q.capped)
     for (int r = 0; r < row_block; ++r)
       for (vec& x : z[r]) x = tanh(x) * q.after[row + r];

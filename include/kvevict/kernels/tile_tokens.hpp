@@ -123,6 +123,31 @@ void pack_keys(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, st
     pack_tokens(view, *second, b, h, first, tokens, tile + keys.width() * tile_tokens);
 }
 
+/// The keys of the tile from `first` on, which are fetched a row every few steps while the tile before it is worked on:
+/// more at once would wait in front of what the work itself reads.
+class tile_ahead {
+ public:
+  tile_ahead() = default;  // none
+  template <class Entry>
+  tile_ahead(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
+             std::int64_t steps)
+      : map_(&view.find(role::k)->rows), steps_(steps), left_(std::clamp<std::int64_t>(tokens - first, 0, tile_tokens)) {
+    if (left_ == 0) return;
+    each_ = left_;
+    auto const count = static_cast<int>(left_);
+    row_addresses(view, *view.find(role::k), b, h, first, count, count, rows_);
+    for (int i = 0; i < count; ++i) __builtin_prefetch(rows_[i], 0, 2);  // pages that are not known are found together
+  }
+  [[gnu::always_inline]] void step() {
+    for (due_ += each_; due_ >= steps_ && left_ > 0; due_ -= steps_) fetch_row(rows_[--left_], *map_);
+  }
+
+ private:
+  row_map const* map_ = nullptr;
+  std::int64_t steps_ = 1, left_ = 0, each_ = 0, due_ = 0;
+  std::byte const* rows_[tile_tokens];
+};
+
 }  // namespace kernels
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -51,8 +51,8 @@ template <class Entry> class window_pass {
       ctx_.for_each(
           count * items,
           [&](std::int64_t i, std::int32_t slot) {
-            window_row const& w = rows[i / items];
-            std::int64_t const first = i % items * tiles_per_item;
+            window_row const& w = rows[i % count];
+            std::int64_t const first = i / count * tiles_per_item;
             if (first < w.tiles)
               (this->*step)(w, first, std::min(first + tiles_per_item, w.tiles), memory_ + slot * share_);
           },
@@ -91,8 +91,11 @@ template <class Entry> class window_pass {
                   memory_, norm);
   }
 
-  void pack_tile(window_row const& w, std::int64_t tile, float* to) const {
+  /// Packs a tile; the next one comes back, to be fetched.
+  tile_ahead pack_tile(window_row const& w, std::int64_t tile, float* to) const {
     pack_keys(view_, w.b, w.h, tile * tile_tokens, w.tokens, to);
+    return tile_ahead(view_, w.b, w.h, (tile + 1) * tile_tokens, w.tokens,
+                      w.rows / row_block * padded(q_.head_dim, lanes) / lanes);
   }
 
   /// Maximum and sum of every row in each tile, and the exponentials where they are kept.
@@ -104,12 +107,12 @@ template <class Entry> class window_pass {
         leave_out(w, t);
         continue;
       }
-      pack_tile(w, t, tokens);
+      tile_ahead next = pack_tile(w, t, tokens);
       for (int r = 0; r < w.rows; r += row_block) {
         vec z[row_block][tile_vectors];
-        logits(q, r, tokens, t * tile_tokens, z);
-        exponentiate(z, w.peak + t * w.rows + r, w.sum + t * w.rows + r);
-        if (w.weights != nullptr) std::memcpy(w.weights + (t * w.rows + r) * tile_tokens, &z, sizeof z);
+        logits(q, r, tokens, t * tile_tokens, next, z);
+        std::int64_t const at = t * w.rows + r;
+        exponentiate(z, w.weights == nullptr ? nullptr : w.weights + at * tile_tokens, w.peak + at, w.sum + at);
       }
     }
   }
@@ -142,10 +145,10 @@ template <class Entry> class window_pass {
       if (w.weights != nullptr)
         add_kept(w, t, sums);
       else if (!q.sees_none(t * tile_tokens)) {
-        pack_tile(w, t, tokens);
+        tile_ahead next = pack_tile(w, t, tokens);
         for (int r = 0; r < w.rows; r += row_block) {
           vec z[row_block][tile_vectors];
-          logits(q, r, tokens, t * tile_tokens, z);
+          logits(q, r, tokens, t * tile_tokens, next, z);
           add_weights(z, q, r, w.per_sum(), sums, checked);
         }
       }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/move_rows.hpp>
+#include <kvevict/threads.hpp>
 
 #include "support/catch.hpp"
 #include "support/random.hpp"
@@ -79,6 +80,47 @@ TEST_CASE("move_rows: every width and number of runs, one move after the other, 
           REQUIRE(s.pool == expected);
           CHECK(ctx.scratch().high_water() == 0);
         }
+}
+
+TEST_CASE("move_rows: more than caches hold, rows at and beside the start of a line, threads or one") {
+  std::int32_t const H = 3, N = 4000, moves = 3000;  // of 2 KiB: rows are streamed
+  reference::generator random(5);
+  move_plan plan;
+  plan.sequences = 1, plan.heads = H, plan.row_begin = {0};
+  for (std::int32_t h = 0; h < H; ++h) {
+    for (std::int32_t i = 0; i < moves - h; ++i) plan.sources.push_back(i + 1 + h), plan.destinations.push_back(i);
+    plan.row_begin.push_back(static_cast<std::int64_t>(plan.sources.size()));
+  }
+  for (std::int64_t const off : {0, 16, 1})
+    for (int const threads : {1, 2}) {
+      std::int32_t const slots = 16, bytes = 2048, pages = N / slots;
+      std::vector<std::byte> pool(static_cast<std::size_t>(64 + off + std::int64_t{N} * H * bytes));
+      for (std::size_t i = 0; i < pool.size(); i += 97) pool[i] = static_cast<std::byte>(random.bits());
+      auto const start = reinterpret_cast<std::uintptr_t>(pool.data()) % 64;
+      component c;
+      c.type = dtype::opaque;
+      c.rows = {pool.data(), static_cast<std::int64_t>((64 - start) % 64) + off, pages, slots * H * bytes, bytes,
+                H * bytes, 0, bytes, 1};
+      std::vector<std::int32_t> entries;
+      for (std::int32_t i = 0; i < pages; ++i) entries.push_back(pages - 1 - i);
+      std::int32_t const length = N;
+      layer_view<> view;
+      view.pages.entries = entries.data(), view.pages.sequences = 1, view.pages.heads = H, view.pages.columns = pages;
+      view.pages.page_size = slots, view.lengths.data = &length;
+      view = view.with(c);
+      auto const row = [&](std::byte* base, std::int32_t h, std::int32_t t) {
+        return base + c.rows.offset + (std::int64_t{entries[std::size_t(t / slots)]} * slots + t % slots) * H * bytes +
+               std::int64_t{h} * bytes;
+      };
+      std::vector<std::byte> want = pool;
+      for (std::int32_t h = 0; h < H; ++h)
+        for (std::int32_t i = 0; i < moves - h; ++i)
+          std::memcpy(row(want.data(), h, i), row(want.data(), h, i + 1 + h), std::size_t(bytes));
+      kvevict::threads team(threads);
+      host ctx(team.as_executor());
+      kernels::move_rows(ctx, view, plan);
+      CHECK(pool == want);
+    }
 }
 
 TEST_CASE("move_rows: an alias is not moved a second time") {

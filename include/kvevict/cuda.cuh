@@ -28,6 +28,7 @@
 #include <kvevict/cuda/evidence/same_tokens.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>
 #include <kvevict/cuda/gate/gate.hpp>
+#include <kvevict/cuda/scores/channel_spreads.hpp>
 #include <kvevict/cuda/scores/direction_sums.hpp>
 #include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/scores/gram.hpp>

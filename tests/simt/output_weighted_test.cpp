@@ -45,7 +45,10 @@ TEST_CASE("a device reads norms that the cache holds") {
     cache.fill(role::state, [](int b, int h, int t, int g) { return 1 + b + h + t % 7 + g; });
     for (auto& c : cache.view.components)
       if (c.what == role::state) c.what = role::output_norm;
-    scores_alike(cache, weighted, [&](auto& on, auto const& view) { return prompt(view, on.rows(rows.queries())); });
+    auto by_share = weighted;
+    by_share.score.by = score::output_norms::share_of_heads;
+    for (auto const& policy : {weighted, by_share})
+      scores_alike(cache, policy, [&](auto& on, auto const& view) { return prompt(view, on.rows(rows.queries())); });
   });
 }
 

@@ -28,6 +28,8 @@ struct token_groups {
   }
   /// Of a token at `first` or behind it.
   constexpr std::int64_t group_of(std::int64_t token) const { return size == 0 ? 0 : (token - first) / size; }
+  /// A whole group follows on that one.
+  constexpr bool is_followed(std::int64_t g, std::int64_t tokens) const { return begin(g + 2) <= tokens; }
   /// Of that group, or one `behind` it, among the groups of all rows, (B·H, G).
   constexpr std::int64_t place(score_rows const& rows, row const& in, std::int64_t token,
                                std::int64_t behind = 0) const {

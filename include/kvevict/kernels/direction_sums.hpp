@@ -20,7 +20,7 @@ template <class Rows> [[gnu::noinline]] void add_directions(Rows rows, int count
   for (int i = 0; i < count; i += N) {
     rows.all.fetch_ahead(i);
     vec squares[N] = {};
-    rows.visit(
+    rows.visit_for_lengths(
         i, [&](std::int32_t, vec const(&x)[N]) __attribute__((always_inline)) {
           unroll<N>([&](auto k) { squares[k] = multiply_add(x[k], x[k], squares[k]); });
         });

@@ -79,7 +79,13 @@ template <class Entry> class float_rows {
     template <class F> [[gnu::always_inline]] void visit(int i, F&& f) const {
       std::byte const* rows[abreast];
       all.find(i, rows);
-      all.visit_as<T>(rows, i, f);
+      all.visit_as<T>(rows, i, all.whole_ ? all.by_.width : 0, f);
+    }
+    /// Rows of the same lengths: as they lie, where turning them back does not stretch them.
+    template <class F> [[gnu::always_inline]] void visit_for_lengths(int i, F&& f) const {
+      std::byte const* rows[abreast];
+      all.find(i, rows);
+      all.visit_as<T>(rows, i, all.whole_ && all.by_.undo != 1 ? all.by_.width : 0, f);
     }
   };
 
@@ -125,9 +131,10 @@ template <class Entry> class float_rows {
   }
 
   template <class T, class F>
-  [[gnu::always_inline]] void visit_as(std::byte const* const (&rows)[abreast], int i, F&& f) const {
+  [[gnu::always_inline]] void visit_as(std::byte const* const (&rows)[abreast], int i, std::int32_t turned,
+                                       F&& f) const {
     // what f stores may be anything to the compiler, so nothing of this object is read between its calls
-    std::int32_t const width = D_, turned = whole_ ? by_.width : 0, half = turned / 2;
+    std::int32_t const width = D_, half = turned / 2;
     bool const halves = by_.pairs == rope_pairs::halves;
     T const* from[abreast];
     float const* turn[abreast];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/kernels/attention_rows.hpp>
+#include <kvevict/kernels/channel_spreads.hpp>
 #include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/count_above.hpp>
 #include <kvevict/kernels/count_best.hpp>

@@ -189,6 +189,8 @@ KVEVICT_KERNEL(each_row, "kernels/each.hpp", "cuda/scores/each.hpp");
 KVEVICT_KERNEL(direction_sums, "kernels/direction_sums.hpp", "cuda/scores/direction_sums.hpp");
 // (score_rows, elements, float const* vectors (B·H,D), f): f(product with the row's vector, score&) of every token
 KVEVICT_KERNEL(row_products, "kernels/row_products.hpp", "cuda/scores/row_products.hpp");
+// (score_rows, token_groups, elements): σ over the channels, relative to their ranges in the group behind
+KVEVICT_KERNEL(channel_spreads, "kernels/channel_spreads.hpp", "cuda/scores/channel_spreads.hpp");
 // (score_rows, token_groups, width, f, float* out (B·H,G,width)): Σ f over tokens
 KVEVICT_KERNEL(row_sums, "kernels/row_reductions.hpp", "cuda/scores/row_reductions.hpp");
 // the same: the largest

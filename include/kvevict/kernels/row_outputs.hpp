@@ -31,7 +31,8 @@ void read_values(layer_view<Entry> const& view, component const& c, row const& i
   auto const width = static_cast<std::int32_t>(c.width());
   auto const count = static_cast<int>(std::min<std::int64_t>(tile_tokens, in.tokens - first));
   std::int64_t const wide = row_outputs::wide(width);
-  kvevict::fill_n(to, tile_tokens * wide, 0.0f);
+  bool const whole = c.rows.n_runs == 1 && width == wide && !c.is_quantised();  // then only missing tokens are zeros
+  kvevict::fill(to + (whole ? count * wide : 0), to + tile_tokens * wide, 0.0f);
   if (c.is_quantised()) {
     row_code const code(c);
     coded_rows<Entry> const rows(view, c, in.sequence, in.head);
@@ -51,10 +52,11 @@ void read_values(layer_view<Entry> const& view, component const& c, row const& i
 
 /// Values of tokens that no row of the block attends to count as zeros, whatever lies there.
 inline void leave_out_unseen(weight_block const& of, std::int64_t first, std::int64_t wide, float* values) {
-  for (int j = 0; j < tile_tokens; ++j) {
-    bool seen = false;
-    for (std::int32_t i = 0; i < of.rows; ++i) seen |= of.row(i)[first + j] != 0;
-    if (!seen) kvevict::fill_n(values + j * wide, wide, 0.0f);
+  for (int v = 0; v < tile_tokens; v += lanes) {
+    ivec seen = load(of.row(0) + first + v) != 0.0f;
+    for (std::int32_t i = 1; i < of.rows; ++i) seen |= load(of.row(i) + first + v) != 0.0f;
+    for (int j = 0; j < lanes; ++j)
+      if (seen[j] == 0) kvevict::fill_n(values + (v + j) * wide, wide, 0.0f);
   }
 }
 

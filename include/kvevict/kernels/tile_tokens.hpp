@@ -50,10 +50,10 @@ void row_addresses(layer_view<Entry> const& view, component const& c, std::int32
     __builtin_prefetch(row + b, 0, 2), __builtin_prefetch(row + b + 64, 0, 2);
 }
 
-/// Elements [first, first + lanes) of a row as floats, zeros beyond its width.
-template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::int32_t first, std::int32_t width) {
+/// Those of a chunk that is no whole vector: of several runs, or at the end of a row.
+template <class T>
+[[gnu::noinline]] vec read_parts(std::byte const* row, row_map const& m, std::int32_t first, std::int32_t width) {
   constexpr auto size = static_cast<std::int32_t>(sizeof(T));
-  if (m.n_runs == 1 && first + lanes <= width) return load_as_float<T>(row + first * size);
   float out[lanes] = {};
   std::int32_t const per_run = m.run_bytes / size;
   std::int32_t run = first / per_run, at = first - run * per_run;
@@ -64,6 +64,14 @@ template <class T> vec read_chunk(std::byte const* row, row_map const& m, std::i
     if (++at == per_run) at = 0, ++run;
   }
   return load(out);
+}
+/// Elements [first, first + lanes) of a row as floats, zeros beyond its width.
+template <class T>
+[[gnu::always_inline]] inline vec read_chunk(std::byte const* row, row_map const& m, std::int32_t first,
+                                             std::int32_t width) {
+  if (m.n_runs == 1 && first + lanes <= width)
+    return load_as_float<T>(row + first * static_cast<std::int32_t>(sizeof(T)));
+  return read_parts<T>(row, m, first, width);
 }
 
 /// Decodes tokens of a quantised component into a tile.

@@ -20,8 +20,10 @@ struct defensivekv_options {
 
 /// Keeps the tokens that any one of the last `window` queries attends to most, and the window itself; heads share their
 /// budget by it.
-/// DefensiveKV, Feng et al. 2025.   Differs: without value norms through W_O, see score::largest_attention; exact
-/// budgets, see heads::adaptive. Its form for all layers is layer_defensivekv.
+/// DefensiveKV, Feng et al. 2025.   Differs: without value norms through W_O, which ask for more than queries. They are
+/// put back by `.with(score::output_weighted{score::largest_attention{}, 0, score::output_norms::share_of_heads})`. No
+/// tokens are forced in, see score::largest_attention; exact budgets, see heads::adaptive. Its form for all layers is
+/// layer_defensivekv.
 constexpr auto defensivekv(defensivekv_options o = {}) {
   return policy{score::largest_attention{o.window, o.pool}, protect{o.sinks, o.window}}.with(
       heads::adaptive{o.floor_permille});

@@ -16,6 +16,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
+/// A token's norm as it is, or as its share of those that the token has in all KV heads of its layer.
+enum class output_norms : std::uint8_t { absolute, share_of_heads };
+
 namespace output_norm {
 
 /// W_O as lines, E of every query head of a KV head's group.
@@ -85,6 +88,17 @@ struct weigh {
     x = (x + epsilon) * (norms.score(in, j) / count);
   }
 };
+/// x ← (x + ε)·n/Σ n over the heads
+struct weigh_by_share {
+  score_rows norms;
+  float epsilon;
+  constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+    row of = in;
+    float sum = 0;
+    for (of.head = 0; of.head < norms.heads; ++of.head) sum += norms.score(of, j);
+    x = sum == 0 ? 0.0f : (x + epsilon) * (norms.score(in, j) / sum);
+  }
+};
 
 }  // namespace output_norm
 
@@ -95,16 +109,19 @@ struct weigh {
 ///   ŝ(h,j) = ( s(h,j) + ε ) · 1/G·Σ_g ‖ v(h,j)·W_O^(h·G+g) ‖₁
 ///
 /// The norms are the cache's role::output_norm component, of width 1 (their mean) or G, else W_O's, with_output.
+/// output_norms::share_of_heads divides each by the sum of those that the token has in all KV heads of its layer.
 /// Paper    CriticalKV, Feng et al. 2025, arXiv:2502.03805: its second half.   Second-hand: as kvpress 0.5.5 has it.
+///          DefensiveKV, Feng et al. 2025: its factor is the share of heads, and ε = 0.
 /// Shapes   values (H,N,D), D ≤ 256, W_O (Hq·D,E), or norms (H,N,·) → scores (H,N).
 /// Cost     the inner score's; of norms one read of them; of W_O 2·Hq·N·D·E flop, what projecting the attention's
 ///          output of N tokens costs: worth keeping as a component, a float a token. Scratch N floats a row.
 /// Errors   contract_violation: neither norms nor W_O; a W_O that does not fit; values or norms that are no numbers;
-///          the inner score's.
+///          the inner score's; of shares: heads that hold different tokens.
 template <class Inner> struct output_weighted {
   static constexpr bool refines = refines_before<Inner>;
   Inner inner;
   float epsilon = 1e-4f;
+  output_norms by = output_norms::absolute;
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     KVEVICT_EXPECTS(epsilon >= 0 && epsilon < 1e9f, "output_weighted: epsilon is ", epsilon,
@@ -114,7 +131,10 @@ template <class Inner> struct output_weighted {
     score_rows norms = out;  // the same rows
     norms.values = scratch.template allocate<float>(out.total_floats);
     std::int32_t const count = output_norm::sums("output_weighted", ctx, e, norms);
-    kernels::each_token(ctx, out, output_norm::weigh{norms, epsilon, static_cast<float>(count)});
+    if (by == output_norms::absolute)
+      return kernels::each_token(ctx, out, output_norm::weigh{norms, epsilon, static_cast<float>(count)});
+    kernels::same_tokens(ctx, e.cache, out, together_over::heads);
+    kernels::each_token(ctx, out, output_norm::weigh_by_share{norms, epsilon});
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
@@ -125,6 +145,7 @@ template <class Inner> struct output_weighted {
 };
 template <class Inner> output_weighted(Inner) -> output_weighted<Inner>;
 template <class Inner> output_weighted(Inner, float) -> output_weighted<Inner>;
+template <class Inner> output_weighted(Inner, float, output_norms) -> output_weighted<Inner>;
 
 }  // namespace score
 }  // namespace KVEVICT_ABI

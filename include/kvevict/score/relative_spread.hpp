@@ -2,7 +2,7 @@
 // How unevenly the channels of a token lie in the range of the tokens that follow it.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/shape.hpp>
@@ -30,7 +30,8 @@ enum class partition_score : std::uint8_t { rank, share };
 /// Paper    LagKV, Liang et al. 2025, arXiv:2504.04704.   Differs: a channel that is constant over p+1 counts as 0
 ///          (theirs divides by zero); of equal u the later token ranks higher.
 /// Shapes   keys (H,N,D), values (H,N,D'), floats or quantised → (H,N) float in [0,1]. Needs no queries.
-/// Cost     three reads of K and of V, and for ranks N·lag comparisons; scratch N·(1 + 2·(D+1)/lag) floats a row.
+/// Cost     one read of K and of V where two partitions fit into the second-level cache, and for ranks N·lag
+///          comparisons; scratch N·(1 + 2/lag) floats a row, and what channel_spreads takes.
 /// Errors   contract_violation if K or V is missing or no numbers, lag < 1, sinks < 0, or rows are scattered.
 struct relative_spread {
   std::int32_t sinks = 4, lag = 128;
@@ -55,49 +56,13 @@ struct relative_spread {
     kernels::each_token(ctx, out, finish{partitions(), scores == partition_score::rank ? work : out});
   }
 
-  template <class Context> std::int64_t workspace_bytes(Context const&, cache_shape const& s) const {
-    std::int64_t const groups = s.rows() * partitions().count(s.tokens);
-    return scratch_step(s.rows() * s.tokens * 4) + 2 * scratch_step(groups * s.head_dim * 4) +
-           softmax_within_bytes(groups);
+  template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
+    return scratch_step(s.rows() * s.tokens * 4) +
+           std::max(kernels::channel_spreads.bytes(ctx, s),
+                    softmax_within_bytes(s.rows() * partitions().count(s.tokens)));
   }
 
   constexpr token_groups partitions() const { return {sinks, lag}; }
-  /// A whole partition follows on that of token j.
-  static constexpr bool is_followed(token_groups const& p, row const& in, std::int64_t j) {
-    return j >= p.first && p.begin(p.group_of(j) + 2) <= in.tokens;
-  }
-
-  /// σ of a token; 0 where nothing follows.
-  template <class Elements> struct deviation {
-    token_groups partitions;
-    score_rows rows;
-    Elements elements;
-    float const *low, *high;  // (B·H, G, D)
-    std::int32_t width;
-
-    KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
-      x = 0;
-      if (!is_followed(partitions, in, j)) return;
-      float sum = 0, squares = 0;
-      auto const reader = elements.reader(in);
-      std::int64_t const next = partitions.place(rows, in, j, 1) * width;
-      for (std::int32_t first = 0; first < width; first += row_chunk) {
-        float e[row_chunk];
-        reader.read(j, first, e);
-        for (std::int32_t i = 0; i < row_chunk; ++i) {  // of a constant number of turns: `e` stays in registers
-          std::int32_t const d = first + i;
-          if (d >= width) break;
-          float const range = high[next + d] - low[next + d];
-          // around ½, where most of them lie, so that squares lose little
-          float const y = (range == 0 ? 0.0f : (e[i] - low[next + d]) / range) - 0.5f;
-          sum += y, squares += y * y;
-        }
-      }
-      auto const n = static_cast<float>(width);
-      float const variance = (squares - sum * sum / n) / (n > 1 ? n - 1 : 1.0f);
-      x = ::sqrtf(variance < 0 ? 0.0f : variance);
-    }
-  };
   struct add_half {
     score_rows of;
     constexpr void operator()(row const& in, std::int64_t j, float& x) const { x += 0.5f * of.score(in, j); }
@@ -106,7 +71,8 @@ struct relative_spread {
     token_groups partitions;
     score_rows of;
     constexpr void operator()(row const& in, std::int64_t j, float& x) const {
-      x = is_followed(partitions, in, j) ? of.score(in, j) : 1.0f;
+      bool const followed = j >= partitions.first && partitions.is_followed(partitions.group_of(j), in.tokens);
+      x = followed ? of.score(in, j) : 1.0f;
     }
   };
 
@@ -114,13 +80,8 @@ struct relative_spread {
   /// Half of each token's share of its partition's softmax of σ.
   template <class Context, class Elements>
   void add_shares(Context& ctx, Elements const& elements, score_rows& work, score_rows& out) const {
-    auto const D = static_cast<std::int32_t>(elements.of.width());
-    std::int64_t const floats = out.count() * partitions().count(out.most_tokens) * D;
-    frame scratch(ctx.scratch());
-    float *const low = scratch.template allocate<float>(floats), *const high = scratch.template allocate<float>(floats);
-    kernels::row_min(ctx, out, partitions(), D, elements, low);
-    kernels::row_max(ctx, out, partitions(), D, elements, high);
-    kernels::each_token(ctx, work, deviation<Elements>{partitions(), out, elements, low, high, D});
+    kernels::each_token(ctx, work, none::zero{});
+    kernels::channel_spreads(ctx, work, partitions(), elements);
     softmax_within(ctx, partitions(), work);
     kernels::each_token(ctx, out, add_half{work});
   }

@@ -19,15 +19,16 @@ struct exponential {
   token_groups groups;
   score_rows rows;
   float const* peaks;  // (B·H, G)
-  KVEVICT_HOST_DEVICE float operator()(row const& in, std::int64_t j) const {
-    return ::expf(rows.score(in, j) - peaks[groups.place(rows, in, j)]);
+  KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
+    if (j >= groups.first) x = ::expf(x - peaks[groups.place(rows, in, j)]);
   }
 };
 struct share {
-  exponential of;
+  token_groups groups;
+  score_rows rows;
   float const* sums;  // (B·H, G)
   KVEVICT_HOST_DEVICE void operator()(row const& in, std::int64_t j, float& x) const {
-    if (j >= of.groups.first) x = of(in, j) / sums[of.groups.place(of.rows, in, j)];
+    if (j >= groups.first) x /= sums[groups.place(rows, in, j)];
   }
 };
 struct rank {
@@ -52,10 +53,10 @@ template <class Context> void softmax_within(Context& ctx, token_groups const& g
   std::int64_t const count = rows.count() * groups.count(rows.most_tokens);
   frame scratch(ctx.scratch());
   float *const peaks = scratch.template allocate<float>(count), *const sums = scratch.template allocate<float>(count);
-  within_groups::exponential const f{groups, rows, peaks};
   kernels::row_max(ctx, rows, groups, 1, row_scores{rows}, peaks);
-  kernels::row_sums(ctx, rows, groups, 1, f, sums);
-  kernels::each_token(ctx, rows, within_groups::share{f, sums});
+  kernels::each_token(ctx, rows, within_groups::exponential{groups, rows, peaks});
+  kernels::row_sums(ctx, rows, groups, 1, row_scores{rows}, sums);
+  kernels::each_token(ctx, rows, within_groups::share{groups, rows, sums});
 }
 constexpr std::int64_t softmax_within_bytes(std::int64_t groups) { return 2 * scratch_step(groups * 4); }
 

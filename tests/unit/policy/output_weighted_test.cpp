@@ -79,6 +79,30 @@ TEST_CASE("output_weighted multiplies by the mean of the group's norms through W
   }
 }
 
+TEST_CASE("output_weighted: of a token's norms in all heads each head has its share, DefensiveKV's factor") {
+  one_prompt l(604, {.Hq = 6, .H = 2, .D = 20, .N = {70}, .future = 0});
+  output_weights const wo(l.in);
+  rows norms = reference::projected_norms(l.in.prompt(0), wo.wo);
+  for (std::size_t j = 0; j < norms[0].size(); ++j) {
+    double const sum = norms[0][j] + norms[1][j];
+    for (auto& of_head : norms) of_head[j] /= sum;
+  }
+  score::output_weighted const by_share{score::window_attention{int32(W), {5}}, 0, score::output_norms::share_of_heads};
+  kvevict::policy const defended{by_share, kvevict::protect{0, int32(W)}};
+  l.check(defended, l.queries().with_output(wo.pytorch()), weighed(window_of(l.in), norms, 0));
+  std::vector<float> values;
+  batch const in = random_batch(605, {.Hq = 2, .H = 2, .D = 20, .N = {40}, .future = 0});
+  attention const all = all_rows(in);
+  layouts::cache_shape ragged = cache_shape_of(in);
+  ragged.head_lengths = {40, 39};
+  layouts::cache<std::int32_t> apart(layouts::layout::head_pages, ragged);
+  fill(apart, in);
+  kvevict::host ctx;
+  CHECK_THROWS_WITH(kvevict::scores(ctx, defended, kvevict::prompt(apart.view, all.queries()).with_output(wo.pytorch()),
+                                    {.tokens_per_head = 12}, values),
+                    Catch::Contains("have 40 and 39 tokens"));
+}
+
 TEST_CASE("output_weighted reads norms that the cache holds, one a token or one of each query head") {
   one_prompt l(602);
   rows const norms = reference::projected_norms(l.in.prompt(0), output_weights(l.in).wo);

@@ -60,6 +60,7 @@ class decoding {
     std::vector<divergence> apart;
     std::vector<eviction> costs;
     std::vector<float> state;                    // (pages,P,width)
+    std::vector<float> sums;                     // (L,B,H,D) of directions, of policies that keep them
     Eigen::Index first = 0;                      // its first row of the batch
     std::optional<llama::last_queries> queries;  // of policies that read them
     std::function<void(group&, llama::record const&, int)> after;
@@ -77,6 +78,9 @@ class decoding {
     enter("ahakv", ahakv(), cache);
     enter("keydiff", keydiff(), cache);
     enter("distinct_keys", distinct_keys(), cache);
+    if (s_.wanted("distinct_keys"))  // scored once, when they come: O(D) a step
+      start<reads::cache>(full, distinct_keys().with(kvevict::score::running_diversity{}), "distinct_keys/running",
+                          seen);
     enter("ada_snapkv", ada_snapkv(), queries);
     enter("defensivekv", defensivekv(), queries);
     enter("distinct_and_attended", distinct_and_attended(), queries);
@@ -94,6 +98,8 @@ class decoding {
     g.apart.resize(g.seqs.size());
     g.costs.resize(g.seqs.size());
     g.state.resize(std::size_t(pool_.pages()) * std::size_t(pool_.page_size()) * std::size_t(state_floats(policy)));
+    if constexpr (requires { policy.score.sums; })
+      g.sums.resize(std::size_t(e_.cfg().layers) * g.seqs.size() * sums_of_sequence());
     if (What == reads::queries) g.queries.emplace(e_.cfg(), int(g.seqs.size()), window).push_to_all(ctx_, seen);
     observe_prompt(g, policy, seen);
     g.after = [this, policy](group& it, llama::record const& step, int spare) {
@@ -110,13 +116,21 @@ class decoding {
                                                           kvevict::dtype::f32, state_floats(policy)));
   }
 
+  std::size_t sums_of_sequence() const { return std::size_t(e_.cfg().kv_heads) * std::size_t(e_.cfg().head_dim); }
+  /// The policy with the sums of that layer, of sequences from `first` on.
+  template <class Policy> Policy at(group& g, Policy policy, int layer, std::size_t first = 0) {
+    if constexpr (requires { policy.score.sums; })
+      policy.score.sums = g.sums.data() + (std::size_t(layer) * g.seqs.size() + first) * sums_of_sequence();
+    return policy;
+  }
+
   template <class Policy> void observe_prompt(group& g, Policy const& policy, llama::record const& seen) {
     if constexpr (requires { policy.score.state_floats(); })
       for (std::size_t i = 0; i < g.seqs.size(); ++i) {
         llama::sequence* const one[] = {&g.seqs[i]};
         for (int l = 0; l < e_.cfg().layers; ++l) {
           llama::layer_cache const cache(one, l);
-          kvevict::observe(ctx_, policy, llama::prompt_of(view_of(g, policy, cache), seen, e_, l),
+          kvevict::observe(ctx_, at(g, policy, l, i), llama::prompt_of(view_of(g, policy, cache), seen, e_, l),
                            {.tokens_per_head = g.budgets[i]});
         }
       }
@@ -130,7 +144,7 @@ class decoding {
         llama::layer_cache const cache(batch, l);
         double const begin = now();
         auto const rows = llama::prompt_of(view_of(g, policy, cache), step, e_, l, int(g.first));
-        kvevict::observe(ctx_, policy, rows.with_older(kvevict::older_tokens::observed),
+        kvevict::observe(ctx_, at(g, policy, l), rows.with_older(kvevict::older_tokens::observed),
                          {.per_sequence = g.budgets.data()});
         for (auto& c : g.costs) c.score_us += (now() - begin) * 1e6 / double(g.costs.size());
       }

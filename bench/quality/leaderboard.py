@@ -42,9 +42,12 @@ def read(stages, tokens):
         row["share"] = 100 if row["policy"] in FULL else share
         sinks = row["task"].endswith("_4_sinks")
         row["measure"] = (row["setting"], row["metric"], sinks)
-        row["prompt"] = (row["genre"], row["document"], row["seed"], row["task"].removesuffix("_4_sinks"))
+        drawn = row["seed"], row.get("drawn")  # of two programs, only what answers the same prompts is paired
+        row["prompt"] = (row["genre"], row["document"], drawn, row["task"].removesuffix("_4_sinks"))
         row["score"] = float(row["score"])
     common = set.intersection(*({r["prompt"] for r in rows if r["folder"] == stage} for stage in stages))
+    if not common:
+        raise SystemExit(f"leaderboard.py: {' and '.join(stages)} have no prompt in common")
     return [row for row in rows if row["prompt"] in common]
 
 

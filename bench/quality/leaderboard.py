@@ -111,7 +111,7 @@ def table(rows, measure, against):
         found = [np.mean(list(values[policy, s].values())) for s in shares if (policy, s) in values]
         return -np.mean(found) if more else np.mean(found)
 
-    policies = sorted({p for p, _ in values if p not in FULL}, key=rank)
+    policies = sorted({p for p, _ in values if p not in FULL}, key=lambda p: (rank(p), p))
     for whole in FULL:
         if (whole, 100) in values:
             line([whole, *[cell(whole, 100)] * len(shares), *([] if against else ["–", "–"])])

@@ -47,7 +47,7 @@ template <class Entry> void expect_rows(turned_rows<Entry>& in, frame& scratch, 
       if (scattered)
         rank(in, b, h, slots, ranks + (std::int64_t{b} * v.heads() + h) * longest);
       else if (v.owns(in.position_component(), b, h))
-        planning::expect_ascending(v, in.position_component(), b, h, 1);
+        planning::expect_ascending(v, in.position_component(), b, h, 1, 0);
       for (std::int32_t t = 0; t < std::min(n, v.read_only_tokens(b)); ++t)
         if (std::int32_t const p = in.position(b, h, t), to = in.target(b, h, t); p != to)
           messages::prefix_would_turn(b, h, t, p, to);

@@ -10,6 +10,7 @@
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/matrix.hpp>
+#include <kvevict/kernels/together.hpp>
 #include <kvevict/score/shares.hpp>
 
 namespace kvevict {

@@ -155,7 +155,8 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
 
 /// The same on the host without refusing all sequences for one: a sequence whose budget, rows or scores are at fault (a
 /// NaN, an LSE of other logits, a prefix longer than its budget) is kept whole, and outcomes[b] says what is wrong with
-/// it. What is wrong with the view, the options or where evidence lies still refuses the call.
+/// it; where the layers of a stack keep one set of tokens, a fault in one of them is that of all. What is wrong with
+/// the view, the options or where evidence lies still refuses the call.
 /// Cost     plan()'s, once more for every sequence at fault. Without exceptions in the build a fault stops the program
 ///          as in plan().
 template <class Policy, class Evidence>
@@ -165,7 +166,8 @@ void plan(host& ctx, Policy const& p, Evidence const& e, budget const& b, keep_s
   contract::expect_stages<host, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::with_layers(e.cache, b, [&] { contract::validate("plan", ctx, p, e, b); });
-  contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
+  bool const as_one = stages::says_one_set<decltype(p.layers)> || e.cache.demands().one_set_for_layers;
+  contract::leave_faulty_out(ctx, e, b, outcomes, as_one, [&](Evidence const& some, budget const& asked) {
     planning::plan_checked(ctx, p, some, asked, out);
   });
   call.done();
@@ -236,7 +238,7 @@ void observe(host& ctx, Policy const& p, Evidence const& e, budget const& b, std
       "observe: this policy's score keeps no state; it can be planned from a prompt alone");
   contract::expect_types<host, Policy, Evidence>();
   contract::with_layers(e.cache, b, [&] { contract::validate("observe", ctx, p, e, b, page_use::written); });
-  contract::leave_faulty_out(ctx, e, b, outcomes, [&](Evidence const& some, budget const& asked) {
+  contract::leave_faulty_out(ctx, e, b, outcomes, false, [&](Evidence const& some, budget const& asked) {
     planning::observe_checked(ctx, p, some, asked);
   });
 }

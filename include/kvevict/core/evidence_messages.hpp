@@ -102,7 +102,9 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
 [[noreturn]] inline void not_all_rows(char const* whose, std::int32_t sequence, std::int64_t rows, char const* what,
                                       std::int64_t tokens) {
   contract::violate(whose, ": ", of_sequence(sequence), " provides ", rows, " ", what, " rows for ", tokens,
-                    " tokens; accumulated attention needs a row of every token, or a state that observe has filled");
+                    " tokens; accumulated attention of a prompt needs a row of every token in the cache, and no other; "
+                    "behind padding, in a shard or after an eviction, where there are more or fewer, observe the rows "
+                    "and plan from remembered(cache)");
 }
 [[noreturn]] inline void too_few_tokens(std::int64_t rows, std::int32_t sequence, std::int64_t tokens) {
   contract::violate("window_weights: ", rows, " rows are asked for and ", of_sequence(sequence), " has ", tokens,
@@ -117,8 +119,8 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
 [[noreturn]] inline void more_rows_than_tokens(std::int32_t sequence, std::int32_t head, std::int64_t rows,
                                                std::int64_t tokens) {
   contract::violate(contract::at(sequence, head), "observe: ", rows, " rows for ", tokens,
-                    " tokens; append the new tokens to the cache first, one row each; a shard observes chunks of no more rows "
-                    "than it has tokens");
+                    " tokens; append the new tokens to the cache first, one row each; a shard observes chunks of no "
+                    "more rows than it has tokens");
 }
 /// `older` tokens, of which `known` can have been observed: the first row's position, or what the gate's memory holds.
 /// Of rows before the newest token: its position, and that of the last row. Of tokens without a row, or rows without a

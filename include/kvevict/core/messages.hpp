@@ -46,9 +46,10 @@ constexpr contract::place of_sequence(std::int64_t sequence) { return {sequence}
                                        std::int64_t has) {
   std::string const where = "layer " + contract::number(layer) + " of " + contract::text_of(row(sequence, head));
   if (has < 0)
-    contract::violate("plan: budget.lengths says that ", where, " has ", given,
+    contract::violate(contract::at(sequence, head, -1, layer), "plan: budget.lengths says that ", where, " has ", given,
                       " tokens; give counts, not negative numbers");
-  contract::violate("plan: budget.lengths says that ", where, " has ", given, " tokens, but the view has ", has,
+  contract::violate(contract::at(sequence, head, -1, layer), "plan: budget.lengths says that ", where, " has ", given,
+                    " tokens, but the view has ", has,
                     "; give the lengths that all layers had before the first of them was planned");
 }
 /// Rows that are to keep one set: heads 0 and `head` of a sequence, or layers 0 and `sequence / of_layer` of a stack.
@@ -62,18 +63,19 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
   std::string const rows = rows_together(layers, sequence, head, of_layer);
   char const* const stage = layers ? "layers::together" : "heads::together";
   if (lengths)
-    contract::violate("plan: ", rows, " have ", first, " and ", here,
+    contract::violate(contract::at(sequence, head), "plan: ", rows, " have ", first, " and ", here,
                       " tokens; one set of tokens for both needs rows of one length, evict them by ", stage,
                       " from the first plan on");
-  contract::violate("plan: ", rows,
+  contract::violate(contract::at(sequence, head), "plan: ", rows,
                     " have different budgets or read-only prefixes; one set of tokens for both needs the same, give "
                     "both one budget or plan without ",
                     stage);
 }
 [[noreturn]] inline void positions_apart(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer,
                                          std::int64_t token, std::int64_t first, std::int64_t here) {
-  contract::violate("plan: token ", token, " of ", rows_together(layers, sequence, head, of_layer), " has position ",
-                    first, " and ", here, "; one set of tokens for both needs the same tokens, evict them by ",
+  contract::violate(contract::at(sequence, head, token), "plan: token ", token, " of ",
+                    rows_together(layers, sequence, head, of_layer), " has position ", first, " and ", here,
+                    "; one set of tokens for both needs the same tokens, evict them by ",
                     layers ? "layers::together" : "heads::together", " from the first plan on");
 }
 [[noreturn]] inline void negative_position(std::int32_t sequence, std::int64_t position) {

@@ -44,9 +44,11 @@ Evidence without(Evidence e, std::uint8_t const* whole, [[maybe_unused]] std::in
 
 /// f(evidence, budget) until no sequence is at fault that is not left out: `outcomes` (B) says which are, and why. What
 /// belongs to no sequence is raised. Once for every faulty sequence more; nothing may have been written when f raises.
+/// `layers_as_one`: a fault in one layer of a sequence is that of all its layers, which cannot be left out one by one.
 template <class Context, class Evidence, class F>
-void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<outcome>& outcomes, F f) {
-  std::int32_t const B = e.cache.sequences();
+void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<outcome>& outcomes, bool layers_as_one,
+                      F f) {
+  std::int32_t const B = e.cache.sequences(), step = layers_as_one ? B / e.cache.pages.layers : B;
   outcomes.assign(static_cast<std::size_t>(B), {});
   frame scratch(ctx.scratch());
   auto* const whole = scratch.template allocate<std::uint8_t>(B);
@@ -59,10 +61,11 @@ void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<out
       return;
     } catch (contract_violation const& fault) {
       if (fault.sequence < 0 || fault.sequence >= B || whole[fault.sequence] != 0) throw;
-      whole[fault.sequence] = 1;
-      outcomes[static_cast<std::size_t>(fault.sequence)] = outcome::of(fault);
+      for (std::int32_t row = fault.sequence % step; row < B; row += step)
+        whole[row] = 1, outcomes[static_cast<std::size_t>(row)] = outcome::of(fault);
     }
 #else
+  static_cast<void>(step);
   f(without(e, whole, count), b);
 #endif
 }

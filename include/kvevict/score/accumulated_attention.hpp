@@ -26,7 +26,8 @@ enum class column_norm : std::uint8_t { none, rows_that_see };
 /// Shapes   prompt: queries (N,Hq,D), keys (H,N,D) → (H,N) float; while decoding one float per slot, kept by `observe`
 ///          in the cache's role::state component and read back through remembered(cache).
 /// Cost     prompt: Hq·N²·D flop with LSE, twice that without, O(N) memory; a step: one row.
-/// Errors   contract_violation if a sequence provides fewer than N rows, if a row's weights do not add up to 1.
+/// Errors   contract_violation if a row's weights do not add up to 1, or if a sequence provides more or fewer rows than
+///          it has slots in use: behind padding and in a shard rows are observed, and planned from remembered(cache).
 struct accumulated_attention {
   column_norm norm = column_norm::none;
   group_reduce group = group_reduce::mean;

@@ -339,6 +339,13 @@ TEST_CASE("bad input: too few rows") {
   r.refuses(snapkv, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows and the score reads 8",
             "provide the rows of its newest tokens");
   r.refuses(h2o, kvevict::prompt(r.view(), five.rows()), twenty, "5 softmax rows for 40", "a row of every token");
+  attention const behind = rows_of(r.in, whole_cache(r.in), {5, 0}, r.in.N);  // five slots of padding
+  std::vector<std::int32_t> const first{5, 0};
+  kvevict::query_rows padded = behind.queries();
+  padded.sees.first_token = first.data(), padded.positions = nullptr;
+  r.refuses(h2o, kvevict::prompt(r.view(), padded), twenty, "35 query rows for 40 tokens",
+            "and no other; behind padding, in a shard or after an eviction, where there are more or fewer, observe the "
+            "rows and plan from remembered(cache)");
   attention const none = future_rows(batch{4, 2, 8, 0, r.in.N, r.in.layers, 0});
   r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1),
             twenty, "rows", "provide");

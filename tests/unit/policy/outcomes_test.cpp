@@ -182,3 +182,48 @@ TEST_CASE("outcomes: an exception says where") {
   });
   CHECK((of_layer.sequence == 3 && of_layer.layer == 2));
 }
+
+TEST_CASE("outcomes: where layers keep one set, a fault in one of them is that of all, and other sequences go on") {
+  batch const in = random_batch(95, {.Hq = 4, .H = 2, .D = 8, .N = {30, 26, 30, 26, 30, 26}, .future = 0});
+  stack layers(in, 3, placed::layers_apart, true);
+  auto const policy = snapkv.with(kvevict::layers::together{});
+  kvevict::budget const ask{.tokens_per_head = 12, .layer_count = 3};
+  attention const rows = last_rows(in, 5);
+  kvevict::host ctx;
+  auto const want = kvevict::plan(ctx, policy, kvevict::prompt(layers.whole(), rows.queries()), ask);
+  for (std::int32_t l = 0; l < 3; ++l) {
+    CAPTURE(l);
+    attention bad = rows;
+    bad.q[static_cast<std::size_t>(l * 10 + 9) * 32] = not_a_number;  // of sequence 1
+    kvevict::keep_set out;
+    std::vector<kvevict::outcome> outcomes;
+    kvevict::plan(ctx, policy, kvevict::prompt(layers.whole(), bad.queries()), ask, out, outcomes);
+    for (std::int32_t b = 0; b < 6; ++b) {
+      auto const& it = outcomes[static_cast<std::size_t>(b)];
+      CHECK(it.sound() == (b % 2 == 0));
+      if (b % 2 != 0) {
+        CHECK((it.layer == l && it.sequence == 2 * l + 1));
+        CHECK_THAT(it.message, Contains("is NaN"));
+      }
+      for (std::int32_t h = 0; h < 2; ++h) {
+        auto const row = out(b, h), wanted = want(b, h);
+        if (b % 2 != 0)
+          CHECK(row.size == 26);
+        else
+          CHECK(std::vector(row.begin(), row.end()) == std::vector(wanted.begin(), wanted.end()));
+      }
+    }
+  }
+}
+
+TEST_CASE("outcomes: heads that do not hold the same tokens are a fault of their sequence") {
+  room r;
+  r.cache.set(*r.view().find(kvevict::role::position), 1, 1, 29, 0, 99);
+  kvevict::keep_set out;
+  kvevict::plan(r.ctx, snapkv.with(kvevict::heads::together{}), kvevict::prompt(r.view(), r.last.queries()), twenty,
+                out, r.outcomes);
+  CHECK((r.outcomes[0].sound() && r.outcomes[2].sound()));
+  CHECK((r.outcomes[1].sequence == 1 && r.outcomes[1].head == 1 && r.outcomes[1].token == 29));
+  CHECK_THAT(r.outcomes[1].message, Contains("token 29 of heads 0 and 1 of sequence 1 has position 29 and 99"));
+  CHECK((out(0, 0).size == 20 && out(1, 0).size == 30 && out(1, 1).size == 30 && out(2, 1).size == 20));
+}

@@ -6,6 +6,7 @@
 #include <kvevict/core/order_key.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/evidence/new_rows.hpp>
 #include <kvevict/evidence/planning.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {

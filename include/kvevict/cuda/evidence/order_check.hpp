@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/visibility.hpp>
 #include <kvevict/cuda/context/device.hpp>
 

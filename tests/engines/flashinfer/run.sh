@@ -17,7 +17,7 @@ mkdir -p -- "$cache"
 # wheels FOLDER PACKAGE==VERSION…: unpacked once into a folder of the cache, without what they depend on
 wheels() (
   [[ ! -f $1/complete ]] || exit 0
-  scratch=$(mktemp -d "$cache/new.XXXXXX") || exit
+  scratch=$(mktemp -d -p "$cache") || exit
   trap 'rm -rf -- "$scratch"' EXIT
   python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: -d "$scratch" "${@:2}" \
     2>"$scratch/errors" || { tail -n 1 "$scratch/errors" >&2; exit 1; }

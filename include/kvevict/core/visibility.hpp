@@ -21,11 +21,13 @@ enum class row_place : std::uint8_t { in_cache, behind_cache };
 ///   [0, sinks)                   in any case
 ///
 /// Slots before first_token[b] are padding (a batch padded on the left): no row sees them, positions count from there,
-/// and a position that the cache carries for one of them means nothing. Padding is evicted first; policies with sinks,
-/// and scores that read the keys or values of a row as a whole, are refused there.
+/// and a position that the cache carries for one of them means nothing. A stack has one for each sequence of each layer
+/// (b = l·S + s), as eviction may leave layers different padding, even where its rows are said once for all layers.
+/// Padding is evicted first; policies with sinks, and scores that read the keys or values of a row as a whole, are
+/// refused there.
 struct visibility {
   std::int32_t window = 0, chunk = 0, sinks = 0;
-  std::int32_t const* first_token = nullptr;  // (B) slots, or null: 0
+  std::int32_t const* first_token = nullptr;  // (B) slots, of a stack (L·S), or null: 0
 
   /// A row sees all positions up to its own.
   constexpr bool is_whole() const { return window == 0 && chunk == 0 && first_token == nullptr; }

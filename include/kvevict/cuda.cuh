@@ -12,8 +12,8 @@
 #include <kvevict/version.hpp>
 
 #include <kvevict/cuda/apply/compact.hpp>
-#include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/cuda/apply/relocate.hpp>
+#include <kvevict/cuda/apply/replace.hpp>
 #include <kvevict/cuda/apply/rerotate.hpp>
 #include <kvevict/cuda/attention/attention.hpp>
 #include <kvevict/cuda/attention/fold_window.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // observe() in shards and behind padding on a device, by the host's bodies; refusals in the host's words.
-#include "simt/same_words.hpp"
 #include "support/by_position.hpp"
+#include "simt/same_words.hpp"
 
 using namespace simt_test;
 
@@ -57,8 +57,9 @@ TEST_CASE("order: a device finds positions that do not ascend behind padding, an
   std::vector<std::int32_t> const first{5, 0};
   room r(layout::nhd, 1, 4);
   for (int const wrong : {4, 5, 6, 20, 39}) {
-    r.cache.fill(role::position,
-                 [=](int b, int, int t, int) { return b == 0 && t < 5 ? 9 : t == wrong && b == 0 ? 3 : t; });
+    r.cache.fill(role::position, [=](int b, int, int t, int) {
+      return b == 0 && t < 5 ? 9 : t == wrong && b == 0 ? 3 : t;
+    });
     std::string const slot = "slot " + std::to_string(wrong) + " of sequence 0, head 0 holds position 3",
                       what = wrong < 6 ? "" : slot;
     alike(r.cache, what, [&](auto& on, auto const& view) {

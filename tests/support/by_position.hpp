@@ -54,9 +54,7 @@ struct placed_tokens {
   void set_state(float x) {
     cache.fill(kvevict::role::state, [=](int, int, int, int) { return x; });
   }
-  float state(int b, int h, int t, int c = 0) {
-    return cache.get(*cache.view.find(kvevict::role::state), b, h, t, c);
-  }
+  float state(int b, int h, int t, int c = 0) { return cache.get(*cache.view.find(kvevict::role::state), b, h, t, c); }
 };
 
 /// The tokens at positions part, part + 4, …, of which those of 40 and 30; `scattered`: in slots of no order.

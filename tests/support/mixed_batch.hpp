@@ -149,8 +149,7 @@ struct random_mix {
     if (below(4) == 0) sees.chunk = 1 + below(30);
     if (below(2) == 0) sees.sinks = below(5);
     if (below(2) == 0 || batch.of.scattered) return;
-    for (std::size_t b = 0; b < batch.in.B(); ++b)
-      padding.push_back(below(1 + batch.of.tokens[b] - batch.of.fresh[b]));
+    for (std::size_t b = 0; b < batch.in.B(); ++b) padding.push_back(below(1 + batch.of.tokens[b] - batch.of.fresh[b]));
   }
   /// Of the sequences from `first` on; `put` says where the context reads them.
   template <class Put> kvevict::visibility sight_of(std::size_t first, Put put) const {

@@ -33,7 +33,8 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
                            planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
   planning::expect_heads(verb, b, e.cache.heads());
   KVEVICT_EXPECTS(p.protect.sinks == 0 || e.sees.first_token == nullptr, verb, ": the policy protects the first ",
-                  p.protect.sinks, " slots of a sequence, and those before visibility::first_token are padding, which "
+                  p.protect.sinks,
+                  " slots of a sequence, and those before visibility::first_token are padding, which "
                   "would stay in the place of tokens; give .sinks = 0, or a view whose rows begin with a token");
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);

@@ -104,8 +104,7 @@ void expect_order(layer_view<Entry> const& cache, budget const& want, visibility
   std::int32_t const heads = cache.shared_by_heads(*positions) ? 1 : cache.heads();
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < heads && !want.keeps_whole(b) && cache.owns(*positions, b, h); h += rows_at_once)
-      expect_ascending(cache, *positions, b, h, std::min(rows_at_once, heads - h),
-                       std::max(sees.padding(b), 0));
+      expect_ascending(cache, *positions, b, h, std::min(rows_at_once, heads - h), std::max(sees.padding(b), 0));
 }
 
 }  // namespace planning

@@ -73,8 +73,8 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
 /// Rows for observe(): all tokens of those that have new ones; they are known by row.new_from. Rows of a sequence that
 /// provides none are left out.
 template <class Evidence, class Layers>
-score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
-                  budget const& want) {
+score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e, protect const& keep,
+                  Layers const& layers, budget const& want) {
   score_rows out = planning::make_rows(true, scratch, e.cache, want, e.sees);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
@@ -94,7 +94,8 @@ score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e
       planning::protect_row(sorting, out, r, 0, fresh);
       planning::expect_distinct(out, r);
     }
-    if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e)); found != fresh) {
+    if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e));
+        found != fresh) {
       frame again(ctx.scratch());
       planning::protect_row(again, out, r, 0, found);
     }

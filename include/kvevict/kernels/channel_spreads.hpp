@@ -53,9 +53,8 @@ template <class Rows> [[gnu::noinline]] void widen_ranges(Rows rows, int count, 
     rows.visit(
         i, [&](std::int32_t d, vec const(&x)[N]) __attribute__((always_inline)) {
           vec low = load(of.low() + d), high = load(of.high() + d), zero = splat(0);  // NaN, where x is not finite
-          unroll<N>([&](auto k) {
-            low = min(x[k], low), high = max(x[k], high), zero = multiply_add(x[k], splat(0), zero);
-          });
+          unroll<N>(
+              [&](auto k) { low = min(x[k], low), high = max(x[k], high), zero = multiply_add(x[k], splat(0), zero); });
           store(of.low() + d, low + zero), store(of.high() + d, high + zero);
         });
   }
@@ -79,7 +78,7 @@ template <class Rows> [[gnu::noinline]] void spread_rows(Rows rows, int count, c
     unroll<N>([&](auto k) { a[k] = sum[k], b[k] = squares[k]; });
     vec const total = reduce<N>(a, add{}),
               variance = max(splat(0), multiply_add(total * splat(-1 / n), total, reduce<N>(b, add{})) *
-                                        splat(n > 1 ? 1 / (n - 1) : 1.0f));
+                                           splat(n > 1 ? 1 / (n - 1) : 1.0f));
     float squared[lanes];
     store(squared, variance);
     for (int k = 0; k < std::min(N, count - i); ++k) to[i + k] = ::sqrtf(squared[k * (lanes / N)]);

@@ -139,7 +139,9 @@ class tile_ahead {
   template <class Entry>
   tile_ahead(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t first, std::int64_t tokens,
              std::int64_t steps)
-      : map_(&view.find(role::k)->rows), steps_(steps), left_(std::clamp<std::int64_t>(tokens - first, 0, tile_tokens)) {
+      : map_(&view.find(role::k)->rows),
+        steps_(steps),
+        left_(std::clamp<std::int64_t>(tokens - first, 0, tile_tokens)) {
     if (left_ == 0) return;
     each_ = left_;
     auto const count = static_cast<int>(left_);

@@ -99,8 +99,15 @@ TEST_CASE("move_rows: more than caches hold, rows at and beside the start of a l
       auto const start = reinterpret_cast<std::uintptr_t>(pool.data()) % 64;
       component c;
       c.type = dtype::opaque;
-      c.rows = {pool.data(), static_cast<std::int64_t>((64 - start) % 64) + off, pages, slots * H * bytes, bytes,
-                H * bytes, 0, bytes, 1};
+      c.rows = {pool.data(),
+                static_cast<std::int64_t>((64 - start) % 64) + off,
+                pages,
+                slots * H * bytes,
+                bytes,
+                H * bytes,
+                0,
+                bytes,
+                1};
       std::vector<std::int32_t> entries;
       for (std::int32_t i = 0; i < pages; ++i) entries.push_back(pages - 1 - i);
       std::int32_t const length = N;

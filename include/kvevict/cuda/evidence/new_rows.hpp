@@ -102,8 +102,8 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
                   Layers const& layers, budget const& want) {
   score_rows out = allocate_rows(true, scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{
-      e.cache.pages, places_of(e), e.older, e.older_each, out.positions != nullptr, planning::is_shard(e),
-      keep, layers, want};
+      e.cache.pages,         places_of(e), e.older, e.older_each, out.positions != nullptr,
+      planning::is_shard(e), keep,         layers,  want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb()), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out)});

@@ -34,7 +34,8 @@ struct order_check {
                        first = std::max(i * P + part * slots, begin);
     component const* const positions = v.find(role::position);
     for (std::int32_t k = h; k < (v.pages.per_head() ? h + 1 : v.heads()) && v.owns(*positions, b, k); ++k) {
-      std::int64_t const end = std::min(std::min((i + 1) * P, i * P + (part + 1) * slots), std::int64_t{v.length(b, k)});
+      std::int64_t const end =
+          std::min(std::min((i + 1) * P, i * P + (part + 1) * slots), std::int64_t{v.length(b, k)});
       if (first >= end) continue;
       token_rows<Entry> const rows = v.rows_of(*positions, b, k);
       auto const position = [&](std::int64_t j) {

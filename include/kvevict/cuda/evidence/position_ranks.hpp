@@ -119,8 +119,8 @@ template <class Then> struct interval_kernel {
     atomic_max(t, &newest_key[0], highest);
     t.sync_block();
     std::int64_t const last = planning::last_position(then.places, it.sequence), newest = integer_of_key(newest_key[0]);
-    older_fault const wrong = last < newest ? older_fault::rows_before_newest
-                                            : check_fresh(fresh[0], count, then.is_shard);
+    older_fault const wrong =
+        last < newest ? older_fault::rows_before_newest : check_fresh(fresh[0], count, then.is_shard);
     if (wrong == older_fault::rows_before_newest) return {wrong, newest, last};
     if (wrong != older_fault::none) return {wrong, fresh[0], count};
     planning::protect_interval(it, 0, static_cast<std::int32_t>(fresh[0]));

@@ -80,8 +80,7 @@ check_pages_kernel<Entry> check_of_table(device& ctx, layer_view<Entry> const& v
 /// The rest, by a kernel and one for every table: pages may be looked up once lengths are known to be right. Where rows
 /// write, another one a table for prefixes, whose pages are compared with all that are written.
 template <class Entry, class Rows>
-void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use,
-                  order_check const& order) {
+void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, page_use use, order_check const& order) {
   ctx.expect_sequences(v.sequences(), v.pages.layers);
   call_status const status = ctx.watch();
   if (v.rows() == 0) {  // and there is no kernel to clear it

@@ -4,9 +4,9 @@
 #   bench/run.sh                  everything
 #   bench/run.sh window_scores    the programs whose name contains the word
 #   bench/run.sh window_scores --benchmark_filter=no_lse    further words go to Google Benchmark
-#   bench/run.sh --cuda-static    what can be proven of the device kernels without a GPU: registers, spills, instructions, bytes (needs nvcc)
-#   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table for bench/README.md
-#   bench/run.sh --cuda-build sm_90    only builds both programs (build/cuda/simt, build/cuda/time), to be run on a machine without packages
+#   bench/run.sh --cuda-static    of device kernels, without a GPU: registers, spills, instructions, bytes (needs nvcc)
+#   bench/run.sh --cuda           on a GPU: the tests, then the time of every verb beside both ceilings, as a table
+#   bench/run.sh --cuda-build sm_90    only builds build/cuda/simt and build/cuda/time, for a machine without packages
 #   bench/run.sh cost --model llama-3.1-8b    what every preset costs on a model's shape; cost --help
 #   bench/run.sh instructions     instructions and scratch of the hot kernels beside their bounds; --update records them
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
@@ -15,32 +15,41 @@ cd "$(dirname "$0")/.."
 [ "${1-}" != instructions ] || { shift; exec bench/instructions/run.sh "$@"; }
 [ "${1-}" != quality ] || { shift; exec bench/quality/run.sh "$@"; }
 
-cuda_static() {
+require_nvcc() {
   nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
   [ -x "$nvcc" ] || { echo "bench/run.sh: no nvcc; install the CUDA toolkit, or name it in CUDACXX" >&2; exit 2; }
+}
+
+cuda_static() {
+  require_nvcc
   environment=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict/venv-cuda
   [ -x "$environment/bin/pip" ] || python3 -m venv "$environment"
-  "$environment/bin/pip" -q install nvidia-cuda-nvdisasm==13.0.* 2>/dev/null || "$environment/bin/pip" -q install nvidia-cuda-nvdisasm
+  "$environment/bin/pip" -q install nvidia-cuda-nvdisasm==13.0.* 2>/dev/null ||
+    "$environment/bin/pip" -q install nvidia-cuda-nvdisasm
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  g++ -std=c++20 -O1 '-DKVEVICT_SIMT_EMULATION=<support/simt/shim.hpp>' -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 bench/cuda/dry_run.cpp \
+  g++ -std=c++20 -O1 '-DKVEVICT_SIMT_EMULATION=<support/simt/shim.hpp>' -Iinclude -Itests -Ibench \
+    -isystem /usr/include/eigen3 bench/cuda/dry_run.cpp \
     tests/support/simt/scheduler.cpp tests/support/simt/device.cpp -lboost_context -o "$work/dry_run"
   newest=$("$nvcc" --list-gpu-code | sort -V | tail -n 1)
-  python3 bench/cuda/static.py --nvcc "$nvcc" --nvdisasm "$(find "$environment" -name nvdisasm -type f | head -n 1)" --dry-run "$work/dry_run" \
-    --work "$work" sm_80 sm_90 "$newest"
+  python3 bench/cuda/static.py --nvcc "$nvcc" --dry-run "$work/dry_run" --work "$work" \
+    --nvdisasm "$(find "$environment" -name nvdisasm -type f | head -n 1)" sm_80 sm_90 "$newest"
 }
 [ "${1-}" != --cuda-static ] || { cuda_static; exit; }
 
 cuda_time() {
-  nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-  [ -x "$nvcc" ] || { echo "bench/run.sh: no nvcc; install the CUDA toolkit, or name it in CUDACXX" >&2; exit 2; }
+  require_nvcc
   mkdir -p build/cuda
   if [ $# -gt 0 ]; then tests/run.sh --cuda-build "$1"
   else
-    nvidia-smi -L >/dev/null 2>&1 || { echo "bench/run.sh: nvidia-smi finds no GPU here; --cuda-static needs none" >&2; exit 2; }
+    nvidia-smi -L >/dev/null 2>&1 || {
+      echo "bench/run.sh: nvidia-smi finds no GPU here; --cuda-static needs none" >&2
+      exit 2
+    }
     tests/run.sh --cuda || tests_failed=1  # the times are wanted all the same
   fi
-  "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr "-arch=${1:-native}" -Iinclude -Ibench bench/cuda/time.cu -o build/cuda/time
+  "$nvcc" -std=c++20 -O3 --expt-relaxed-constexpr "-arch=${1:-native}" -Iinclude -Ibench bench/cuda/time.cu \
+    -o build/cuda/time
   [ $# -eq 0 ] || { echo "built, not run: build/cuda/time for $1"; return; }
   echo "$(date +%Y-%m-%d), bench/run.sh --cuda"
   build/cuda/time
@@ -74,8 +83,12 @@ for source in bench/time/*"$word"*.cpp; do
   [ -f "$source" ] || continue
   found=1
   program=bench_$(basename "$source" .cpp)
-  cmake --build build/bench --target "$program" >/dev/null || { echo "bench/run.sh: $program does not build; is libbenchmark-dev installed?" >&2; exit 2; }
-  "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true --benchmark_counters_tabular=true "$@" |
+  cmake --build build/bench --target "$program" >/dev/null || {
+    echo "bench/run.sh: $program does not build; is libbenchmark-dev installed?" >&2
+    exit 2
+  }
+  "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true \
+    --benchmark_counters_tabular=true "$@" |
     grep -v -e '_mean' -e '_stddev' -e '_cv'
 done
 [ $found = 1 ] || { echo "bench/run.sh: no program of bench/time has '$word' in its name" >&2; exit 2; }

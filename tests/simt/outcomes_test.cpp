@@ -117,6 +117,21 @@ TEST_CASE("a fault of the view refuses all on a device, and no outcome says othe
   for (auto const& it : found.read(gpu.ctx)) CHECK(it.sound());
 }
 
+TEST_CASE("layers that keep one set are not planned with outcomes on a device, and the keep set says so") {
+  room r;
+  device_cache<std::int32_t> there(r.cache);
+  there.view.pages.layers = 2, there.view.can.one_set_for_layers = true;
+  on_gpu gpu;
+  cuda::keep_set keep;
+  cuda::outcomes found;
+  kvevict::budget const both{.tokens_per_head = 20, .layer_count = 2};
+  auto const plan = [&] {
+    kvevict::plan(gpu.ctx, kvevict::presets::streaming_llm(), kvevict::contents(there.view), both, keep, found);
+  };
+  CHECK(refusal(plan).find("the fault of one layer is that of all") != std::string::npos);
+  CHECK(!refusal([&] { keep.read(gpu.ctx); }).empty());
+}
+
 TEST_CASE("what a device's exception says is where: layer, sequence, head and token") {
   room r;
   device_cache<std::int32_t> there(r.cache);

@@ -81,7 +81,7 @@ inline namespace KVEVICT_ABI {
 
 /// kvevict::plan without refusing all sequences for one: see the host's, which has the same words. outcomes.read(ctx)
 /// says what became of each, once the stream has been waited for; the keep set is whole where one is at fault. What is
-/// wrong with the view, the options or where evidence lies refuses the call.
+/// wrong with the view, the options or where evidence lies refuses the call, and so do layers that keep one set.
 /// Cost     plan()'s; two small kernels and a fill more.
 template <class Policy, class Evidence>
 void plan(cuda::device& ctx, Policy const& p, Evidence const& e, budget const& b, cuda::keep_set& out,
@@ -93,6 +93,10 @@ void plan(cuda::device& ctx, Policy const& p, Evidence const& e, budget const& b
       "plan with outcomes: under layers::together the fault of one layer is that of all, which a device finds "
       "too late to leave them out; plan without outcomes");
   auto call = contract::begin(ctx, e, b, out);
+  KVEVICT_EXPECTS(
+      e.cache.pages.layers == 1 || !e.cache.demands().one_set_for_layers,
+      "plan with outcomes: the cache keeps one set of tokens for all layers, so that the fault of one layer "
+      "is that of all, which a device finds too late to leave them out; plan without outcomes");
   cuda::device::apart const one_by_one(ctx, outcomes.begin(ctx, e.cache.sequences()));
   contract::validate("plan", ctx, p, e, b);
   planning::plan_checked(ctx, p, e, b, out);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Selection and Ada-KV's allocation: ours and std::nth_element.
+// Selection and Ada-KV's allocation: ours and std::nth_element; and selection of scores that may be hard for it.
 #include <kvevict/heads/adaptive.hpp>
 #include <kvevict/kernels/host.hpp>
 
@@ -9,13 +9,28 @@ namespace {
 
 using namespace bench;
 
-/// Scores of H heads, skewed as attention is, a fifth of them to be kept.
+enum class order { random, ascending, descending, equal, two_values, plateaus };
+constexpr std::pair<order, char const*> hard[] = {{order::ascending, "ascending"},
+                                                  {order::descending, "descending"},
+                                                  {order::equal, "equal"},
+                                                  {order::two_values, "two_values"},
+                                                  {order::plateaus, "plateaus:7"}};
+
+/// Scores of H heads, skewed as attention is, a fifth of them to be kept. Plateaus are what max pooling leaves.
 struct scores {
-  scores(std::int32_t H, std::int32_t N) : values(std::size_t(H) * std::size_t(N)) {
+  scores(std::int32_t H, std::int32_t N, order of = order::random) : values(std::size_t(H) * std::size_t(N)) {
     std::minstd_rand random(3);
     for (float& x : values) x = std::exp(-12 * static_cast<float>(random()) / 2147483647.0f);
     for (std::int32_t h = 0; h < H; ++h)
       rows.push_back({0, h, N, 0, N, N, N / 5, true}), begin.push_back(begin.back() + N);
+    for (std::int32_t h = 0; h < H; ++h) {
+      auto const from = values.begin() + begin[std::size_t(h)], to = from + N;
+      if (of == order::ascending) std::sort(from, to);
+      if (of == order::descending) std::sort(from, to, std::greater<>{});
+      if (of == order::equal) std::fill(from, to, 0.25f);
+      if (of == order::two_values) std::transform(from, to, from, [](float x) { return x > 0.01f ? 0.5f : 0.25f; });
+      for (std::int32_t i = 0; of == order::plateaus && i < N; ++i) from[i] = from[i / 7 * 7];
+    }
   }
   kvevict::score_rows view() {
     return {rows.data(), 1, std::int32_t(rows.size()), begin.data(), values.data(), nullptr, 0};
@@ -64,9 +79,10 @@ char const* wrong(scores const& s, std::int32_t N, bool adaptive, kvevict::keep_
   return nullptr;
 }
 
-void ours(benchmark::State& state, std::int32_t H, std::int32_t N, int threads, bool adaptive) {
+void ours(benchmark::State& state, std::int32_t H, std::int32_t N, int threads, bool adaptive,
+          order of = order::random) {
   context& c = on(threads);
-  scores s(H, N);
+  scores s(H, N, of);
   kvevict::keep_set keep;
   auto const select = [&] {
     auto rows = s.view();
@@ -99,6 +115,9 @@ int main(int argc, char** argv) {
           [=](benchmark::State& state) { ours(state, 8, N, threads, true); });
     }
     add("select/nth_element/host" + tail, 1, [=](benchmark::State& state) { nth_element(state, 8, N); });
+    for (auto const& [of, name] : hard)
+      add(std::string("select/best_of_").append(name).append("/host") + tail, 1,
+          [=, of = of](benchmark::State& state) { ours(state, 8, N, 1, false, of); });
   }
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "decode.hpp"
+#include "text.hpp"
 
 namespace {
 
@@ -121,7 +122,7 @@ int main(int argc, char** argv) try {
   if (tasks.contains("decode")) {
     auto const& p = tasks.at("decode");
     auto pool = pool_for(m.cfg, page_size, 11.0 * double(p.at("context").size()) + 2.0 * steps);
-    decoding(e, ctx, pool, s, results).run(p, steps, bar, 0.1 * steps);
+    decode_beside(e, ctx, pool, s, results, p, steps, bar, 0.1 * steps);
   }
   if (tasks.contains("growth")) {
     details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));

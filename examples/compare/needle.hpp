@@ -6,9 +6,6 @@
 
 namespace compare {
 
-using llama::json;
-using ids = std::vector<int>;
-
 /// A compressed copy of one cache, waiting to answer.
 struct contestant {
   table::where at;

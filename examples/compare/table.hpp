@@ -12,6 +12,9 @@
 
 namespace compare {
 
+using llama::json;
+using ids = std::vector<int>;
+
 class table {
  public:
   table(int layers, int kv_heads, std::uint64_t seed) : rows_per_cache_(layers * kv_heads), seed_(seed) {}

@@ -2,29 +2,10 @@
 // A natural text: how far is the next-token distribution from the full cache's after eviction?
 #pragma once
 
+#include "divergence.hpp"
 #include "needle.hpp"
 
 namespace compare {
-
-/// Rows of a softmax over the vocabulary against another's: mean KL(full ‖ other) in nats, and how often the best token
-/// agrees.
-struct divergence {
-  double kl = 0, top1 = 0;
-  int rows = 0;
-
-  template <class Logits> void add(Eigen::RowVectorXf const& full, Logits const& other) {
-    auto const log_softmax = [](auto const& x) -> Eigen::RowVectorXf {
-      float const peak = x.maxCoeff();
-      return (x.array() - (peak + std::log((x.array() - peak).exp().sum()))).matrix();
-    };
-    Eigen::RowVectorXf const p = log_softmax(full), q = log_softmax(Eigen::RowVectorXf(other));
-    Eigen::Index a, b;
-    p.maxCoeff(&a), q.maxCoeff(&b);
-    kl += double((p.array().exp() * (p - q).array()).sum());
-    top1 += a == b;
-    ++rows;
-  }
-};
 
 class text {
  public:

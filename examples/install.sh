@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the examples' scripts share: packages, Python environments, the build. Sourced; the script that does so defines refuse().
+# What the examples' scripts share: packages, Python environments, the build. Sourced; the script that does so defines
+# refuse().
 
 # install_missing PACKAGE…: Debian packages that are not there yet
 install_missing() {
@@ -20,7 +21,8 @@ install_missing() {
   fi
   echo "== installing ${missing[*]}" >&2
   "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 update >/dev/null
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "${missing[@]}" >/dev/null
+  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y \
+    --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 # python_environment DIRECTORY REQUIREMENTS: made once per content of the requirements
@@ -40,6 +42,10 @@ build_programs() {
   local tree=$1 build=$1/build/native
   shift
   echo "== building for this machine" >&2
-  cmake -S "$tree" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native -DKVEVICT_TESTS=OFF -DKVEVICT_BENCH=OFF >/dev/null
-  cmake --build "$build" --target "$@" >"$build/build.log" 2>&1 || { cat "$build/build.log" >&2; refuse "the build failed"; }
+  cmake -S "$tree" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_FLAGS=-march=native \
+    -DKVEVICT_TESTS=OFF -DKVEVICT_BENCH=OFF >/dev/null
+  cmake --build "$build" --target "$@" >"$build/build.log" 2>&1 || {
+    cat "$build/build.log" >&2
+    refuse "the build failed"
+  }
 }

@@ -37,11 +37,18 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict} build=$tree/build/native
 command=compare quick=() out='' model=() seed=1 page_size=16 prompt='' generate=() gates=()
 case ${1-} in
-  generate) command=generate; prompt=${2-}; [[ -n $prompt ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'; shift 2 ;;
-  llama) command=llama; prompt=${2-}; [[ -f $prompt ]] || refuse "llama needs a text: examples/run.sh llama FILE"; shift 2 ;;
+  generate)
+    command=generate; prompt=${2-}
+    [[ -n $prompt ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'
+    shift 2 ;;
+  llama)
+    command=llama; prompt=${2-}
+    [[ -f $prompt ]] || refuse "llama needs a text: examples/run.sh llama FILE"
+    shift 2 ;;
   check | speed) command=$1; shift ;;
 esac
-policies=(full none shift streaming snapkv ahakv h2o) llama=(384 64 2048 64 0 0)  # keep, chunk, tokens, generate, flash, q8_0
+policies=(full none shift streaming snapkv ahakv h2o)
+llama=(384 64 2048 64 0 0)  # keep, chunk, tokens, generate, flash, q8_0
 defaults=full,random,streaming_llm,h2o,ahakv,snapkv,ada_snapkv,ada_pyramidkv,distinct_and_attended,attention_gate,oracle
 chosen=$defaults
 whole() { [[ ${2-} =~ ^[1-9][0-9]{0,8}$ ]] || refuse "$1 needs a whole number above 0"; }
@@ -51,9 +58,14 @@ while (($#)); do
     --policies)
       [[ $command == compare && -n ${2-} ]] || refuse "--policies needs names or 'all', and belongs to the comparison"
       if [[ $2 == all ]]; then chosen=''; else chosen=$2; fi; shift 2 ;;
-    --model) [[ -n ${2-} ]] || refuse "--model needs a file"; [[ -f $2 ]] || refuse "--model $2: no such file"; model=(--model "$(realpath -- "$2")"); shift 2 ;;
+    --model)
+      [[ -n ${2-} ]] || refuse "--model needs a file"
+      [[ -f $2 ]] || refuse "--model $2: no such file"
+      model=(--model "$(realpath -- "$2")"); shift 2 ;;
     --quick) [[ $command == compare ]] || refuse "$1 belongs to the comparison"; quick=(--quick); shift ;;
-    --out) [[ $command == compare && -n ${2-} ]] || refuse "--out needs a directory, and belongs to the comparison"; out=$2; shift 2 ;;
+    --out)
+      [[ $command == compare && -n ${2-} ]] || refuse "--out needs a directory, and belongs to the comparison"
+      out=$2; shift 2 ;;
     --seed | --page-size) [[ $command == compare ]] || refuse "$1 belongs to the comparison"; whole "$1" "${2-}"
       if [[ $1 == --seed ]]; then seed=$2; else page_size=$2; fi; shift 2 ;;
     --gates) [[ $command == compare || $command == generate ]] || refuse "$1 belongs to the comparison and to generate"
@@ -72,8 +84,12 @@ while (($#)); do
         esac
         continue
       fi ;;&
-    --policy) [[ $command == generate && -n ${2-} ]] || refuse "--policy needs a name, and belongs to generate"; generate+=(--policy "$2"); shift 2 ;;
-    --budget | --tokens) [[ $command == generate ]] || refuse "$1 belongs to generate"; whole "$1" "${2-}"; generate+=("$1" "$2"); shift 2 ;;
+    --policy)
+      [[ $command == generate && -n ${2-} ]] || refuse "--policy needs a name, and belongs to generate"
+      generate+=(--policy "$2"); shift 2 ;;
+    --budget | --tokens)
+      [[ $command == generate ]] || refuse "$1 belongs to generate"
+      whole "$1" "${2-}"; generate+=("$1" "$2"); shift 2 ;;
     *) refuse "unknown argument $1; see --help" ;;
   esac
 done
@@ -87,7 +103,8 @@ if [[ $command == llama ]]; then
   mkdir -p -- "$build"
   g++ -std=c++20 -O2 -march=native "${llama_flags[@]}" "-I$tree/include" \
     "$here/llama_cpp/bounded.cpp" -o "$build/bounded" "${llama_libraries[@]}"
-  echo '| policy | nll a token past 512 | tokens a CPU second, reading / generating | evictions | kvevict, of CPU time |'
+  printf '%s\n' \
+    '| policy | nll a token past 512 | tokens a CPU second, reading / generating | evictions | kvevict, of CPU time |'
   echo '|---|---|---|---|---|'
   for policy in "${policies[@]}"; do "$build/bounded" "${own:-$model}" "$prompt" "$policy" "${llama[@]}"; done
   exit
@@ -113,8 +130,10 @@ case $command in
     "$bin/engine_check_eviction" "$model_dir" "$here/engine/reference.json" ;;
   speed) "$bin/engine_speed" "$model_dir" ;;
   generate)
-    printf '%s' "$prompt" | "$python" -c 'import json, sys; print(json.dumps(sys.stdin.read()))' | "$python" "$here/engine/tokens.py" "$model_dir" chat |
-      "$bin/engine_generate" --model "$model_dir" ${gates[@]+"${gates[@]:0:2}"} ${generate[@]+"${generate[@]}"} | "$python" "$here/engine/tokens.py" "$model_dir" stream ;;
+    printf '%s' "$prompt" | "$python" -c 'import json, sys; print(json.dumps(sys.stdin.read()))' |
+      "$python" "$here/engine/tokens.py" "$model_dir" chat |
+      "$bin/engine_generate" --model "$model_dir" ${gates[@]+"${gates[@]:0:2}"} ${generate[@]+"${generate[@]}"} |
+      "$python" "$here/engine/tokens.py" "$model_dir" stream ;;
   compare)
     out=${out:-$tree/build/report}
     mkdir -p -- "$out" || refuse "--out $out: cannot be made"

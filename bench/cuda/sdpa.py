@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the table of bench/run.sh --cuda: the causal forward of PyTorch's flash attention on the shapes of the column sums."""
+"""Rows of the table of bench/run.sh --cuda: the causal forward of PyTorch's flash attention on the shapes of the
+column sums."""
 
 import statistics
 import sys

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be proven about the device kernels without a GPU; bench/run.sh --cuda-static runs it.
 
-Compiles bench/cuda/kernels.cu for each architecture, reads registers, spills and shared memory from ptxas and the instructions from the disassembly,
-and joins them with the launches that bench/cuda/dry_run names for the reference shape. Exit status 1 when a kernel spills.
+Compiles bench/cuda/kernels.cu for each architecture, reads registers, spills and shared memory from ptxas and the
+instructions from the disassembly, and joins them with the launches that bench/cuda/dry_run names for the reference
+shape. Exit status 1 when a kernel spills.
 """
 
 import argparse, json, re, subprocess, sys
@@ -125,7 +126,9 @@ def main():
                 launched.setdefault(short(k["kernel"]), k)
     spills = 0
     print(
-        "| kernel | architecture | registers | spilled bytes | shared | threads | occupancy | 128-bit loads | most loads in a block | 128-bit stores | tensor instructions |\n|---|---|---|---|---|---|---|---|---|---|---|"
+        "| kernel | architecture | registers | spilled bytes | shared | threads | occupancy | 128-bit loads "
+        "| most loads in a block | 128-bit stores | tensor instructions |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|"
     )
     for architecture in o.architectures:
         cubin, found = compiled(o.nvcc, tree, work, architecture)
@@ -139,16 +142,20 @@ def main():
             shared = f["shared"] + k["bytes"]
             share = occupancy(architecture, f["registers"], shared, k["threads"])
             print(
-                f"| `{name}` | {architecture} | {f['registers']} | {f['spills']} | {shared} | {k['threads']} | {share:.0%} | {c['wide loads']} of {c['loads']} | "
-                f"{c['at once']} | {c['wide stores']} of {c['stores']} | {'{} of {} in the hot block'.format(*c['hot']) if c['tensor'] else 0} |"
+                f"| `{name}` | {architecture} | {f['registers']} | {f['spills']} | {shared} | {k['threads']} "
+                f"| {share:.0%} | {c['wide loads']} of {c['loads']} | {c['at once']} "
+                f"| {c['wide stores']} of {c['stores']} "
+                f"| {'{} of {} in the hot block'.format(*c['hot']) if c['tensor'] else 0} |"
             )
     print(
-        "\n| verb | kernels | copies | fills | scratch MB | least MB | Gflop | µs at 3.35 TB/s | µs at 989 Tflop/s |\n|---|---|---|---|---|---|---|---|---|"
+        "\n| verb | kernels | copies | fills | scratch MB | least MB | Gflop | µs at 3.35 TB/s | µs at 989 Tflop/s |\n"
+        "|---|---|---|---|---|---|---|---|---|"
     )
     for v in verbs:
         kernels, copies, fills = (sum(kind in s for s in v["steps"]) for kind in ("kernel", "copy", "fill"))
         print(
-            f"| {v['verb']} | {kernels} | {copies} | {fills} | {v['scratch'] / 1e6:.2f} | {v['bytes'] / 1e6:.2f} | {v['flops'] / 1e9:.1f} | {v['bytes'] / HBM * 1e6:.2f} | {v['flops'] / TENSOR * 1e6:.2f} |"
+            f"| {v['verb']} | {kernels} | {copies} | {fills} | {v['scratch'] / 1e6:.2f} | {v['bytes'] / 1e6:.2f} "
+            f"| {v['flops'] / 1e9:.1f} | {v['bytes'] / HBM * 1e6:.2f} | {v['flops'] / TENSOR * 1e6:.2f} |"
         )
     print(f"\nspilled bytes and local accesses over all kernels and architectures: {spills}")
     return 1 if spills else 0

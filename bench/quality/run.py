@@ -38,6 +38,8 @@ def parts_of(stage, seeds):
     split, genres, lengths = STAGES[stage][:3]
     documents = list(each(split, genres))
     return [Part(*d, seed, n, n == lengths[0]) for n in lengths for seed in seeds for d in documents]
+
+
 ADDED = "stage genre document text drawn commit date".split()  # drawn: the SHA-256 of the prompts
 
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Training text with free licences from Debian packages, as token ids; downloaded and unpacked once, nothing is installed.
+"""Training text with free licences from Debian packages, as token ids; downloaded and unpacked once, nothing is
+installed.
 
-    data.py MODEL_DIR                  prints the file: documents of at least 1 537 tokens, every twelfth of a source held out
+    data.py MODEL_DIR                  prints the file: documents of at least 1 537 tokens, every twelfth of a source
+                                       held out
     data.py MODEL_DIR --held-out 24    prints the first 1 536 tokens of so many held-out documents, as JSON
 
     anarchism              An Anarchist FAQ: essays                                    GFDL
@@ -74,7 +76,8 @@ def download(package, into):
             done = subprocess.run(["apt-get", "download", package], cwd=scratch, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(
-                    f"apt-get download {package} failed ({done.stderr.strip().splitlines()[-1:]}); run: sudo apt-get update"
+                    f"apt-get download {package} failed ({done.stderr.strip().splitlines()[-1:]}); "
+                    "run: sudo apt-get update"
                 )
             fresh = Path(scratch) / "tree"
             subprocess.run(["dpkg", "-x", str(next(Path(scratch).glob("*.deb"))), str(fresh)], check=True)
@@ -147,7 +150,8 @@ def describe(corpus):
     for source in SOURCES:
         here = corpus.source == source
         print(
-            f"{source:22} {np.sum(here & ~corpus.held):4} documents {sizes[here & ~corpus.held].sum():8} tokens to train, "
+            f"{source:22} "
+            f"{np.sum(here & ~corpus.held):4} documents {sizes[here & ~corpus.held].sum():8} tokens to train, "
             f"{np.sum(here & corpus.held):3} documents {sizes[here & corpus.held].sum():7} tokens held out",
             file=sys.stderr,
         )

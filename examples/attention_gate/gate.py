@@ -6,7 +6,8 @@
     p  = sigmoid(C Wo'^T + b)                               (N, H)
     keep_j = p_j > tau, or j is a sink;  row i attends to { j <= i : keep_j or j = i }
 
-Attention-Gate, Zeng et al. 2024, arXiv:2410.12876. The paper publishes neither code nor sizes: this is our design of it.
+Attention-Gate, Zeng et al. 2024, arXiv:2410.12876. The paper publishes neither code nor sizes: this is our design of
+it.
 """
 
 import math
@@ -28,8 +29,9 @@ class Gate(torch.nn.Module):
 
     @torch.no_grad()
     def look_at_self(self, x, logit=11.0):
-        """Wq' = Wk' = the leading directions of x (N,E), whitened so that a token's logit with itself is `logit` on average: softmax over
-        1 000 others would hide a token's own features otherwise. The second head starts half as sharp."""
+        """Wq' = Wk' = the leading directions of x (N,E), whitened so that a token's logit with itself is `logit` on
+        average: softmax over 1 000 others would hide a token's own features otherwise. The second head starts half as
+        sharp."""
         dim = len(self.q) // self.heads
         _, s, basis = torch.linalg.svd((x - x.mean(0)).cpu(), full_matrices=False)
         white = basis[: len(self.q)] * (len(x) ** 0.5 / s[: len(self.q), None])  # unit variance along each direction
@@ -62,9 +64,11 @@ def flags_of(logits, tau, sinks):
 
 
 class FlaggedAttention(torch.autograd.Function):
-    """Causal attention with weights e^z F / sum e^z F, own column always 1: the gradient with respect to F exists where F = 0 too.
+    """Causal attention with weights e^z F / sum e^z F, own column always 1: the gradient with respect to F exists where
+    F = 0 too.
 
-    q (Hq,N,D), k and v (H,N,D), flags (H,N) in [0,1] -> (Hq,N,D). Blocks of rows, never N x N; the backward pass computes the weights again.
+    q (Hq,N,D), k and v (H,N,D), flags (H,N) in [0,1] -> (Hq,N,D). Blocks of rows, never N x N; the backward pass
+    computes the weights again.
     """
 
     rows = 128
@@ -138,7 +142,8 @@ class Gates(torch.nn.ModuleList):
         )
 
     def attend(self, tau, sinks, kept):
-        """The attention under the flags, for Llama.hidden; appends every layer's mean keep (without sinks) to `kept`."""
+        """The attention under the flags, for Llama.hidden; appends every layer's mean keep (without sinks) to
+        `kept`."""
 
         def under_flags(layer, x, q, k, v):
             flags = flags_of(self[layer](x), tau, sinks)

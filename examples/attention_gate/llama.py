@@ -12,8 +12,8 @@ from weights import fnv1a
 
 
 class Llama:
-    """One sequence at a time. `attend(layer, x, q, k, v)` sees the normalised input x (N,E) of the projections, rotated q (Hq,N,D)
-    and k (H,N,D), and v (H,N,D); it returns (Hq,N,D)."""
+    """One sequence at a time. `attend(layer, x, q, k, v)` sees the normalised input x (N,E) of the projections, rotated
+    q (Hq,N,D) and k (H,N,D), and v (H,N,D); it returns (Hq,N,D)."""
 
     def __init__(self, directory, device="cpu", products=torch.float32):
         self.config = json.loads((Path(directory) / "config.json").read_text())

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains the gates of a frozen model; train.sh runs it.
 
-Three phases. Imitation: the gates learn which columns full attention will use (columns of a layer above its `keep` quantile by
-future attention x value norm), layer by layer, without a backward pass through the model. Warm start: the biases are raised until
-everything is kept. Training: straight-through flags, loss = LM + distill * KL(full cache || flagged) + alpha * mean_l (mean F_l - beta)^2,
-while beta falls from 1 (or from what the starting gates keep) to `keep`.
+Three phases. Imitation: the gates learn which columns full attention will use (columns of a layer above its `keep`
+quantile by future attention x value norm), layer by layer, without a backward pass through the model. Warm start: the
+biases are raised until everything is kept. Training: straight-through flags, loss = LM + distill * KL(full cache ||
+flagged) + alpha * mean_l (mean F_l - beta)^2, while beta falls from 1 (or from what the starting gates keep) to `keep`.
 
-Every few minutes DIR/checkpoint.pt, DIR/log.json and DIR/curves.png are written; started again with the same DIR, the run goes
-on exactly where the checkpoint was. At the end DIR/gates.safetensors holds the gates in bf16.
+Every few minutes DIR/checkpoint.pt, DIR/log.json and DIR/curves.png are written; started again with the same DIR, the
+run goes on exactly where the checkpoint was. At the end DIR/gates.safetensors holds the gates in bf16.
 """
 
 import argparse, json, math, os, sys, time
@@ -58,7 +58,8 @@ def fast_bf16(device):
 
 
 def future_attention(q, k, v, near):
-    """(H,N): mean attention that the rows at least `near` behind pay to a column, over the GQA group, times its value's norm."""
+    """(H,N): mean attention that the rows at least `near` behind pay to a column, over the GQA group, times its value's
+    norm."""
     H, N, D = k.shape
     q = q.view(H, -1, N, D)
     total = torch.zeros(H, N, device=q.device)
@@ -132,7 +133,8 @@ class Trainer:
         return self.first_beta + (self.o.keep - self.first_beta) * done
 
     def rate(self, step):
-        """10 steps of warm-up in each phase; imitation takes three times the rate, training a cosine down to a tenth."""
+        """10 steps of warm-up in each phase; imitation takes three times the rate, training a cosine down to a
+        tenth."""
         if step < self.imitation:
             return 3 * self.o.rate * min(1.0, (step + 1) / 10)
         at = step - self.imitation
@@ -317,7 +319,8 @@ def run(trainer, o):
         each = (now - begun) / (trainer.step - first)
         words = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in entry.items())
         print(
-            f"step {trainer.step}/{trainer.total}  {words}  {each:.1f} s a step, {each * (trainer.total - trainer.step) / 60:.0f} min left",
+            f"step {trainer.step}/{trainer.total}  {words}  {each:.1f} s a step, "
+            f"{each * (trainer.total - trainer.step) / 60:.0f} min left",
             flush=True,
         )
         if now - last > 60 * o.every or trainer.step == trainer.total:

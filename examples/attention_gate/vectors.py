@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what PyTorch's gate says of random features, for the library's tests: vectors.py > tests/unit/data/gate_torch.json
+"""Writes what PyTorch's gate says of random features, for the library's tests:
+vectors.py > tests/unit/data/gate_torch.json
 
-The schema is that of attention_gate.json: weights as (in,out), columns of Wq, Wk, Wv head-major, p as (H,N), in float32.
+The schema is that of attention_gate.json: weights as (in,out), columns of Wq, Wk, Wv head-major, p as (H,N), in
+float32.
 """
 
 import json, sys

@@ -20,7 +20,10 @@ ORDER = (
 ).split()
 COLOUR = {"full": "#222222", "oracle": "#888888", "attention_gate": "#d62728", "attention_gate_cache": "#ff9896"}
 MIB = 1024 * 1024
-NUMBERS = "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed score_us plan_us move_us decode_tokens_per_s prompts".split()
+NUMBERS = (
+    "prompt_tokens budget_tokens kept_tokens score cache_bytes_before cache_bytes_after pages_freed"
+    " score_us plan_us move_us decode_tokens_per_s prompts"
+).split()
 KINDS = [
     ("aware", "needle_rate", "needle, question in view", "share of prompts answered", True),
     ("agnostic", "needle_rate", "needle, question-agnostic", "share of prompts answered", True),
@@ -113,8 +116,10 @@ def print_table(lines, growth):
     widths = [max(len(k), *(len(cells(l)[i]) for l in lines)) for i, k in enumerate(FORMAT)]
     head = [k.rjust(w) for k, w in zip(FORMAT, widths)]
     print(
-        "\nneedle: share answered with the question in view (aware) and unseen (agnostic); text, decode: KL to the full cache in nats;\n"
-        "kept: true tokens per layer and KV head; µs: over all layers of one prompt; tok/s: one sequence decoding alone after the text\n"
+        "\nneedle: share answered with the question in view (aware) and unseen (agnostic); "
+        "text, decode: KL to the full cache in nats;\n"
+        "kept: true tokens per layer and KV head; µs: over all layers of one prompt; "
+        "tok/s: one sequence decoding alone after the text\n"
     )
     print("  ".join(head))
     last = None
@@ -124,11 +129,13 @@ def print_table(lines, growth):
             last = line["keep"]
         print("  ".join(c.rjust(w) for c, w in zip(cells(line), widths)))
     print(
-        f"\ngrowth with context, snapkv held at {growth[0]['budget']} tokens: context, tok/s full / evicted, MiB full / evicted"
+        f"\ngrowth with context, snapkv held at {growth[0]['budget']} tokens: "
+        "context, tok/s full / evicted, MiB full / evicted"
     )
     for g in growth:
         print(
-            f"  {g['context']:6d}   {g['full']:6.1f} / {g['evicted']:6.1f}   {g['bytes_full'] / MIB:7.1f} / {g['bytes_evicted'] / MIB:6.1f}"
+            f"  {g['context']:6d}   {g['full']:6.1f} / {g['evicted']:6.1f}   "
+            f"{g['bytes_full'] / MIB:7.1f} / {g['bytes_evicted'] / MIB:6.1f}"
         )
 
 
@@ -267,20 +274,24 @@ def sentences(rows, details):
         if isinstance(found, dict) and "epsilon" in found:
             for e in found["epsilon"]:
                 out.append(
-                    f"Ada-KV's bound ε on {task} at {e['budget']} tokens: worse than uniform in {e['worse_unpooled']} of {e['layers']} layers without pooling "
-                    f"(the theorem says 0), in {e['worse_pooled']} with max-pool 7"
+                    f"Ada-KV's bound ε on {task} at {e['budget']} tokens: worse than uniform in {e['worse_unpooled']} "
+                    f"of {e['layers']} layers without pooling (the theorem says 0), "
+                    f"in {e['worse_pooled']} with max-pool 7"
                 )
     for r in rows:
         if r["task"].endswith("_4_sinks") and r["metric"] == "kl_nats" and r["share"] == 20:
             out.append(
-                f"{r['task']}, 20 % kept, every policy protecting 4 sinks and its window: {r['policy']} {r['score']:.3f}"
+                f"{r['task']}, 20 % kept, every policy protecting 4 sinks and its window: "
+                f"{r['policy']} {r['score']:.3f}"
             )
     return out
 
 
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1250px;margin:2em auto;padding:0 1em;color:#222}table{border-collapse:collapse;font-size:13px}"
-    "td,th{padding:2px 9px;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4}tr.first td{border-top:2px solid #888}svg{max-width:100%;height:auto}"
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1250px;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;font-size:13px}"
+    "td,th{padding:2px 9px;text-align:right;border-bottom:1px solid #ddd}th{background:#f4f4f4}"
+    "tr.first td{border-top:2px solid #888}svg{max-width:100%;height:auto}"
 )
 
 
@@ -291,16 +302,24 @@ def page(lines, rows, details):
         kind = " class=first" if line["keep"] != last else ""
         body.append(f"<tr{kind}>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells(line)) + "</tr>")
         last = line["keep"]
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>kvevict: policies on {html.escape(details['model'])}</title><style>{STYLE}</style>
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8">\
+<title>kvevict: policies on {html.escape(details['model'])}</title><style>{STYLE}</style>
 <h1>KV-cache eviction policies on {html.escape(details['model'])}</h1>
-<p>Paged cache, {details['page_size']} tokens a page, one page table per layer and KV head, {details['threads']} threads. Every policy keeps exactly its budget
-(Σ kept / (layers · KV heads), protected tokens included), but for the gates, which decide for themselves: at their targets the other policies get as many tokens as the gates
-kept (<b>attention_gate</b>: prefill under the flags; <b>attention_gate_cache</b>: ordinary prefill, flags for the cache only); MiB are the pool's own count of pages in use. <b>oracle</b> (the attention that the next tokens really pay;
-T = {details['oracle_rows']} rows on text, question and answer on needles) and <b>full</b> bound from above, <b>random</b> from below.</p>
+<p>Paged cache, {details['page_size']} tokens a page, one page table per layer and KV head, \
+{details['threads']} threads. Every policy keeps exactly its budget
+(Σ kept / (layers · KV heads), protected tokens included), but for the gates, which decide for themselves: \
+at their targets the other policies get as many tokens as the gates
+kept (<b>attention_gate</b>: prefill under the flags; <b>attention_gate_cache</b>: ordinary prefill, \
+flags for the cache only); MiB are the pool's own count of pages in use. \
+<b>oracle</b> (the attention that the next tokens really pay;
+T = {details['oracle_rows']} rows on text, question and answer on needles) and <b>full</b> bound from above, \
+<b>random</b> from below.</p>
 <h2>Quality against budget</h2>{plot_quality(rows)}
-<h2>All numbers</h2><p>aware, agnostic: share of needle prompts answered; text, decode: KL to the full cache in nats; top-1: agreement with the full cache's best token on the
+<h2>All numbers</h2><p>aware, agnostic: share of needle prompts answered; \
+text, decode: KL to the full cache in nats; top-1: agreement with the full cache's best token on the
 text; µs over all layers of one prompt; tok/s: one sequence decoding alone after the text
-(in results.csv the rows of needle prompts have the rate of the whole batch in which all policies answered).</p><table>{''.join(body)}</table>
+(in results.csv the rows of needle prompts have the rate of the whole batch in which all policies answered).</p>\
+<table>{''.join(body)}</table>
 <h2>How the policies rank here</h2><ul>{''.join(f'<li>{html.escape(s)}</li>' for s in sentences(rows, details))}</ul>
 <h2>Where tokens are kept</h2>{plot_positions(details)}
 <h2>Budget per head and layer</h2>{plot_heads(details)}

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the prompts of the comparison as token ids: needle prompts generated from a seed, and passages of licence texts.
+"""Writes the prompts of the comparison as token ids: needle prompts generated from a seed, and passages of licence
+texts.
 
     tasks.py MODEL_DIR [--quick] [--seed N] > tasks.json
 
-Needle prompts follow RULER: sentences of a generated haystack, one "special magic number" (single) or two with different keys
-(multi), a question about one of them in the model's chat template, and the beginning of the answer. All prompts of a task have
-exactly the same number of tokens, with and without the question. The texts are /usr/share/common-licenses of Debian's base-files.
+Needle prompts follow RULER: sentences of a generated haystack, one "special magic number" (single) or two with
+different keys (multi), a question about one of them in the model's chat template, and the beginning of the answer. All
+prompts of a task have exactly the same number of tokens, with and without the question. The texts are
+/usr/share/common-licenses of Debian's base-files.
 """
 
 import argparse, json, random, sys
@@ -18,22 +20,30 @@ from tokens import Tokens
 LICENCES = Path("/usr/share/common-licenses")
 COLOURS = "red blue green black white grey brown golden silver purple orange pink".split()
 ANIMALS = "fox bear wolf lion tiger horse mouse snake eagle whale goat duck frog crow deer hare".split()
-INTRO = "Some special magic numbers are hidden within the following text. Make sure to memorize them. I will quiz you about them afterwards.\n"
+INTRO = (
+    "Some special magic numbers are hidden within the following text. Make sure to memorize them. "
+    "I will quiz you about them afterwards.\n"
+)
 NEEDLE = " One of the special magic numbers for {key} is: {number}."
 ASK = "\nWhat is the special magic number for {key} mentioned in the provided text?"
 ANSWER = "The special magic number for {key} is:"
-WHO = "The baker|A sailor|Her uncle|The old teacher|A young clerk|The gardener|Our neighbour|The mayor|A tired nurse|The carpenter".split(
-    "|"
-)
-DID = "walked to|looked for|talked about|wrote a letter from|painted|described|returned to|dreamt of|took a photograph of|sketched".split(
-    "|"
-)
-WHAT = "the harbour|the market|a quiet village|the northern road|the empty station|the long bridge|a small orchard|the town library|the mill|the lighthouse".split(
-    "|"
-)
-WHEN = "before the rain began|in early spring|after the meeting|while the children slept|on a cold morning|late in the evening|during the festival|as the bells rang|without saying a word|for the third time that week".split(
-    "|"
-)
+WHO = (
+    "The baker|A sailor|Her uncle|The old teacher|A young clerk|The gardener|Our neighbour|The mayor|"
+    "A tired nurse|The carpenter"
+).split("|")
+DID = (
+    "walked to|looked for|talked about|wrote a letter from|painted|described|returned to|dreamt of|"
+    "took a photograph of|sketched"
+).split("|")
+WHAT = (
+    "the harbour|the market|a quiet village|the northern road|the empty station|the long bridge|"
+    "a small orchard|the town library|the mill|the lighthouse"
+).split("|")
+WHEN = (
+    "before the rain began|in early spring|after the meeting|while the children slept|on a cold morning|"
+    "late in the evening|during the festival|as the bells rang|without saying a word|"
+    "for the third time that week"
+).split("|")
 
 
 class Prompts:

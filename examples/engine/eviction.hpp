@@ -105,7 +105,8 @@ template <class View> auto prompt_of(View const& view, record const& seen, engin
       .with_lse(seen.lse[std::size_t(layer)].data(), cfg.heads, 1);
 }
 
-/// A recorded prompt's rows of all layers of its one sequence, for a view of the stack: where each layer's lie, no copy.
+/// A recorded prompt's rows of all layers of its one sequence, for a view of the stack: where each layer's lie, no
+/// copy.
 class stack_rows {
  public:
   stack_rows(record const& seen, config const& cfg) : seen_(&seen), cfg_(&cfg) {

@@ -6,7 +6,8 @@
     prepare.py --model FILE.gguf  any other Llama-family model (F32, F16, BF16, Q8_0, Q4_x ...)
 
 The directory holds model.safetensors (F32, Hugging Face names, half-split RoPE rows), config.json and tokenizer.json.
-It lies under ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict} and is made once per GGUF. Errors are one line and exit status 2.
+It lies under ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict} and is made once per GGUF. Errors are one line
+and exit status 2.
 """
 
 import argparse, hashlib, json, os, shutil, subprocess, sys, tempfile, zipfile

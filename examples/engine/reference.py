@@ -5,8 +5,9 @@
     reference.py DIR reference.json    write them
     reference.py DIR --time 2000       seconds of a prefill (SDPA, 2 threads), median of 5
 
-DIR is what prepare.py printed: the GGUF that it names is loaded again, and the token ids are tokens.py's (transformers ignores
-the GGUF's pre-tokenizer and splits digits otherwise). Needs requirements-reference.txt in an environment of its own.
+DIR is what prepare.py printed: the GGUF that it names is loaded again, and the token ids are tokens.py's (transformers
+ignores the GGUF's pre-tokenizer and splits digits otherwise). Needs requirements-reference.txt in an environment of its
+own.
 """
 
 import argparse, json, math, statistics, time
@@ -58,7 +59,8 @@ def perplexity(model, ids):
 def write(model, tokens, target):
     ids = tokens.encode((LICENCES / "GPL-3").read_text())[:1024]
     numbers = {
-        "command": "reference.py DIR reference.json, where DIR is what prepare.py printed for SmolLM2-135M-Instruct.Q4_1.gguf",
+        "command": "reference.py DIR reference.json, where DIR is what prepare.py printed for "
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "logit_stride": EVERY,
         "perplexity": {
@@ -104,7 +106,8 @@ def main():
             write(model, tokens, options.target)
         if options.time:
             print(
-                f"torch {torch.__version__} sdpa, {options.time} tokens: {seconds_of_prefill(model, options.time):.3f} s"
+                f"torch {torch.__version__} sdpa, {options.time} tokens: "
+                f"{seconds_of_prefill(model, options.time):.3f} s"
             )
 
 

@@ -4,7 +4,8 @@
 
     tokens.py DIR encode    "text"                 ->  [ids]
     tokens.py DIR decode    [ids]                  ->  "text"    (special tokens are left out)
-    tokens.py DIR chat      [{role, content} ...]  ->  [ids]     (the model's chat template; a plain "text" is one user turn)
+    tokens.py DIR chat      [{role, content} ...]  ->  [ids]     (the model's chat template; a plain "text" is one user
+                                                                 turn)
     tokens.py DIR stream    id or [ids]            ->  plain text as it grows, for the screen
 
 `chat` opens the assistant's turn; a last message of role "prefix" is the beginning of its answer.

@@ -167,9 +167,7 @@ def refusals(lib, evictor, random):
         return (lib.kv_plan(evictor, c, None, budget) or b"").decode()
 
     def compact(c):
-        return (
-            lib.kv_compact(evictor, c, lengths.ctypes.data, freed.ctypes.data, ctypes.byref(count)) or b""
-        ).decode()
+        return (lib.kv_compact(evictor, c, lengths.ctypes.data, freed.ctypes.data, ctypes.byref(count)) or b"").decode()
 
     def changed(**fields):
         c = cache.c()
@@ -207,7 +205,9 @@ def main():
         for axes in ((0, 1, 2, 3), (0, 2, 1, 3)):  # HND, NHD
             for contiguous in (False, True):
                 for window in (0, 8):
-                    cache = Paged(random, np.dtype(dtype), [61, 9, 40, 33], 2, 64 if contiguous else 8, axes, contiguous)
+                    cache = Paged(
+                        random, np.dtype(dtype), [61, 9, 40, 33], 2, 64 if contiguous else 8, axes, contiguous
+                    )
                     for budget in (33, 17):  # turn by turn
                         tokens += evict(lib, evictor, random, cache, budget, window, 4)
                         cases += 1

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# tests/engines/run.sh [--turn N | ENGINE…]: the library in real engines, each by its own run.sh: the N-th of them in turn,
-# those that are named, or all. An engine that cannot be had says "absent: …" and fails nothing. Ends with one line:
-# N passed, M failed, which counts lines of checks ("ok …", "FAIL …", "WRONG …"), or an engine without such lines as one.
+# tests/engines/run.sh [--turn N | ENGINE…]: the library in real engines, each by its own run.sh: the N-th of them in
+# turn, those that are named, or all. An engine that cannot be had says "absent: …" and fails nothing. Ends with one
+# line: N passed, M failed, which counts lines of checks ("ok …", "FAIL …", "WRONG …"), or an engine without such lines
+# as one.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 engines=()

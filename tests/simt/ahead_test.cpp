@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A scheduler that is a step ahead of the device: it appends tokens, and plans and compacts them, by counts that it knows
-// itself, and reads what the step before has done while the next one runs.
+// A scheduler that is a step ahead of the device: it appends tokens, and plans and compacts them, by counts that it
+// knows itself, and reads what the step before has done while the next one runs.
 #include <array>
 
 #include <kvevict/cuda.cuh>

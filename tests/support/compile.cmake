@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # cmake -DCOMPILERS=… -DFLAGS=… -DSOURCE=… -P compile.cmake
-# A source whose first line is `// expect: <text>` must not compile, and the compiler must print the text; any other must compile.
+# A source whose first line is `// expect: <text>` must not compile, and the compiler must print the text; any other
+# must compile.
 file(READ "${SOURCE}" text)
 set(expect "")
 if("${text}" MATCHES "^// expect: ([^\n]+)\n")

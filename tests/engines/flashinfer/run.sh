@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# FlashInfer's own header, from its wheel, against engines/flashinfer.hpp: every element by its functions and by the view,
-# before and after compaction; its device functions are compiled, and run where there is a GPU. nvcc is this machine's,
-# or PyPI's. Says when something cannot be had, and fails on a wrong check.
+# FlashInfer's own header, from its wheel, against engines/flashinfer.hpp: every element by its functions and by the
+# view, before and after compaction; its device functions are compiled, and run where there is a GPU. nvcc is this
+# machine's, or PyPI's. Says when something cannot be had, and fails on a wrong check.
 set -euo pipefail
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}/flashinfer
 version=0.7.4 cuda=13.0.88 runtime=13.0.96
 absent() { echo "absent: FlashInfer: $1"; exit 0; }
@@ -38,26 +39,31 @@ PYTHON
 wheels "$cache/$version" "flashinfer-python==$version" || absent "flashinfer-python $version cannot be had from PyPI"
 nvcc='' libraries=()
 for candidate in "${CUDACXX:-}" "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
-  if [[ -z $nvcc && -n $candidate && -x $candidate ]] && "$candidate" --version | grep -q "release 1[3-9]"; then nvcc=$candidate; fi
+  if [[ -z $nvcc && -n $candidate && -x $candidate ]] && "$candidate" --version | grep -q "release 1[3-9]"; then
+    nvcc=$candidate
+  fi
 done
 if [[ -z $nvcc ]]; then
   echo "== taking nvcc $cuda from PyPI" >&2
-  wheels "$cache/nvcc-$cuda" "nvidia-cuda-nvcc==$cuda" "nvidia-cuda-crt==$cuda" "nvidia-nvvm==$cuda" "nvidia-cuda-runtime==$runtime" ||
+  wheels "$cache/nvcc-$cuda" "nvidia-cuda-nvcc==$cuda" "nvidia-cuda-crt==$cuda" "nvidia-nvvm==$cuda" \
+    "nvidia-cuda-runtime==$runtime" ||
     absent "there is no nvcc of CUDA 13, nor one for this machine on PyPI"
   nvcc=$cache/nvcc-$cuda/nvidia/cu13/bin/nvcc libraries=(-L "$cache/nvcc-$cuda/nvidia/cu13/lib")
 fi
 
 # Built once for one content of the program, the library and the compiler.
 data=$cache/$version/flashinfer/data
-stamp=$({ "$nvcc" --version; find "$tree/include" "$here" -type f -print0 | sort -z | xargs -0 cat; } | sha256sum | cut -c1-16)
+stamp=$({ "$nvcc" --version; find "$tree/include" "$here" -type f -print0 | sort -z | xargs -0 cat; } |
+  sha256sum | cut -c1-16)
 program=$cache/check-$stamp
 if [[ ! -x $program ]]; then
   rm -f -- "$cache"/check-*
   arch=sm_90
   found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1) || true
   [[ ! $found =~ ^[0-9]+\.[0-9]$ ]] || arch=sm_${found/./}
-  "$nvcc" -std=c++20 -O1 --expt-relaxed-constexpr -arch="$arch" "${libraries[@]}" -I "$tree/include" -I "$data/include" \
-    -I "$data/cccl/libcudacxx/include" -I "$data/cccl/cub" -I "$data/cccl/thrust" "$here/check.cu" -o "$program.new"
+  "$nvcc" -std=c++20 -O1 --expt-relaxed-constexpr -arch="$arch" "${libraries[@]}" -I "$tree/include" \
+    -I "$data/include" -I "$data/cccl/libcudacxx/include" -I "$data/cccl/cub" -I "$data/cccl/thrust" \
+    "$here/check.cu" -o "$program.new"
   mv -- "$program.new" "$program"
 fi
 echo "FlashInfer $version, page.cuh, compiled by $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\),.*/nvcc \1/p')"

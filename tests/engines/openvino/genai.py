@@ -4,8 +4,8 @@
 
     genai.py MODEL_DIR NEEDLES [max_cache_size…]
 
-GenAI evicts for the first time in the step after the prompt's: the least CPU time of that step over all prompts, less that
-of a pipeline which gathers the same scores and has nothing to evict, is what an eviction costs.
+GenAI evicts for the first time in the step after the prompt's: the least CPU time of that step over all prompts, less
+that of a pipeline which gathers the same scores and has nothing to evict, is what an eviction costs.
 """
 
 import sys, time
@@ -27,7 +27,10 @@ def pipeline(model, max_cache_size):
     scheduler.max_num_batched_tokens, scheduler.num_kv_blocks, scheduler.enable_prefix_caching = 4096, 64, False
     scheduler.use_cache_eviction = True
     scheduler.cache_eviction_config = openvino_genai.CacheEvictionConfig(
-        start_size=32, recent_size=32, max_cache_size=max_cache_size, aggregation_mode=openvino_genai.AggregationMode.SUM
+        start_size=32,
+        recent_size=32,
+        max_cache_size=max_cache_size,
+        aggregation_mode=openvino_genai.AggregationMode.SUM,
     )
     return openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", OPTIONS)
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token ids by the converted model's own tokenizer, numbers in text files.
 
-    prompts.py MODEL_DIR DIR     DIR/text.txt      Debian's GPL-3
-                                 DIR/needles.txt   a line a prompt: answer | prompt; of the kind of examples/compare/tasks.py
+prompts.py MODEL_DIR DIR     DIR/text.txt      Debian's GPL-3
+                             DIR/needles.txt   a line a prompt: answer | prompt; of the kind of
+                                               examples/compare/tasks.py
 """
 
 import sys, types
@@ -39,7 +40,9 @@ def words(ids):
 
 def main():
     tokens, out = Tokens(sys.argv[1]), Path(sys.argv[2])
-    (out / "text.txt").write_text(words(tokens.encode((tasks.LICENCES / "GPL-3").read_text(encoding="utf-8")).ids) + "\n")
+    (out / "text.txt").write_text(
+        words(tokens.encode((tasks.LICENCES / "GPL-3").read_text(encoding="utf-8")).ids) + "\n"
+    )
     make = tasks.Prompts(tokens, 1)
     needles = [make.needle(1 + i % 2, LENGTH) for i in range(PROMPTS)]
     lines = [f"{words(n['answer'])} | {words(n['context'] + n['question'])}\n" for n in needles]

@@ -2,21 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 
-usage() {
-  cat <<'EOF'
+usage() {  # a line that ends in \ goes on in the next
+  cat <<EOF
 tests/engines/openvino/run.sh
-    Runs OpenVINO from its wheels, with this library evicting from its pages per layer and head, beside OpenVINO GenAI's own
-    eviction. Prints its checks with figures; exit status 1 if one fails. Needs x86-64 Linux, g++ and Python 3.10 or newer; the
-    first run downloads 170 MB and converts a model, which takes two to three minutes more than later ones. Where the wheels
+    Runs OpenVINO from its wheels, with this library evicting from its pages per layer and head, \
+beside OpenVINO GenAI's own
+    eviction. Prints its checks with figures; exit status 1 if one fails. \
+Needs x86-64 Linux, g++ and Python 3.10 or newer; the
+    first run downloads 170 MB and converts a model, which takes two to three minutes more than later ones. \
+Where the wheels
     cannot be had it says "absent: ..." and ends well.
 
-Wheels and the model are cached in ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
+Wheels and the model are cached in \${KVEVICT_CACHE_DIR:-\${XDG_CACHE_HOME:-~/.cache}/kvevict}.
 EOF
 }
 absent() { echo "absent: OpenVINO: $1"; exit 0; }
 [[ ${1-} != --help && ${1-} != -h ]] || { usage; exit 0; }
 
-here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../../.." && pwd)
 root=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}
 cache=$root/openvino build=$tree/build/engines/openvino
 mkdir -p -- "$cache" "$build"
@@ -62,8 +66,9 @@ fi
 
 if [[ ! -x $build/check || -n $(find "$tree/include" "$here" -newer "$build/check" -print -quit) ]]; then
   echo "== building" >&2
-  g++ -std=c++20 -O2 -march=native -Wall -Wextra -Wpedantic -Wconversion -Werror -I"$tree/include" -isystem "$openvino/include" \
-    "$here/check.cpp" -o "$build/check" -pthread -L"$openvino/libs" -l:libopenvino.so.2641 -Wl,-rpath,"$openvino/libs"
+  g++ -std=c++20 -O2 -march=native -Wall -Wextra -Wpedantic -Wconversion -Werror -I"$tree/include" \
+    -isystem "$openvino/include" "$here/check.cpp" -o "$build/check" -pthread \
+    -L"$openvino/libs" -l:libopenvino.so.2641 -Wl,-rpath,"$openvino/libs"
 fi
 echo "OpenVINO $("$python" -c 'import openvino; print(openvino.__version__)'); ready after $SECONDS s"
 "$build/check" "$model" "$build/text.txt" "$build/needles.txt"

@@ -12,7 +12,8 @@ file(REMOVE_RECURSE ${work})
 function(vcpkg_cmake_configure)
   cmake_parse_arguments(PARSE_ARGV 0 given "" "SOURCE_PATH" "OPTIONS")
   execute_process(COMMAND ${CMAKE_COMMAND} -S ${given_SOURCE_PATH} -B ${work}/build -G Ninja
-    -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR} ${given_OPTIONS} COMMAND_ERROR_IS_FATAL ANY OUTPUT_QUIET)
+    -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR} ${given_OPTIONS}
+    COMMAND_ERROR_IS_FATAL ANY OUTPUT_QUIET)
 endfunction()
 function(vcpkg_cmake_install)
   execute_process(COMMAND ${CMAKE_COMMAND} --install ${work}/build COMMAND_ERROR_IS_FATAL ANY OUTPUT_QUIET)

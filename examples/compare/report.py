@@ -6,7 +6,6 @@ report.py OUT_DIR
 """
 
 import csv, html, io, json, sys
-from collections import defaultdict
 from pathlib import Path
 
 import matplotlib

@@ -9,6 +9,7 @@
 #   bench/run.sh --cuda-build sm_90    only builds build/cuda/simt and build/cuda/time, for a machine without packages
 #   bench/run.sh cost --model llama-3.1-8b    what every preset costs on a model's shape; cost --help
 #   bench/run.sh instructions     instructions and scratch of the hot kernels beside their bounds; --update records them
+#   bench/run.sh peers            kvevict against what you would run instead: kvpress, PyTorch, plain C++; peers --help
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
 cd "$(dirname "$0")/.."
@@ -71,9 +72,22 @@ if [ "${1-}" = cost ]; then
   }
   exec build/bench/bench/bench_cost "$@"
 fi
+if [ "${1-}" = peers ]; then
+  shift
+  case "${1-}" in
+    -h|--help) ;;
+    *)
+      configure
+      cmake --build build/bench --target bench_peers >/dev/null || {
+        echo "bench/run.sh: bench_peers does not build" >&2
+        exit 2
+      } ;;
+  esac
+  exec bench/peers/run.sh "$@"
+fi
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac

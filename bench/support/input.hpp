@@ -18,6 +18,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/threads.hpp>
 
+#include "support/plain.hpp"
 #include "support/roof.hpp"
 
 namespace bench {
@@ -138,31 +139,13 @@ class input {
   kvevict::layer_view<> view_;
 };
 
-/// Mean over the group and sum over the query rows of causal softmax weights, by the plainest loops. The last `rows` of
-/// N.  → (N) With an LSE other than 0 the weights are exp(z − lse).
+/// Causal attention of the last `rows` of N tokens to each of one KV head's, see plain::attention.  → (N)
 template <class Number>
 std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows,
                                     std::int32_t h, float lse = 0) {
   std::int32_t const G = s.Hq / s.H;
-  std::vector<Number> out(std::size_t(s.N), Number(0)), z(std::size_t(s.N));
-  for (std::int32_t g = 0; g < G; ++g)
-    for (std::int32_t i = 0; i < rows; ++i) {
-      std::int32_t const seen = s.N - rows + i + 1;
-      float const* q = in.query(i, h * G + g);
-      Number top = Number(-1e30), sum = Number(0);
-      for (std::int32_t j = 0; j < seen; ++j) {
-        Number dot = 0;
-        for (std::int32_t d = 0; d < s.D; ++d)
-          dot += Number(q[d]) * Number(keys[std::size_t(j) * std::size_t(s.D) + std::size_t(d)]);
-        z[std::size_t(j)] = dot / Number(std::sqrt(double(s.D)));
-        top = std::max(top, z[std::size_t(j)]);
-      }
-      if (lse != 0) top = Number(lse);
-      for (std::int32_t j = 0; j < seen; ++j) sum += z[std::size_t(j)] = std::exp(z[std::size_t(j)] - top);
-      if (lse != 0) sum = 1;
-      for (std::int32_t j = 0; j < seen; ++j) out[std::size_t(j)] += z[std::size_t(j)] / sum / Number(G);
-    }
-  return out;
+  auto const query = [&](std::int32_t i, std::int32_t g) { return in.query(i, h * G + g); };
+  return plain::attention<Number>(keys.data(), s.N, s.D, rows, G, query, lse);
 }
 
 /// Relative to the largest, so that tokens of no weight do not decide.

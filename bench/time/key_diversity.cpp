@@ -22,20 +22,17 @@ kvevict::layer_view<> turned(input const& in) {
 }
 
 std::vector<double> naive_diversity(std::vector<float> const& keys, shape const& s, bool unrotated) {
-  auto const D = std::size_t(s.D), N = std::size_t(s.N);
-  std::vector<double> k(keys.begin(), keys.end()), mean(D), out(N);
-  for (std::size_t j = 0; j < N; ++j) {
+  auto const D = std::size_t(s.D);
+  std::vector<double> k(keys.begin(), keys.end());
+  for (std::size_t j = 0; unrotated && j < std::size_t(s.N); ++j) {
     double* const x = k.data() + j * D;
-    for (std::size_t i = 0; unrotated && i < D / 2; ++i) {
+    for (std::size_t i = 0; i < D / 2; ++i) {
       double const angle = double(j) * std::pow(base, -2.0 * double(i) / s.D), a = x[i], b = x[i + D / 2];
       x[i] = a * std::cos(angle) + b * std::sin(angle), x[i + D / 2] = b * std::cos(angle) - a * std::sin(angle);
     }
-    double const length = std::sqrt(std::inner_product(x, x + D, x, 0.0));
-    for (std::size_t d = 0; d < D; ++d) x[d] /= length, mean[d] += x[d];
   }
-  double const length = std::sqrt(std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0));
-  for (std::size_t j = 0; j < N; ++j)
-    out[j] = 1 - std::inner_product(mean.begin(), mean.end(), k.begin() + std::ptrdiff_t(j * D), 0.0) / length;
+  auto out = plain::diversity(k, s.D);
+  for (double& x : out) x += 1;
   return out;
 }
 

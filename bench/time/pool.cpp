@@ -37,21 +37,13 @@ struct scores {
   std::vector<float> values;
 };
 
-std::vector<double> naive_average(std::vector<float> const& x, std::int64_t width) {
-  std::vector<double> out(x.size());
-  auto const n = static_cast<std::int64_t>(x.size());
-  for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t i = std::max<std::int64_t>(0, j - width / 2); i < std::min(n, j + width / 2 + 1); ++i)
-      out[std::size_t(j)] += x[std::size_t(i)] / double(width);
-  return out;
-}
-
 void ours(benchmark::State& state, shape s, kvevict::pool_options o) {
   context& c = on(1);
   scores x(s);
   std::vector<float> const before(x.values.begin(), x.values.begin() + s.N);
   kernels::pool(c.ctx, o, x.out());
-  if (o.kind == kvevict::pooling::average && !close(x.values.data(), naive_average(before, o.width), 1))
+  if (o.kind == kvevict::pooling::average &&
+      !close(x.values.data(), plain::average<double>(before.data(), s.N, o.width), 1))
     return state.SkipWithError("wrong averages");
   auto const want = naive_pool(before, o.width);
   if (o.kind == kvevict::pooling::max && !std::equal(want.begin(), want.end(), x.values.begin()))

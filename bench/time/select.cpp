@@ -44,13 +44,7 @@ struct scores {
 std::vector<std::int32_t> naive(scores const& s, std::size_t h) {
   auto const& it = s.rows[h];
   float const* x = s.values.data() + s.begin[h];
-  std::vector<std::int32_t> index(std::size_t(it.tokens));
-  std::iota(index.begin(), index.end(), 0);
-  std::nth_element(index.begin(), index.begin() + it.budget, index.end(),
-                   [&](auto a, auto b) { return x[a] > x[b] || (x[a] == x[b] && a > b); });
-  index.resize(std::size_t(it.budget));
-  std::sort(index.begin(), index.end());
-  return index;
+  return plain::best(x, it.tokens, it.budget);
 }
 
 /// Ada's budgets of all heads, α 0.2, without rounding: ties at the boundary of the pool may lie in another head.

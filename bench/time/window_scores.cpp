@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of the last W rows to every token: ours, the plainest loops, and plain Eigen.
-#include <Eigen/Core>
-
 #include <kvevict/kernels/window_scores.hpp>
 
 #include "support/input.hpp"
@@ -31,26 +29,16 @@ void naive(benchmark::State& state, shape s) {
   count(state, on(1), s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
 }
 
-/// Dense keys, one product per KV head with all its logits kept, array expressions for the rest; causal edge left out
-/// (that is W² of W·N).
 void eigen(benchmark::State& state, shape s) {
-  using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   input in(s, s.W);
   std::int32_t const G = s.Hq / s.H;
   std::vector<std::vector<float>> keys;
   for (std::int32_t h = 0; h < s.H; ++h) keys.push_back(in.keys(h));
-  matrix Q(G * s.W, s.D), Z(G * s.W, s.N);
-  Eigen::RowVectorXf scores(s.N);
+  plain::eigen_attention attention(s.N, s.D, s.W, G);
   for (auto _ : state)
     for (std::int32_t h = 0; h < s.H; ++h) {
-      for (std::int32_t r = 0; r < G * s.W; ++r)
-        Q.row(r) = Eigen::Map<Eigen::RowVectorXf const>(in.query(r % s.W, h * G + r / s.W), s.D);
-      Z.noalias() = Q * Eigen::Map<matrix const>(keys[std::size_t(h)].data(), s.N, s.D).transpose();
-      Z *= 1 / std::sqrt(float(s.D));
-      Z.colwise() -= Z.rowwise().maxCoeff().eval();
-      Z = Z.array().exp();
-      scores.noalias() = (Z.rowwise().sum().cwiseInverse() / float(G * s.W)).transpose() * Z;
-      benchmark::DoNotOptimize(scores.data());
+      auto const query = [&](std::int32_t i, std::int32_t g) { return in.query(i, h * G + g); };
+      benchmark::DoNotOptimize(attention(keys[std::size_t(h)].data(), query).data());
     }
   count(state, on(1), s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
 }

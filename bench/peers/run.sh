@@ -7,9 +7,9 @@ refuse() { echo "bench/run.sh peers: $1" >&2; exit 2; }
 usage() {
   cat <<'EOF'
 bench/run.sh peers [--quick]
-    kvevict against what you would run instead, as tables: kvpress, PyTorch, plain Eigen, std::nth_element and naive
-    loops at the same pieces of work, kvpress' hooks on SmolLM2-135M-Instruct, and OpenVINO GenAI's own eviction; each
-    result is checked. --quick: no OpenVINO, and only the smaller sizes. Exit status 1: results differ.
+    kvevict against what you would run instead, as a table: kvpress, PyTorch, plain Eigen, std::nth_element and naive
+    loops at the same pieces of work, and kvpress' hooks on SmolLM2-135M-Instruct; each result is checked. --quick: only
+    the smaller sizes. Exit status 1: results differ.
 
 PyTorch (several GB), wheels and the model are kept in
 ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
@@ -32,11 +32,7 @@ model=$("$cache/venv/bin/python" "$tree/examples/engine/prepare.py") || exit 2
 
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
 about() { echo "$(date -u '+%Y-%m-%d %H:%M'), load $(cut -d' ' -f1-3 /proc/loadavg)"; }
-echo "$(lscpu | sed -n 's/^Model name: *//p'), $(nproc) cores, $(g++ --version | head -n 1); $(about)"
+echo "$(lscpu | sed -n 's/^Model name: *//p'), $(nproc --all) cores, $(g++ --version | head -n 1); $(about)"
 "$cache/kvpress/bin/python" "$tree/bench/peers/peers.py" ${quick[@]+"${quick[@]}"} \
   --library "$tree/build/bench/bench/libbench_peers.so" --model "$model"
-if ! ((${#quick[@]})); then
-  printf '\nOpenVINO GenAI (tests/engines/openvino/run.sh)\n'
-  "$tree/tests/engines/openvino/run.sh" | sed -n '/^needles/,/^OpenVINO/p; /^absent/p; /^FAIL/p'
-fi
 about

@@ -32,6 +32,12 @@ struct cost_of_preset {
   double us() const { return plan_us + move_us; }
 };
 
+/// The model's own work, in seconds: attention of a prompt's prefill, a decode step over the whole cache, and over one
+/// that is held at the budget.
+struct own_work {
+  double prefill, step, held_step;
+};
+
 /// The median of up to nine tries, fewer where one takes long; `before` is not timed.
 template <class Before, class Once> double median_us(int threads, Before&& before, Once&& once) {
   std::vector<double> tries;
@@ -56,12 +62,21 @@ void check(layer& now, layer& before, kvevict::keep_set const& keep) {
         throw std::runtime_error("a kept row is not where it should be");
 }
 
+/// Of one token while the cache is held at the budget, which is `l`'s length.
 template <class Policy> double observe_us(job const& j, layer& l, Policy const& policy, kvevict::budget const& b) {
   if constexpr (requires { policy.score.state_floats(); }) {
-    auto const step = kvevict::step(l.with_state(policy.score.state_floats()), l.queries(1));
-    return median_us(
-        j.threads, [] {},
-        [&] { kvevict::observe(*j.ctx, policy, step.with_older(kvevict::older_tokens::observed), b); });
+    auto const rows = kvevict::step(l.with_state(policy.score.state_floats()), l.queries(1))
+                          .with_older(kvevict::older_tokens::observed);
+    auto const time = [&](auto const& evidence) {
+      return median_us(
+          j.threads, [] {}, [&] { kvevict::observe(*j.ctx, policy, evidence, b); });
+    };
+    std::vector<float> const lse(std::size_t(j.of.of.q_heads), 32.0f);  // above that of any row: the work is the same
+    auto const with_lse = rows.with_lse(lse.data(), j.of.of.q_heads, 1).partial();
+    if constexpr (requires { kvevict::observe(*j.ctx, policy, with_lse, b); })
+      return time(with_lse);
+    else
+      return time(rows);
   }
   return 0;
 }
@@ -87,7 +102,10 @@ template <class Policy> cost_of_preset measure(job const& j, std::string const& 
   std::int64_t const pages = std::int64_t{now.view().pages.columns} * (out.own_tables ? s.of.kv_heads : 1);
   out.scratch = double(kvevict::workspace_bytes(
       *j.ctx, policy, {1, s.of.q_heads, s.of.kv_heads, s.of.head_dim, s.tokens, pages, pages}));
-  out.observe_us = observe_us(j, before, policy, b);
+  shape held = s;
+  held.tokens = std::min(s.tokens, j.budget);
+  layer decoding(held, kind);
+  out.observe_us = observe_us(j, decoding, policy, b);
   return out;
 }
 
@@ -97,15 +115,16 @@ std::string number(double x) {
   return text;
 }
 
-void print(job const& j, std::vector<cost_of_preset> const& all, double prefill, double step) {
+void print(job const& j, std::vector<cost_of_preset> const& all, own_work const& own) {
   auto const& m = j.of.of;
   std::printf("%s: %d layers, Hq %d, H %d, D %d; %d tokens, %s, layout %s, budget %d a head; %d thread%s.\n", m.name,
               m.layers, m.q_heads, m.kv_heads, m.head_dim, j.of.tokens, kvevict::name_of(j.of.type),
               j.of.layout.c_str(), j.budget, j.threads, j.threads == 1 ? ", CPU time" : "s, wall time");
   std::printf(
       "Prefill attention by plain Eigen: %s s a prompt. A decode step reads %s·10⁹ weights in bf16 and the cache: "
-      "%s ms.\n\n",
-      number(prefill).c_str(), number(m.active / 1e9).c_str(), number(step * 1e3).c_str());
+      "%s ms, %s at the budget.\n\n",
+      number(own.prefill).c_str(), number(m.active / 1e9).c_str(), number(own.step * 1e3).c_str(),
+      number(own.held_step * 1e3).c_str());
   std::puts(
       "| preset | plan, µs a layer | compact | ms a prompt | of prefill attention | decode steps | observe, of a step "
       "| scratch, KiB | freed, MiB a prompt |");
@@ -116,28 +135,30 @@ void print(job const& j, std::vector<cost_of_preset> const& all, double prefill,
       continue;
     }
     double const prompt = c.us() * m.layers * 1e-6;
-    std::string const observed = c.observe_us > 0 ? number(100 * c.observe_us * m.layers * 1e-6 / step) + " %" : "–";
+    std::string const observed =
+        c.observe_us > 0 ? number(100 * c.observe_us * m.layers * 1e-6 / own.held_step) + " %" : "–";
     std::printf("| %s%s | %s | %s | %s | %s %% | %s | %s | %s | %s |\n", c.preset.c_str(), c.own_tables ? " *" : "",
                 number(c.plan_us).c_str(), number(c.move_us).c_str(), number(prompt * 1e3).c_str(),
-                number(100 * prompt / prefill).c_str(), number(prompt / step).c_str(), observed.c_str(),
+                number(100 * prompt / own.prefill).c_str(), number(prompt / own.step).c_str(), observed.c_str(),
                 number(c.scratch / 1024).c_str(), number(c.freed * m.layers / (1 << 20)).c_str());
   }
-  std::puts("\n* heads keep different counts: a page table for each.");
+  std::puts(
+      "\n* heads keep different counts: a page table for each. observe: of one token, the cache held at the budget, "
+      "with the engine's LSE where the policy takes one.");
 }
 
-void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, double prefill,
-               double step) {
+void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, own_work const& own) {
   std::ofstream out(file);
   out << "model,layers,q_heads,kv_heads,head_dim,tokens,type,layout,budget,threads,preset,plan_us,compact_us,"
-         "observe_us,"
-         "scratch_bytes,freed_bytes,prefill_attention_s,decode_step_s\n";
+         "observe_us,scratch_bytes,freed_bytes,prefill_attention_s,decode_step_s,held_step_s\n";
   auto const& m = j.of.of;
   for (auto const& c : all)
     if (c.refused.empty())
       out << m.name << ',' << m.layers << ',' << m.q_heads << ',' << m.kv_heads << ',' << m.head_dim << ','
           << j.of.tokens << ',' << kvevict::name_of(j.of.type) << ',' << j.of.layout << ',' << j.budget << ','
           << j.threads << ',' << c.preset << ',' << c.plan_us << ',' << c.move_us << ',' << c.observe_us << ','
-          << c.scratch << ',' << c.freed * m.layers << ',' << prefill << ',' << step << '\n';
+          << c.scratch << ',' << c.freed * m.layers << ',' << own.prefill << ',' << own.step << ',' << own.held_step
+          << '\n';
   if (!out.flush()) throw std::runtime_error(file + ": cannot be written");
 }
 
@@ -175,9 +196,13 @@ int main(int argc, char** argv) try {
   kvevict::threads pool(j.threads);
   kvevict::host ctx(pool.as_executor());
   j.ctx = &ctx;
-  double const step = (m.active * 2 + j.of.cache_bytes() * m.layers) / bench::measure_roof(ctx).read;
-  double const prefill =
-      bench::prefill_attention(m.q_heads, m.kv_heads, m.head_dim, j.of.tokens).measure() * m.layers / j.threads;
+  double const read = bench::measure_roof(ctx).read;
+  auto const step = [&](shape const& of) { return (m.active * 2 + of.cache_bytes() * m.layers) / read; };
+  shape held = j.of;
+  held.tokens = std::min(held.tokens, j.budget);
+  own_work const own{
+      bench::prefill_attention(m.q_heads, m.kv_heads, m.head_dim, j.of.tokens).measure() * m.layers / j.threads,
+      step(j.of), step(held)};
   std::vector<cost_of_preset> all;
   compare::for_each_preset({}, 1, [&](char const* preset, auto const& policy) {
     std::fprintf(stderr, "%s\n", preset);
@@ -187,8 +212,8 @@ int main(int argc, char** argv) try {
       all.push_back({preset, refused.what()});
     }
   });
-  print(j, all, prefill, step);
-  if (!csv.empty()) write_csv(csv, j, all, prefill, step);
+  print(j, all, own);
+  if (!csv.empty()) write_csv(csv, j, all, own);
 } catch (std::exception const& error) {
   std::fprintf(stderr, "cost: %s\n", error.what());
   return 2;

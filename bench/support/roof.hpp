@@ -36,7 +36,7 @@ inline constexpr double round_flop = 2.0 * 12 * kernels::lanes;
 inline void multiply_add(float* sink) {
   kernels::vec x[12];
   kernels::vec const f = kernels::splat(0.999f), g = kernels::splat(0.001f);
-  for (kernels::vec& v : x) v = kernels::load(sink);
+  for (int i = 0; i < 12; ++i) x[i] = kernels::load(sink) + static_cast<float>(i);  // no two that are one
   for (int i = 0; i < rounds; ++i) kernels::unroll<12>([&](auto j) { x[j] = x[j] * f + g; });
   for (int i = 1; i < 12; ++i) x[0] += x[i];
   kernels::store(sink, x[0]);

@@ -76,6 +76,16 @@ template <int N> vec load_first(float const* p) {
   std::memcpy(&v, p, N * sizeof(float));
   return v;
 }
+/// What several multiply-adds use stays in a register: else g++ 12 reads it from memory in each of them, and loads are
+/// then the bound, not arithmetic.
+[[gnu::always_inline]] inline void in_register([[maybe_unused]] vec& v) {
+#if defined(__CUDACC__)  // nvcc's front end knows no vectors here
+#elif defined(__SSE2__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
 inline ivec bits_of(vec v) { return (ivec)v; }
 inline vec float_of(ivec v) { return (vec)v; }
 /// NaN in place of what is not finite; by the bits, as -ffast-math may fold arithmetic that does it.

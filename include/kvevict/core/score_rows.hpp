@@ -9,6 +9,13 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+/// Two order_keys, and how many evictable scores of a row reach `high`, and how many are above `low`: what one search
+/// has found and the next one need not. Nothing is found differently where the scores have changed since.
+struct key_bracket {
+  std::uint32_t low = 0, high = 0;
+  std::int32_t from_high = 0, above_low = 0;
+};
+
 /// One row of a plan. Token j may be evicted when first ≤ order(j) < last, where order(j) is j itself in ascending rows
 /// and the token's position in scattered ones; everything else is protected and has no score. `budget` counts all
 /// tokens to keep, protected ones too.
@@ -20,6 +27,7 @@ struct row {
   std::int32_t budget;        // ≤ tokens; the heads stage may move it between the heads of a sequence
   bool active;                // false: everything is kept, nothing is scored
   std::int32_t new_from = 0;  // observe(): tokens of this order or later have just arrived
+  key_bracket known{};
 
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
   /// Evictable tokens that stay.

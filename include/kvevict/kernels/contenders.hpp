@@ -48,6 +48,7 @@ struct contenders {
   template <class Context> radix::cut best(Context& ctx, std::int64_t k, bool from_keys) {
     std::uint32_t prefix = 0;
     for (radix::digit const d : radix::digits) {
+      std::int64_t const buckets = std::int64_t{1} << d.width;
       bool const all = from_keys && d.shift == radix::digits[0].shift;
       ctx.for_each(
           count,
@@ -56,17 +57,17 @@ struct contenders {
             radix::count(all ? c.keys : c.live, all ? c.size : c.live_size, d, c.counts);
           },
           work);
-      kvevict::copy_n(rows[0].counts, radix::buckets, totals);
+      kvevict::copy_n(rows[0].counts, buckets, totals);
       for (std::int64_t h = 1; h < count; ++h)
-        for (std::int64_t b = 0; b < radix::buckets; ++b) totals[b] += rows[h].counts[b];
-      radix::bucket const b = radix::boundary(totals, k);
+        for (std::int64_t b = 0; b < buckets; ++b) totals[b] += rows[h].counts[b];
+      radix::bucket const b = radix::boundary(totals, k, buckets);
       k -= b.above;
       prefix |= b.index << d.shift;
       ctx.for_each(
           count,
           [&](std::int64_t h, std::int32_t) {
             contender& c = rows[h];
-            for (std::int64_t i = b.index + 1; i < radix::buckets; ++i) c.above += c.counts[i];
+            for (std::int64_t i = b.index + 1; i < buckets; ++i) c.above += c.counts[i];
             c.equal = c.counts[b.index];
             c.live_size = radix::gather(all ? c.keys : c.live, all ? c.size : c.live_size, d, b.index, c.live);
           },

@@ -13,6 +13,7 @@
 #include <kvevict/core/shape.hpp>
 #include <kvevict/kernels/candidates.hpp>
 #include <kvevict/kernels/contenders.hpp>
+#include <kvevict/kernels/count_by_sample.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/radix.hpp>
 
@@ -71,15 +72,30 @@ inline void force(contender& c) {
   }
 }
 
-inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools const& pools, std::int64_t pool,
-                              best_of const& what) {
-  contenders out{scratch.allocate<contender>(pools.members), pools.members,
-                 scratch.allocate<std::uint32_t>(radix::buckets), 0};
+/// Candidates of the pool's active rows, once the question is found to fit them.
+inline std::int64_t expect_question(score_rows const& s, row_pools const& pools, std::int64_t pool,
+                                    best_of const& what) {
+  KVEVICT_EXPECTS(pool >= 0 && pool < pools.count && what.forced >= 0, "count_best: there is no sequence ", pool,
+                  " among ", pools.count, ", or ", what.forced, " forced tokens are below 0; correct the question");
   std::int64_t total = 0, forced = 0;
-  for (std::int64_t i = 0; i < pools.members; ++i) {
-    std::int64_t const r = pools.row_of(pool, i);
+  pools.each(pool, [&](std::int64_t r) {
     expect_candidates("count_best", s, r);
-    row const& it = s.rows[r];
+    std::int64_t const size = s.rows[r].active ? s.rows[r].candidates : 0;
+    total += size;
+    forced += std::min<std::int64_t>(what.forced, size);
+  });
+  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in ",
+                  contract::place{static_cast<std::int32_t>(pool)}, ", but ", forced, " are forced and ", total,
+                  " can be evicted; ask for a count between the two");
+  return total;
+}
+
+inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools const& pools, std::int64_t pool,
+                              best_of const& what, std::int64_t total) {
+  contenders out{scratch.allocate<contender>(pools.members), pools.members,
+                 scratch.allocate<std::uint32_t>(radix::buckets), total};
+  for (std::int64_t i = 0; i < pools.members; ++i) {
+    row const& it = s.rows[pools.row_of(pool, i)];
     std::int64_t const size = it.active ? it.candidates : 0;
     contender& c = out.rows[i] = {};
     c.first = it.first;
@@ -89,14 +105,16 @@ inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools con
     c.live = scratch.allocate<std::uint32_t>(size);
     c.counts = scratch.allocate<std::uint32_t>(radix::table_size);
     c.orders = s.positions == nullptr ? nullptr : scratch.allocate<std::int32_t>(size);
-    total += size;
-    forced += c.forced;
   }
-  out.work = total;
-  KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in ",
-                  contract::place{static_cast<std::int32_t>(pool)}, ", but ", forced, " are forced and ", total,
-                  " can be evicted; ask for a count between the two");
   return out;
+}
+
+/// The same counts from a sample, where it says them.
+inline bool counted_by_sample(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool,
+                              best_of const& what, std::int64_t total, std::int32_t* counts) {
+  if (what.forced != 0 || what.weights != nullptr || s.positions != nullptr || total < least_sampled) return false;
+  frame scratch(ctx.scratch());
+  return sampled_pool(ctx, scratch, s, pools, pool).count_best(what.count, counts);
 }
 
 /// How many of the `count` best candidates of one pool lie in each row; inactive rows take no part and count 0.
@@ -105,14 +123,15 @@ inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools con
 ///   row come first
 ///
 /// Shapes   scores (R, N) ragged, finite where evictable → counts (R) of the pool's members, Σ counts = count.
-/// Cost     O(Σ N): one histogram of all rows, then the boundary bucket alone; one worker per row.
+/// Cost     O(Σ N): of many scores in order a sample, then those near the cut alone; else a histogram of all rows, then
+///          the boundary bucket. One worker per row.
 /// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
 inline void count_best(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool, best_of const& what,
                        std::int32_t* counts) {
-  KVEVICT_EXPECTS(pool >= 0 && pool < pools.count && what.forced >= 0, "count_best: there is no sequence ", pool,
-                  " among ", pools.count, ", or ", what.forced, " forced tokens are below 0; correct the question");
+  std::int64_t const total = expect_question(s, pools, pool, what);
+  if (what.count > 0 && counted_by_sample(ctx, s, pools, pool, what, total, counts)) return;
   frame scratch(ctx.scratch());
-  contenders all = gather_rows(scratch, s, pools, pool, what);
+  contenders all = gather_rows(scratch, s, pools, pool, what, total);
   ctx.for_each(
       pools.members,
       [&](std::int64_t i, std::int32_t) {

@@ -21,9 +21,15 @@ inline void kernel(cut_scores_tag, host& ctx, score_rows const& s, float* cuts) 
     row const& it = s.rows[r];
     cuts[r] = 0;
     if (!it.active || it.quota() == 0) return;
+    float const* const x = s.values + s.begin[r];
+    if (s.positions == nullptr) {
+      cuts[r] = float_of_key(
+          select::best_of_scores(x + it.first, it.last - it.first, it.quota(), it.known, keys, counts).key);
+      return;
+    }
     std::int64_t n = 0;
     for (std::int64_t j = 0; j < it.tokens; ++j)
-      if (s.evictable(r, j)) keys[n++] = order_key(s.values[s.begin[r] + j]);
+      if (s.evictable(r, j)) keys[n++] = order_key(x[j]);
     cuts[r] = float_of_key(radix::best(keys, n, it.quota(), counts).key);
   });
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding the k-th best of n keys without sorting: a histogram of the leading digit, then refinement inside the
-// boundary bucket alone.
+// Finding the k-th best of n keys without sorting: a histogram of the leading digit in which they differ, then
+// refinement inside the boundary bucket alone.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -14,11 +15,12 @@ inline namespace KVEVICT_ABI {
 namespace kernels {
 namespace radix {
 
-/// Bits [shift, shift + width) of a key. Three of them make a key, the leading one first.
+/// Bits [shift, shift + width) of a key.
 struct digit {
   int shift, width;
   constexpr std::uint32_t of(std::uint32_t k) const { return (k >> shift) & ((1u << width) - 1u); }
 };
+/// Three of them make a key, the leading one first.
 inline constexpr digit digits[] = {{21, 11}, {10, 11}, {0, 10}};
 
 inline constexpr std::int64_t buckets = 2048;
@@ -41,10 +43,10 @@ template <class F> std::uint64_t mask(F f) {
   return bits;
 }
 
-/// counts[b] = keys whose digit is b; `counts` has table_size elements, of which the first `buckets` are the result.
+/// counts[b] = keys whose digit is b; `counts` has table_size elements, of which the first ones are the result.
 inline void count(std::uint32_t const* keys, std::int64_t n, digit d, std::uint32_t* counts) {
   std::int64_t const wide = n >= 2 * table_size ? n / copies : 0;
-  std::memset(counts, 0, static_cast<std::size_t>(wide > 0 ? table_size : buckets) * sizeof *counts);
+  std::memset(counts, 0, (wide > 0 ? table_size : std::size_t{1} << d.width) * sizeof *counts);
   for (std::int64_t i = 0; i < wide; ++i)
     for (std::int64_t copy = 0; copy < copies; ++copy) ++counts[copy * buckets + d.of(keys[i * copies + copy])];
   if (wide > 0)
@@ -59,7 +61,7 @@ struct bucket {
 };
 
 /// The bucket that holds the k-th largest key, of `n` buckets; 1 ≤ k ≤ Σ counts.
-template <class Count> bucket boundary(Count const* counts, std::int64_t k, std::int64_t n = buckets) {
+template <class Count> bucket boundary(Count const* counts, std::int64_t k, std::int64_t n) {
   std::int64_t above = 0, b = n - 1;
   for (; b > 0 && above + static_cast<std::int64_t>(counts[b]) < k; --b) above += static_cast<std::int64_t>(counts[b]);
   return {static_cast<std::uint32_t>(b), above};
@@ -82,17 +84,35 @@ struct cut {
   std::int64_t take, equal;
 };
 
+/// Of so few that comparing each with each is quickest; 1 ≤ k ≤ n.
+inline cut best_of_few(std::uint32_t const* keys, std::int64_t n, std::int64_t k) {
+  for (std::int64_t i = 0;; ++i) {
+    std::int64_t above = 0, equal = 0;
+    for (std::int64_t j = 0; j < n; ++j) above += keys[j] > keys[i], equal += keys[j] == keys[i];
+    if (above < k && k <= above + equal) return {keys[i], k - above, equal};
+  }
+}
+
+/// Bits in which not all keys are alike.
+inline std::uint32_t differing(std::uint32_t const* keys, std::int64_t n) {
+  std::uint32_t out = 0;
+  for (std::int64_t i = 1; i < n; ++i) out |= keys[i] ^ keys[0];
+  return out;
+}
+
 /// 1 ≤ k ≤ n; overwrites `keys`. `counts` has table_size elements.
 inline cut best(std::uint32_t* keys, std::int64_t n, std::int64_t k, std::uint32_t* counts) {
-  std::uint32_t prefix = 0;
-  for (digit const d : digits) {
+  while (n > 16) {
+    int const bits = static_cast<int>(std::bit_width(differing(keys, n)));
+    if (bits == 0) return {keys[0], k, n};
+    int const width = std::min({bits, 11, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(n)))});
+    digit const d{bits - width, width};
     count(keys, n, d, counts);
-    bucket const b = boundary(counts, k);
+    bucket const b = boundary(counts, k, std::int64_t{1} << d.width);
     k -= b.above;
-    prefix |= b.index << d.shift;
-    n = d.shift == 0 ? counts[b.index] : gather(keys, n, d, b.index, keys);
+    n = gather(keys, n, d, b.index, keys);
   }
-  return {prefix, k, n};
+  return best_of_few(keys, n, k);
 }
 
 }  // namespace radix

@@ -10,6 +10,7 @@
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/best_of_scores.hpp>
 #include <kvevict/kernels/candidates.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/radix.hpp>
@@ -37,30 +38,51 @@ struct writer {
     std::iota(next, next + (to - from), from);
     next += to - from;
   }
+  /// Tokens of [from, to) whose scores have keys above that one.
+  void above(float const* x, std::int32_t from, std::int32_t to, std::uint32_t key) {
+    for (std::int32_t j = from; j < to; j += 64) put(select::above(x + j, to - j, key), j);
+  }
+  /// Token from + i for every bit i.
+  void put(std::uint64_t bits, std::int32_t from) {
+    if (end - next >= 64) {  // room for four at once, too many at the end: that costs less than a loop of any length
+      std::int32_t const n = std::popcount(bits);
+      for (std::int32_t i = 0; i < n; i += 4)
+        for (std::int32_t k = 0; k < 4; ++k, bits &= bits - 1) next[i + k] = from + std::countr_zero(bits);
+      next += n;
+    } else {
+      for (; bits != 0 && next != end; bits &= bits - 1) *next++ = from + std::countr_zero(bits);
+    }
+  }
   /// Tokens of [from, to) for which keep(token).
   template <class Keep> void those(std::int32_t from, std::int32_t to, Keep keep) {
-    std::int32_t* at = next;
     std::int32_t j = from;
-    for (; j + 64 <= to; j += 64)
-      for (std::uint64_t in = radix::mask([&](std::int32_t i) { return keep(j + i); }); in != 0 && at != end;
-           in &= in - 1)
-        *at++ = j + std::countr_zero(in);
-    for (; j < to && at != end; ++j)
-      if (keep(j)) *at++ = j;
-    next = at;
+    for (; j + 64 <= to; j += 64) put(radix::mask([&](std::int32_t i) { return keep(j + i); }), j);
+    for (; j < to && next != end; ++j)
+      if (keep(j)) *next++ = j;
   }
 };
 
+/// Where the ties that stay begin, of which the oldest go: behind the (equal − take)-th of them.
+inline std::int32_t ties_from(float const* x, std::int32_t first, std::int32_t last, radix::cut const& c) {
+  std::int64_t dropped = c.equal - c.take;
+  for (std::int32_t j = first; dropped > 0; j += 64) {
+    std::uint64_t ties = equal(x + j, last - j, c.key);
+    if (std::int64_t const here = std::popcount(ties); here < dropped) {
+      dropped -= here;
+      continue;
+    }
+    while (--dropped > 0) ties &= ties - 1;
+    first = j + std::countr_zero(ties) + 1;
+  }
+  return first;
+}
+
 /// Slots in order of position: ties go to the larger token index.
 inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
-  std::int32_t const first = it.first, last = it.last;
-  for (std::int32_t j = first; j < last; ++j) keys[j - first] = order_key(x[j]);
-  radix::cut const c = radix::best(keys, last - first, it.quota(), counts);
-  std::uint32_t const worst = c.key;
-  std::int32_t ties_from = first;  // the ties before it are the oldest ones, and go
-  for (std::int64_t dropped = c.equal - c.take; dropped > 0; ++ties_from) dropped -= order_key(x[ties_from]) == worst;
-  out.those(first, ties_from, [=](std::int32_t j) { return order_key(x[j]) > worst; });
-  out.those(ties_from, last, [=](std::int32_t j) { return order_key(x[j]) >= worst; });
+  radix::cut const c = best_of_scores(x + it.first, it.last - it.first, it.quota(), it.known, keys, counts);
+  std::int32_t const kept_ties = ties_from(x, it.first, it.last, c);
+  out.above(x, it.first, kept_ties, c.key);
+  out.above(x, kept_ties, it.last, c.key - 1);
 }
 
 /// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/select_best.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "support/catch.hpp"
@@ -111,4 +115,48 @@ TEST_CASE("count_best: impossible questions are refused, scratch is within its b
   rows[1].candidates = 4;
   kernels::select::count_best(ctx, s, 0, kernels::select::best_of{3, 1}, counts);
   CHECK(ctx.scratch().high_water() <= static_cast<std::size_t>(kernels::count_best_bytes(2, 8)));
+}
+
+TEST_CASE("count_best: of many scores a sample says the same, and what it leaves for the selection changes nothing") {
+  constexpr std::int32_t H = 3, N = 5000;
+  generator random(11);
+  std::vector<float> normal(std::size_t{H} * N);
+  for (std::size_t i = 0; i < normal.size(); ++i)
+    normal[i] = static_cast<float>(random.normal()) * (1.0f + static_cast<float>(i / N));
+  auto levels = normal, equal = normal, misled = normal;
+  for (float& x : levels) x = std::floor(x);
+  for (float& x : equal) x = -0.0f;
+  for (std::int64_t h = 0; h < H; ++h)
+    for (std::int64_t i = 0; i < kernels::select::sample_size(H * N); ++i)
+      misled[static_cast<std::size_t>(h * N + kernels::select::sampled(i, N - 7))] = -9;
+  float const ones[] = {1, 1, 1};  // scores with weights are not sampled
+  std::int64_t const begin[] = {0, N, 2 * N, 3 * N};
+  for (auto* scores : {&normal, &levels, &equal, &misled})
+    for (std::int64_t const k : {1, 40, 3000, 7500, 14900, 3 * (N - 7)}) {
+      row rows[H];
+      for (std::int32_t h = 0; h < H; ++h) rows[h] = {0, h, N, 0, N - 7, N - 7, 7, true};
+      score_rows const s{rows, 1, H, begin, scores->data()};
+      host ctx;
+      std::int32_t sampled[H], all[H];
+      kernels::select::count_best(ctx, s, 0, {k}, sampled);
+      kernels::select::count_best(ctx, s, 0, {k, 0, ones}, all);
+      CAPTURE(k);
+      REQUIRE(std::equal(all, all + H, sampled));
+      keep_set told, untold;
+      for (std::int32_t h = 0; h < H; ++h) rows[h].budget = 7 + std::min(all[h] + 9 * h, N - 7);
+      kernels::select_best(ctx, s, told);
+      for (row& r : rows) r.known.low += 1000, r.known.from_high -= 5, r.known.above_low += 99;  // out of date
+      kernels::select_best(ctx, s, untold);
+      CHECK(told.tokens == untold.tokens);
+      for (row& r : rows) r.known = {};
+      kernels::select_best(ctx, s, untold);
+      CHECK(told.tokens == untold.tokens);
+    }
+  normal[12] = std::numeric_limits<float>::infinity();
+  row rows[H];
+  for (std::int32_t h = 0; h < H; ++h) rows[h] = {0, h, N, 0, N, N, 0, true};
+  host ctx;
+  std::int32_t counts[H];
+  CHECK_THROWS_AS(kernels::select::count_best(ctx, {rows, 1, H, begin, normal.data()}, 0, {100}, counts),
+                  contract_violation);
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kernels/count_best.hpp>
+#include <kvevict/kernels/cut_scores.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 #include <kvevict/kernels/select_best.hpp>
 #include <kvevict/threads.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -78,6 +80,56 @@ TEST_CASE("select_best: equals a sort") {
       CHECK(out.lengths[static_cast<std::size_t>(r)] == s.rows[r].tokens);
       REQUIRE(copy(out.row(r)) == reference::best_of_row(s, r));
     }
+  }
+}
+
+TEST_CASE("select_best: long rows, however their scores are distributed") {
+  generator random(5);
+  constexpr std::int32_t first = 3, behind = 5;
+  for (std::int32_t const M : {4095, 4096, 10001, 32768}) {
+    auto const most = static_cast<std::size_t>(M);
+    std::vector<float> normal(most);
+    for (float& x : normal) x = static_cast<float>(random.normal());
+    auto const of = [&](auto f) {
+      std::vector<float> out(normal);
+      for (std::size_t i = 0; i < most; ++i) out[i] = f(i);
+      return out;
+    };
+    auto sorted = normal;
+    std::sort(sorted.begin(), sorted.end());
+    auto sample_misleads = normal;
+    for (std::int64_t i = 0; i < kernels::select::sample_size(M); ++i)
+      sample_misleads[static_cast<std::size_t>(kernels::select::sampled(i, M))] = 9;
+    auto and_the_other_way = sample_misleads;
+    for (float& x : and_the_other_way) x = -x;
+    for (auto const& scores : {normal,
+                               sorted,
+                               {sorted.rbegin(), sorted.rend()},
+                               sample_misleads,
+                               and_the_other_way,
+                               of([](std::size_t) { return -0.0f; }),
+                               of([&](std::size_t i) { return i % 5 == 0 ? 2.0f : 1.0f; }),
+                               of([&](std::size_t i) { return normal[i] < 0.84f ? 0.25f : 0.5f; }),
+                               of([&](std::size_t i) { return normal[i / 7 * 7]; }),
+                               of([&](std::size_t i) { return 1 + static_cast<float>(i * 7919 % most) * 0x1p-23f; })})
+      for (std::int32_t const quota : {1, 30, M / 5, M / 2, M - 30, M - 1}) {
+        std::vector<float> all(first, 1e30f);
+        all.insert(all.end(), scores.begin(), scores.end()), all.resize(all.size() + behind, -1e30f);
+        std::int64_t const begin[] = {0, static_cast<std::int64_t>(all.size())};
+        row r{0, 0, M + first + behind, first, M + first, M, quota + first + behind, true};
+        score_rows const s{&r, 1, 1, begin, all.data()};
+        host ctx;
+        keep_set out;
+        kernels::select_best(ctx, s, out);
+        CAPTURE(M, quota);
+        auto const want = reference::best_of_row(s, 0);
+        REQUIRE(copy(out.row(0)) == want);
+        float cut = 0, lowest = 1e30f;
+        kernels::cut_scores(ctx, s, &cut);
+        for (std::int32_t const j : want)
+          if (j >= first && j < M + first) lowest = std::min(lowest, all[static_cast<std::size_t>(j)]);
+        CHECK(cut == lowest);
+      }
   }
 }
 

@@ -77,31 +77,18 @@ template <int N> vec load_first(float const* p) {
   return v;
 }
 /// What several multiply-adds use stays in a register: else g++ 12 reads it from memory in each of them, and loads are
-/// then the bound, not arithmetic.
-[[gnu::always_inline]] inline void in_register([[maybe_unused]] vec& v) {
+/// then the bound, not arithmetic. By value: a reference would have it written to memory, too.
+[[gnu::always_inline]] inline vec in_register(vec v) {
 #if defined(__CUDACC__)  // nvcc's front end knows no vectors here
 #elif defined(__SSE2__)
   asm("" : "+v"(v));
 #elif defined(__aarch64__)
   asm("" : "+w"(v));
 #endif
+  return v;
 }
 inline ivec bits_of(vec v) { return (ivec)v; }
 inline vec float_of(ivec v) { return (vec)v; }
-/// Bit i is the sign of lane i: of a comparison, whether it holds.
-inline std::uint32_t sign_bits(ivec v) {
-#if defined(KVEVICT_WIDE_LANES)
-  return static_cast<std::uint32_t>(_mm512_movepi32_mask((__m512i)v));
-#elif defined(__AVX__)
-  return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)v));
-#elif defined(__SSE2__)
-  return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)v));
-#else
-  std::uint32_t out = 0;
-  for (int i = 0; i < lanes; ++i) out |= static_cast<std::uint32_t>(v[i] < 0) << i;
-  return out;
-#endif
-}
 /// NaN in place of what is not finite; by the bits, as -ffast-math may fold arithmetic that does it.
 inline vec finite_or_nan(vec v) { return (bits_of(v) & 0x7fffffff) < 0x7f800000 ? v : splat(__builtin_nanf("")); }
 /// The second operand wins when one is NaN: what x86 has an instruction for, which g++ 12 does not see in a ? b : c.

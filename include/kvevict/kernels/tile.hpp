@@ -103,7 +103,7 @@ inline void multiply(float const* q, float const* tile, std::int64_t head_dim, t
     ahead.step();
     for (int i = 0; i < lanes; ++i, tile += tile_tokens) {
       vec k[tile_vectors];
-      unroll<tile_vectors>([&](auto v) { k[v] = load(tile + v * lanes), in_register(k[v]); });
+      unroll<tile_vectors>([&](auto v) { k[v] = in_register(load(tile + v * lanes)); });
       unroll<row_block>([&](auto r) {
         vec const x = splat(q[r * lanes + i]);
         unroll<tile_vectors>([&](auto v) { sum[r][v] = multiply_add(x, k[v], sum[r][v]); });

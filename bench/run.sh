@@ -10,6 +10,7 @@
 #   bench/run.sh cost --model llama-3.1-8b    what every preset costs on a model's shape; cost --help
 #   bench/run.sh instructions     instructions and scratch of the hot kernels beside their bounds; --update records them
 #   bench/run.sh peers            kvevict against what you would run instead: kvpress, PyTorch, plain C++; peers --help
+#   bench/run.sh targets          how near kernels come to the machine's roofs, each with its verdict; --only WORD
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
 cd "$(dirname "$0")/.."
@@ -59,13 +60,19 @@ cuda_time() {
 }
 [ "${1-}" != --cuda ] || { cuda_time; exit; }
 [ "${1-}" != --cuda-build ] || { cuda_time "${2-}"; exit; }
-configure() {
-  cmake -S . -B build/bench -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=-march=native -Wno-maybe-uninitialized" \
+configure() {  # folder, flags
+  cmake -S . -B "$1" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_CXX_FLAGS=$2 -Wno-maybe-uninitialized" \
     -DKVEVICT_TESTS=OFF -DKVEVICT_EXAMPLES=OFF -DKVEVICT_BENCH=ON >/dev/null
 }
+if [ "${1-}" = targets ]; then
+  shift
+  configure build/bench -march=native
+  configure build/bench-plain ""
+  exec python3 bench/targets.py "$@"
+fi
 if [ "${1-}" = cost ]; then
   shift
-  configure
+  configure build/bench -march=native
   cmake --build build/bench --target bench_cost >/dev/null || {
     echo "bench/run.sh: bench_cost does not build; are libbenchmark-dev and libcli11-dev installed?" >&2
     exit 2
@@ -77,7 +84,7 @@ if [ "${1-}" = peers ]; then
   case "${1-}" in
     -h|--help) ;;
     *)
-      configure
+      configure build/bench -march=native
       cmake --build build/bench --target bench_peers >/dev/null || {
         echo "bench/run.sh: bench_peers does not build" >&2
         exit 2
@@ -87,11 +94,11 @@ if [ "${1-}" = peers ]; then
 fi
 word=""
 case "${1-}" in
-  -h|--help) sed -n '3,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h|--help) sed -n '3,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
   ""|-*) ;;
   *) word=$1; shift ;;
 esac
-configure
+configure build/bench -march=native
 found=0
 for source in bench/time/*"$word"*.cpp; do
   [ -f "$source" ] || continue

@@ -196,7 +196,7 @@ int main(int argc, char** argv) try {
   kvevict::threads pool(j.threads);
   kvevict::host ctx(pool.as_executor());
   j.ctx = &ctx;
-  double const read = bench::measure_roof(ctx).read;
+  double const read = bench::roof(j.threads).measure(ctx, bench::bound::memory);
   auto const step = [&](shape const& of) { return (m.active * 2 + of.cache_bytes() * m.layers) / read; };
   shape held = j.of;
   held.tokens = std::min(held.tokens, j.budget);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A paged cache (vLLM's NHD pages of 16 tokens in random order) with queries, and the attention in double precision.
+// A cache in vLLM's NHD pages of 16 tokens in random order, or contiguous, with queries; the attention in double
+// precision; and what every program counts.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -26,33 +28,48 @@ namespace bench {
 struct shape {
   std::int32_t Hq = 32, H = 8, N = 4096, D = 128, W = 32;
   kvevict::dtype type = kvevict::dtype::f32;
+  bool contiguous = false;  // [H,N,D] in place of pages
 
   std::string name() const {
     return "Hq:" + std::to_string(Hq) + "/H:" + std::to_string(H) + "/N:" + std::to_string(N) +
-           "/D:" + std::to_string(D) + "/W:" + std::to_string(W) + "/" + kvevict::name_of(type);
+           "/D:" + std::to_string(D) + "/W:" + std::to_string(W) + "/" + kvevict::name_of(type) +
+           (contiguous ? "/contiguous" : "");
   }
+  std::int32_t page() const { return contiguous ? N : 16; }
   double key_bytes() const { return double(H) * N * D * kvevict::size_of(type); }
 };
 
 /// A thread pool with its context and its roof.
 struct context {
-  explicit context(int count) : pool(count), ctx(pool.as_executor()), top(measure_roof(ctx)) {}
+  explicit context(int count) : pool(count), ctx(pool.as_executor()), top(count) {}
   kvevict::threads pool;
   kvevict::host ctx;
   roof top;
-  std::string name() const { return pool.count() == 1 ? "host" : "host_threads:" + std::to_string(pool.count()); }
 };
+/// With scratch that nobody has used: its high water is that of one benchmark.
 inline context& on(int threads) {
-  static std::vector<std::unique_ptr<context>> all;
-  for (auto& c : all)
-    if (c->pool.count() == threads) return *c;
-  return *all.emplace_back(std::make_unique<context>(threads));
+  static std::map<int, context> all;
+  context& c = all.try_emplace(threads, threads).first->second;
+  c.ctx = kvevict::host(c.pool.as_executor());
+  return c;
+}
+inline std::string host_name(int threads) { return threads == 1 ? "host" : "host_threads:" + std::to_string(threads); }
+
+/// What `make` returns, made once for a name: all repetitions share inputs and checks, which take longer than what is
+/// timed.
+template <class F> auto& once(std::string const& name, F make) {
+  static std::map<std::string, std::unique_ptr<decltype(make())>> all;
+  auto& it = all[name];
+  if (it == nullptr) it.reset(new decltype(make())(make()));
+  return *it;
 }
 
 inline constexpr float cheap_lse = 32;
 
 class input {
  public:
+  static constexpr std::int32_t budget = 1024;
+
   explicit input(shape s, std::int32_t query_tokens) : s_(s), row_begin_{0, query_tokens}, length_(s.N) {
     std::minstd_rand random(1);
     auto const some = [&] {
@@ -62,7 +79,7 @@ class input {
     };
     queries_.resize(std::size_t(query_tokens) * std::size_t(s.Hq * s.D));
     for (float& x : queries_) x = some();
-    std::int32_t const pages = s.N / P;
+    std::int32_t const P = s.page(), pages = s.N / P;
     for (std::int32_t i = 0; i < pages; ++i) ids_.push_back(i);
     std::shuffle(ids_.begin(), ids_.end(), random);
     std::int64_t const E = kvevict::size_of(s.type), row = s.D * E;
@@ -72,11 +89,12 @@ class input {
     view_.lengths.data = &length_;
     kvevict::component k;
     k.type = s.type;
-    k.rows = {memory_.data(), 0, pages, P * s.H * row, row, s.H * row, 0, static_cast<std::int32_t>(row), 1};
+    std::int64_t const head = s.contiguous ? P * row : row, slot = s.contiguous ? row : s.H * row;
+    k.rows = {memory_.data(), 0, pages, P * s.H * row, head, slot, 0, static_cast<std::int32_t>(row), 1};
     view_ = view_.with(k);
     for (std::size_t i = 0; i < memory_.size() / std::size_t(E); ++i) put(i, some());
     for (std::int32_t h = 0; h < s.H; ++h) {
-      rows_.push_back({0, h, s.N, 0, s.N - s.W, s.N - s.W, 1024, true});
+      rows_.push_back({0, h, s.N, 0, s.N - s.W, s.N - s.W, budget, true});
       begin_.push_back(begin_.back() + s.N);
     }
     scores_.resize(std::size_t(begin_.back()));
@@ -108,10 +126,10 @@ class input {
     std::vector<float> out;
     for (std::int32_t t = 0; t < s_.N; ++t) {
       std::byte const* row = view_.row(view_.components[0], 0, h, t);
-      for (std::int32_t d = 0; d < s_.D; ++d)
-        out.push_back(s_.type == kvevict::dtype::f32
-                          ? reinterpret_cast<float const*>(row)[d]
-                          : kvevict::to_float(reinterpret_cast<kvevict::bf16 const*>(row)[d]));
+      kvevict::with_type(s_.type, [&](auto type) {
+        for (std::int32_t d = 0; d < s_.D; ++d)
+          out.push_back(kvevict::to_float(reinterpret_cast<decltype(type) const*>(row)[d]));
+      });
     }
     return out;
   }
@@ -120,13 +138,11 @@ class input {
   }
 
  private:
-  static constexpr std::int32_t P = 16;
-
   void put(std::size_t i, float x) {
-    if (s_.type == kvevict::dtype::f32)
-      reinterpret_cast<float*>(memory_.data())[i] = x;
-    else
-      reinterpret_cast<kvevict::bf16*>(memory_.data())[i] = kvevict::from_float<kvevict::bf16>(x);
+    kvevict::with_type(s_.type, [&](auto type) {
+      using T = decltype(type);
+      reinterpret_cast<T*>(memory_.data())[i] = kvevict::from_float<T>(x);
+    });
   }
 
   shape s_;
@@ -142,23 +158,36 @@ class input {
 /// Causal attention of the last `rows` of N tokens to each of one KV head's, see plain::attention.  → (N)
 template <class Number>
 std::vector<Number> naive_attention(std::vector<float> const& keys, input const& in, shape const& s, std::int32_t rows,
-                                    std::int32_t h, float lse = 0) {
+                                    std::int32_t h, float lse = 0, std::int32_t budget = 0) {
   std::int32_t const G = s.Hq / s.H;
   auto const query = [&](std::int32_t i, std::int32_t g) { return in.query(i, h * G + g); };
-  return plain::attention<Number>(keys.data(), s.N, s.D, rows, G, query, lse);
+  return plain::attention<Number>(keys.data(), s.N, s.D, rows, G, query, lse, budget);
+}
+
+/// With an LSE a token needs no other: the mean over the group of its weights in query rows [from, to), summed.
+inline double weights_of(float const* key, input const& in, shape const& s, std::int32_t h, std::int32_t from,
+                         std::int32_t to) {
+  std::int32_t const G = s.Hq / s.H;
+  double sum = 0;
+  for (std::int32_t i = from; i < to; ++i)
+    for (std::int32_t g = 0; g < G; ++g) {
+      double const dot = std::inner_product(key, key + s.D, in.query(i, h * G + g), 0.0);
+      sum += std::exp(dot / std::sqrt(double(s.D)) - double{cheap_lse}) / G;
+    }
+  return sum;
 }
 
 /// Relative to the largest, so that tokens of no weight do not decide.
-inline bool close(float const* got, std::vector<double> const& want, double factor) {
+inline bool close(float const* got, std::vector<double> const& want, double factor, double tolerance = 1e-5) {
   double const top = *std::max_element(want.begin(), want.end()) * factor;
   for (std::size_t j = 0; j < want.size(); ++j)
-    if (!(std::abs(double(got[j]) - want[j] * factor) <= 1e-5 * std::max(want[j] * factor, 1e-3 * top))) return false;
+    if (!(std::abs(double(got[j]) - want[j] * factor) <= tolerance * std::max(want[j] * factor, 1e-3 * top)))
+      return false;
   return true;
 }
 
-enum class bound { arithmetic, memory, cache };  // what the roof is; none is measured for what stays in the cache
-
-/// Rates and shares of the roof: `flop` and `bytes` are of one iteration.
+/// Rates and the share of the roof, which is measured now, next to what is compared with it. `flop` and `bytes` are of
+/// one iteration.
 inline void count(benchmark::State& state, context& c, double tokens, double flop, double bytes, bound by) {
   using benchmark::Counter;
   state.counters["tokens/s"] = Counter(tokens, Counter::kIsIterationInvariantRate);
@@ -166,8 +195,8 @@ inline void count(benchmark::State& state, context& c, double tokens, double flo
   state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsIterationInvariantRate);
   state.counters["scratch"] = static_cast<double>(c.ctx.scratch().high_water());
   if (by == bound::cache) return;
-  state.counters["roof"] =
-      Counter(by == bound::memory ? bytes / c.top.read : flop / c.top.flops, Counter::kIsIterationInvariantRate);
+  double const top = c.top.measure(c.ctx, by);
+  state.counters["roof"] = Counter((by == bound::arithmetic ? flop : bytes) / top, Counter::kIsIterationInvariantRate);
 }
 
 template <class F> void add(std::string const& name, int threads, F f) {

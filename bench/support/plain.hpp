@@ -19,21 +19,23 @@ using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMa
 using rows_of = Eigen::Map<matrix const>;  // keys or values (N,D) of a head
 
 /// Mean over the G heads of a group and sum over their last `rows` query rows of causal softmax weights; keys (N,D).
-/// → (N) query(i, g) is row i of head g. With an LSE other than 0 the weights are exp(z − lse).
+/// → (N) query(i, g) is row i of head g. With an LSE other than 0 the weights are exp(z − lse), with a
+/// budget logits are multiplied by AhaKV's gain.
 template <class Number, class Query>
 std::vector<Number> attention(float const* keys, std::int32_t N, std::int32_t D, std::int32_t rows, std::int32_t G,
-                              Query query, float lse = 0) {
+                              Query query, float lse = 0, std::int32_t budget = 0) {
   std::vector<Number> out(std::size_t(N), Number(0)), z(std::size_t(N), Number(0));
   for (std::int32_t g = 0; g < G; ++g)
     for (std::int32_t i = 0; i < rows; ++i) {
       std::int32_t const seen = N - rows + i + 1;
       float const* q = query(i, g);
+      Number const gain = budget == 0 ? Number(1) : Number(std::sqrt(2 * std::log(double(seen) / budget)));
       Number top = Number(-1e30), sum = Number(0);
       for (std::int32_t j = 0; j < seen; ++j) {
         Number dot = 0;
         for (std::int32_t d = 0; d < D; ++d)
           dot += Number(q[d]) * Number(keys[std::size_t(j) * std::size_t(D) + std::size_t(d)]);
-        z[std::size_t(j)] = dot / Number(std::sqrt(double(D)));
+        z[std::size_t(j)] = dot * gain / Number(std::sqrt(double(D)));
         top = std::max(top, z[std::size_t(j)]);
       }
       if (lse != 0) top = Number(lse);

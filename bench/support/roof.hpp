@@ -25,9 +25,9 @@ inline double seconds(std::int32_t threads) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-struct roof {
-  double flops = 0, read = 0, copy = 0;  // per second; copy counts bytes read and written
-};
+/// What bounds a kernel: multiplying, reading, copying (bytes read and written), or nothing that is measured here, of
+/// what stays in the caches.
+enum class bound { arithmetic, memory, copying, cache };
 
 inline constexpr int rounds = 1 << 20;
 inline constexpr double round_flop = 2.0 * 12 * kernels::lanes;
@@ -50,30 +50,40 @@ inline float sum_of(float const* p, std::int64_t count) {
   return kernels::sum_of(x[0]);
 }
 
-/// The best of several tries, on every thread of the context at once, each with 128 MiB of its own.
-inline roof measure_roof(kvevict::host& ctx) {
-  std::int32_t const n = ctx.concurrency();
-  constexpr std::int64_t floats = std::int64_t{32} << 20;
-  std::vector<std::vector<float>> memory(static_cast<std::size_t>(n),
-                                         std::vector<float>(static_cast<std::size_t>(floats), 1.0f));
-  auto const time = [&](auto f) {
-    double best = 1e30;
-    for (int i = 0; i < 5; ++i) {
-      double const start = seconds(n);
-      ctx.for_each(n, [&](std::int64_t t, std::int32_t) { f(memory[static_cast<std::size_t>(t)].data()); });
-      best = std::min(best, seconds(n) - start);
-    }
-    return best;
-  };
-  double const bytes = static_cast<double>(floats) * 4;
-  roof r;
-  r.flops = n * round_flop * rounds / time([](float* p) { multiply_add(p); });
-  r.read = n * bytes / time([](float* p) { benchmark::DoNotOptimize(sum_of(p, floats)); });
-  r.copy = n * bytes / time([](float* p) {
+/// Multiplying, reading and copying on every thread of a context at once, each with 128 MiB of its own.
+class roof {
+ public:
+  explicit roof(std::int32_t threads)
+      : memory_(static_cast<std::size_t>(threads), std::vector<float>(static_cast<std::size_t>(floats), 1.0f)) {}
+
+  /// Flops or bytes per second, the best of several tries.
+  double measure(kvevict::host& ctx, bound by) {
+    auto const threads = static_cast<double>(memory_.size());
+    if (by == bound::arithmetic) return threads * round_flop * rounds / time(ctx, [](float* p) { multiply_add(p); });
+    if (by == bound::memory)
+      return threads * bytes / time(ctx, [](float* p) { benchmark::DoNotOptimize(sum_of(p, floats)); });
+    return threads * bytes / time(ctx, [](float* p) {
              std::memcpy(p, p + floats / 2, static_cast<std::size_t>(floats) * 2);
              benchmark::ClobberMemory();
            });
-  return r;
-}
+  }
+
+ private:
+  static constexpr std::int64_t floats = std::int64_t{32} << 20;
+  static constexpr double bytes = static_cast<double>(floats) * 4;
+
+  template <class F> double time(kvevict::host& ctx, F f) {
+    auto const n = static_cast<std::int32_t>(memory_.size());
+    double best = 1e30;
+    for (int i = 0; i < 5; ++i) {
+      double const start = seconds(n);
+      ctx.for_each(n, [&](std::int64_t t, std::int32_t) { f(memory_[static_cast<std::size_t>(t)].data()); });
+      best = std::min(best, seconds(n) - start);
+    }
+    return best;
+  }
+
+  std::vector<std::vector<float>> memory_;
+};
 
 }  // namespace bench

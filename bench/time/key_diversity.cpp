@@ -38,15 +38,19 @@ std::vector<double> naive_diversity(std::vector<float> const& keys, shape const&
 
 void diversity(benchmark::State& state, shape s, int threads, score::keys which) {
   context& c = on(threads);
-  input in(s, 1);
+  input& in = once(s.name(), [&] { return input(s, 1); });
   auto const evidence = kvevict::contents(turned(in)).with_rope(kvevict::rope{base});
   kvevict::score_rows out = in.out();
   out.most_tokens = s.N, out.total_floats = std::int64_t{s.H} * s.N;
   score::key_diversity const of{which};
   of(c.ctx, evidence, out);
-  std::vector<float> one_more(in.scores(1), in.scores(1) + s.N);
-  for (float& x : one_more) x += 1;
-  if (!close(one_more.data(), naive_diversity(in.keys(1), s, which == score::keys::unrotated), 1))
+  bool const unrotated = which == score::keys::unrotated;
+  auto const right = [&] {
+    std::vector<float> one_more(in.scores(1), in.scores(1) + s.N);
+    for (float& x : one_more) x += 1;
+    return close(one_more.data(), naive_diversity(in.keys(1), s, unrotated), 1);
+  };
+  if (!once(s.name() + host_name(threads) + std::to_string(unrotated), right))
     return state.SkipWithError("wrong scores");
   for (auto _ : state) of(c.ctx, evidence, out);
   count(state, c, s.N, 0, 2 * s.key_bytes(), bound::memory);
@@ -54,7 +58,7 @@ void diversity(benchmark::State& state, shape s, int threads, score::keys which)
 
 template <class Policy> void plan(benchmark::State& state, shape s, int threads, Policy const& policy) {
   context& c = on(threads);
-  input in(s, s.W);
+  input& in = once(s.name(), [&] { return input(s, s.W); });
   auto const evidence = kvevict::prompt(turned(in), in.queries()).with_rope(kvevict::rope{base});
   kvevict::keep_set keep;
   for (auto _ : state) kvevict::plan(c.ctx, policy, evidence, {.tokens_per_head = 1024}, keep);
@@ -69,7 +73,7 @@ int main(int argc, char** argv) {
   constexpr auto mixture = kvevict::presets::distinct_and_attended();
   auto const attended = mixture.with(mixture.score.at<1>().score);
   for (int const threads : {1, 2}) {
-    std::string const host = threads == 1 ? "/host/" : "/host_threads:2/";
+    std::string const host = std::string("/").append(host_name(threads)).append("/");
     for (dtype const type : {dtype::f32, dtype::bf16}) {
       shape const s{32, 8, 32768, 128, 32, type};
       for (auto const which : {score::keys::cached, score::keys::unrotated})

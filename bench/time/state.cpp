@@ -6,63 +6,39 @@
 #include <kvevict/kernels/host.hpp>
 #include <kvevict/presets/ahakv.hpp>
 
-#include "support/input.hpp"
+#include "support/layer.hpp"
 
 namespace {
 
 using namespace bench;
 
-/// The input's cache with values, positions and `floats` of state a slot, all in pages of 16.
-class remembering {
+/// A layer with values, positions and `floats` of state a slot, all in pages of 16.
+class remembering : public layer {
  public:
-  remembering(shape s, std::int32_t floats, std::int32_t query_tokens = 1) : s_(s), in_(s, query_tokens) {
-    view_ = in_.view();
-    add(kvevict::role::v, kvevict::dtype::f32, s.D);
-    add(kvevict::role::position, kvevict::dtype::i32, 1);
-    add(kvevict::role::state, kvevict::dtype::f32, floats);
+  remembering(shape s, std::int32_t floats, std::int32_t query_tokens = 1) : layer(s, query_tokens) {
+    with(kvevict::role::v, kvevict::dtype::f32, s.D, "BHND")
+        .with(kvevict::role::position, kvevict::dtype::i32, 1, "BHND");
+    with(kvevict::role::state, kvevict::dtype::f32, floats, "BHND");
     for (std::int32_t h = 0; h < s.H; ++h)
       for (std::int32_t t = 0; t < s.N; ++t) {
-        kvevict::element<std::int32_t>(view_, *view_.find(kvevict::role::position), 0, h, t) = (t * 5 + h) % s.N;
+        position(h, t) = (t * 5 + h) % s.N;
         for (std::int32_t c = 0; c < floats; ++c) (&state(h, t))[c] = static_cast<float>((t + c + h) % 977);
       }
   }
-  kvevict::layer_view<> const& view() const { return view_; }
-  input& in() { return in_; }
-  kvevict::score_rows rows() {
-    kvevict::score_rows out = in_.out();
-    out.total_floats = std::int64_t{s_.H} * s_.N;
-    return out;
-  }
-  float& state(std::int32_t h, std::int32_t t) {
-    return kvevict::element<float>(view_, *view_.find(kvevict::role::state), 0, h, t);
-  }
-
- private:
-  void add(kvevict::role what, kvevict::dtype type, std::int32_t width) {
-    std::int64_t const row = width * 4, P = view_.pages.page_size, pages = s_.N / P;
-    memory_.emplace_back(static_cast<std::size_t>(pages * P * s_.H * row));
-    kvevict::component c;
-    c.what = what, c.type = type;
-    c.rows = {memory_.back().data(), 0, pages, P * s_.H * row, P * row, row, 0, static_cast<std::int32_t>(row), 1};
-    view_ = view_.with(c);
-  }
-
-  shape s_;
-  input in_;
-  kvevict::layer_view<> view_;
-  std::vector<std::vector<std::byte>> memory_;
+  std::int32_t& position(std::int32_t h, std::int32_t t) { return at<std::int32_t>(kvevict::role::position, h, t); }
+  float& state(std::int32_t h, std::int32_t t) { return at<float>(kvevict::role::state, h, t); }
 };
 
 void sum_state(benchmark::State& state, shape s, std::int32_t floats) {
   context& c = on(1);
   remembering r(s, floats);
-  auto const run = [&] { kernels::sum_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), r.rows()); };
+  auto const run = [&] { kernels::sum_state(c.ctx, r.view, *r.view.find(kvevict::role::state), r.rows()); };
   run();
   for (std::int32_t h = 0; h < s.H; ++h)
     for (std::int32_t t = 0; t < s.N; ++t) {
       float want = 0;
       for (std::int32_t i = 0; i < floats; ++i) want += (&r.state(h, t))[i];
-      if (r.in().scores(h)[t] != want) return state.SkipWithError("wrong sums");
+      if (r.in.scores(h)[t] != want) return state.SkipWithError("wrong sums");
     }
   for (auto _ : state) run();
   count(state, c, double(s.H) * s.N, 0, double(s.H) * s.N * 4 * (floats + 1), bound::cache);
@@ -76,7 +52,7 @@ void update_state(benchmark::State& state, shape s, std::int32_t floats) {
   std::fill_n(from.values, from.total_floats, 0.5f);
   float const before = r.state(0, 3);
   auto const run = [&] {
-    kernels::update_state(c.ctx, r.view(), *r.view().find(kvevict::role::state), kvevict::update_options{}, from);
+    kernels::update_state(c.ctx, r.view, *r.view.find(kvevict::role::state), kvevict::update_options{}, from);
   };
   run();
   if (r.state(0, 3) != before + 0.5f || r.state(0, s.N - 1) != 0.5f) return state.SkipWithError("wrong state");
@@ -87,7 +63,7 @@ void update_state(benchmark::State& state, shape s, std::int32_t floats) {
 void positions(benchmark::State& state, shape s) {
   context& c = on(1);
   remembering r(s, 1);
-  auto const scattered = r.view().with_order(kvevict::row_order::scattered);
+  auto const scattered = r.view.with_order(kvevict::row_order::scattered);
   for (auto _ : state) {
     kvevict::frame scratch(c.ctx.scratch());
     auto const rows = kvevict::planning::make_rows(false, scratch, scattered, {});
@@ -101,12 +77,12 @@ void positions(benchmark::State& state, shape s) {
 void order(benchmark::State& state, shape s) {
   context& c = on(1);
   remembering r(s, 1);
-  kvevict::component const& positions = *r.view().find(kvevict::role::position);
+  kvevict::component const& positions = *r.view.find(kvevict::role::position);
   for (std::int32_t h = 0; h < s.H; ++h)
-    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view(), positions, 0, h, t) = t;
-  auto const look = [&] { kvevict::planning::expect_order(r.view(), {}); };
+    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view, positions, 0, h, t) = t;
+  auto const look = [&] { kvevict::planning::expect_order(r.view, {}); };
   look();
-  std::int32_t& last = kvevict::element<std::int32_t>(r.view(), positions, 0, s.H - 1, s.N - 1);
+  std::int32_t& last = kvevict::element<std::int32_t>(r.view, positions, 0, s.H - 1, s.N - 1);
   last = s.N - 2;
   try {
     look();
@@ -123,11 +99,11 @@ void order(benchmark::State& state, shape s) {
 void pieces(benchmark::State& state, shape s, std::int64_t ahead) {
   context& c = on(1);
   remembering r(s, 1);
-  kvevict::component const& positions = *r.view().find(kvevict::role::position);
+  kvevict::component const& positions = *r.view.find(kvevict::role::position);
   for (std::int32_t h = 0; h < s.H; ++h)
-    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view(), positions, 0, h, t) = t;
-  auto const at = r.view().rows_of(positions, 0, 0);
-  std::int64_t const P = r.view().pages.page_size, pages = s.N / P, bytes = P * s.H * 4;
+    for (std::int32_t t = 0; t < s.N; ++t) kvevict::element<std::int32_t>(r.view, positions, 0, h, t) = t;
+  auto const at = r.view.rows_of(positions, 0, 0);
+  std::int64_t const P = r.view.pages.page_size, pages = s.N / P, bytes = P * s.H * 4;
   auto const sum = [&] {
     kernels::ivec sums = {};
     for (std::int64_t page = 0; page < pages; ++page) {
@@ -158,15 +134,15 @@ void prompt(benchmark::State& state, shape s, bool observed) {
   remembering r(s, s.W, s.W);
   std::vector<std::int32_t> where;
   for (std::int32_t i = s.N - s.W; i < s.N; ++i) where.push_back(i);
-  auto q = r.in().queries();
+  auto q = r.in.queries();
   q.positions = where.data();
   kvevict::budget const ask{.tokens_per_head = 1024};
   kvevict::keep_set keep;
   auto const run = [&] {
     if (observed)
-      kvevict::observe(c.ctx, policy, kvevict::step(r.view(), q), ask);
+      kvevict::observe(c.ctx, policy, kvevict::step(r.view, q), ask);
     else
-      kvevict::plan(c.ctx, policy, kvevict::prompt(r.view(), q), ask, keep);
+      kvevict::plan(c.ctx, policy, kvevict::prompt(r.view, q), ask, keep);
   };
   run();
   if (observed) {  // a row of attention sums to 1

@@ -120,17 +120,20 @@ template <class Entry> class window_pass {
   /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
   /// be multiplied with.
   void normalise(window_row const& w) const {
-    for (std::int32_t r = 0; r < w.rows; r += row_block) {
+    std::int64_t const all = w.tiles * w.rows;
+    for (std::int32_t r = 0; r < w.rows; r += lanes) {
+      std::int32_t const n = std::min(lanes, w.rows - r);
       vec peak = splat(below_all_logits), sum = {};
-      for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
-        merge(load_first<row_block>(w.peak + i), load_first<row_block>(w.sum + i), peak, sum);
-      for (int i = 0; i < row_block; ++i) {
+      for (std::int64_t i = r; i < all; i += w.rows) peak = max(load_some(w.peak + i, n), peak);
+      for (std::int64_t i = r; i < all; i += w.rows)
+        sum = multiply_add(load_some(w.sum + i, n), exp2(load_some(w.peak + i, n) - peak), sum);
+      for (int i = 0; i < n; ++i) {
         w.lse[r + i] = lse_of(peak[i], sum[i]);
         if (q_.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(q_, w, shape_.group, r + i));
       }
-      if (w.weights != nullptr)
-        for (std::int64_t i = r; i < w.tiles * w.rows; i += w.rows)
-          store_some(w.peak + i, exp2(load_first<row_block>(w.peak + i) - load_first<row_block>(w.lse + r)), row_block);
+      vec const lse = load_some(w.lse + r, n);
+      for (std::int64_t i = r; w.weights != nullptr && i < all; i += w.rows)
+        store_some(w.peak + i, exp2(load_some(w.peak + i, n) - lse), n);
     }
   }
 
@@ -157,13 +160,17 @@ template <class Entry> class window_pass {
     if (checked != nullptr) take_parts(checked, w.in.count * shape_.group, w.checked);
   }
 
+  /// A tile's sums of kept exponentials, a register for each vector of tokens.
   void add_kept(window_row const& w, std::int64_t t, float* sums) const {
-    for (std::int32_t r = 0; r < w.in.count * shape_.group; ++r) {
-      vec const share = splat(w.peak[t * w.rows + r]);
-      float* const column = sums + r / w.per_sum() * tile_tokens;
-      float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
-      for (int j = 0; j < tile_tokens; j += lanes)
-        store(column + j, multiply_add(load(weights + j), share, load(column + j)));
+    std::int32_t const rows = w.in.count * shape_.group;
+    for (std::int32_t r = 0; r < rows; sums += tile_tokens) {
+      vec all[tile_vectors] = {};
+      for (std::int32_t const end = r + w.per_sum(); r < end; ++r) {
+        vec const share = splat(w.peak[t * w.rows + r]);
+        float const* const weights = w.weights + (t * w.rows + r) * tile_tokens;
+        unroll<tile_vectors>([&](auto v) { all[v] = multiply_add(load(weights + v * lanes), share, all[v]); });
+      }
+      unroll<tile_vectors>([&](auto v) { store(sums + v * lanes, all[v]); });
     }
   }
 

@@ -39,6 +39,10 @@ def measure(ways):
     return [statistics.median(times) for times in spent]
 
 
+def digits(ms):
+    return f"{ms:.3g}" if ms < 1000 else f"{ms:.0f}"
+
+
 def close(tolerance, least=1e-2):
     """Numbers, relative to `least` times the largest where they are smaller than that."""
 
@@ -98,7 +102,7 @@ class Table:
                 raise Different(f"{where}: kvevict and {way.who}: {fault}") from None
         mine, *others = measure(ways)
         ratios = {way.who: ms / mine for way, ms in zip(ways[1:], others)}
-        cells = {way.who: f"{ms:.3g}: {ms / mine:.3g}×" for way, ms in zip(ways[1:], others)}
+        cells = {way.who: f"{digits(ms)}: {ratios[way.who]:.3g}×" for way, ms in zip(ways[1:], others)}
         wanted = verdict = ""
         if goal:
             column, times = goal
@@ -106,5 +110,5 @@ class Table:
             if verdict == "missed":
                 self.missed.append(f"{where}: {ratios[column]:.3g} of {times}")
         cells = [cells.get(column, "–") for column in self.COLUMNS]
-        print("|", " | ".join([work, f"{tokens}", f"{mine:.3g}", *cells, wanted, verdict]), "|", flush=True)
+        print("|", " | ".join([work, f"{tokens}", digits(mine), *cells, wanted, verdict]), "|", flush=True)
         return mine, ratios

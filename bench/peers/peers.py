@@ -23,6 +23,7 @@ from pieces import ALPHA, TYPES, Layer, load
 Q_HEADS, HEADS, DIM, WINDOW, POOL = 32, 8, 128, 32, 7
 GROUP = Q_HEADS // HEADS
 SHARE = 5  # a fifth is kept
+PARTS = ["8192", "32768", "model"]  # tokens of a layer; kvpress end to end
 EIGEN, NAIVE = "Eigen, nth_element", "naive loops"
 
 
@@ -206,8 +207,8 @@ def whole(table, it):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True, help="what kvevict_pieces.cpp became")
-    parser.add_argument("--model", help="directory that examples/engine/prepare.py printed: kvpress end to end on it")
-    parser.add_argument("--quick", action="store_true", help="N 8192 and a prompt of 1000 tokens alone")
+    parser.add_argument("--model", required=True, help="directory that examples/engine/prepare.py printed")
+    parser.add_argument("parts", nargs="*", default=PARTS, choices=PARTS, metavar="PART", help=" ".join(PARTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
     library = load(options.library)
@@ -215,7 +216,7 @@ def main():
     print(f"{versions}; {torch.backends.cpu.get_cpu_capability()}; Hq {Q_HEADS}, H {HEADS}, D {DIM}, W {WINDOW}\n")
     table = Table()
     with torch.inference_mode():
-        for tokens in [8192] if options.quick else [8192, 32768]:
+        for tokens in [n for n in (8192, 32768) if str(n) in options.parts]:
             for dtype in TYPES:
                 it = Random(library, tokens, dtype)
                 scores(table, it)
@@ -224,8 +225,8 @@ def main():
                     compaction(table, it)
                     whole(table, it)
                 it.layer.close()
-        if options.model:
-            model.rows(table, options.model, library, 1000 if options.quick else 2000)
+        if "model" in options.parts:
+            model.rows(table, options.model, library, 2000)
     print("\nmissed: " + ("; ".join(table.missed) or "none"))
 
 

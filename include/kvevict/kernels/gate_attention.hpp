@@ -11,16 +11,27 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
-/// sums[r][v] += scalars[r][d] · tile[d][v] for d < depth.
-[[gnu::always_inline]] inline void add_products(float const* const (&scalars)[row_block], std::int64_t depth,
-                                                float const* tile, vec (&sums)[row_block][tile_vectors]) {
+/// Rows that lie wherever they are, and those of a block, side by side in every column.
+struct separate_rows {
+  float const* at[row_block];
+  [[gnu::always_inline]] float operator()(int r, std::int64_t d) const { return at[r][d]; }
+};
+struct packed_rows {
+  float const* at;
+  [[gnu::always_inline]] float operator()(int r, std::int64_t d) const { return at[d * row_block + r]; }
+};
+
+/// sums[r][v] += rows(r, d) · tile[d][v] for d < depth.
+template <class Rows>
+[[gnu::always_inline]] inline void add_products(Rows const& rows, std::int64_t depth, float const* tile,
+                                                vec (&sums)[row_block][tile_vectors]) {
   vec sum[row_block][tile_vectors];  // local, so that it stays in registers
   unroll<row_block>([&](auto r) { unroll<tile_vectors>([&](auto v) { sum[r][v] = sums[r][v]; }); });
   for (std::int64_t d = 0; d < depth; ++d, tile += tile_tokens) {
     vec x[tile_vectors];
-    unroll<tile_vectors>([&](auto v) { x[v] = load(tile + v * lanes); });
+    unroll<tile_vectors>([&](auto v) { x[v] = in_register(load(tile + v * lanes)); });
     unroll<row_block>([&](auto r) {
-      vec const s = splat(scalars[r][d]);
+      vec const s = splat(rows(r, d));
       unroll<tile_vectors>([&](auto v) { sum[r][v] = multiply_add(s, x[v], sum[r][v]); });
     });
   }
@@ -59,8 +70,8 @@ inline void gate_attention(float const* queries, gate_tokens const& tokens, std:
   for (vec& x : peak) x = splat(-1e30f);
   kvevict::fill_n(values, dg * tile_tokens, 0.0f);
   for (std::int64_t j = 0; j < seen; j += row_block) {
-    float const* rows[row_block];  // K', and A floats on V'; behind the last token the last one again, with weight 0
-    for (int r = 0; r < row_block; ++r) rows[r] = tokens.row(std::min(j + r, seen - 1), A);
+    separate_rows rows;  // K', and A floats on V'; behind the last token the last one again, with weight 0
+    for (int r = 0; r < row_block; ++r) rows.at[r] = tokens.row(std::min(j + r, seen - 1), A);
     vec z[row_block][tile_vectors] = {}, shrink[tile_vectors];
     add_products(rows, dg, queries, z);
     hide(z, j, sees, now, seen);
@@ -77,7 +88,7 @@ inline void gate_attention(float const* queries, gate_tokens const& tokens, std:
       float* const c = values + d * tile_tokens;
       unroll<tile_vectors>([&](auto v) { total[v] = load(c + v * lanes) * shrink[v]; });
       unroll<row_block>([&](auto r) {
-        vec const x = splat(rows[r][A + d]);
+        vec const x = splat(rows(r, A + d));
         unroll<tile_vectors>([&](auto v) { total[v] = multiply_add(x, z[r][v], total[v]); });
       });
       unroll<tile_vectors>([&](auto v) { store(c + v * lanes, total[v]); });

@@ -74,68 +74,90 @@ class gate_pass {
       kvevict::copy_n(fresh(b), in_.rows(b) * row, memory(b) + earlier(b) * row);
   }
 
-  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv, rows padded with zeros to whole row blocks, then
-  /// Wo and b.
+  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv in the order in which `project` reads them (blocks of
+  /// features, of rows; packed_rows), zeros behind the last row, then Wo and b.
   void read_weights() {
-    float const scale = 1.442695040888963f / __builtin_sqrtf(static_cast<float>(w_.head_dim));
-    std::int64_t const matrix = std::int64_t{w_.width()} * w_.features;
+    std::int64_t const A = w_.width(), E = w_.features, rows = padded(3 * A, row_block);
+    void const* const matrices[] = {w_.q, w_.k, w_.v};
+    float const scales[] = {1.442695040888963f / __builtin_sqrtf(static_cast<float>(w_.head_dim)), 1, 1};
     with_type(w_.type, [&](auto type) {
       using T = decltype(type);
-      float* to = weights_;
-      auto const copy = [&](void const* from, std::int64_t n, float factor) {
-        auto const* const x = static_cast<T const*>(from);
-        for (std::int64_t i = 0; i < n; ++i) to[i] = to_float(x[i]) * factor;
-        to += n;
+      for (std::int64_t from = 0; from < E; from += feature_block)
+        for (std::int64_t r = 0; r < rows; ++r) {
+          auto const* const x = r < 3 * A ? static_cast<T const*>(matrices[r / A]) + r % A * E + from : nullptr;
+          float* const to = weights(from, r) + r % row_block;
+          for (std::int64_t e = 0; e < std::min<std::int64_t>(feature_block, E - from); ++e)
+            to[e * row_block] = x == nullptr ? 0.0f : to_float(x[e]) * scales[r / A];
+        }
+      float* to = output_ = weights_ + rows * E;
+      auto const copy = [&](void const* from, std::int64_t n) {
+        for (std::int64_t i = 0; i < n; ++i) *to++ = to_float(static_cast<T const*>(from)[i]);
       };
-      copy(w_.q, matrix, scale), copy(w_.k, matrix, 1.0f), copy(w_.v, matrix, 1.0f);
-      float* const end = weights_ + padded(3 * w_.width(), row_block) * w_.features;
-      kvevict::fill(to, end, 0.0f);
-      output_ = to = end;
-      copy(w_.o, std::int64_t{w_.flags} * w_.width(), 1.0f), copy(w_.bias, w_.flags, 1.0f);
+      copy(w_.o, std::int64_t{w_.flags} * A), copy(w_.bias, w_.flags);
     });
   }
+  /// Of the block of features from e on, the block of rows that r is in.
+  float* weights(std::int64_t e, std::int64_t r) const {
+    r -= r % row_block;
+    return weights_ + e * padded(3 * w_.width(), row_block) +
+           r * std::min<std::int64_t>(feature_block, w_.features - e);
+  }
 
-  /// The features of a tile, lanes are tokens; beyond its tokens the last one again.  → (E, tile_tokens)
-  void pack(gate_tile const& t, float* to) const {
+  /// Features [from, from + count) of a tile, whose tokens' rows are given; lanes are tokens.
+  /// → (count, tile_tokens), and zeros up to a whole vector of features
+  void pack(std::byte const* const (&rows)[tile_tokens], std::int32_t from, std::int32_t count, float* to) const {
     with_type(in_.type, [&](auto type) {
       using T = decltype(type);
       row_map one;
       one.n_runs = 1;
       one.run_bytes = in_.width * static_cast<std::int32_t>(sizeof(T));
       for (int v = 0; v < tile_tokens; v += lanes)
-        for (std::int32_t e = 0; e < in_.width; e += lanes) {
+        for (std::int32_t e = 0; e < count; e += lanes) {
           vec x[lanes];
-          unroll<lanes>([&](auto i) { x[i] = read_chunk<T>(row_at<T>(t, v + i), one, e, in_.width); });
+          unroll<lanes>([&](auto i) { x[i] = read_chunk<T>(rows[v + i], one, from + e, in_.width); });
           transpose(x);
-          for (int i = 0; i < std::min(lanes, in_.width - e); ++i)
-            store(to + (e + i) * std::int64_t{tile_tokens} + v, x[i]);
+          unroll<lanes>([&](auto i) { store(to + (e + i) * std::int64_t{tile_tokens} + v, x[i]); });
         }
     });
   }
-  template <class T> std::byte const* row_at(gate_tile const& t, int lane) const {
-    return static_cast<std::byte const*>(in_.data) +
-           in_.at(t.sequence, t.first + std::min(lane, t.count - 1)) * static_cast<std::int64_t>(sizeof(T));
+  /// The features of a tile's tokens; beyond them those of the last one again.
+  void find_rows(gate_tile const& t, std::byte const* (&rows)[tile_tokens]) const {
+    for (int j = 0; j < tile_tokens; ++j)
+      rows[j] = static_cast<std::byte const*>(in_.data) +
+                in_.at(t.sequence, t.first + std::min(j, t.count - 1)) * size_of(in_.type);
   }
 
   /// Q' of a tile to scratch, lanes are tokens; its K' and V', too.
-  void project(std::int64_t index, float* features) const {
+  void project(std::int64_t index, float* sums) const {
     gate_tile const t = tile(index);
-    pack(t, features);
-    std::int64_t const A = w_.width();
-    float* const queries = queries_ + index * A * tile_tokens;
-    float* const rows = fresh(t.sequence) + t.first * 2 * A;
-    for (std::int64_t r = 0; r < 3 * A; r += row_block) {
-      vec sums[row_block][tile_vectors] = {};
-      float const* scalars[row_block];
-      for (int i = 0; i < row_block; ++i) scalars[i] = weights_ + (r + i) * w_.features;
-      add_products(scalars, w_.features, features, sums);
-      for (std::int64_t i = r; i < std::min<std::int64_t>(r + row_block, 3 * A); ++i) {
-        float out[tile_tokens];
-        float* const to = i < A ? queries + i * tile_tokens : out;
-        for (int v = 0; v < tile_vectors; ++v) store(to + v * lanes, sums[i - r][v]);
-        for (int j = 0; i >= A && j < t.count; ++j) rows[j * 2 * A + i - A] = out[j];
+    std::int64_t const A = w_.width(), rows = padded(3 * A, row_block);
+    float* const features = sums + rows * tile_tokens;
+    std::byte const* tokens[tile_tokens];
+    find_rows(t, tokens);
+    kvevict::fill_n(sums, rows * tile_tokens, 0.0f);  // (3·Hg·dg, tile_tokens)
+    for (std::int32_t e = 0; e < w_.features; e += feature_block) {
+      std::int32_t const count = std::min(feature_block, w_.features - e), behind = e + count;
+      row_map next;
+      next.run_bytes = std::min(feature_block, w_.features - behind) * size_of(in_.type);
+      pack(tokens, e, count, features);
+      for (std::int64_t r = 0; r < rows; r += row_block) {
+        for (std::int64_t j = r * tile_tokens / rows; j < (r + row_block) * tile_tokens / rows; ++j)
+          fetch_row(tokens[j] + behind * size_of(in_.type), next);
+        add_features({weights(e, r)}, count, features, sums + r * tile_tokens);
       }
     }
+    kvevict::copy_n(sums, A * tile_tokens, queries_ + index * A * tile_tokens);
+    float* const to = fresh(t.sequence) + t.first * 2 * A;
+    for (std::int64_t i = 0; i < 2 * A; ++i)
+      for (int j = 0; j < t.count; ++j) to[j * 2 * A + i] = sums[(A + i) * tile_tokens + j];
+  }
+  static void add_features(packed_rows const& rows, std::int64_t depth, float const* features, float* sums) {
+    vec sum[row_block][tile_vectors];
+    unroll<row_block>(
+        [&](auto r) { unroll<tile_vectors>([&](auto v) { sum[r][v] = load(sums + r * tile_tokens + v * lanes); }); });
+    add_products(rows, depth, features, sum);
+    unroll<row_block>(
+        [&](auto r) { unroll<tile_vectors>([&](auto v) { store(sums + r * tile_tokens + v * lanes, sum[r][v]); }); });
   }
 
   /// The attention of a tile's tokens and their probabilities.

@@ -34,18 +34,21 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
   }
 }
 
-/// Scratch of a gate call, in floats: the weights as floats, Q', K' and V' of all new tokens, then one tile of
-/// features or of C, per worker.
+/// As many features of a tile as meet all weights before the next ones do: they stay in the first-level cache.
+inline constexpr std::int32_t feature_block = 128;
+static_assert(feature_block % lanes == 0);
+
+/// Scratch of a gate call, in floats: the weights as floats, Q', K' and V' of all new tokens, then per worker of a tile
+/// its Q', K' and V' and a block of its features, or its C.
 struct gate_shape {
   std::int64_t features, width, flags;  // E, Hg·dg, H or Hq
   std::int64_t tokens, tiles;           // new tokens and their tiles, all sequences
 
-  constexpr std::int64_t weight_floats() const {
-    return padded(padded(3 * width, row_block) * features + flags * (width + 1), 16);
-  }
+  constexpr std::int64_t padded_rows() const { return padded(3 * width, row_block); }  // of Wq, Wk and Wv
+  constexpr std::int64_t weight_floats() const { return padded(padded_rows() * features + flags * (width + 1), 16); }
   constexpr std::int64_t query_floats() const { return padded(tiles * width * tile_tokens, 16); }
   constexpr std::int64_t memory_floats() const { return padded(tokens * 2 * width, 16); }
-  constexpr std::int64_t share_floats() const { return padded(std::max(features, width) * tile_tokens, 16); }
+  constexpr std::int64_t share_floats() const { return padded((padded_rows() + feature_block) * tile_tokens, 16); }
   constexpr std::int64_t bytes(std::int64_t concurrency) const {
     return 4 * (weight_floats() + query_floats() + memory_floats() + concurrency * share_floats());
   }

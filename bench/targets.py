@@ -10,7 +10,8 @@ repetition. The verdict is that of the median of the runs' figures, compared as 
 the process, of several threads the wall's. It fails where a program finds a wrong result, not where a target is missed.
 """
 
-import argparse, collections, datetime, json, math, os, pathlib, re, statistics, subprocess, sys, tempfile, tomllib
+import argparse, collections, datetime, json, math, os, pathlib, re, statistics, subprocess, sys, tempfile
+import textwrap, tomllib
 
 here = pathlib.Path(__file__).resolve().parent
 folders = {"native": "build/bench", "plain": "build/bench-plain"}
@@ -89,7 +90,7 @@ def facts(target, repetitions):
     ms = median(repetitions, "real_time" if target["clock"] == "wall" else "cpu_time")
     roof, gbs, gflops = (median(repetitions, of) for of in ("roof", "GB/s", "flop/s"))
     return {"ms": ms, "GBs": gbs, "GB": gbs * ms / 1e3, "GFLOPs": gflops / 1e9, "GFLOP": gflops * ms / 1e12,
-            "roof": roof, "kB": median(repetitions, "scratch") / 1e3}
+            "top": (gflops / 1e9 or gbs) / roof if roof > 0 else 0, "kB": median(repetitions, "scratch") / 1e3}
 
 
 def line(target, runs):
@@ -106,7 +107,19 @@ def line(target, runs):
         notes.append(target["why"].format(**known))
     bound = f"≥ {target['at_least']}" if "at_least" in target else f"≤ {target['at_most']}"
     verdict = ("met" if good else "**missed**") + ("" if len(set(verdicts)) == 1 else ", runs disagree")
-    return [target["work"], f"{bound} {target['unit']}", ", ".join(map(shown, figures)), verdict, "; ".join(notes)]
+    return [target["work"], f"{bound} {target['unit']}", ", ".join(map(shown, figures)), verdict, notes]
+
+
+def print_table(rows):
+    """The first note of a row is in the table, the others in a list below, so that no line is long."""
+    print("| work | target | runs | verdict | CPU time |\n|---|---|---|---|---|")
+    for work, target, runs, verdict, notes in rows:
+        print(f"| {work} | {target} | {runs} | {verdict} | {notes[0]} |")
+    if any(notes[1:] for *_, notes in rows):
+        print("\nScratch, and what bounds what misses:\n")
+    for work, target, _, _, notes in rows:
+        if notes[1:]:
+            print(textwrap.fill(f"* {work} ({target}): {'; '.join(notes[1:])}", 120, subsequent_indent="  "))
 
 
 def main():
@@ -131,11 +144,11 @@ def main():
             runs[kind, program].append(measure(kind, program, of, given.repetitions))
         loads.append(os.getloadavg()[0])
     cpu = next((x.split(":")[1].strip() for x in open("/proc/cpuinfo") if x.startswith("model name")), "unknown CPU")
-    print(f"{datetime.date.today()}, `{' '.join(['bench/run.sh targets', *sys.argv[1:]])}`, {os.cpu_count()} cores of"
-          f" {cpu}, load before the runs and after each {', '.join(f'{x:.1f}' for x in loads)}\n")
-    print("| work | target | runs | verdict | |\n|---|---|---|---|---|")
-    for t in targets:
-        print("| " + " | ".join(line(t, runs[t["build"], t["program"]])) + " |")
+    command = " ".join(["bench/run.sh targets", *sys.argv[1:]])
+    load = ", ".join(f"{x:.1f}" for x in loads)
+    print(textwrap.fill(f"{datetime.date.today()}, `{command}`, {os.cpu_count()} cores of {cpu}, load before the runs"
+                        f" and after each {load}", 120) + "\n")
+    print_table([line(t, runs[t["build"], t["program"]]) for t in targets])
 
 
 if __name__ == "__main__":

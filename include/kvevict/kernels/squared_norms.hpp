@@ -76,17 +76,19 @@ template <class Entry>
 void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, component const& c, score_rows const& out) {
   KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: the component has type ", name_of(c.type), "; ",
                   messages::readable_types);
-  // heads of a token may be neighbours in memory: all of them read one chunk before the next
-  constexpr std::int64_t chunk = norms_abreast;
+  // what lies together is read together: a token's heads, or many tokens of a head
+  std::int64_t const chunk = c.rows.head_stride < c.rows.slot_stride ? norms_abreast : 16 * norms_abreast;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;
   ctx.for_each(out.sequences * chunks, [&](std::int64_t i, std::int32_t) {
-    std::int64_t const first = i % chunks * chunk;
+    std::int64_t const begin = i % chunks * chunk;
     for (std::int64_t r = i / chunks * out.heads; r < (i / chunks + 1) * out.heads; ++r) {
       row const& in = out.rows[r];
-      auto const count = static_cast<int>(std::min(chunk, in.tokens - first));
-      if (in.active && count > 0) squared_norms_of(view, c, in, first, count, out.scores(r).data + first);
+      std::int64_t const end = in.active ? std::min<std::int64_t>(begin + chunk, in.tokens) : begin;
+      for (std::int64_t first = begin; first < end; first += norms_abreast)
+        squared_norms_of(view, c, in, first, static_cast<int>(std::min<std::int64_t>(norms_abreast, end - first)),
+                         out.scores(r).data + first);
     }
   });
 }

@@ -74,8 +74,8 @@ class gate_pass {
       kvevict::copy_n(fresh(b), in_.rows(b) * row, memory(b) + earlier(b) * row);
   }
 
-  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv in the order in which `project` reads them (blocks of
-  /// features, of rows; packed_rows), zeros behind the last row, then Wo and b.
+  /// All weights as floats: Wq (scaled to logits in base 2), Wk, Wv in the order in which `project` reads them (blocks
+  /// of features, of rows; packed_rows), zeros behind the last row, then Wo and b.
   void read_weights() {
     std::int64_t const A = w_.width(), E = w_.features, rows = padded(3 * A, row_block);
     void const* const matrices[] = {w_.q, w_.k, w_.v};

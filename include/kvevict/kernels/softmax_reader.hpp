@@ -44,6 +44,9 @@ template <class Entry> class softmax_reader {
         orders_(out.positions == nullptr ? nullptr : out.positions + out.begin[r]),
         buffer_(buffer) {
     window_.always = sights_.always();
+    if (orders_ == nullptr) held_ = {0, in_.tokens};
+    for (std::int64_t j = 0; orders_ != nullptr && j < in_.tokens; ++j)
+      held_.from = std::min(held_.from, orders_[j]), held_.to = std::max(held_.to, orders_[j] + 1);
   }
 
   std::int32_t rows() const { return window_.count; }
@@ -58,7 +61,10 @@ template <class Entry> class softmax_reader {
   slice<float const> read(std::int32_t w, std::int32_t hq) const {
     float const* const x = a_.weights_of(in_.sequence) + (window_.first + w) * a_.token_stride + hq * a_.head_stride;
     sight const s = seen(w);
-    if (orders_ == nullptr && a_.by == columns::by_slot && s.from <= 0) return {x, std::min(s.to, in_.tokens)};
+    if (a_.by == columns::by_slot && s.from <= held_.from) {
+      if (orders_ == nullptr) return {x, std::min(s.to, in_.tokens)};
+      if (s.to >= held_.to) return {x, in_.tokens};
+    }
     for (std::int64_t j = 0; j < in_.tokens; ++j) buffer_[j] = is_in(s, j) ? x[column_of(j)] : 0.0f;
     return {buffer_, in_.tokens};
   }
@@ -90,6 +96,7 @@ template <class Entry> class softmax_reader {
   window_rows window_;
   row_sights<Entry> sights_;
   std::int32_t const* orders_;
+  sight held_{std::numeric_limits<std::int32_t>::max(), 0};  // orders of the row's tokens lie in it
   float* buffer_;
 };
 

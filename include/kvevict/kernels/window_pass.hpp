@@ -61,7 +61,7 @@ template <class Entry> class window_pass {
     if (!shape_.normalised) {
       each_item(&window_pass::measure);
       ctx_.for_each(
-          count, [&](std::int64_t i, std::int32_t) { normalise(rows[i]); }, work);
+          count, [&](std::int64_t i, std::int32_t) { normalise(rows[i], q_, shape_.group); }, work);
     }
     each_item(&window_pass::sum_columns);
     for (std::int64_t i = 0; shape_.normalised && i < count; ++i) check(rows[i]);
@@ -114,26 +114,6 @@ template <class Entry> class window_pass {
         std::int64_t const at = t * w.rows + r;
         exponentiate(z, w.weights == nullptr ? nullptr : w.weights + at * tile_tokens, w.peak + at, w.sum + at);
       }
-    }
-  }
-
-  /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to
-  /// be multiplied with.
-  void normalise(window_row const& w) const {
-    std::int64_t const all = w.tiles * w.rows;
-    for (std::int32_t r = 0; r < w.rows; r += lanes) {
-      std::int32_t const n = std::min(lanes, w.rows - r);
-      vec peak = splat(below_all_logits), sum = {};
-      for (std::int64_t i = r; i < all; i += w.rows) peak = max(load_some(w.peak + i, n), peak);
-      for (std::int64_t i = r; i < all; i += w.rows)
-        sum = multiply_add(load_some(w.sum + i, n), exp2(load_some(w.peak + i, n) - peak), sum);
-      for (int i = 0; i < n; ++i) {
-        w.lse[r + i] = lse_of(peak[i], sum[i]);
-        if (q_.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(q_, w, shape_.group, r + i));
-      }
-      vec const lse = load_some(w.lse + r, n);
-      for (std::int64_t i = r; w.weights != nullptr && i < all; i += w.rows)
-        store_some(w.peak + i, exp2(load_some(w.peak + i, n) - lse), n);
     }
   }
 

@@ -126,6 +126,26 @@ inline float sink_of(query_rows const& q, window_row const& w, std::int32_t grou
   return q.sink_logits[w.h * group + std::min(r / w.in.count, group - 1)] * gain * 1.44269504088896341f;
 }
 
+/// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to be
+/// multiplied with.
+inline void normalise(window_row const& w, query_rows const& q, std::int32_t group) {
+  std::int64_t const all = w.tiles * w.rows;
+  for (std::int32_t r = 0; r < w.rows; r += lanes) {
+    std::int32_t const n = std::min(lanes, w.rows - r);
+    vec peak = splat(below_all_logits), sum = {};
+    for (std::int64_t i = r; i < all; i += w.rows) peak = max(load_some(w.peak + i, n), peak);
+    for (std::int64_t i = r; i < all; i += w.rows)
+      sum = multiply_add(load_some(w.sum + i, n), exp2(load_some(w.peak + i, n) - peak), sum);
+    for (int i = 0; i < n; ++i) {
+      w.lse[r + i] = lse_of(peak[i], sum[i]);
+      if (q.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(q, w, group, r + i));
+    }
+    vec const lse = load_some(w.lse + r, n);
+    for (std::int64_t i = r; w.weights != nullptr && i < all; i += w.rows)
+      store_some(w.peak + i, exp2(load_some(w.peak + i, n) - lse), n);
+  }
+}
+
 /// Scratch of window_scores for `rows` rows (B·H) of at most `tokens` tokens, G query heads each.
 constexpr std::int64_t window_scores_bytes(std::int64_t rows, window_shape const& s, std::int64_t concurrency) {
   std::int64_t const block_rows = s.block_rows(), fixed = 64;

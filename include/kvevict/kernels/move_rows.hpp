@@ -50,13 +50,18 @@ template <class Entry> struct stretch {
   }
 };
 
-/// Run by run, so that transposed rows walk along their pages; moves of a run one after the other. Bytes 0: known at
-/// run time only.
+/// Run by run, so that transposed rows walk along their pages; moves of a run one after the other, while those of the
+/// next run are fetched. Bytes 0: known at run time only.
 template <std::int32_t Bytes>
 void copy(row_map const& m, std::byte const* const* from, std::byte* const* to, std::int32_t n) {
   auto const bytes = static_cast<std::size_t>(Bytes > 0 ? Bytes : m.run_bytes);
-  for (std::int64_t run = 0; run < m.n_runs; ++run)
-    for (std::int32_t i = 0; i < n; ++i) std::memcpy(to[i] + run * m.run_stride, from[i] + run * m.run_stride, bytes);
+  for (std::int64_t run = 0; run < m.n_runs; ++run) {
+    std::int64_t const at = run * m.run_stride, next = run + 1 < m.n_runs ? at + m.run_stride : at;
+    for (std::int32_t i = 0; i < n; ++i) {
+      __builtin_prefetch(from[i] + next), __builtin_prefetch(to[i] + next, 1);
+      std::memcpy(to[i] + at, from[i] + at, bytes);
+    }
+  }
 }
 
 /// Rows of one run of whole lines.

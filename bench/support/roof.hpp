@@ -33,7 +33,7 @@ inline constexpr int rounds = 1 << 20;
 inline constexpr double round_flop = 2.0 * 12 * kernels::lanes;
 
 /// `rounds` multiply-adds on each of 12 independent registers.
-inline void multiply_add(float* sink) {
+[[gnu::noinline]] inline void multiply_add(float* sink) {  // inlined, it is sometimes slower
   kernels::vec x[12];
   kernels::vec const f = kernels::splat(0.999f), g = kernels::splat(0.001f);
   for (int i = 0; i < 12; ++i) x[i] = kernels::load(sink) + static_cast<float>(i);  // no two that are one

@@ -38,7 +38,8 @@ inline void take_sample(float const* x, std::int64_t n, std::int64_t size, std::
   for (std::int64_t i = 0; i < size; ++i) keys[i] = order_key(x[sampled(i, n)]);
 }
 
-/// Three deviations around the k-th of n, from a sample of them, which is overwritten and has room for itself twice.
+/// Three deviations around the k-th of n, from a sample of them, which is not empty, is overwritten and has room for
+/// itself twice.
 inline bracket around(std::uint32_t* sample, std::int64_t size, std::int64_t n, std::int64_t k, std::uint32_t* counts) {
   double const part = static_cast<double>(k) / static_cast<double>(n), at = part * static_cast<double>(size);
   auto const margin = static_cast<std::int64_t>(3 * __builtin_sqrt(at * (1 - part))) + 1;

@@ -34,9 +34,8 @@ class sampled_pool {
     table_ = scratch.allocate<std::uint32_t>(radix::table_size);
   }
 
-  /// How many of the k best lie in each row; 1 ≤ k ≤ all. The rows remember between which keys
-  /// the last one is. False, and nothing written, where a score is not finite or
-  /// the sample has misled.
+  /// How many of the k best lie in each row; 1 ≤ k ≤ all. The rows remember between which keys the last one is. False,
+  /// and no count written, where a score is not finite or the sample has misled.
   bool count_best(std::int64_t k, std::int32_t* counts) {
     bracket const b = guess(k);
     each([&](member& m) {
@@ -84,11 +83,13 @@ class sampled_pool {
     for (std::int64_t i = 0; i < count_; ++i) out += rows_[i].*number;
     return out;
   }
+  /// The sample is shared out as a whole: of short rows, parts rounded one by one would all be empty.
   bracket guess(std::int64_t k) {
     std::int64_t const wanted = sample_size(n_);
-    std::int64_t size = 0;
+    std::int64_t size = 0, seen = 0;
     for (std::int64_t i = 0; i < count_; ++i) {
-      std::int64_t const part = wanted * rows_[i].n / n_;
+      seen += rows_[i].n;
+      std::int64_t const part = wanted * seen / n_ - size;
       take_sample(rows_[i].x, rows_[i].n, part, together_ + size);
       size += part;
     }

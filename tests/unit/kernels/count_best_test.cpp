@@ -160,3 +160,23 @@ TEST_CASE("count_best: of many scores a sample says the same, and what it leaves
   CHECK_THROWS_AS(kernels::select::count_best(ctx, {rows, 1, H, begin, normal.data()}, 0, {100}, counts),
                   contract_violation);
 }
+
+TEST_CASE("count_best: a sample is taken of many short rows, too") {
+  for (std::int32_t const tokens : {1, 3, 7}) {
+    std::int32_t const H = 5000 / tokens + 1;
+    generator random(12);
+    auto const scores = random.uniforms<float>(static_cast<std::size_t>(H * tokens), 0, 1);
+    std::vector<row> rows;
+    std::vector<std::int64_t> begin{0};
+    for (std::int32_t h = 0; h < H; ++h)
+      rows.push_back({0, h, tokens, 0, tokens, tokens, 0, true}), begin.push_back(begin.back() + tokens);
+    score_rows const s{rows.data(), 1, H, begin.data(), const_cast<float*>(scores.data())};
+    for (std::int64_t const k : {1, 1000, 4900}) {
+      CAPTURE(tokens, k);
+      host ctx;
+      std::vector<std::int32_t> counts(static_cast<std::size_t>(H));
+      kernels::select::count_best(ctx, s, 0, {k}, counts.data());
+      CHECK(counts == reference::best_of_heads(s, 0, k, 0, nullptr));
+    }
+  }
+}

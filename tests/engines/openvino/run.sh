@@ -2,18 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 set -euo pipefail
 
-usage() {  # a line that ends in \ goes on in the next
-  cat <<EOF
+usage() {
+  cat <<'EOF'
 tests/engines/openvino/run.sh
-    Runs OpenVINO from its wheels, with this library evicting from its pages per layer and head, \
-beside OpenVINO GenAI's own
-    eviction. Prints its checks with figures; exit status 1 if one fails. \
-Needs x86-64 Linux, g++ and Python 3.10 or newer; the
-    first run downloads 170 MB and converts a model, which takes two to three minutes more than later ones. \
-Where the wheels
-    cannot be had it says "absent: ..." and ends well.
+    Runs OpenVINO from its wheels, with this library evicting from its pages per layer and head, beside OpenVINO GenAI's
+    own eviction. Prints its checks with figures; exit status 1 if one fails. Needs x86-64 Linux, g++ and Python 3.10 or
+    newer; the first run downloads 170 MB and converts a model, which takes two to three minutes more than later ones.
+    Where the wheels cannot be had it says "absent: ..." and ends well.
 
-Wheels and the model are cached in \${KVEVICT_CACHE_DIR:-\${XDG_CACHE_HOME:-~/.cache}/kvevict}.
+Wheels and the model are cached in ${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
 EOF
 }
 absent() { echo "absent: OpenVINO: $1"; exit 0; }

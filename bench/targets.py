@@ -128,6 +128,8 @@ def main():
     arguments.add_argument("--runs", type=int, default=2)
     arguments.add_argument("--repetitions", type=int, default=9)
     given = arguments.parse_args()
+    if min(given.runs, given.repetitions) < 1:
+        arguments.error("--runs and --repetitions are at least 1")
     listed = tomllib.loads((here / "targets.toml").read_text())["target"]
     targets = [{"clock": "cpu", "build": "native"} | t for t in listed]
     targets = [t for t in targets if given.only in f"{t['work']} {t['program']}"]

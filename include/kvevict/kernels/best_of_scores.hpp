@@ -3,11 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/kernels/bits.hpp>
 #include <kvevict/kernels/key_masks.hpp>
 #include <kvevict/kernels/radix.hpp>
 
@@ -62,9 +62,9 @@ struct inside {
   inside(float const* x, std::int64_t n, bracket b, std::uint32_t* keys) {
     for (std::int64_t i = 0; i < n; i += 64) {
       std::uint64_t const high = above(x + i, n - i, b.high - 1);
-      from_high += std::popcount(high);
+      from_high += bit_count(high);
       for (std::uint64_t in = above(x + i, n - i, b.low) & ~high; in != 0; in &= in - 1)
-        keys[size++] = order_key(x[i + std::countr_zero(in)]);
+        keys[size++] = order_key(x[i + lowest_bit(in)]);
     }
   }
 };

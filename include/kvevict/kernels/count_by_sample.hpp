@@ -3,13 +3,13 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/best_of_scores.hpp>
+#include <kvevict/kernels/bits.hpp>
 #include <kvevict/kernels/require_finite.hpp>
 
 namespace kvevict {
@@ -121,7 +121,7 @@ class sampled_pool {
     m.size = 0;
     for (std::int64_t i = 0; i < m.n; i += 64)
       for (std::uint64_t ties = equal(m.x + i, m.n - i, key); ties != 0; ties &= ties - 1)
-        m.near[m.size++] = order_key(m.first + static_cast<std::int32_t>(i) + std::countr_zero(ties));
+        m.near[m.size++] = order_key(m.first + static_cast<std::int32_t>(i) + lowest_bit(ties));
   }
 
   host& ctx_;

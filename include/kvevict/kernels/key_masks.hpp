@@ -3,10 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include <kvevict/core/order_key.hpp>
+#include <kvevict/kernels/bits.hpp>
 #include <kvevict/kernels/simd.hpp>
 
 namespace kvevict {
@@ -54,7 +54,7 @@ inline ivec signed_keys(float const* x) {
 
 inline std::int64_t count_above(float const* x, std::int64_t n, std::uint32_t key) {
   std::int64_t out = 0;
-  for (std::int64_t i = 0; i < n; i += 64) out += std::popcount(above(x + i, n - i, key));
+  for (std::int64_t i = 0; i < n; i += 64) out += bit_count(above(x + i, n - i, key));
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include <kvevict/core/order_key.hpp>
+#include <kvevict/kernels/bits.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -72,7 +73,7 @@ inline std::int64_t gather(std::uint32_t const* keys, std::int64_t n, digit d, s
   std::int64_t size = 0, i = 0;
   for (; i + 64 <= n; i += 64)
     for (std::uint64_t in = mask([&](std::int32_t k) { return d.of(keys[i + k]) == b; }); in != 0; in &= in - 1)
-      out[size++] = keys[i + std::countr_zero(in)];
+      out[size++] = keys[i + lowest_bit(in)];
   for (; i < n; ++i)
     if (d.of(keys[i]) == b) out[size++] = keys[i];
   return size;
@@ -103,9 +104,9 @@ inline std::uint32_t differing(std::uint32_t const* keys, std::int64_t n) {
 /// 1 ≤ k ≤ n; overwrites `keys`. `counts` has table_size elements.
 inline cut best(std::uint32_t* keys, std::int64_t n, std::int64_t k, std::uint32_t* counts) {
   while (n > 16) {
-    int const bits = static_cast<int>(std::bit_width(differing(keys, n)));
+    int const bits = bit_width(differing(keys, n));
     if (bits == 0) return {keys[0], k, n};
-    int const width = std::min({bits, 11, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(n)))});
+    int const width = std::min({bits, 11, bit_width(static_cast<std::uint64_t>(n))});
     digit const d{bits - width, width};
     count(keys, n, d, counts);
     bucket const b = boundary(counts, k, std::int64_t{1} << d.width);

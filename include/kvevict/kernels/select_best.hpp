@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 #include <numeric>
 
@@ -11,6 +10,7 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/kernels/best_of_scores.hpp>
+#include <kvevict/kernels/bits.hpp>
 #include <kvevict/kernels/candidates.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/radix.hpp>
@@ -45,12 +45,12 @@ struct writer {
   /// Token from + i for every bit i.
   void put(std::uint64_t bits, std::int32_t from) {
     if (end - next >= 64) {  // room for four at once, too many at the end: that costs less than a loop of any length
-      std::int32_t const n = std::popcount(bits);
+      std::int32_t const n = bit_count(bits);
       for (std::int32_t i = 0; i < n; i += 4)
-        for (std::int32_t k = 0; k < 4; ++k, bits &= bits - 1) next[i + k] = from + std::countr_zero(bits);
+        for (std::int32_t k = 0; k < 4; ++k, bits &= bits - 1) next[i + k] = from + lowest_bit(bits);
       next += n;
     } else {
-      for (; bits != 0 && next != end; bits &= bits - 1) *next++ = from + std::countr_zero(bits);
+      for (; bits != 0 && next != end; bits &= bits - 1) *next++ = from + lowest_bit(bits);
     }
   }
   /// Tokens of [from, to) for which keep(token).
@@ -67,12 +67,12 @@ inline std::int32_t ties_from(float const* x, std::int32_t first, std::int32_t l
   std::int64_t dropped = c.equal - c.take;
   for (std::int32_t j = first; dropped > 0; j += 64) {
     std::uint64_t ties = equal(x + j, last - j, c.key);
-    if (std::int64_t const here = std::popcount(ties); here < dropped) {
+    if (std::int64_t const here = bit_count(ties); here < dropped) {
       dropped -= here;
       continue;
     }
     while (--dropped > 0) ties &= ties - 1;
-    first = j + std::countr_zero(ties) + 1;
+    first = j + lowest_bit(ties) + 1;
   }
   return first;
 }

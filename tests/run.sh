@@ -22,8 +22,8 @@ with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
   --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
-                 for simt (half of its files), of Release for this machine, for its widest vectors and for
-                 AArch64 (unit, or laws and golden), of GPU architectures
+                 for simt (a quarter of its files), of Release for this machine, for its widest vectors and for
+                 AArch64 (unit, or laws and golden), of GPU architectures, of consumers or flags
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -107,11 +107,11 @@ lap() {  # prints the minutes since the last lap
 # check NAME COMMAND…: what the last lines name when it fails
 check() { if "${@:2}"; then passed=$((passed + 1)); else failures+=("$1"); fi; }
 
-# Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers by turn / 2, Release by turn / 4,
-# halves of simt by turn / 8, GPU architectures by turn / 12, the groups of Release by
-# turn / 24.
+# Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers and what nvcc compiles by turn / 2,
+# Release and consumers or flags by turn / 4, quarters of simt by turn / 8, GPU architectures by turn / 12, the groups
+# of Release by turn / 24.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
-half_in_turn() { echo $((${turn:+turn / 8 % 2 + 1})); }  # of simt's files; 0: all
+quarter_in_turn() { echo $((${turn:+turn / 8 % 4 + 1})); }  # of simt's files; 0: all
 release_in_turn() {  # the preset
   local widest=avx2
   ! grep -qw avx512vl /proc/cpuinfo || widest=avx512
@@ -125,15 +125,23 @@ other_turns() {  # what ctest leaves out
   simt_under 0 || leave_out+=('simt.*')
   ! command -v g++ >/dev/null || compilers+=('g\+\+')
   ! command -v clang++ >/dev/null || compilers+=('clang\+\+')
-  if [[ -n $turn && ${#compilers[@]} == 2 ]]; then
-    leave_out+=("flags/(units|fast_math|x87)/${compilers[(turn + 1) % 2]}")
+  if [[ -n $turn ]]; then
+    if ((turn / 4 % 2)); then leave_out+=('consumer/.*'); else leave_out+=('flags/.*'); fi
+    ((${#compilers[@]} < 2)) || leave_out+=("flags/(units|fast_math|x87)/${compilers[(turn + 1) % 2]}")
   fi
   local IFS='|'
   echo "^(${leave_out[*]-})\$"
 }
 
+# has_headers HEADER…: the compiler finds them, installed or by CPLUS_INCLUDE_PATH
+has_headers() {
+  printf '#include <%s>\n' "$@" | g++ -std=c++20 -isystem /usr/include/eigen3 -E -x c++ - >/dev/null 2>&1
+}
+has_catch2() { has_headers catch2/catch.hpp || has_headers catch2/catch_all.hpp; }  # 2, or 3
+
 install_missing() {
   local missing=() package
+  [[ -z $gpu ]] || ! has_headers Eigen/Core || ! has_catch2 || return 0  # all that a GPU's tests need besides nvcc
   command -v g++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || missing+=(ninja-build)
@@ -181,7 +189,7 @@ pass() {
     unit | laws | golden | simt | threads | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
-  cmake --preset "$preset" "-DKVEVICT_SIMT_HALF=$(half_in_turn)" >/dev/null
+  cmake --preset "$preset" "-DKVEVICT_SIMT_QUARTER=$(quarter_in_turn)" >/dev/null
   if ((${#targets[@]})) && ! cmake --build "build/$preset" --target "${targets[@]}" -- -k 0; then
     echo "== $preset: the build failed"
     failures+=("$preset build")
@@ -213,6 +221,10 @@ nvcc_objects() {
     sh "$1" "$2" "$3" {}
 }
 
+# Tests that run on a GPU: all but those of the emulation itself.
+mapfile -t on_gpu < <(printf '%s\n' tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp |
+  grep -v /refusals_test.cpp)
+
 # The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no
 # local memory; nothing of it runs.
 compile_cuda() {
@@ -227,7 +239,7 @@ compile_cuda() {
   for architecture in "${architectures[@]}"; do
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
-  for source in tests/simt/*.cu bench/cuda/kernels.cu; do
+  for source in tests/simt/*.cu bench/cuda/{kernels,time}.cu; do
     if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
       -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
       -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
@@ -237,24 +249,28 @@ compile_cuda() {
       failures+=("nvcc: $source")
     fi
   done
-  # every policy, both contexts
-  check 'nvcc: tests of both contexts' nvcc_objects max "$nvcc" sm_90 tests/simt/{plan,gate}_test.cpp
+  # both contexts: every policy, or four files, by turn
+  local both=(tests/simt/{plan,gate}_test.cpp) i
+  if [[ -n $turn ]]; then
+    both=()
+    for ((i = turn / 2 % 16; i < ${#on_gpu[@]}; i += 16)); do both+=("${on_gpu[i]}"); done
+  fi
+  check 'nvcc: tests of both contexts' nvcc_objects max "$nvcc" sm_90 "${both[@]}"
   lap nvcc
 }
 
 # The same test bodies on a GPU: device code by nvcc, which also compiles the host contexts that they compare with.
 run_on_gpu() {
   local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-  local source sources=() objects=() tool log program=build/cuda/simt
+  local tool log program=build/cuda/simt
   [[ -x $nvcc ]] || refuse "there is no nvcc; install the CUDA toolkit, or name it in CUDACXX"
   [[ $gpu != native ]] || nvidia-smi -L >/dev/null 2>&1 ||
     refuse "--cuda: nvidia-smi finds no GPU here; tests/run.sh --only simt runs the kernels without one"
-  for source in tests/support/main.cpp tests/simt/*_test.cpp tests/simt/gpu/*.cpp; do
-    [[ $source != */refusals_test.cpp ]] || continue  # of the emulation
-    sources+=("$source") objects+=("build/cuda/$(basename "$source" .cpp).o")
-  done
-  nvcc_objects 0 "$nvcc" "$gpu" "${sources[@]}"
-  "$nvcc" "-arch=$gpu" "${objects[@]}" -o "$program"
+  nvcc_objects 0 "$nvcc" "$gpu" "${on_gpu[@]}"
+  local objects=("${on_gpu[@]##*/}") catch2=()
+  has_headers catch2/catch.hpp || catch2=(-lCatch2)
+  objects=("${objects[@]/#/build/cuda/}")
+  "$nvcc" "-arch=$gpu" "${objects[@]/%.cpp/.o}" "${catch2[@]}" -o "$program"
   lap 'GPU build'
   if [[ $gpu != native ]]; then
     echo "built, not run: $program for $gpu"

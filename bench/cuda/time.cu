@@ -72,7 +72,7 @@ struct fill_kernel {
     if (i >= count) return;
     std::uint32_t h = static_cast<std::uint32_t>(i) * 2654435761u + seed;
     h ^= h >> 15, h *= 2246822519u, h ^= h >> 13, h *= 3266489917u, h ^= h >> 16;
-    x[i] = from_float<bf16>((static_cast<float>(h >> 8) * 0x1p-24f - 0.5f) * 2.0f);
+    x[i] = kvevict::from_float<bf16>((static_cast<float>(h >> 8) * 0x1p-24f - 0.5f) * 2.0f);
   }
 };
 
@@ -84,13 +84,13 @@ struct memory {
     return static_cast<T*>(held.back());
   }
   template <class T> T* put(std::vector<T> const& from) {
-    T* const p = take<T>(static_cast<std::int64_t>(from.size()));
+    T* const p = allocate<T>(static_cast<std::int64_t>(from.size()));
     cuda::copy_to_device(s, p, from.data(), from.size() * sizeof(T));
     cuda::synchronize(s);
     return p;
   }
   bf16* random(std::int64_t count, std::uint32_t seed) {
-    bf16* const p = take<bf16>(count);
+    bf16* const p = allocate<bf16>(count);
     cuda::launch(s, {static_cast<std::uint32_t>((count + 255) / 256)}, {256}, 0, fill_kernel{p, count, seed});
     return p;
   }

@@ -44,6 +44,17 @@ std::vector<float> on_a_device(reduction how, reference::selection_input& in, to
   return got;
 }
 
+/// For a device, functions have names: nvcc takes no lambda of a host function.
+struct products {
+  KVEVICT_HOST_DEVICE void operator()(row const&, std::int64_t j, std::int32_t first, float (&x)[row_chunk]) const {
+    for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = static_cast<float>(j % 3 * (first + i));
+  }
+};
+struct count_calls {
+  std::int64_t* calls;
+  KVEVICT_HOST_DEVICE void operator()(row const& it, std::int64_t r) const { calls[r] += 1 + it.tokens; }
+};
+
 }  // namespace
 
 TEST_CASE("reductions over rows on a device are what they are in double, the same bits in every layout") {
@@ -89,11 +100,8 @@ TEST_CASE("reductions of one number a token, and of more channels than a block h
             on_a_device(how, in, groups, 1, 5, [](score_rows const& there) { return support::score_alone{there}; }),
             support::reduced(how, rows, groups, rows.most_tokens, 1,
                              [&](row const& it, auto j, int) { return static_cast<double>(rows.score(it, j)); }));
-    auto const products = [](row const&, std::int64_t j, std::int32_t first, float(&x)[row_chunk]) {
-      for (std::int32_t i = 0; i < row_chunk; ++i) x[i] = static_cast<float>(j % 3 * (first + i));
-    };
     constexpr std::int32_t width = 8 * 256 + 8 * 3 + 1;
-    support::check_close(on_a_device(reduction::sum, in, {}, width, 0, [&](score_rows const&) { return products; }),
+    support::check_close(on_a_device(reduction::sum, in, {}, width, 0, [&](score_rows const&) { return products{}; }),
                          support::reduced(reduction::sum, rows, {}, 600, width,
                                           [](row const&, auto j, auto c) { return static_cast<double>(j % 3 * c); }));
   });
@@ -109,8 +117,7 @@ TEST_CASE("the rows of a plan on a device end where begin says, and each_row cal
   std::vector<std::int64_t> begin(static_cast<std::size_t>(rows.count() + 1));
   cuda::copy_to_host(ctx.queue(), begin.data(), rows.begin, begin.size() * sizeof begin[0]);
   on_device<std::int64_t> calls(std::vector<std::int64_t>(static_cast<std::size_t>(rows.count()), 0));
-  auto* const to = calls.data();
-  kernels::each_row(ctx, rows, [to](row const& it, std::int64_t r) { to[r] += 1 + it.tokens; });
+  kernels::each_row(ctx, rows, count_calls{calls.data()});
   ctx.wait();
   for (std::size_t r = 0; r < begin.size(); ++r) CHECK(begin[r] == static_cast<std::int64_t>(r) * 600);
   CHECK(calls.read() == std::vector<std::int64_t>{601, 601, 0, 0, 0, 0, 257, 257});

@@ -62,7 +62,8 @@ attention_shape shape_at(std::size_t i) {
   s.cache.lengths = {130, 17, 0, 64, 1}, s.cache.heads = i % 5 == 4 ? 1 : 2;
   s.cache.head_dim = head_dims[i % std::size(head_dims)], s.cache.type = types[i % 3];
   s.query_type = i % 4 == 3 ? types[(i / 3) % 3] : s.cache.type;
-  s.cache.page_size = std::array{16, 1, 64, 7}[i % 4], s.group = std::array{2, 1, 4, 3, 1}[i % 5], s.seed = i + 1;
+  s.cache.page_size = std::array<int, 4>{16, 1, 64, 7}[i % 4], s.group = std::array<int, 5>{2, 1, 4, 3, 1}[i % 5],
+  s.seed = i + 1;
   return s;
 }
 layout layout_at(std::size_t i) { return layouts::all[(i * 7 + i / 10) % std::size(layouts::all)]; }
@@ -277,8 +278,8 @@ TEST_CASE("edges: queries with any stride and start") {
     s.cache.lengths = {50, 13}, s.cache.head_dim = 64, s.cache.type = s.query_type = types[i % 3], s.seed = i + 1;
     over(i, s, [&](auto& cache, attention_case& a) {
       query_rows const dense = a.queries();
-      std::int64_t const gap = std::array{1, 8, 2, 16}[i / 3], front = i / 3 == 3 ? 1 : 0, size = size_of(s.query_type),
-                         T = dense.row_begin[a.sequences()], Hq = a.query_heads();
+      std::int64_t const gap = std::array<int, 4>{1, 8, 2, 16}[i / 3], front = i / 3 == 3 ? 1 : 0,
+                         size = size_of(s.query_type), T = dense.row_begin[a.sequences()], Hq = a.query_heads();
       query_rows q = dense;
       q.head_stride = 64 + gap, q.token_stride = Hq * q.head_stride + gap;
       // NaN between the rows

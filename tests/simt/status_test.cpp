@@ -105,7 +105,7 @@ TEST_CASE("of several wrong keys the first sequence's first token is named, in a
   batch const in = random_batch(33, {.Hq = 4, .H = 2, .D = 16, .N = {60, 41, 50}, .future = 0});
   with_cache(layouts::layout::head_pages, cache_shape_of(in), in, [&](auto& cache) {
     auto const k = *cache.view.find(kvevict::role::k);
-    for (auto [b, h, j] : {std::array{2, 0, 1}, std::array{1, 1, 20}, std::array{1, 1, 9}})
+    for (auto [b, h, j] : {std::array<int, 3>{2, 0, 1}, std::array<int, 3>{1, 1, 20}, std::array<int, 3>{1, 1, 9}})
       cache.set(k, b, h, j, 3, std::numeric_limits<float>::quiet_NaN());
     attention const rows = all_rows(in);
     for (std::uint64_t seed = 0; seed < 20; ++seed) {

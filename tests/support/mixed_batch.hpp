@@ -137,7 +137,7 @@ struct random_mix {
     placing const where = below(4) == 0 ? placing{} : places[below(places.size())];
     auto const count = std::size(layouts::all);
     layouts::layout const l = layouts::all[below(count)];
-    form const as = std::array{form::queries, form::lse, form::weights}[below(3)];
+    form const as = std::array<form, 3>{form::queries, form::lse, form::weights}[below(3)];
     random_mix out{mixed_batch(std::move(m), seed), where, l, as, {}, {}};
     if (as == form::queries) out.see_less(random);
     return out;

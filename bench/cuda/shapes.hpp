@@ -42,6 +42,7 @@ struct layer {
     window_queries.row_begin = window_begin, window_queries.most_rows = s.window;
     all_queries.row_begin = all_begin, all_queries.most_rows = s.tokens;
     all_queries.lse = lse, all_queries.lse_token_stride = s.q_heads, all_queries.lse_head_stride = 1;
+    all_queries.sum = kvevict::row_sum::at_most_one;  // any LSE that no sum reaches will do: the work is the same
   }
 };
 
@@ -92,6 +93,7 @@ inline std::vector<verb> verbs(shape const& s) {
          with_rows(ctx, l, z, [&](auto& rows) {
            auto q = l.window_queries;
            q.lse = l.all_queries.lse, q.lse_token_stride = z.q_heads, q.lse_head_stride = 1;
+           q.sum = l.all_queries.sum;
            kernels::window_scores(ctx, l.view, q, kvevict::window_options{z.window}, rows);
          });
        }},

@@ -8,8 +8,18 @@
 
 namespace simt_test {
 
+/// Released memory stays the process's: tests take and give back very much of it.
+inline void keep_released_memory() {
+#if !defined(KVEVICT_SIMT_EMULATION)
+  cudaMemPool_t pool;
+  std::uint64_t all = ~std::uint64_t{0};
+  cudaDeviceGetDefaultMemPool(&pool, 0);
+  cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all);
+#endif
+}
+
 inline kvevict::cuda::stream default_stream() {
-  static kvevict::cuda::owned_stream s;
+  static kvevict::cuda::owned_stream s = (keep_released_memory(), kvevict::cuda::owned_stream());
   return s;
 }
 

@@ -2,9 +2,9 @@
 // Rows of evidence where engines have them, on a device: what is planned and observed is what packed rows give, bit for
 // bit, and what the host refuses is refused.
 #include "support/placed_rows.hpp"
+#include "simt/device_stack.hpp"
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
-#include "support/stack.hpp"
 
 using namespace simt_test;
 
@@ -55,21 +55,18 @@ TEST_CASE("placed rows on a device: a stack's rows by a layer stride, or in a te
   batch const in = random_batch(96, {.Hq = 4, .H = 2, .D = 8, .N = {30, 26, 30, 26, 30, 26}, .future = 0});
   attention const last = rows_of(in, whole_cache(in), {25, 22, 25, 22, 25, 22}, in.N);
   stack layers(in, 3, placed::layers_apart, true);
-  auto const view = layers.whole();  // the emulation's device reads the host's memory
+  device_stack const there(layers);
   auto const window = presets::snapkv({.window = 4, .pool = 3});
-  auto const scores = [&](auto const& rows) {
+  auto const scores = [&](auto const& rows_on) {
     std::vector<float> out;
-    cuda::device ctx(default_stream());
-    kvevict::scores(ctx, window, kvevict::prompt(view, rows), {.tokens_per_head = 12, .layer_count = 3}, out);
+    on_gpu gpu;
+    kvevict::scores(gpu.ctx, window, kvevict::prompt(there.whole(), rows_on(gpu.memory)),
+                    {.tokens_per_head = 12, .layer_count = 3}, out);
     return out;
   };
-  auto const as_it_is = [](auto const& x) { return x.data(); };
-  auto packed = last.queries();
-  packed.most_rows = 5;
-  auto packed_lse = packed;
-  packed_lse.lse = last.lse.data(), packed_lse.lse_token_stride = 4, packed_lse.lse_head_stride = 1;
-  auto packed_weights = last.rows();
-  packed_weights.most_rows = 5;
+  auto const packed = [&](device_memory& m) { return on_device_rows(m, last.queries(), 6); };
+  auto const packed_lse = [&](device_memory& m) { return with_lse(packed(m), last, m); };
+  auto const packed_weights = [&](device_memory& m) { return on_device_rows(m, last.rows(), 6); };
   auto every = placings();
   every.push_back({});
   for (placing p : every)
@@ -77,9 +74,10 @@ TEST_CASE("placed rows on a device: a stack's rows by a layer stride, or in a te
       CAPTURE(static_cast<int>(p.how), p.heads_first, own);
       p.layers = 3, p.own_tensors = own;
       placed_rows const of(last, p);
-      CHECK(scores(of.queries(as_it_is)) == scores(packed));
-      CHECK(scores(of.with_lse(as_it_is)) == scores(packed_lse));
-      CHECK(scores(of.rows(as_it_is)) == scores(packed_weights));
+      auto const put = [](device_memory& m) { return [&m](auto const& x) { return m.put(x); }; };
+      CHECK(scores([&](auto& m) { return of.queries(put(m)); }) == scores(packed));
+      CHECK(scores([&](auto& m) { return of.with_lse(put(m)); }) == scores(packed_lse));
+      CHECK(scores([&](auto& m) { return of.rows(put(m)); }) == scores(packed_weights));
     }
 }
 

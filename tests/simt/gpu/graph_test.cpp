@@ -41,8 +41,7 @@ TEST_CASE("a captured graph of observe, plan and compact equals the calls") {
         kvevict::plan(ctx, policy, kvevict::remembered(view), ask, keep);
         compact(ctx, view, keep, kvevict::compaction::stable, done);
       };
-      device_cache<std::int32_t> const warm(cache);
-      run(warm.view);  // sizes everything: nothing is allocated below
+      run(captured.view);  // sizes everything: nothing is allocated below
       ctx.wait();
       cudaGraph_t graph;
       cudaGraphExec_t executable;

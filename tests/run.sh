@@ -217,7 +217,7 @@ nvcc_objects() {
   printf '%s\n' "${@:4}" | xargs -P "$(nproc)" -I{} sh -c 'echo "nvcc $4"
     level=${1:-max}
     case $level-$4 in 0-*/plan_test.cpp) level=mid ;; esac
-    "$2" -x cu -std=c++20 --expt-relaxed-constexpr "-arch=$3" -O1 "-Ofc=$level" -Iinclude -Itests \
+    "$2" -x cu -std=c++20 --expt-relaxed-constexpr "-arch=$3" -O1 "-Ofc=$level" -Iinclude -Itests -Ibench \
       -isystem /usr/include/eigen3 -diag-suppress 20012 -c "$4" -o "build/cuda/$(basename "$4" .cpp).o"' \
     sh "$1" "$2" "$3" {}
 }
@@ -240,7 +240,7 @@ compile_cuda() {
   for architecture in "${architectures[@]}"; do
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
-  for source in tests/simt/*.cu bench/cuda/{kernels,time}.cu; do
+  for source in tests/simt/*.cu bench/cuda/kernels.cu; do
     if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
       -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
       -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
@@ -251,10 +251,10 @@ compile_cuda() {
     fi
   done
   # both contexts: every policy, or four files, by turn
-  local both=(tests/simt/{plan,gate}_test.cpp) i
+  local all=(bench/cuda/time.cu "${on_gpu[@]}") both=(bench/cuda/time.cu tests/simt/{plan,gate}_test.cpp) i
   if [[ -n $turn ]]; then
     both=()
-    for ((i = turn / 2 % 16; i < ${#on_gpu[@]}; i += 16)); do both+=("${on_gpu[i]}"); done
+    for ((i = turn / 2 % 16; i < ${#all[@]}; i += 16)); do both+=("${all[i]}"); done
   fi
   check 'nvcc: tests of both contexts' nvcc_objects '' "$nvcc" sm_90 "${both[@]}"
   lap nvcc

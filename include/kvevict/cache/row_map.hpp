@@ -32,6 +32,8 @@ struct row_map {
   std::int64_t layer_stride = 0;  // from a layer of a stack to the next, see page_table::layers
 
   constexpr std::int64_t row_bytes() const { return std::int64_t{run_bytes} * n_runs; }
+  /// The heads of a token are nearer than the tokens of a head.
+  constexpr bool heads_together() const { return head_stride != 0 && head_stride < slot_stride; }
 
   /// Bytes from the start of a row to its unit u; every run is a whole number of units of `bytes`.
   constexpr std::int64_t unit_offset(std::int32_t u, std::int32_t bytes) const {

@@ -20,6 +20,7 @@ void has_kernel(each_row_tag, host&);
 void has_kernel(each_token_tag, host&);
 void has_kernel(each_sequence_tag, host&);
 void has_kernel(read_scores_tag, host&);
+void has_kernel(few_rows_tag, host&);
 
 /// f(row, token, score&) for all tokens of the active rows. No scratch.
 template <class F> void kernel(each_token_tag, host& ctx, score_rows const& out, F const& f) {
@@ -47,6 +48,21 @@ template <class F> void kernel(each_row_tag, host& ctx, score_rows const& of, F 
 template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows, F const& f) {
   for (std::int32_t b = 0; b < rows.sequences; ++b)
     f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
+}
+
+/// f(rows) of one or more rows after the other, together 4 MiB of what a token has `bytes` of: f may read it twice, the
+/// second time from a cache. Rows of f are those of a single sequence. No scratch.
+template <class F> void kernel(few_rows_tag, host&, score_rows const& of, std::int64_t bytes, F const& f) {
+  constexpr std::int64_t cached = std::int64_t{4} << 20;
+  std::int64_t const most = std::max<std::int64_t>(1, cached / std::max<std::int64_t>(1, bytes * of.most_tokens));
+  if (most >= of.count()) return f(of);
+  for (std::int64_t r = 0; r < of.count(); r += most) {
+    score_rows some = of;
+    some.rows += r, some.begin += r;
+    some.sequences = 1, some.heads = static_cast<std::int32_t>(std::min(most, of.count() - r));
+    some.total_floats = some.begin[some.heads] - some.begin[0];
+    f(some);
+  }
 }
 
 /// Scores one by one, as a type of this unit: so std::vector's own functions for floats are not made here.

@@ -77,7 +77,7 @@ void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, compone
   KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: the component has type ", name_of(c.type), "; ",
                   messages::readable_types);
   // what lies together is read together: a token's heads, or many tokens of a head
-  std::int64_t const chunk = c.rows.head_stride < c.rows.slot_stride ? norms_abreast : 16 * norms_abreast;
+  std::int64_t const chunk = c.rows.heads_together() ? norms_abreast : 16 * norms_abreast;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;

@@ -38,9 +38,14 @@ struct key_diversity {
       auto const D = static_cast<std::int32_t>(k.of.width());
       frame scratch(ctx.scratch());
       float* const means = scratch.template allocate<float>(out.count() * D);  // (B·H, D)
-      kernels::direction_sums(ctx, out, k, means);
-      kernels::each_row(ctx, out, normalise{means, D});
-      kernels::row_products(ctx, out, k, means, minus_cosine{});
+      // neither what lies together is read apart, nor are turns computed for each head
+      bool const at_once = of == keys::unrotated || k.of.rows.heads_together();
+      std::int64_t const bytes = at_once ? 0 : std::int64_t{D} * size_of(k.of.type);
+      kernels::few_rows(ctx, out, bytes, [&](score_rows const& rows) {
+        kernels::direction_sums(ctx, rows, k, means);
+        kernels::each_row(ctx, rows, normalise{means, D});
+        kernels::row_products(ctx, rows, k, means, minus_cosine{});
+      });
     });
   }
 

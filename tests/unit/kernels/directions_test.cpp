@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of directions and products with a vector on the host: of rows as they lie, decoded, and turned back.
 #include <kvevict/kernels/direction_sums.hpp>
+#include <kvevict/kernels/each.hpp>
 #include <kvevict/kernels/rope_steps.hpp>
 #include <kvevict/kernels/row_products.hpp>
 #include <kvevict/threads.hpp>
@@ -130,6 +131,34 @@ TEST_CASE("a token of zeros has no direction, and what is not finite is seen in 
     CHECK(got.sums[0] == Approx(529 / std::sqrt(24.0)));
     CHECK(!std::isfinite(got.sums[24]));
     CHECK(std::isfinite(got.sums[48]));
+  });
+}
+
+TEST_CASE("few rows at a time have the sums and products that all have together") {
+  layouts::with_layout(layouts::layout::hnd, shape_of(24, dtype::f32), [](auto& cache) {
+    cache.fill(role::k, [](int b, int h, int t, int d) { return 0.3 + std::sin(b + 3 * h + 7 * t + 11 * d); });
+    threads three(3);
+    host ctx(three.as_executor(0));
+    row_elements const of{cache.view, *cache.view.find(role::k)};
+    auto in = support::rows_of(cache);
+    result const want = of_host(ctx, of, in);
+    for (std::int64_t const most : {1, 3, 8}) {  // three rows are of two sequences
+      auto again = in;
+      score_rows const all = support::host_rows(again);
+      std::vector<float> sums(want.sums.size(), 77.0f), vectors(sums.size());
+      for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] = std::cos(static_cast<float>(i * i));
+      std::vector<std::int64_t> sizes;
+      kernels::few_rows(ctx, all, (std::int64_t{4} << 20) / (all.most_tokens * most), [&](score_rows const& rows) {
+        std::int64_t const first = (rows.rows - all.rows) * 24;
+        kernels::direction_sums(ctx, rows, of, sums.data() + first);
+        kernels::row_products(ctx, rows, of, vectors.data() + first, put_product{});
+        sizes.push_back(rows.count());
+      });
+      CAPTURE(most);
+      CHECK(sizes.size() == static_cast<std::size_t>((8 + most - 1) / most));
+      CHECK(sums == want.sums);
+      CHECK(again.values == want.scores);
+    }
   });
 }
 

@@ -14,6 +14,7 @@ void has_kernel(kernels::each_token_tag, device&);
 void has_kernel(kernels::each_row_tag, device&);
 void has_kernel(kernels::each_sequence_tag, device&);
 void has_kernel(kernels::read_scores_tag, device&);
+void has_kernel(kernels::few_rows_tag, device&);
 
 /// Shapes   scores (B·H, N) → scores (B·H, N).
 template <class F> struct each_token_kernel {
@@ -71,6 +72,11 @@ template <class F> void kernel(kernels::each_row_tag, device& ctx, score_rows co
 /// f(rows of the heads, sequence) for every sequence, a thread each. One launch.
 template <class F> void kernel(kernels::each_sequence_tag, device& ctx, score_rows const& rows, F const& f) {
   ctx.launch({blocks_for(rows.sequences, 32)}, {32}, 0, each_sequence_kernel<F>{ctx.watch(), rows, f});
+}
+
+/// All at once: a device works on all rows side by side.
+template <class F> void kernel(kernels::few_rows_tag, device&, score_rows const& of, std::int64_t, F const& f) {
+  f(of);
 }
 
 /// For inspection: waits, and raises what was found wrong.

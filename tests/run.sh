@@ -21,9 +21,10 @@ with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
   --cuda-build ARCH   only build that program, build/cuda/simt, for sm_90, say; for a machine with a GPU and no packages
   --isa [LIST]   run unit, laws and golden, Release, for other instruction sets instead: avx2,avx512,aarch64,sve
                  unless LIST names some; those of x86 where this machine has them, those of AArch64 under qemu
-  --turn COMMIT  of what repeats in variants one variant, by the commit: of compilers that only compile, of sanitizers
-                 for simt (a quarter of its files), of Release for this machine, for its widest vectors and for
-                 AArch64 (unit, or laws and golden), of GPU architectures, of consumers or flags
+  --turn COMMIT  of what repeats in variants one variant, by the commit: half of unit with sanitizers, the other half in
+                 Release, for this machine, for its widest vectors or for AArch64; laws and golden in Release or not;
+                 a compiler of those that only compile, a sanitizer for simt (a quarter of its files), a GPU
+                 architecture, consumers or flags
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -108,10 +109,15 @@ lap() {  # prints the minutes since the last lap
 check() { if "${@:2}"; then passed=$((passed + 1)); else failures+=("$1"); fi; }
 
 # Turns: compilers go by turn % 2 (tests/support/compile.cmake), simt's sanitizers and what nvcc compiles by turn / 2,
-# Release and consumers or flags by turn / 4, quarters of simt by turn / 8, GPU architectures by turn / 12, the groups
-# of Release by turn / 24.
+# Release and consumers or flags by turn / 4, quarters of simt by turn / 8, GPU architectures by turn / 12, halves of
+# unit by turn / 16, laws and golden in Release by turn / 24.
 simt_under() { [[ -z $turn || $((turn / 2 % 2)) == "$1" ]]; }  # 0: asan, 1: tsan
-quarter_in_turn() { echo $((${turn:+turn / 8 % 4 + 1})); }  # of simt's files; 0: all
+simt_part() { [[ -z $turn ]] || echo "$((turn / 8 % 4))/4"; }
+unit_part() {  # PRESET: with sanitizers one half, optimised the other
+  local other=1
+  [[ $1 != asan ]] || other=0
+  [[ -z $turn ]] || echo "$(((turn / 16 + other) % 2))/2"
+}
 release_in_turn() {  # the preset
   local widest=avx2
   ! grep -qw avx512vl /proc/cpuinfo || widest=avx512
@@ -119,7 +125,7 @@ release_in_turn() {  # the preset
   [[ $(uname -m) == x86_64 ]] || presets=(release)
   echo "${presets[turn / 4 % ${#presets[@]}]}"
 }
-groups_in_turn() { if ((turn / 24 % 2)); then echo laws golden; else echo unit; fi; }  # that this preset runs
+groups_in_turn() { if ((turn / 24 % 2)); then echo unit laws golden; else echo unit; fi; }  # that this preset runs
 other_turns() {  # what ctest leaves out
   local leave_out=() compilers=()
   simt_under 0 || leave_out+=('simt.*')
@@ -189,7 +195,7 @@ pass() {
     unit | laws | golden | simt | threads | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
-  cmake --preset "$preset" "-DKVEVICT_SIMT_QUARTER=$(quarter_in_turn)" >/dev/null
+  cmake --preset "$preset" "-DKVEVICT_PART_unit=$(unit_part "$preset")" "-DKVEVICT_PART_simt=$(simt_part)" >/dev/null
   if ((${#targets[@]})) && ! cmake --build "build/$preset" --target "${targets[@]}" -- -k 0; then
     echo "== $preset: the build failed"
     failures+=("$preset build")

@@ -112,9 +112,9 @@ inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools con
 /// The same counts from a sample, where it says them.
 inline bool counted_by_sample(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool,
                               best_of const& what, std::int64_t total, std::int32_t* counts) {
-  if (what.forced != 0 || what.weights != nullptr || s.positions != nullptr || total < least_sampled) return false;
+  if (what.weights != nullptr || s.positions != nullptr || total < least_sampled) return false;
   frame scratch(ctx.scratch());
-  return sampled_pool(ctx, scratch, s, pools, pool).count_best(what.count, counts);
+  return sampled_pool(ctx, scratch, s, pools, pool).count_best(what.count, what.forced, counts);
 }
 
 /// How many of the `count` best candidates of one pool lie in each row; inactive rows take no part and count 0.

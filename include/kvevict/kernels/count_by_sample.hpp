@@ -34,6 +34,23 @@ class sampled_pool {
     table_ = scratch.allocate<std::uint32_t>(radix::table_size);
   }
 
+  /// The same where the `forced` best of every row come first: a row of which fewer are among the best has just these,
+  /// and the others share what is left.
+  bool count_best(std::int64_t k, std::int32_t forced, std::int32_t* counts) {
+    for (bool again = true; again;) {
+      if (k <= 0 || n_ < least_sampled || !count_best(k, counts)) return false;
+      again = false;
+      for (std::int64_t i = 0; i < count_; ++i) {
+        member& m = rows_[i];
+        auto const floor = static_cast<std::int32_t>(std::min<std::int64_t>(forced, m.n));
+        if (counts[i] < floor) m.at_floor = floor, k -= floor, n_ -= m.n, m.n = 0, again = true;
+      }
+    }
+    for (std::int64_t i = 0; i < count_; ++i) counts[i] += rows_[i].at_floor;
+    return true;
+  }
+
+ private:
   /// How many of the k best lie in each row; 1 ≤ k ≤ all. The rows remember between which keys the last one is. False,
   /// and no count written, where a score is not finite or the sample has misled.
   bool count_best(std::int64_t k, std::int32_t* counts) {
@@ -63,13 +80,12 @@ class sampled_pool {
     return true;
   }
 
- private:
   struct member {
     float const* x;
-    std::int64_t n;
+    std::int64_t n;                   // 0 of one that has its floor
     std::uint32_t* near;              // (n) keys near the cut, of scores or of orders
     std::int64_t size, above, equal;  // of `near`; scores beyond the cut, and at it
-    std::int32_t first;
+    std::int32_t first, at_floor;
     bool finite;
     key_bracket* known;
   };

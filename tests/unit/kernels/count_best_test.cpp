@@ -132,15 +132,27 @@ TEST_CASE("count_best: of many scores a sample says the same, and what it leaves
   float const ones[] = {1, 1, 1};  // scores with weights are not sampled
   std::int64_t const begin[] = {0, N, 2 * N, 3 * N};
   for (auto* scores : {&normal, &levels, &equal, &misled})
-    for (std::int64_t const k : {1, 40, 3000, 7500, 14900, 3 * (N - 7)}) {
+    for (auto const& [k, forced] : {std::pair<std::int64_t, std::int32_t>{1, 0},
+                                    {40, 0},
+                                    {40, 7},
+                                    {3000, 0},
+                                    {3000, 600},
+                                    {3000, 999},
+                                    {3000, 1000},
+                                    {7500, 0},
+                                    {7500, 2000},
+                                    {14900, 0},
+                                    {14900, 4960},
+                                    {3 * (N - 7), 0},
+                                    {3 * (N - 7), N}}) {
       row rows[H];
       for (std::int32_t h = 0; h < H; ++h) rows[h] = {0, h, N, 0, N - 7, N - 7, 7, true};
       score_rows const s{rows, 1, H, begin, scores->data()};
       host ctx;
       std::int32_t sampled[H], all[H];
-      kernels::select::count_best(ctx, s, 0, {k}, sampled);
-      kernels::select::count_best(ctx, s, 0, {k, 0, ones}, all);
-      CAPTURE(k);
+      kernels::select::count_best(ctx, s, 0, {k, forced}, sampled);
+      kernels::select::count_best(ctx, s, 0, {k, forced, ones}, all);
+      CAPTURE(k, forced);
       REQUIRE(std::equal(all, all + H, sampled));
       keep_set told, untold;
       for (std::int32_t h = 0; h < H; ++h) rows[h].budget = 7 + std::min(all[h] + 9 * h, N - 7);
@@ -171,12 +183,14 @@ TEST_CASE("count_best: a sample is taken of many short rows, too") {
     for (std::int32_t h = 0; h < H; ++h)
       rows.push_back({0, h, tokens, 0, tokens, tokens, 0, true}), begin.push_back(begin.back() + tokens);
     score_rows const s{rows.data(), 1, H, begin.data(), const_cast<float*>(scores.data())};
-    for (std::int64_t const k : {1, 1000, 4900}) {
-      CAPTURE(tokens, k);
-      host ctx;
-      std::vector<std::int32_t> counts(static_cast<std::size_t>(H));
-      kernels::select::count_best(ctx, s, 0, {k}, counts.data());
-      CHECK(counts == reference::best_of_heads(s, 0, k, 0, nullptr));
-    }
+    for (std::int64_t const k : {1, 1000, 4900})
+      for (std::int32_t const forced : {0, 1, 2}) {
+        if (k < H * std::min(forced, tokens)) continue;
+        CAPTURE(tokens, k, forced);
+        host ctx;
+        std::vector<std::int32_t> counts(static_cast<std::size_t>(H));
+        kernels::select::count_best(ctx, s, 0, {k, forced}, counts.data());
+        CHECK(counts == reference::best_of_heads(s, 0, k, forced, nullptr));
+      }
   }
 }

@@ -47,10 +47,12 @@ def sources_of(test):
     source = tests / f"{test}_test.cpp"
     if test.startswith("simt/"):
         return [source, *(common / f"{name}.o" for name in ("main", "device", "scheduler"))], emulation
-    of_presets = test.startswith("laws/")
+    once = ["presets"] if test.startswith("laws/") else []  # what the programs compile once
+    if "support/verbs.hpp" in source.read_text():
+        once += ["plan_verbs", "move_verbs"]
     return [
         source,
-        *([tests / "laws/presets.cpp"] if of_presets else []),
+        *(tests / f"laws/{name}.cpp" for name in once),
         common / "main.o",
         common / "allocations.o",
     ], []

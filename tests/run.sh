@@ -24,7 +24,7 @@ with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
   --turn COMMIT  of what repeats in variants one variant, by the commit: half of unit with sanitizers, the other half in
                  Release, for this machine, for its widest vectors or for AArch64; laws and golden in Release or not;
                  a compiler of those that only compile, a sanitizer for simt (a quarter of its files), a GPU
-                 architecture, consumers or flags
+                 architecture, consumers or flags (a third of flags/matrix) and each header alone
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
                  of a commit: every tenth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
@@ -132,7 +132,7 @@ other_turns() {  # what ctest leaves out
   ! command -v g++ >/dev/null || compilers+=('g\+\+')
   ! command -v clang++ >/dev/null || compilers+=('clang\+\+')
   if [[ -n $turn ]]; then
-    if ((turn / 4 % 2)); then leave_out+=('consumer/.*'); else leave_out+=('flags/.*'); fi
+    if ((turn / 4 % 2)); then leave_out+=('consumer/.*'); else leave_out+=('flags/.*' headers/alone); fi
     ((${#compilers[@]} < 2)) || leave_out+=("flags/(units|fast_math|x87)/${compilers[(turn + 1) % 2]}")
   fi
   local IFS='|'

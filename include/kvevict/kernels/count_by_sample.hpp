@@ -34,25 +34,29 @@ class sampled_pool {
     table_ = scratch.allocate<std::uint32_t>(radix::table_size);
   }
 
-  /// The same where the `forced` best of every row come first: a row of which fewer are among the best has just these,
-  /// and the others share what is left.
+  /// How many of the k best lie in each row, where the `forced` best of every row come first: a row that has fewer among
+  /// the best gets just these, and the others share what is left, until none has fewer. The rows remember between which
+  /// keys the last one is. False where a score is not finite, the sample has misled, or too few scores or too many such
+  /// turns are left; `counts` says nothing then.
   bool count_best(std::int64_t k, std::int32_t forced, std::int32_t* counts) {
-    for (bool again = true; again;) {
-      if (k <= 0 || n_ < least_sampled || !count_best(k, counts)) return false;
-      again = false;
+    for (int turn = 0; turn < most_turns && k > 0 && n_ >= least_sampled && count_best(k, counts); ++turn) {
+      bool fewer = false;
       for (std::int64_t i = 0; i < count_; ++i) {
         member& m = rows_[i];
         auto const floor = static_cast<std::int32_t>(std::min<std::int64_t>(forced, m.n));
-        if (counts[i] < floor) m.at_floor = floor, k -= floor, n_ -= m.n, m.n = 0, again = true;
+        if (counts[i] < floor) m.at_floor = floor, k -= floor, n_ -= m.n, m.n = 0, fewer = true;
       }
+      if (fewer) continue;
+      for (std::int64_t i = 0; i < count_; ++i) counts[i] += rows_[i].at_floor;
+      return true;
     }
-    for (std::int64_t i = 0; i < count_; ++i) counts[i] += rows_[i].at_floor;
-    return true;
+    return false;
   }
 
  private:
-  /// How many of the k best lie in each row; 1 ≤ k ≤ all. The rows remember between which keys the last one is. False,
-  /// and no count written, where a score is not finite or the sample has misled.
+  static constexpr int most_turns = 8;  // so that the cost stays O(n) whatever the scores are
+
+  /// Without floors; 1 ≤ k ≤ n_.
   bool count_best(std::int64_t k, std::int32_t* counts) {
     bracket const b = guess(k);
     each([&](member& m) {

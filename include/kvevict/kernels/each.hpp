@@ -50,16 +50,20 @@ template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows,
     f(slice<row>{rows.rows + std::int64_t{b} * rows.heads, rows.heads}, b);
 }
 
-/// f(rows) of one or more rows after the other, together 4 MiB of what a token has `bytes` of: f may read it twice, the
-/// second time from a cache. Rows of f are those of a single sequence. No scratch.
+/// f(some) of a few rows, then of the next ones: as many as have 4 MiB together, where a token has `bytes`, so that f
+/// may read them twice, the second time from a cache. They are shown as heads of one sequence, whichever they belong to:
+/// for kernels that look at each row by itself. No scratch.
 template <class F> void kernel(few_rows_tag, host&, score_rows const& of, std::int64_t bytes, F const& f) {
   constexpr std::int64_t cached = std::int64_t{4} << 20;
-  std::int64_t const most = std::max<std::int64_t>(1, cached / std::max<std::int64_t>(1, bytes * of.most_tokens));
-  if (most >= of.count()) return f(of);
-  for (std::int64_t r = 0; r < of.count(); r += most) {
+  for (std::int64_t r = 0, end; r < of.count(); r = end) {
     score_rows some = of;
+    std::int64_t held = some.most_tokens = 0;
+    for (end = r; end < of.count() && (end == r || held + bytes * of.rows[end].tokens <= cached); ++end)
+      held += bytes * of.rows[end].tokens,
+          some.most_tokens = std::max<std::int64_t>(some.most_tokens, of.rows[end].tokens);
+    if (end - r == of.count()) return f(of);
     some.rows += r, some.begin += r;
-    some.sequences = 1, some.heads = static_cast<std::int32_t>(std::min(most, of.count() - r));
+    some.sequences = 1, some.heads = static_cast<std::int32_t>(end - r);
     some.total_floats = some.begin[some.heads] - some.begin[0];
     f(some);
   }

@@ -25,7 +25,7 @@ namespace score {
 /// Paper    KeyDiff, Park et al. 2025, arXiv:2504.15364.   Differs: nothing for the cached, rotated keys; ours for the
 ///          others.
 /// Shapes   keys (H,N,D), floats or quantised → (H,N) float in [−1,1]. Needs no queries; rows may be scattered.
-/// Cost     two reads of K; of unrotated keys one cosine and sine a pair and token in each, for all heads that have the
+/// Cost     two reads of K, on the host the second from a cache where heads lie apart; of unrotated keys one cosine and sine a pair and token in each, for all heads that have the
 ///          token at the same position. Scratch: D floats a row, and what direction_sums takes.
 /// Errors   contract_violation if the cache has no keys that can be read, or a squared norm is not finite; of
 ///          unrotated keys: without rope, or if the component does not say what turned it, or something opaque did.
@@ -38,7 +38,7 @@ struct key_diversity {
       auto const D = static_cast<std::int32_t>(k.of.width());
       frame scratch(ctx.scratch());
       float* const means = scratch.template allocate<float>(out.count() * D);  // (B·H, D)
-      // neither what lies together is read apart, nor are turns computed for each head
+      // a token's heads that lie together are read together, and unrotated ones share their turns
       bool const at_once = of == keys::unrotated || k.of.rows.heads_together();
       std::int64_t const bytes = at_once ? 0 : std::int64_t{D} * size_of(k.of.type);
       kernels::few_rows(ctx, out, bytes, [&](score_rows const& rows) {

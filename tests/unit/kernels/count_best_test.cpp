@@ -194,3 +194,26 @@ TEST_CASE("count_best: a sample is taken of many short rows, too") {
       }
   }
 }
+
+TEST_CASE("count_best: forced tokens of rows that fall below their floor one after the other") {
+  constexpr std::int32_t H = 40, N = 200;
+  generator random(13);
+  std::vector<float> scores(std::size_t{H} * N);
+  std::vector<row> rows;
+  std::vector<std::int64_t> begin{0};
+  for (std::int32_t h = 0; h < H; ++h) {
+    for (std::int32_t j = 0; j < N; ++j)
+      scores[static_cast<std::size_t>(h * N + j)] = static_cast<float>(std::pow(1.03, h) * random.uniform(0, 1));
+    rows.push_back({0, h, N, 0, N, N, 0, true}), begin.push_back(begin.back() + N);
+  }
+  score_rows const s{rows.data(), 1, H, begin.data(), scores.data()};
+  for (std::int64_t const k : {400, 1600, 4000})
+    for (std::int32_t const percent : {50, 90, 99, 100}) {
+      auto const forced = static_cast<std::int32_t>(k / H * percent / 100);
+      CAPTURE(k, forced);
+      host ctx;
+      std::vector<std::int32_t> counts(H);
+      kernels::select::count_best(ctx, s, 0, {k, forced}, counts.data());
+      CHECK(counts == reference::best_of_heads(s, 0, k, forced, nullptr));
+    }
+}

@@ -142,20 +142,26 @@ TEST_CASE("few rows at a time have the sums and products that all have together"
     row_elements const of{cache.view, *cache.view.find(role::k)};
     auto in = support::rows_of(cache);
     result const want = of_host(ctx, of, in);
-    for (std::int64_t const most : {1, 3, 8}) {  // three rows are of two sequences
+    constexpr std::int64_t room = std::int64_t{4} << 20;
+    using sizes_of_slices = std::vector<std::int64_t>;  // of rows of 530, 530, 7, 7, 0, 0, 17 and 17 tokens
+    for (auto const& [bytes, slices] : {std::pair<std::int64_t, sizes_of_slices>{0, {8}},
+                                        {room / 1108, {8}},
+                                        {room / 540, {1, 2, 5}},
+                                        {room / 530, {1, 1, 6}},
+                                        {2 * room, {1, 1, 1, 1, 2, 1, 1}}}) {
       auto again = in;
       score_rows const all = support::host_rows(again);
       std::vector<float> sums(want.sums.size(), 77.0f), vectors(sums.size());
       for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] = std::cos(static_cast<float>(i * i));
       std::vector<std::int64_t> sizes;
-      kernels::few_rows(ctx, all, (std::int64_t{4} << 20) / (all.most_tokens * most), [&](score_rows const& rows) {
+      kernels::few_rows(ctx, all, bytes, [&](score_rows const& rows) {
         std::int64_t const first = (rows.rows - all.rows) * 24;
         kernels::direction_sums(ctx, rows, of, sums.data() + first);
         kernels::row_products(ctx, rows, of, vectors.data() + first, put_product{});
         sizes.push_back(rows.count());
       });
-      CAPTURE(most);
-      CHECK(sizes.size() == static_cast<std::size_t>((8 + most - 1) / most));
+      CAPTURE(bytes);
+      CHECK(sizes == slices);
       CHECK(sums == want.sums);
       CHECK(again.values == want.scores);
     }

@@ -216,8 +216,8 @@ pass() {
 }
 
 # nvcc_objects LEVEL NVCC ARCHITECTURE SOURCE…: tests with both contexts, to build/cuda/, side by side; LEVEL is nvcc's
-# -Ofc, without one max: all files take half an hour on two cores then, three times that fully optimised. The test of
-# all policies takes a quarter of an hour fully optimised, so it never is.
+# -Ofc, without one max: all files take about half an hour on two cores then; fully optimised, 16 cores are not done in
+# eight minutes. The test of all policies takes a quarter of an hour fully optimised, so it never is.
 nvcc_objects() {
   mkdir -p build/cuda
   printf '%s\n' "${@:4}" | xargs -P "$(nproc)" -I{} sh -c 'echo "nvcc $4"

@@ -34,10 +34,10 @@ class sampled_pool {
     table_ = scratch.allocate<std::uint32_t>(radix::table_size);
   }
 
-  /// How many of the k best lie in each row, where the `forced` best of every row come first: a row that has fewer among
-  /// the best gets just these, and the others share what is left, until none has fewer. The rows remember between which
-  /// keys the last one is. False where a score is not finite, the sample has misled, or too few scores or too many such
-  /// turns are left; `counts` says nothing then.
+  /// How many of the k best lie in each row, where the `forced` best of every row come first: a row that has fewer
+  /// among the best gets just these, and the others share what is left, until none has fewer. The rows remember between
+  /// which keys the last one is. False where a score is not finite, the sample has misled, or too few scores or too
+  /// many such turns are left; `counts` says nothing then.
   bool count_best(std::int64_t k, std::int32_t forced, std::int32_t* counts) {
     for (int turn = 0; turn < most_turns && k > 0 && n_ >= least_sampled && count_best(k, counts); ++turn) {
       bool fewer = false;

@@ -51,8 +51,8 @@ template <class F> void kernel(each_sequence_tag, host&, score_rows const& rows,
 }
 
 /// f(some) of a few rows, then of the next ones: as many as have 4 MiB together, where a token has `bytes`, so that f
-/// may read them twice, the second time from a cache. They are shown as heads of one sequence, whichever they belong to:
-/// for kernels that look at each row by itself. No scratch.
+/// may read them twice, the second time from a cache. They are shown as heads of one sequence, whichever they belong
+/// to: for kernels that look at each row by itself. No scratch.
 template <class F> void kernel(few_rows_tag, host&, score_rows const& of, std::int64_t bytes, F const& f) {
   constexpr std::int64_t cached = std::int64_t{4} << 20;
   for (std::int64_t r = 0, end; r < of.count(); r = end) {

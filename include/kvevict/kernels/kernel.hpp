@@ -185,7 +185,7 @@ KVEVICT_KERNEL(score_histograms, "kernels/score_histograms.hpp", "cuda/select/sc
 KVEVICT_KERNEL(each_token, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (score_rows, f): f(row, r) for active rows, for what is left of a reduction
 KVEVICT_KERNEL(each_row, "kernels/each.hpp", "cuda/scores/each.hpp");
-// (score_rows, std::int64_t bytes, f): f(some) of a few rows after the other; what f reads twice comes from a cache then
+// (score_rows, std::int64_t bytes, f): f(some) of a few rows, then the next: a second read is from a cache
 KVEVICT_KERNEL(few_rows, "kernels/each.hpp", "cuda/scores/each.hpp");
 // (score_rows, elements, float* sums (B·H,D)): Σ of directions; the scores become 1/length
 KVEVICT_KERNEL(direction_sums, "kernels/direction_sums.hpp", "cuda/scores/direction_sums.hpp");

@@ -25,8 +25,9 @@ namespace score {
 /// Paper    KeyDiff, Park et al. 2025, arXiv:2504.15364.   Differs: nothing for the cached, rotated keys; ours for the
 ///          others.
 /// Shapes   keys (H,N,D), floats or quantised → (H,N) float in [−1,1]. Needs no queries; rows may be scattered.
-/// Cost     two reads of K, on the host the second from a cache where heads lie apart; of unrotated keys one cosine and sine a pair and token in each, for all heads that have the
-///          token at the same position. Scratch: D floats a row, and what direction_sums takes.
+/// Cost     two reads of K, on the host the second from a cache where heads lie apart; of unrotated keys one cosine and
+///          sine a pair and token in each, for all heads that have the token at the same position. Scratch: D floats a
+///          row, and what direction_sums takes.
 /// Errors   contract_violation if the cache has no keys that can be read, or a squared norm is not finite; of
 ///          unrotated keys: without rope, or if the component does not say what turned it, or something opaque did.
 struct key_diversity {

@@ -24,9 +24,10 @@ with nvcc where there is one ($CUDACXX, PATH, /usr/local/cuda).
   --turn COMMIT  of what repeats in variants one variant, by the commit: half of unit with sanitizers, the other half in
                  Release, for this machine, for its widest vectors or for AArch64; laws and golden in Release or not;
                  a compiler of those that only compile, a sanitizer for simt (a quarter of its files), a GPU
-                 architecture, consumers or flags (a third of flags/matrix) and each header alone
+                 architecture (a third of the files), consumers or flags (a third of flags/matrix) and each header
+                 alone
   --mutants [COMMIT]  put every bug of tests/mutants into a copy of the headers instead; a test must go red (an hour);
-                 of a commit: every tenth bug, which ones by the commit
+                 of a commit: every twentieth bug, which ones by the commit
   --fuzz MINUTES fuzz for that long instead: by libFuzzer where clang has it, else by new seeds; prints what was done
   --cost         count instructions and scratch of the hot kernels beside their bounds instead, without a clock
   --model        run the model's logits check (examples/run.sh check) instead; with --only, besides the group
@@ -183,6 +184,9 @@ install_missing() {
   lap install
 }
 
+# Compiled together, files share what they instantiate: eight take a third of the time; many cores want more pieces.
+files_together=$(($(nproc) < 8 ? 8 : 4))
+
 # [only=GROUP] pass PRESET CTEST_ARGUMENT…: build, run, add to the sums
 pass() {
   local preset=$1 log targets=(unit laws golden) line
@@ -195,7 +199,8 @@ pass() {
     unit | laws | golden | simt | threads | fuzz) targets=("$only") ;;
     *) targets=() ;;
   esac
-  cmake --preset "$preset" "-DKVEVICT_PART_unit=$(unit_part "$preset")" "-DKVEVICT_PART_simt=$(simt_part)" >/dev/null
+  cmake --preset "$preset" "-DKVEVICT_FILES_TOGETHER=$files_together" "-DKVEVICT_PART_unit=$(unit_part "$preset")" \
+    "-DKVEVICT_PART_simt=$(simt_part)" >/dev/null
   if ((${#targets[@]})) && ! cmake --build "build/$preset" --target "${targets[@]}" -- -k 0; then
     echo "== $preset: the build failed"
     failures+=("$preset build")
@@ -235,7 +240,7 @@ mapfile -t on_gpu < <(printf '%s\n' tests/support/main.cpp tests/simt/*_test.cpp
 # The device code for every architecture that is named and the newest that the compiler has: no warning, no spill, no
 # local memory; nothing of it runs.
 compile_cuda() {
-  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architectures flags=() source
+  local nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)} newest architectures flags=()
   if [[ ! -x $nvcc ]]; then
     echo '== nvcc is absent: the device code is not compiled'
     return
@@ -246,21 +251,26 @@ compile_cuda() {
   for architecture in "${architectures[@]}"; do
     flags+=(-gencode "arch=compute_${architecture#sm_},code=$architecture")
   done
-  for source in tests/simt/*.cu bench/cuda/kernels.cu; do
-    if "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
-      -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
-      -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" -c "$source" -o /dev/null; then
-      echo "compiled, not run: $source for ${architectures[*]}"
-      passed=$((passed + 1))
-    else
-      failures+=("nvcc: $source")
-    fi
-  done
-  # both contexts: every policy, or four files, by turn
-  local all=(bench/cuda/time.cu "${on_gpu[@]}") both=(bench/cuda/time.cu tests/simt/{plan,gate}_test.cpp) i
+  local sources=(tests/simt/*.cu bench/cuda/kernels.cu) third=() i log
+  if [[ -n $turn ]]; then
+    for ((i = turn / 2 % 3; i < ${#sources[@]}; i += 3)); do third+=("${sources[i]}"); done
+    sources=("${third[@]}")
+  fi
+  log=$(mktemp)
+  printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -I{} sh -c '
+    if "$@" -c "$0" -o /dev/null; then echo "compiled, not run: $0"; else echo "not compiled: $0"; fi' \
+    {} "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
+    -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
+    -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" | tee "$log"
+  echo "for ${architectures[*]}"
+  passed=$((passed + $(grep -c '^compiled, not run: ' "$log" || true)))
+  mapfile -t -O "${#failures[@]}" failures < <(sed -n 's/^not compiled: /nvcc: /p' "$log")
+  rm -f -- "$log"
+  # both contexts: every policy, or two files, by turn
+  local all=(bench/cuda/time.cu "${on_gpu[@]}") both=(bench/cuda/time.cu tests/simt/{plan,gate}_test.cpp)
   if [[ -n $turn ]]; then
     both=()
-    for ((i = turn / 2 % 16; i < ${#all[@]}; i += 16)); do both+=("${all[i]}"); done
+    for ((i = turn / 2 % 32; i < ${#all[@]}; i += 32)); do both+=("${all[i]}"); done
   fi
   check 'nvcc: tests of both contexts' nvcc_objects '' "$nvcc" sm_90 "${both[@]}"
   lap nvcc
@@ -309,9 +319,9 @@ if [[ -n $gpu ]]; then
   run_on_gpu
 elif [[ -n $mutants ]]; then
   log=$(mktemp)
-  tenth=(--tenth "$mutants")
-  [[ $mutants != all ]] || tenth=()
-  tests/mutants/run.py ${tenth[@]+"${tenth[@]}"} | tee "$log" || true
+  every=(--every 20 "$mutants")
+  [[ $mutants != all ]] || every=()
+  tests/mutants/run.py ${every[@]+"${every[@]}"} | tee "$log" || true
   passed=$((passed + $(grep -c '^caught' "$log" || true)))
   mapfile -t failures < <(grep -E '^NOT CAUGHT|without any mutant$' "$log")
   grep -q ' mutants, [0-9]* failed$' "$log" || failures+=('tests/mutants/run.py: it did not end')

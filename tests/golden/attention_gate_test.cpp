@@ -8,6 +8,8 @@
 #include "support/gate_case.hpp"
 #include "support/golden.hpp"
 
+namespace attention_gate_test {
+
 using namespace support;
 
 namespace {
@@ -93,3 +95,5 @@ TEST_CASE("golden: Attention-Gate's keep sets") {
     for (std::size_t h = 0; h < want.size(); ++h) CHECK(done.length(0, int32(h)) == int32(want[h].size()));
   });
 }
+
+}  // namespace attention_gate_test

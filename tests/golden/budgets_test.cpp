@@ -7,6 +7,8 @@
 
 #include "support/golden_scores.hpp"
 
+namespace budgets_test {
+
 using namespace support;
 
 namespace {
@@ -156,3 +158,5 @@ TEST_CASE("golden: layer_budgets of the official code, and exact ones") {
   }
   CHECK(official > 0);
 }
+
+}  // namespace budgets_test

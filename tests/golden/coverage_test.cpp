@@ -12,6 +12,8 @@
 #include "support/catch.hpp"
 #include "support/golden.hpp"
 
+namespace coverage_test {
+
 namespace {
 
 struct entry {
@@ -96,3 +98,5 @@ TEST_CASE("golden: the directory is taken from the environment") {
   else
     CHECK(golden::directory() == std::filesystem::path(KVEVICT_GOLDEN_DEFAULT_DIR));
 }
+
+}  // namespace coverage_test

@@ -11,6 +11,8 @@
 #include "support/golden.hpp"
 #include "support/keep_sets.hpp"
 
+namespace criticalkv_test {
+
 using namespace support;
 namespace score = kvevict::score;
 
@@ -107,3 +109,5 @@ TEST_CASE("golden: head_budget_kvpress, Critical-Ada") {
   }
   CHECK((same >= 30 && forced > 0));
 }
+
+}  // namespace criticalkv_test

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/golden.hpp"
 
+namespace expected_attention_test {
+
 using namespace support;
 
 TEST_CASE("golden: scores_kvpress, expected attention") {
@@ -42,3 +44,5 @@ TEST_CASE("golden: scores_kvpress, expected attention") {
   }
   CHECK(found == 2);
 }
+
+}  // namespace expected_attention_test

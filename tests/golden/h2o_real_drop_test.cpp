@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/golden.hpp"
 
+namespace h2o_real_drop_test {
+
 using namespace support;
 
 TEST_CASE("golden: h2o_real_drop, kept tokens and scores after every step") {
@@ -84,3 +86,5 @@ TEST_CASE("golden: h2o_real_drop, kept tokens and scores after every step") {
       }
     });
 }
+
+}  // namespace h2o_real_drop_test

@@ -5,6 +5,8 @@
 #include "support/golden_scores.hpp"
 #include "support/reference_keys.hpp"
 
+namespace kvpress_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 namespace score = kvevict::score;
@@ -293,3 +295,5 @@ TEST_CASE("golden: kvpress, CriticalKV and Critical-Ada, whose window is inside 
   });
   CHECK((halves >= 2 && heads_of_ada >= 2));
 }
+
+}  // namespace kvpress_test

@@ -7,6 +7,8 @@
 #include "support/golden.hpp"
 #include "support/keep_sets.hpp"
 
+namespace rerotate_test {
+
 using namespace support;
 
 TEST_CASE("golden: rerotate, keys that were kept come to contiguous positions") {
@@ -40,3 +42,5 @@ TEST_CASE("golden: rerotate, keys that were kept come to contiguous positions") 
         }
   });
 }
+
+}  // namespace rerotate_test

@@ -7,6 +7,8 @@
 
 #include "support/golden_scores.hpp"
 
+namespace scores_test {
+
 using namespace support;
 
 namespace {
@@ -190,3 +192,5 @@ TEST_CASE("golden: ahakv, scores and keep sets") {
       check(kvevict::policy{score, newest}, c, r, budget);
   }
 }
+
+}  // namespace scores_test

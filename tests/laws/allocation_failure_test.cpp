@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/verbs.hpp"
 
+namespace allocation_failure_test {
+
 using namespace support;
 
 namespace {
@@ -125,3 +127,5 @@ TEST_CASE("laws: a view whose lengths are those of the last result keeps them wh
   }
   for (std::int64_t i = 0; i < second.rows(); ++i) CHECK(done.lengths()[i] == second.row(i).size);
 }
+
+}  // namespace allocation_failure_test

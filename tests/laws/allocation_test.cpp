@@ -10,6 +10,8 @@
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"
 
+namespace allocation_test {
+
 using namespace support;
 
 namespace {
@@ -164,3 +166,5 @@ TEST_CASE("laws: decoding allocates nothing after the first steps") {
     decode(kvevict::presets::ahakv({.recent = 8}));
   });
 }
+
+}  // namespace allocation_test

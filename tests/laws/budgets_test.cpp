@@ -3,6 +3,8 @@
 // a plan is made.
 #include "support/turns.hpp"
 
+namespace budgets_test {
+
 using namespace support;
 
 namespace {
@@ -94,3 +96,5 @@ TEST_CASE("laws: two heads of 130 and 30 tokens in two layers keep what is asked
   // a head of 30 beside one of 130, under the same budget in every layer
   CHECK(kept_of(p::snapkv({.window = 8}).with(turns::noise{3}), {130, 30}, 1, 50) == std::vector{50, 30});
 }
+
+}  // namespace budgets_test

@@ -12,6 +12,8 @@
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"
 
+namespace compaction_test {
+
 using namespace support;
 
 namespace {
@@ -210,3 +212,5 @@ TEST_CASE("laws: a cache that has been compacted can be planned again, heads of 
         for (std::int64_t r = 0; r < keep.rows(); ++r) CHECK(done.lengths()[r] == keep.row(r).size);
       });
 }
+
+}  // namespace compaction_test

@@ -15,6 +15,8 @@
 #include "support/gate_case.hpp"
 #include "support/shared_prefix.hpp"
 
+namespace decode_test {
+
 using namespace support;
 
 namespace {
@@ -257,3 +259,5 @@ TEST_CASE(
   }
   check(kvevict::presets::attention_gate(gate.weights()), [&](batch const&) { return states.rows(); });
 }
+
+}  // namespace decode_test

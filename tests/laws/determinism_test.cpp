@@ -9,6 +9,8 @@
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"
 
+namespace determinism_test {
+
 using namespace support;
 
 namespace {
@@ -129,3 +131,5 @@ TEST_CASE("laws: a batch is its sequences, one by one") {
     }
   }
 }
+
+}  // namespace determinism_test

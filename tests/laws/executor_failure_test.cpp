@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/verbs.hpp"
 
+namespace executor_failure_test {
+
 using namespace support;
 
 namespace {
@@ -198,3 +200,5 @@ TEST_CASE("laws: a relocation that an executor gives up leaves the ledger as it 
   CHECK(ledger.count == std::vector<std::int32_t>{0, 1, 1, 0});
   munmap(pool, 4 * page);
 }
+
+}  // namespace executor_failure_test

@@ -6,6 +6,8 @@
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"
 
+namespace keep_sets_test {
+
 using namespace support;
 
 namespace {
@@ -261,3 +263,5 @@ TEST_CASE("laws: scores lie where the references' do") {
       }
     }
 }
+
+}  // namespace keep_sets_test

@@ -5,6 +5,8 @@
 
 #include <kvevict/presets/snapkv.hpp>
 
+namespace mixed_batch_test {
+
 using namespace support;
 
 namespace {
@@ -68,3 +70,5 @@ TEST_CASE("laws: what sequences of any kind keep together is what each of them k
     CHECK(all[0] == one_by_one);
   }
 }
+
+}  // namespace mixed_batch_test

@@ -6,6 +6,8 @@
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
 
+namespace no_heads_test {
+
 using namespace support;
 using layouts::layout;
 
@@ -41,3 +43,5 @@ TEST_CASE("laws: no heads: every preset plans no rows, and nothing is moved or f
       CHECK(cache.snapshot() == bytes);
     });
 }
+
+}  // namespace no_heads_test

@@ -4,6 +4,8 @@
 #include "support/allocations.hpp"
 #include "support/whole_pages.hpp"
 
+namespace pages_test {
+
 using namespace support;
 
 namespace {
@@ -80,3 +82,5 @@ TEST_CASE("laws: select::pages keeps its scratch within workspace_bytes, and tak
     }
   });
 }
+
+}  // namespace pages_test

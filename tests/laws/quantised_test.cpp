@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/quantised_case.hpp"
 
+namespace quantised_test {
+
 using namespace support;
 namespace q = quantised_case;
 
@@ -110,3 +112,5 @@ TEST_CASE("scores and keep sets of a quantised cache are those of the decoded on
   }
   CHECK(compared > 1000);
 }
+
+}  // namespace quantised_test

@@ -16,6 +16,8 @@
 #include "support/catch.hpp"
 #include "support/decoder.hpp"
 
+namespace recorded_test {
+
 using namespace support;
 
 namespace {
@@ -147,3 +149,5 @@ TEST_CASE("laws: keep sets are those that were recorded") {
   }
   CHECK(before.size() == now.size());
 }
+
+}  // namespace recorded_test

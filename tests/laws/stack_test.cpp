@@ -7,6 +7,8 @@
 #include "support/keep_sets.hpp"
 #include "support/stack.hpp"
 
+namespace stack_test {
+
 using namespace support;
 
 namespace {
@@ -170,3 +172,5 @@ TEST_CASE("laws: a stack that is put together wrongly is refused, and nothing ha
   });
   CHECK(gate.find("every layer has a gate of its own") != std::string::npos);
 }
+
+}  // namespace stack_test

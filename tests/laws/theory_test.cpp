@@ -13,6 +13,8 @@
 #include "support/catch.hpp"
 #include "support/decoder.hpp"
 
+namespace theory_test {
+
 using namespace support;
 
 namespace {
@@ -263,3 +265,5 @@ TEST_CASE("theory: H2O's victim is the best single eviction") {
     CHECK(evictions == 4 * 30);
   });
 }
+
+}  // namespace theory_test

@@ -10,6 +10,8 @@
 #include "support/any_preset.hpp"
 #include "support/catch.hpp"
 
+namespace workspace_test {
+
 using namespace support;
 
 namespace {
@@ -87,3 +89,5 @@ TEST_CASE("laws: workspace_bytes of windows and of the oracle that ask for far m
       });
     }
 }
+
+}  // namespace workspace_test

@@ -3,8 +3,8 @@
 """Tries every mutant of mutants.toml: puts the bug into a copy of the headers, builds the test that must notice, and
 wants it red.
 
-tests/mutants/run.py [TEXT]          those whose words, file or test contain TEXT
-tests/mutants/run.py --tenth COMMIT  every tenth, from one that the commit chooses, where the tests themselves have run
+tests/mutants/run.py [TEXT]            those whose words, file or test contain TEXT
+tests/mutants/run.py --every N COMMIT  every N-th, from one that the commit chooses, where the tests themselves have run
 """
 
 import concurrent.futures
@@ -94,10 +94,11 @@ def chosen():
     with open(tests / "mutants/mutants.toml", "rb") as file:
         mutants = tomllib.load(file)["mutant"]
     arguments = sys.argv[1:]
-    if arguments[:1] == ["--tenth"]:
-        if len(arguments) != 2 or not re.fullmatch("[0-9a-f]+", arguments[1]):
-            sys.exit("tests/mutants/run.py: --tenth needs a commit, in hexadecimal digits")
-        return mutants[int(arguments[1], 16) % 10 :: 10], False
+    if arguments[:1] == ["--every"]:
+        if not re.fullmatch("[1-9][0-9]* [0-9a-f]+", " ".join(arguments[1:])):
+            sys.exit("tests/mutants/run.py: --every needs a number above 0 and a commit, in hexadecimal digits")
+        n, commit = int(arguments[1]), int(arguments[2], 16)
+        return mutants[commit % n :: n], False
     wanted = arguments[0] if arguments else ""
     mutants = [m for m in mutants if any(wanted in m[k] for k in ("wrong", "file", "test"))]
     if not mutants:

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace ahead_test {
+
 using namespace simt_test;
 using support::contains;
 using support::refusal;
@@ -156,3 +158,5 @@ TEST_CASE("a plan that a rejected draft or a retried step has made stale is refu
   CHECK(next.lengths()[2] == 10);
   CHECK((pool.read() != e.pool));
 }
+
+}  // namespace ahead_test

@@ -11,6 +11,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace alike_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -165,3 +167,5 @@ TEST_CASE("rows that heads share stay where nothing moves, and only there heads 
     }
   });
 }
+
+}  // namespace alike_test

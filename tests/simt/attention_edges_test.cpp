@@ -15,6 +15,8 @@
 #include "support/attention_case.hpp"
 #include "support/catch.hpp"
 
+namespace attention_edges_test {
+
 using namespace simt_test;
 using namespace kvevict;
 using layouts::layout;
@@ -508,3 +510,5 @@ TEST_CASE("edges: nothing to score launches nothing that reads") {
     CHECK(there(cache, a.out(), a.queries(), all_columns(group_reduce::mean)) == values);
   }
 }
+
+}  // namespace attention_edges_test

@@ -15,6 +15,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace attention_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -293,3 +295,5 @@ TEST_CASE("attention on a device refuses what the host refuses") {
     says(q, {8}, true, "add up to");
   });
 }
+
+}  // namespace attention_test

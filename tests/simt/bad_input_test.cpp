@@ -13,6 +13,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace bad_input_test {
+
 using namespace simt_test;
 using namespace support;
 using Catch::Contains;
@@ -237,3 +239,5 @@ TEST_CASE("bad input on a device: an empty batch needs no rows") {
   all(snapkv, kvevict::query_rows{}), all(snapkv, kvevict::attention_rows{});
   all(h2o, kvevict::query_rows{}), all(h2o, kvevict::attention_rows{});
 }
+
+}  // namespace bad_input_test

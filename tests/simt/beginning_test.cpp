@@ -3,6 +3,8 @@
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
 
+namespace beginning_test {
+
 using namespace simt_test;
 using kvevict::older_tokens;
 
@@ -97,3 +99,5 @@ TEST_CASE("both contexts start the same tokens at zero") {
   for (std::size_t i = 0; i < mine.size(); ++i) CHECK(got[i] == Approx(mine[i]).epsilon(1e-5));
   CHECK((mine[0] == 0 && mine[21] == 0 && mine[22] > 0));
 }
+
+}  // namespace beginning_test

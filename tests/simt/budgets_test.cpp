@@ -5,8 +5,10 @@
 #include "simt/device_cache.hpp"
 #include "support/turns.hpp"
 
+namespace budgets_test {
+
 using namespace simt_test;
-using namespace support;
+namespace turns = support::turns;
 namespace cuda = kvevict::cuda;
 
 TEST_CASE("budgets on a device are exact over 20 turns, in every form of the layers and with ragged heads") {
@@ -26,3 +28,5 @@ TEST_CASE("budgets on a device are exact over 20 turns, in every form of the lay
             });
       });
 }
+
+}  // namespace budgets_test

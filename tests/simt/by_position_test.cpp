@@ -3,6 +3,8 @@
 #include "support/by_position.hpp"
 #include "simt/same_words.hpp"
 
+namespace by_position_test {
+
 using namespace simt_test;
 
 namespace {
@@ -68,3 +70,5 @@ TEST_CASE("order: a device finds positions that do not ascend behind padding, an
     });
   }
 }
+
+}  // namespace by_position_test

@@ -12,6 +12,8 @@
 #include "support/keep_sets.hpp"
 #include "support/stack.hpp"
 
+namespace calls_test {
+
 using namespace simt_test;
 using namespace support;
 using Catch::Contains;
@@ -290,3 +292,5 @@ TEST_CASE("a ticket that is used again, an empty batch, and results without a ca
   CHECK(done.length(1, 1) == 0);
   CHECK(said(ctx) == "");
 }
+
+}  // namespace calls_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace chain_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -101,3 +103,5 @@ TEST_CASE("a hundred schedules give the same keep set and the same bytes") {
     CHECK(different == 0);
   });
 }
+
+}  // namespace chain_test

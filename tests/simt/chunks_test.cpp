@@ -9,6 +9,8 @@
 #include "support/chunk_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace chunks_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -71,3 +73,5 @@ TEST_CASE("plans of chunks on a device are the host's") {
       CHECK(said.find("select::chunks: chunks of 4 tokens, of which 4 stay") == 0);
     });
 }
+
+}  // namespace chunks_test

@@ -6,6 +6,8 @@
 #include "simt/device_cache.hpp"
 #include "support/common_positions.hpp"
 
+namespace common_positions_test {
+
 using namespace simt_test;
 using namespace support;
 namespace common = support::common_positions;
@@ -94,3 +96,5 @@ TEST_CASE("on a device one slot of each row is replaced in all layers that share
   rows[11][5] = 5;  // 6 is given up in its place
   CHECK(contains(says(), "sequence 5, head 1 is of layer 2 and evicts other tokens than layer 0"));
 }
+
+}  // namespace common_positions_test

@@ -14,6 +14,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace compact_test {
+
 using namespace simt_test;
 namespace cuda = kvevict::cuda;
 using kvevict::compaction;
@@ -472,3 +474,5 @@ TEST_CASE("replacement on a device refuses more than one victim") {
           ctx.wait();
         }).find("replace: sequence 0, head 0 has 37 tokens, but the keep set was planned for 36") == 0);
 }
+
+}  // namespace compact_test

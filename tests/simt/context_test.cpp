@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace context_test {
+
 using namespace simt_test;
 using namespace support;
 using Catch::Contains;
@@ -214,3 +216,5 @@ TEST_CASE("a result that nothing was put into the stream for has nothing to tell
   r.compact(ctx, keep, done);
   CHECK(done.ok());
 }
+
+}  // namespace context_test

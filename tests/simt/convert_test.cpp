@@ -7,6 +7,8 @@
 #include "simt/on_device.hpp"
 #include "support/catch.hpp"
 
+namespace convert_test {
+
 using namespace simt_test;
 
 namespace {
@@ -33,3 +35,5 @@ TEST_CASE("all halves and bfloats are converted in a kernel as on the host, to t
   check_all<kvevict::f16>();
   check_all<kvevict::bf16>();
 }
+
+}  // namespace convert_test

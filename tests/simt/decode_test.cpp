@@ -8,6 +8,8 @@
 #include "support/decoder.hpp"
 #include "support/shared_prefix.hpp"
 
+namespace decode_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -194,3 +196,5 @@ TEST_CASE("a prompt is observed in at most ten launches, however many rows the r
     });
   }
 }
+
+}  // namespace decode_test

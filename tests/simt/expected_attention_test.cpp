@@ -3,6 +3,8 @@
 #include "simt/scores_alike.hpp"
 #include "support/later_case.hpp"
 
+namespace expected_attention_test {
+
 using namespace simt_test;
 
 TEST_CASE("a device expects the attention that the host does, of every small rope") {
@@ -37,3 +39,5 @@ TEST_CASE("a device expects attention of several sequences, of means alone, in o
                      });
     });
 }
+
+}  // namespace expected_attention_test

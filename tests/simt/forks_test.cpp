@@ -3,6 +3,8 @@
 #include "support/forks.hpp"
 #include "simt/same_words.hpp"
 
+namespace forks_test {
+
 using namespace simt_test;
 
 TEST_CASE("a device plans forks in one view as the host does, and compacts none of them") {
@@ -49,3 +51,5 @@ TEST_CASE("both contexts plan forks, and say the same of pages that are no fork'
       contents_alike(cache, "page 1 of sequence 1, head 1 is also page 1 of sequence 1, head 0", forks::ask);
     });
 }
+
+}  // namespace forks_test

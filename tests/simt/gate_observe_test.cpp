@@ -11,6 +11,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace gate_observe_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -116,3 +118,5 @@ TEST_CASE("a gate observed in chunks on a device has the host's state and plans 
     });
   }
 }
+
+}  // namespace gate_observe_test

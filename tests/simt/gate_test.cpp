@@ -13,6 +13,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace gate_test {
+
 using namespace simt_test;
 using namespace support;
 using Catch::Contains;
@@ -548,3 +550,5 @@ TEST_CASE("a gate's scratch on a device is known beforehand, and the second call
   }
   ctx.wait();
 }
+
+}  // namespace gate_test

@@ -5,6 +5,8 @@
 #include "simt/device_cache.hpp"
 #include "support/layer_entropy.hpp"
 
+namespace layer_entropy_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -23,3 +25,5 @@ TEST_CASE("a device divides budget between layers by the entropy of their scores
           });
     }
 }
+
+}  // namespace layer_entropy_test

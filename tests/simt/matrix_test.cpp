@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/row_case.hpp"
 
+namespace matrix_test {
+
 using namespace simt_test;
 using namespace kvevict;
 
@@ -67,3 +69,5 @@ TEST_CASE("Gram matrices, their inverse factors and mapped sums on a device are 
     for (float const x : want) CHECK((x >= 0 && x <= 1));
   }
 }
+
+}  // namespace matrix_test

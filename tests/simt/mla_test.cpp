@@ -3,6 +3,8 @@
 // plans and compaction, in both contexts, equal those of a cache whose keys are whole.
 #include "simt/same_words.hpp"
 
+namespace mla_test {
+
 using namespace simt_test;
 using kvevict::dtype;
 
@@ -114,3 +116,5 @@ TEST_CASE("queries for half a key are refused") {
   CHECK_THROWS_WITH(plan(ctx, snapkv, prompt(c.view, q), twenty),
                     Catch::Contains("queries have 32 elements a head and keys 32 in k and 16 in rope"));
 }
+
+}  // namespace mla_test

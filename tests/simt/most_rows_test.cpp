@@ -3,6 +3,8 @@
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
 
+namespace most_rows_test {
+
 using namespace simt_test;
 
 TEST_CASE("more rows may be announced than there are, and a batch may be wholly idle") {
@@ -74,3 +76,5 @@ TEST_CASE("more rows may be announced than there are, and a batch may be wholly 
   CHECK(refusal([&] { plan(gpu.ctx, snapkv, prompt(there.view, q), twenty); }).find("most_rows is -1") !=
         std::string::npos);
 }
+
+}  // namespace most_rows_test

@@ -5,6 +5,8 @@
 #include "simt/device_cache.hpp"
 #include "support/mixed_batch.hpp"
 
+namespace observe_batch_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -98,3 +100,5 @@ TEST_CASE("observe on a device: what sequences of any kind are observed to toget
       lies_anywhere(m, kvevict::presets::ahakv({.recent = 5}), see);
   }
 }
+
+}  // namespace observe_batch_test

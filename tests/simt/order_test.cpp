@@ -6,6 +6,8 @@
 
 #include "simt/same_words.hpp"
 
+namespace order_test {
+
 using namespace simt_test;
 using kvevict::order_proof;
 using kvevict::row_order;
@@ -109,3 +111,5 @@ TEST_CASE("several rows of scattered rows are observed by position: as those of 
     }
   }
 }
+
+}  // namespace order_test

@@ -3,6 +3,8 @@
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
 
+namespace outcomes_test {
+
 using namespace simt_test;
 
 namespace {
@@ -147,3 +149,5 @@ TEST_CASE("what a device's exception says is where: layer, sequence, head and to
     CHECK((fault.layer == 2 && fault.sequence == 1 && fault.head == 1 && fault.token == 0));
   }
 }
+
+}  // namespace outcomes_test

@@ -3,6 +3,8 @@
 // layout, over more rows and tokens than a block takes.
 #include "simt/scores_alike.hpp"
 
+namespace output_change_test {
+
 using namespace simt_test;
 using kvevict::score::change;
 
@@ -46,3 +48,5 @@ TEST_CASE("a device leaves out values that no row sees, whatever they are") {
     });
   });
 }
+
+}  // namespace output_change_test

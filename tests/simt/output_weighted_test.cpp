@@ -3,6 +3,8 @@
 #include "simt/scores_alike.hpp"
 #include "support/law_evidence.hpp"
 
+namespace output_weighted_test {
+
 using namespace simt_test;
 namespace score = kvevict::score;
 
@@ -68,3 +70,5 @@ TEST_CASE("a device keeps CriticalKV's halves, and says the same words without n
     CHECK(kept[0] == kept[1]);
   }
 }
+
+}  // namespace output_weighted_test

@@ -5,6 +5,8 @@
 #include "simt/device_cache.hpp"
 #include "support/stack_scores.hpp"
 
+namespace over_layers_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -22,3 +24,5 @@ TEST_CASE("a device keeps what one threshold over a stack keeps, as sorting all 
         });
   }
 }
+
+}  // namespace over_layers_test

@@ -9,6 +9,8 @@
 #include "support/rank_parts.hpp"
 #include "support/ranks.hpp"
 
+namespace over_ranks_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -119,3 +121,5 @@ TEST_CASE("a rank whose scores are no numbers says so, and the others divide the
   for (auto const& row : got.rows) kept += row.size();
   CHECK(kept == 2 * 2 * 20);
 }
+
+}  // namespace over_ranks_test

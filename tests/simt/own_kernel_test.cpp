@@ -6,6 +6,8 @@
 #include "simt/on_device.hpp"
 #include "support/catch.hpp"
 
+namespace own_kernel_test {
+
 namespace mine {
 
 KVEVICT_KERNEL(halve, "mine/halve.hpp", "mine/halve.cuh");  // (float* x, std::uint32_t n): x[i] /= 2
@@ -46,3 +48,5 @@ TEST_CASE("a kernel of one's own is found from any namespace, in every context")
   CHECK(x == std::vector<float>(100, 1.5f));
   CHECK(there.read() == x);
 }
+
+}  // namespace own_kernel_test

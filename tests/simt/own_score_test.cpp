@@ -7,6 +7,8 @@
 #include "simt/device_cache.hpp"
 #include "support/catch.hpp"
 
+namespace own_score_test {
+
 using namespace simt_test;
 
 TEST_CASE("a score of one's own runs on the host and on a device from one text") {
@@ -34,3 +36,5 @@ TEST_CASE("a score of one's own runs on the host and on a device from one text")
         }
     });
 }
+
+}  // namespace own_score_test

@@ -6,6 +6,8 @@
 #include "simt/device_cache.hpp"
 #include "support/whole_pages.hpp"
 
+namespace pages_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -74,3 +76,5 @@ TEST_CASE("a device refuses what select::pages cannot keep in the host's words")
     CHECK(got.refused == said);
   });
 }
+
+}  // namespace pages_test

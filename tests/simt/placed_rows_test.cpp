@@ -6,6 +6,8 @@
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
 
+namespace placed_rows_test {
+
 using namespace simt_test;
 
 namespace {
@@ -129,3 +131,5 @@ TEST_CASE("both contexts say the same of rows that reach into padding") {
     says({0, 0}, negative, "sequence 1 provides -1 rows from row 0 on; give row_begin and row_count");
   }
 }
+
+}  // namespace placed_rows_test

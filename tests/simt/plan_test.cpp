@@ -12,6 +12,8 @@
 #include "support/catch.hpp"
 #include "support/presets.hpp"
 
+namespace plan_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -213,3 +215,5 @@ TEST_CASE("every policy plans and compacts on a device as on the host") {
   }
   for (setting const& s : settings) check_all(s, {60, 20, 41});
 }
+
+}  // namespace plan_test

@@ -4,6 +4,8 @@
 #include "simt/same_words.hpp"
 #include "support/quantised_case.hpp"
 
+namespace quantised_test {
+
 using namespace simt_test;
 namespace q = quantised_case;
 
@@ -145,3 +147,5 @@ TEST_CASE("a latent part of codes and a rotary part of floats are one key") {
   scores(ctx, snapkv, prompt(whole.view, rows.queries()), twenty, of_whole);
   CHECK(of_parts == of_whole);
 }
+
+}  // namespace quantised_test

@@ -6,6 +6,8 @@
 #include "support/keep_sets.hpp"
 #include "support/query_rings.hpp"
 
+namespace query_ring_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -62,3 +64,5 @@ TEST_CASE("query ring on a device: a sequence's fault is told in the host's word
   there.read();
   CHECK(std::pair(c.begin[1], c.count[1]) == before);
 }
+
+}  // namespace query_ring_test

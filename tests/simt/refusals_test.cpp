@@ -6,6 +6,8 @@
 #include "simt/on_device.hpp"
 #include "support/catch.hpp"
 
+namespace refusals_test {
+
 using namespace simt_test;
 namespace cuda = kvevict::cuda;
 
@@ -169,3 +171,5 @@ TEST_CASE("a stream runs in order, when it is waited for") {
   CHECK(back == std::vector<std::uint32_t>{0, 2, 3});
   cuda::release(s, p);
 }
+
+}  // namespace refusals_test

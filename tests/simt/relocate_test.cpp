@@ -4,6 +4,8 @@
 #include "simt/same_words.hpp"
 #include "support/ledger.hpp"
 
+namespace relocate_test {
+
 using namespace simt_test;
 
 namespace {
@@ -141,3 +143,5 @@ TEST_CASE("a keep set that was read from a device becomes a mask, runs and table
       CHECK((there.snapshot() == before));
     });
 }
+
+}  // namespace relocate_test

@@ -6,6 +6,8 @@
 
 #include "simt/device_cache.hpp"
 
+namespace rerotate_test {
+
 using namespace simt_test;
 namespace laws = support::rerotation;
 using layouts::layout;
@@ -40,3 +42,5 @@ TEST_CASE("a device never writes shared prefixes") { laws::leaves_prefixes(on_gp
 TEST_CASE("a device turns rows in common once") { laws::turns_common_rows_once(on_gpu{}); }
 TEST_CASE("a device turns stacks whose layers have their positions in common") { laws::turns_stacks(on_gpu{}); }
 TEST_CASE("a device refuses what the host does, in its words") { laws::refuses(on_gpu{}); }
+
+}  // namespace rerotate_test

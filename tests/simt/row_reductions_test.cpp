@@ -8,6 +8,8 @@
 #include "simt/device_rows.hpp"
 #include "support/row_case.hpp"
 
+namespace row_reductions_test {
+
 using namespace simt_test;
 using namespace kvevict;
 using support::reduction;
@@ -122,3 +124,5 @@ TEST_CASE("the rows of a plan on a device end where begin says, and each_row cal
   for (std::size_t r = 0; r < begin.size(); ++r) CHECK(begin[r] == static_cast<std::int64_t>(r) * 600);
   CHECK(calls.read() == std::vector<std::int64_t>{601, 601, 0, 0, 0, 0, 257, 257});
 }
+
+}  // namespace row_reductions_test

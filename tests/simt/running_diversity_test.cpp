@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/decoder.hpp"
 
+namespace running_diversity_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -79,3 +81,5 @@ TEST_CASE("a device keeps the scores and sums of key diversity while decoding as
       });
     }
 }
+
+}  // namespace running_diversity_test

@@ -2,6 +2,8 @@
 // Keep sets that do not fit are refused by both contexts in the same words, case by case.
 #include "simt/same_words.hpp"
 
+namespace same_words_keep_test {
+
 using namespace simt_test;
 
 TEST_CASE("both contexts say the same of keep sets") {
@@ -51,3 +53,5 @@ TEST_CASE("both contexts say the same of keep sets") {
        "component v is quantised per page and channel, so its tokens cannot move",
        "component v is quantised per page and channel, so a slot cannot take another token");
 }
+
+}  // namespace same_words_keep_test

@@ -3,6 +3,8 @@
 #include "simt/same_words.hpp"
 #include "support/gate_case.hpp"
 
+namespace same_words_scores_test {
+
 using namespace simt_test;
 
 TEST_CASE("both contexts say the same of budgets, positions and scores") {
@@ -66,3 +68,5 @@ TEST_CASE("both contexts say the same of gates") {
   broken.store();
   says(broken.states({0, 0}, {40, 30}), {}, 40, causal, "gate: a keep probability is not a number", false);
 }
+
+}  // namespace same_words_scores_test

@@ -2,6 +2,8 @@
 // What is wrong with views and evidence is refused by both contexts in the same words, case by case.
 #include "simt/same_words.hpp"
 
+namespace same_words_test {
+
 using namespace simt_test;
 
 TEST_CASE("both contexts say the same of lengths, prefixes and pages") {
@@ -95,3 +97,5 @@ TEST_CASE("both contexts say the same of rows of evidence") {
     plans_alike(r, snapkv, bad.rows(), "evidence: sequence 1, head 1: a softmax weight is above 1 or below 0");
   }
 }
+
+}  // namespace same_words_test

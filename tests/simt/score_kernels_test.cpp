@@ -12,6 +12,8 @@
 #include "simt/device_rows.hpp"
 #include "support/catch.hpp"
 
+namespace score_kernels_test {
+
 using namespace simt_test;
 namespace cuda = kvevict::cuda;
 namespace kernels = kvevict::kernels;
@@ -152,3 +154,5 @@ TEST_CASE("a share whose maximum is zero leaves the scores, and one token alone 
     CHECK(there.values(ctx) == (share == 0 ? in.values : std::vector<float>{5, 0, 3.5f, 8}));
   }
 }
+
+}  // namespace score_kernels_test

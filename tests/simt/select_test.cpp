@@ -22,6 +22,8 @@
 #include "support/keep_sets.hpp"
 #include "support/selection.hpp"
 
+namespace select_test {
+
 using namespace simt_test;
 namespace cuda = kvevict::cuda;
 namespace kernels = kvevict::kernels;
@@ -404,3 +406,5 @@ TEST_CASE("a score that is not finite is named, and nothing after it runs") {
     CHECK(untouched.read()[0] == 5);
   }
 }
+
+}  // namespace select_test

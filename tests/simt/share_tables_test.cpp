@@ -5,6 +5,8 @@
 #include "simt/device_cache.hpp"
 #include "support/share_tables.hpp"
 
+namespace share_tables_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -22,3 +24,5 @@ TEST_CASE("a device follows a table of layers and heads, as the host does") {
         });
   }
 }
+
+}  // namespace share_tables_test

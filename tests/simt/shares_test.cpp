@@ -5,6 +5,8 @@
 #include "simt/device_cache.hpp"
 #include "support/shares.hpp"
 
+namespace shares_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -53,3 +55,5 @@ TEST_CASE("a device keeps whole pages, one set of tokens and what is seen, share
                });
   }
 }
+
+}  // namespace shares_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/random.hpp"
 
+namespace shim_test {
+
 using namespace simt_test;
 
 namespace {
@@ -142,3 +144,5 @@ TEST_CASE("conversions and arithmetic") {
     CHECK(o[i * 6 + 5] == static_cast<float>(kvevict::bits::as_uint(in[i]) >> 23));
   }
 }
+
+}  // namespace shim_test

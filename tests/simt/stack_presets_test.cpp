@@ -6,6 +6,8 @@
 #include "support/batch_cache.hpp"
 #include "support/stack_presets.hpp"
 
+namespace stack_presets_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -29,3 +31,5 @@ TEST_CASE("a device divides over a stack of layers as a naive division does") {
     });
   }
 }
+
+}  // namespace stack_presets_test

@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace stack_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -84,3 +86,5 @@ TEST_CASE("a page that two layers of a stack would write is refused on a device"
   CHECK(refused(apart, [](auto& v) { v.components[1].rows.layer_stride = 0; }).find("would be written by both") !=
         std::string::npos);
 }
+
+}  // namespace stack_test

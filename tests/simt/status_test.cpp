@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace status_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -124,3 +126,5 @@ TEST_CASE("of several wrong keys the first sequence's first token is named, in a
     }
   });
 }
+
+}  // namespace status_test

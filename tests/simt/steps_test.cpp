@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/gate_case.hpp"
 
+namespace steps_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -115,3 +117,5 @@ TEST_CASE("what verbs put into the stream is counted") {
           }) == steps{3, 0, 0});
   }
 }
+
+}  // namespace steps_test

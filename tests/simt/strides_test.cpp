@@ -12,6 +12,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace strides_test {
+
 using namespace simt_test;
 using namespace support;
 using Catch::Contains;
@@ -109,3 +111,5 @@ TEST_CASE("no heads on a device: nothing is planned, moved or freed") {
   check(presets::keydiff(), kvevict::contents(view));
   CHECK((copy.snapshot() == bytes));
 }
+
+}  // namespace strides_test

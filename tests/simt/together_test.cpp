@@ -6,6 +6,8 @@
 #include "simt/device_cache.hpp"
 #include "support/together.hpp"
 
+namespace together_test {
+
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
@@ -49,3 +51,5 @@ TEST_CASE("a device refuses rows that cannot keep one set, and policies that a c
     CHECK((what.empty() ? said.empty() : said.find(what) != std::string::npos));
   });
 }
+
+}  // namespace together_test

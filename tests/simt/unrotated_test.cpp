@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/ropes.hpp"
 
+namespace unrotated_test {
+
 using namespace simt_test;
 using kvevict::role;
 using kvevict::rotation;
@@ -72,3 +74,5 @@ TEST_CASE("spans of distinct keys are the same tokens on the host and on a devic
   auto const distinct = kvevict::presets::distinct_keys({.sinks = 2}).with(kvevict::heads::uniform{});
   alike(distinct.with(kvevict::score::pooled{distinct.score, {5, kvevict::pooling::max}}), 1e-6);
 }
+
+}  // namespace unrotated_test

@@ -4,6 +4,8 @@
 
 #include "simt/same_words.hpp"
 
+namespace unseen_test {
+
 using namespace simt_test;
 using kvevict::row_order;
 using kvevict::visibility;
@@ -108,3 +110,5 @@ TEST_CASE("in scattered rows, too") {
        {visibility{.window = 24}, visibility{.window = 24, .sinks = 5}, visibility{.chunk = 32}})
     for (std::int32_t const budget : {20, 28}) look(r, presets::h2o({.recent = 5}), states, sees, budget);
 }
+
+}  // namespace unseen_test

@@ -3,6 +3,8 @@
 #include "simt/scores_alike.hpp"
 #include "support/later_case.hpp"
 
+namespace value_capacity_test {
+
 using namespace simt_test;
 
 TEST_CASE("a device finds the value capacity that the host does, of queries and of given means") {
@@ -20,3 +22,5 @@ TEST_CASE("a device finds the value capacity that the host does, of queries and 
     });
   }
 }
+
+}  // namespace value_capacity_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/seeing_case.hpp"
 
+namespace visibility_test {
+
 using namespace simt_test;
 using namespace reference;
 
@@ -17,7 +19,7 @@ namespace {
 
 auto window(std::int32_t rows) {
   return [rows](auto& ctx, auto const& view, auto const& given, score_rows const& out) {
-    kernels::window_scores(ctx, view, given, window_options{rows, row_reduce::sum}, out);
+    kernels::window_scores(ctx, view, given, kvevict::window_options{rows, row_reduce::sum}, out);
   };
 }
 auto all_rows() {
@@ -125,3 +127,5 @@ TEST_CASE("rows and a cache that contradict each other are refused by a device i
   from(32, 22);
   refused(true, row_order::scattered, {.first_token = first.data()}, true);
 }
+
+}  // namespace visibility_test

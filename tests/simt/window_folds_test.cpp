@@ -3,6 +3,8 @@
 // stand on others.
 #include "simt/scores_alike.hpp"
 
+namespace window_folds_test {
+
 using namespace simt_test;
 
 TEST_CASE("a device finds the largest weight of pooled window rows as the host does, in every layout") {
@@ -42,3 +44,5 @@ TEST_CASE("a device takes spreads of window rows, largest values and redundancy 
       scores_alike(cache, presets::rkv({.window = 8}), by_queries);
     });
 }
+
+}  // namespace window_folds_test

@@ -12,6 +12,8 @@
 
 #include "support/catch.hpp"
 
+namespace documents_test {
+
 namespace {
 
 std::filesystem::path const root = std::filesystem::path(KVEVICT_INCLUDE_DIR).parent_path().parent_path();
@@ -119,3 +121,5 @@ TEST_CASE("documents: every relative link of a README leads to a file or a folde
     CHECK(dead_links(file) == std::vector<std::string>{});
   }
 }
+
+}  // namespace documents_test

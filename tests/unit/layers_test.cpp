@@ -13,6 +13,8 @@
 
 #include "support/catch.hpp"
 
+namespace layers_test {
+
 namespace {
 
 struct source {
@@ -233,3 +235,5 @@ TEST_CASE("the layer check finds wrong includes") {
   CHECK(count("core/a.hpp", std::string(200, '\n')) == 1);
   CHECK(violations({"core/a.hpp", "#pragma once\n"}).size() == 1);
 }
+
+}  // namespace layers_test

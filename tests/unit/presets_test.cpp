@@ -15,6 +15,8 @@
 #include "support/catch.hpp"
 #include "support/presets.hpp"
 
+namespace presets_test {
+
 namespace {
 
 using names = std::set<std::string>;
@@ -149,3 +151,5 @@ TEST_CASE("README's table says of every preset what its type, its evidence and t
   else
     CHECK(text_of(readme) == want);
 }
+
+}  // namespace presets_test

@@ -10,6 +10,8 @@
 #include "support/random.hpp"
 #include "support/reference.hpp"
 
+namespace reference_test {
+
 using reference::counts;
 using reference::index_row;
 using reference::index_rows;
@@ -496,3 +498,5 @@ TEST_CASE("reference: random inputs are the same everywhere", "[reference]") {
   CHECK(std::abs(sum / 20000.0) < 0.03);
   CHECK(squares / 20000.0 == Approx(1.0).epsilon(0.05));
 }
+
+}  // namespace reference_test

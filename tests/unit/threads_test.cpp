@@ -9,6 +9,8 @@
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 
+namespace threads_test {
+
 using namespace kvevict;
 
 TEST_CASE("every item runs once, on as many threads as asked for") {
@@ -61,3 +63,5 @@ TEST_CASE("a pool may go before it was used, and serve several contexts in turn"
   b.for_each(5, [&](std::int64_t, std::int32_t) { ++runs; });
   CHECK(runs.load() == 10);
 }
+
+}  // namespace threads_test

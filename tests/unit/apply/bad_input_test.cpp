@@ -13,6 +13,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace apply_bad_input_test {
+
 using namespace kvevict;
 using layouts::layout;
 using support::contains, support::keep_of, support::refusal;
@@ -389,3 +391,5 @@ TEST_CASE("bad input: plan that moves page-wise quantised tokens") {
   expect_plan_refused("drop_pages instead",
                       [](scene& s, move_plan&) { s.view().components[0].scope = quant_scope::page_channel; });
 }
+
+}  // namespace apply_bad_input_test

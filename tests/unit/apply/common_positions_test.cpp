@@ -2,6 +2,8 @@
 // Stacks whose layers have one row of positions a token, on the host; the bodies are in support/common_positions.hpp.
 #include "support/common_positions.hpp"
 
+namespace apply_common_positions_test {
+
 using namespace kvevict;
 using namespace support;
 namespace common = support::common_positions;
@@ -72,3 +74,5 @@ TEST_CASE("positions common to layers are written where a row of any layer may w
     CHECK(contains(refusal([&] { validate(v.with_read_only(read_only)); }), "would be written by both"));
   }
 }
+
+}  // namespace apply_common_positions_test

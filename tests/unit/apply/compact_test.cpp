@@ -7,6 +7,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace apply_compact_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
@@ -284,3 +286,5 @@ TEST_CASE("apply: an inspected plan does what compact does") {
       expect_freed(c, keep, done);
     });
 }
+
+}  // namespace apply_compact_test

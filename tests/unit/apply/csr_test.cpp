@@ -5,6 +5,8 @@
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
 
+namespace apply_csr_test {
+
 using namespace support;
 using Catch::Contains;
 
@@ -89,3 +91,5 @@ TEST_CASE("csr: lengths that no pages have are refused") {
   CHECK_THROWS_WITH(kvevict::plan(ctx, policy, kvevict::contents(view), {.tokens_per_head = 20}),
                     Contains("lengths count pages of 16 tokens"));
 }
+
+}  // namespace apply_csr_test

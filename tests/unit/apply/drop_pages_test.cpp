@@ -8,6 +8,8 @@
 #include "support/layouts.hpp"
 #include "support/whole_pages.hpp"
 
+namespace apply_drop_pages_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
@@ -268,3 +270,5 @@ TEST_CASE("drop_pages: no call after the second allocates") {
   drop_pages(ctx, c.view, keep, done);
   CHECK(allocations() == before);
 }
+
+}  // namespace apply_drop_pages_test

@@ -8,6 +8,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace apply_evicted_runs_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
@@ -141,3 +143,5 @@ TEST_CASE("evicted_runs: no call after the first allocates") {
   evicted_runs(ctx, c.view, keep, {run_names::positions}, done);
   CHECK(allocations() == before);
 }
+
+}  // namespace apply_evicted_runs_test

@@ -10,6 +10,8 @@
 #include "support/keep_sets.hpp"
 #include "support/paged_engine.hpp"
 
+namespace apply_ledger_test {
+
 using namespace kvevict;
 using reference::generator;
 
@@ -230,3 +232,5 @@ TEST_CASE("ledger: no shared or published page is ever written, every token of e
         static_cast<long long>(count.in_place), static_cast<long long>(count.moved),
         static_cast<long long>(count.guarded));
 }
+
+}  // namespace apply_ledger_test

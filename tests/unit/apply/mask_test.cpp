@@ -9,6 +9,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace apply_mask_test {
+
 using namespace kvevict;
 using reference::generator;
 using support::contains, support::keep_of, support::refusal;
@@ -123,3 +125,5 @@ TEST_CASE("mask: what a mask cannot say is refused, and nothing is written") {
       "overlap"));
   CHECK(word == 1);
 }
+
+}  // namespace apply_mask_test

@@ -12,6 +12,8 @@
 #include "support/ledger.hpp"
 #include "support/stack.hpp"
 
+namespace apply_relocate_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
@@ -496,3 +498,5 @@ TEST_CASE("relocate: no call after the first ones allocates") {
   CHECK(done.acquired().size > 0);
   CHECK(allocations() == before);
 }
+
+}  // namespace apply_relocate_test

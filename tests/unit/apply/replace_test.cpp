@@ -6,6 +6,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace apply_replace_test {
+
 using namespace kvevict;
 using support::contains, support::keep_of, support::refusal;
 
@@ -78,3 +80,5 @@ TEST_CASE("replace: no call after the first allocates") {
   replace(ctx, c.view, keep, done);
   CHECK(allocations() == before);
 }
+
+}  // namespace apply_replace_test

@@ -4,6 +4,8 @@
 
 #include "support/allocations.hpp"
 
+namespace apply_rerotate_test {
+
 using namespace kvevict;
 namespace laws = support::rerotation;
 
@@ -46,3 +48,5 @@ TEST_CASE("rows of other lengths than those that they have their positions in co
     CHECK(cache.snapshot() == bytes);
   });
 }
+
+}  // namespace apply_rerotate_test

@@ -9,6 +9,8 @@
 #include "support/layouts.hpp"
 #include "support/stack.hpp"
 
+namespace apply_rewrite_table_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::generator;
@@ -209,3 +211,5 @@ TEST_CASE("rewrite_table: no call after the second allocates") {
   rewrite_table(ctx, c.view, keep, done);
   CHECK(allocations() == before);
 }
+
+}  // namespace apply_rewrite_table_test

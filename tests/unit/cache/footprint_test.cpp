@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/random.hpp"
 
+namespace cache_footprint_test {
+
 using namespace kvevict;
 
 namespace {
@@ -83,3 +85,5 @@ TEST_CASE("footprint: the last byte, or that it cannot be told in 64 bits") {
   CHECK(reach(m, 1, 10, 3, 1) > 0);
   CHECK(reach(m, 1, 10, 3, 2) == -1);
 }
+
+}  // namespace cache_footprint_test

@@ -7,6 +7,8 @@
 
 #include "support/catch.hpp"
 
+namespace cache_layouts_test {
+
 using layouts::layout;
 using namespace kvevict;
 
@@ -86,3 +88,5 @@ TEST_CASE("layouts: what is filled in is read back, in every layout") {
     });
   });
 }
+
+}  // namespace cache_layouts_test

@@ -13,6 +13,8 @@
 #include "support/ownership.hpp"
 #include "support/random.hpp"
 
+namespace cache_ownership_test {
+
 using namespace kvevict;
 using support::ownership;
 
@@ -373,3 +375,5 @@ TEST_CASE("ownership: validate accepts exactly the views in which no byte has tw
     if (views >= 20'000) CHECK(n > static_cast<std::int64_t>(views) / 100'000);
   }
 }
+
+}  // namespace cache_ownership_test

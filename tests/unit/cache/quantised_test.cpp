@@ -8,6 +8,8 @@
 #include "support/catch.hpp"
 #include "support/quantised_case.hpp"
 
+namespace cache_quantised_test {
+
 using namespace kvevict;
 using namespace quantised_case;
 
@@ -293,3 +295,5 @@ TEST_CASE("scales that are missing, misplaced or nonsense are refused by name") 
   p.components[0] = quantised::decoded_by(p.components[0], decode_q4_1, 32, 16);
   CHECK(contains(refused(p), "rows of one run"));
 }
+
+}  // namespace cache_quantised_test

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace cache_row_bytes_test {
+
 using namespace kvevict;
 using Catch::Contains;
 
@@ -200,3 +202,5 @@ TEST_CASE("row bytes: strides of tables and lengths, and pages of addresses, bey
   c.add(role::k, 0, 0, 0, row_size);
   CHECK_THAT(c.refused(), Contains("ends beyond the addresses of 63 bits"));
 }
+
+}  // namespace cache_row_bytes_test

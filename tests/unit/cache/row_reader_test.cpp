@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/layouts.hpp"
 
+namespace cache_row_reader_test {
+
 using namespace kvevict;
 
 TEST_CASE("a row reader gives the cache's elements, one by one, in chunks and multiplied by a vector") {
@@ -62,3 +64,5 @@ TEST_CASE("what cannot be read as floats is refused by name") {
     CHECK(&readable("mine", cache.view, role::v) == cache.view.find(role::v));
   });
 }
+
+}  // namespace cache_row_reader_test

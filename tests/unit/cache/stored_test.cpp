@@ -5,6 +5,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace cache_stored_test {
+
 using namespace kvevict;
 using reference::generator;
 
@@ -203,3 +205,5 @@ TEST_CASE("stored: a write whose memory runs out has written nothing") {
     REQUIRE((out.size() == 3 || out.size() == 3 + written(some_keep()).size()));
   }
 }
+
+}  // namespace cache_stored_test

@@ -14,6 +14,8 @@
 #include "support/layouts.hpp"
 #include "support/ledger.hpp"
 
+namespace cache_tables_test {
+
 using namespace kvevict;
 using layouts::layout;
 using support::contains;
@@ -139,3 +141,5 @@ TEST_CASE("tables: plan refuses a cache with pages of its own whose tokens do no
   c.view.can.masked = true;
   CHECK(support::refusal([&] { plan(ctx, policy, contents(c.view), ask); }).empty());
 }
+
+}  // namespace cache_tables_test

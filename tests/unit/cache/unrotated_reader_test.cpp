@@ -8,6 +8,8 @@
 #include "support/layouts.hpp"
 #include "support/ropes.hpp"
 
+namespace cache_unrotated_reader_test {
+
 using namespace kvevict;
 using reference::real;
 using support::known_rope;
@@ -199,3 +201,5 @@ TEST_CASE("quantised keys are decoded, then turned back, by every rope") {
     }
   }
 }
+
+}  // namespace cache_unrotated_reader_test

@@ -8,6 +8,8 @@
 #include "support/keep_sets.hpp"
 #include "support/layouts.hpp"
 
+namespace cache_validate_test {
+
 using namespace kvevict;
 using layouts::layout;
 using support::contains;
@@ -386,3 +388,5 @@ TEST_CASE("validate: heads as a batch of single-head sequences on an interleaved
                  "rows of component k overlap each other in page 0 of sequence 0, head "
                  "0 and page 1 of sequence 0, head 0: a stride is smaller"));
 }
+
+}  // namespace cache_validate_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/random.hpp"
 
+namespace core_dtype_test {
+
 using kvevict::bf16;
 using kvevict::f16;
 using kvevict::from_float;
@@ -92,3 +94,5 @@ TEST_CASE("conversions work while compiling") {
   static_assert(from_float<bf16>(1.00390625f).bits == 0x3f80 && from_float<float>(3.0f) == 3.0f);
   static_assert(kvevict::with_type(kvevict::dtype::bf16, [](auto x) { return sizeof x; }) == 2);
 }
+
+}  // namespace core_dtype_test

@@ -8,6 +8,8 @@
 #include "support/random.hpp"
 #include "support/ropes.hpp"
 
+namespace core_rope_test {
+
 using kvevict::rope;
 using kvevict::rope_scaling;
 using reference::real;
@@ -115,3 +117,5 @@ TEST_CASE("a rope that is none is refused, and the message says what is missing"
            "betas 40.000000 to 32.000000");
   contains(refused([](rope& r) { r.scaling = static_cast<rope_scaling>(9); }), "pairs or scaling out of range");
 }
+
+}  // namespace core_rope_test

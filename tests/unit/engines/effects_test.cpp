@@ -17,6 +17,8 @@
 #include "support/catch.hpp"
 #include "support/presets.hpp"
 
+namespace engines_effects_test {
+
 using namespace kvevict;
 using engines::effect;
 
@@ -259,3 +261,5 @@ TEST_CASE("engines: every policy becomes every effect of every engine, and the R
     CHECK(text.substr(a + from.size(), b - a - from.size()) == made);
   }
 }
+
+}  // namespace engines_effects_test

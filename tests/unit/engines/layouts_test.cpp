@@ -16,6 +16,8 @@
 #include "support/engine_caches.hpp"
 #include "support/engine_structs.hpp"
 
+namespace engines_layouts_test {
+
 using namespace kvevict;
 using engine_caches::cache;
 using engine_caches::place;
@@ -566,3 +568,5 @@ TEST_CASE("engines: evicting in every layout loses, doubles and damages nothing"
     if (wanted >= 1000000) WARN(r.name << ": " << rows << " rows in " << rounds << " evictions");
   }
 }
+
+}  // namespace engines_layouts_test

@@ -14,6 +14,8 @@
 #include "support/catch.hpp"
 #include "support/stock_llama.hpp"
 
+namespace engines_llama_test {
+
 using namespace kvevict;
 namespace llama = engines::llama;
 
@@ -262,3 +264,5 @@ TEST_CASE("llama.cpp: what the adapter cannot follow is refused with what to do"
     CHECK_THROWS_WITH(none.cells.window(), Contains("options::window"));
   }
 }
+
+}  // namespace engines_llama_test

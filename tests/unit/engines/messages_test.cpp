@@ -15,6 +15,8 @@
 #include "support/catch.hpp"
 #include "support/engine_structs.hpp"
 
+namespace engines_messages_test {
+
 using namespace kvevict;
 
 namespace {
@@ -208,3 +210,5 @@ TEST_CASE("engines: keep sets and plans that an engine's contract has no shape f
   unequal.lengths[1] = 2;
   CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(unequal, indices, count); }), "heads::uniform"));
 }
+
+}  // namespace engines_messages_test

@@ -22,6 +22,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace engines_openvino_test {
+
 using namespace kvevict;
 using support::contains, support::refusal;
 
@@ -430,3 +432,5 @@ TEST_CASE("openvino: inputs of another step are refused") {
                  "queries are 6 rows of 32 f32 for a step of 7 tokens and 2 heads of 8; give f32 (T,Hq·D) of the last "
                  "step"));
 }
+
+}  // namespace engines_openvino_test

@@ -12,6 +12,8 @@
 #include "support/catch.hpp"
 #include "support/engine_structs.hpp"
 
+namespace engines_rotation_test {
+
 using namespace kvevict;
 namespace engines = kvevict::engines;
 
@@ -97,3 +99,5 @@ TEST_CASE("engines: of latent rows, a part of which is turned, nothing is said, 
   CHECK_THROWS_AS(engines::sglang::mla_parts(memory, {.pages = 2, .head_dim = 24, .v_head_dim = 24}),
                   contract_violation);
 }
+
+}  // namespace engines_rotation_test

@@ -17,6 +17,8 @@
 #include "support/engine_structs.hpp"
 #include "support/random.hpp"
 
+namespace engines_shown_test {
+
 using namespace kvevict;
 
 namespace {
@@ -231,3 +233,5 @@ TEST_CASE("engines: what their headers show evicts") {
   show_tensorrt_llm(ctx);
   show_lmcache(ctx);
 }
+
+}  // namespace engines_shown_test

@@ -8,6 +8,8 @@
 #include "support/attention_case.hpp"
 #include "support/catch.hpp"
 
+namespace kernels_column_sums_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::attention_case;
@@ -150,3 +152,5 @@ TEST_CASE("column sums allocate once and stay within their scratch bound") {
     });
   }
 }
+
+}  // namespace kernels_column_sums_test

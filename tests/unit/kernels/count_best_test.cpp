@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/selection.hpp"
 
+namespace kernels_count_best_test {
+
 using namespace kvevict;
 using reference::generator;
 
@@ -217,3 +219,5 @@ TEST_CASE("count_best: forced tokens of rows that fall below their floor one aft
       CHECK(counts == reference::best_of_heads(s, 0, k, forced, nullptr));
     }
 }
+
+}  // namespace kernels_count_best_test

@@ -9,6 +9,8 @@
 #include "support/ropes.hpp"
 #include "support/row_case.hpp"
 
+namespace kernels_directions_test {
+
 using namespace kvevict;
 
 namespace {
@@ -179,3 +181,5 @@ TEST_CASE("workspace_bytes of directions and products bound their scratch") {
           std::max(kernels::direction_sums.bytes(ctx, s), kernels::row_products.bytes(ctx, s)));
   });
 }
+
+}  // namespace kernels_directions_test

@@ -11,6 +11,8 @@
 #include "support/keep_sets.hpp"
 #include "support/selection.hpp"
 
+namespace kernels_gate_test {
+
 using namespace support;
 using Catch::Contains;
 using kvevict::gate_mask;
@@ -462,3 +464,5 @@ TEST_CASE("bad input: a gate whose probability is not a number says so") {
   gate_case good({.N = {6}});
   CHECK_NOTHROW(run(ctx, good));  // the context goes on
 }
+
+}  // namespace kernels_gate_test

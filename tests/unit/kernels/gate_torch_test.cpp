@@ -9,6 +9,8 @@
 
 #include "support/catch.hpp"
 
+namespace kernels_gate_torch_test {
+
 namespace {
 
 /// A matrix of the file, turned so that a row is an output.
@@ -56,3 +58,5 @@ TEST_CASE("gate: the probabilities of the gate that PyTorch trains") {
   CHECK(high - low > 0.5);  // else anything would do
   CHECK(worst < 1e-5);
 }
+
+}  // namespace kernels_gate_torch_test

@@ -5,6 +5,8 @@
 #include "support/catch.hpp"
 #include "support/random.hpp"
 
+namespace kernels_move_rows_test {
+
 using namespace kvevict;
 
 namespace {
@@ -144,3 +146,5 @@ TEST_CASE("move_rows: an alias is not moved a second time") {
   CHECK(std::equal(s.pool.begin() + at(0), s.pool.begin() + at(0) + 8, before.begin() + at(1)));
   CHECK(std::equal(s.pool.begin() + at(1), s.pool.begin() + at(1) + 8, before.begin() + at(2)));
 }
+
+}  // namespace kernels_move_rows_test

@@ -11,6 +11,8 @@
 #include "support/random.hpp"
 #include "support/reference_scores.hpp"
 
+namespace kernels_pool_test {
+
 using namespace kvevict;
 
 namespace {
@@ -94,3 +96,5 @@ TEST_CASE("pooling skips inactive rows, allocates once and stays within its boun
   CHECK(allocations() == count);
   CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kernels::pool_bytes(400, 7, 2));
 }
+
+}  // namespace kernels_pool_test

@@ -8,6 +8,8 @@
 #include "support/allocations.hpp"
 #include "support/row_case.hpp"
 
+namespace kernels_row_reductions_test {
+
 using namespace kvevict;
 using support::reduction;
 
@@ -130,3 +132,5 @@ TEST_CASE("each_row calls once for every active row") {
     CHECK(calls == std::vector<std::int64_t>{151, 151, 4, 4, 1, 1, 65, 0});
   });
 }
+
+}  // namespace kernels_row_reductions_test

@@ -14,6 +14,8 @@
 #include "support/keep_sets.hpp"
 #include "support/selection.hpp"
 
+namespace kernels_select_best_test {
+
 using namespace kvevict;
 using reference::generator;
 
@@ -234,3 +236,5 @@ TEST_CASE("selection: the same on every number of threads, and no call after the
     CHECK(counts == threaded_counts);
   }
 }
+
+}  // namespace kernels_select_best_test

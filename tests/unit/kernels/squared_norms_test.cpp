@@ -6,6 +6,8 @@
 #include "support/attention_case.hpp"
 #include "support/catch.hpp"
 
+namespace kernels_squared_norms_test {
+
 using namespace kvevict;
 using reference::attention_case;
 using reference::attention_shape;
@@ -67,3 +69,5 @@ TEST_CASE("squared norms leave inactive rows alone, need no scratch and refuse o
                       Catch::Contains("i32"));
   });
 }
+
+}  // namespace kernels_squared_norms_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/seeing_case.hpp"
 
+namespace kernels_visibility_test {
+
 using namespace kvevict;
 using namespace reference;
 using layouts::layout;
@@ -221,3 +223,5 @@ TEST_CASE("rows and a cache that contradict each other are refused") {
   refused(true, row_order::ascending, {.first_token = first.data()}, true, "below slot 0");
   refused(true, row_order::ascending, {.window = -1}, true, "give counts");
 }
+
+}  // namespace kernels_visibility_test

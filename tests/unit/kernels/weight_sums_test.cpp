@@ -10,6 +10,8 @@
 #include "support/attention_case.hpp"
 #include "support/catch.hpp"
 
+namespace kernels_weight_sums_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::attention_case;
@@ -139,3 +141,5 @@ TEST_CASE("an honest LSE is accepted whatever its storage and size") {
       }
   }
 }
+
+}  // namespace kernels_weight_sums_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/reference_scores.hpp"
 
+namespace kernels_window_scores_test {
+
 using namespace kvevict;
 using layouts::layout;
 using reference::attention_case;
@@ -380,3 +382,5 @@ TEST_CASE("window scores allocate once and stay within their scratch bound") {
       });
     }
 }
+
+}  // namespace kernels_window_scores_test

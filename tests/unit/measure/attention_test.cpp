@@ -10,6 +10,8 @@
 #include "support/reference_measure.hpp"
 #include "support/reference_theory.hpp"
 
+namespace measure_attention_test {
+
 using namespace reference;
 using layouts::layout;
 namespace measure = kvevict::measure;
@@ -258,3 +260,5 @@ TEST_CASE("measure: what cannot be measured is refused in clear words") {
           0);
   });
 }
+
+}  // namespace measure_attention_test

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace measure_keep_sets_test {
+
 using namespace support;
 namespace measure = kvevict::measure;
 namespace presets = kvevict::presets;
@@ -279,3 +281,5 @@ TEST_CASE("measure: counters add up what plans and results say") {
            before.moved_bytes == total.moved_bytes));
   });
 }
+
+}  // namespace measure_keep_sets_test

@@ -5,6 +5,8 @@
 
 #include "support/stack_scores.hpp"
 
+namespace policy_arriving_test {
+
 using namespace support;
 
 namespace {
@@ -104,3 +106,5 @@ TEST_CASE("budgets of the layers so far follow their weights, exactly") {
   weight = -1;
   CHECK(said(1, 5, 1).find("layer 0 weighs -1") != std::string::npos);
 }
+
+}  // namespace policy_arriving_test

@@ -8,6 +8,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace policy_bad_input_test {
+
 using namespace support;
 using Catch::Contains;
 namespace presets = kvevict::presets;
@@ -552,3 +554,5 @@ TEST_CASE(
   kvevict::cache_shape const large{2, 8, 4, 64, 100'000};
   CHECK(kvevict::workspace_bytes(ctx, own, large) > kvevict::workspace_bytes(ctx, kvevict::policy{own_score{}}, large));
 }
+
+}  // namespace policy_bad_input_test

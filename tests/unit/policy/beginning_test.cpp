@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/gate_case.hpp"
 
+namespace policy_beginning_test {
+
 using namespace support;
 using Catch::Contains;
 using kvevict::older_tokens;
@@ -195,3 +197,5 @@ TEST_CASE("beginning: a gate's memory tells which tokens it has observed") {
   memory.tokens = {32, 22}, memory.rows.assign(memory.rows.size(), 0.5f);
   CHECK_NOTHROW(kvevict::observe(r.ctx, policy, see(memory.view()), twenty));
 }
+
+}  // namespace policy_beginning_test

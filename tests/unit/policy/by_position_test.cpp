@@ -4,6 +4,8 @@
 
 #include <kvevict/presets/all.hpp>
 
+namespace policy_by_position_test {
+
 using namespace support;
 using Catch::Contains;
 
@@ -83,3 +85,5 @@ TEST_CASE("by position: what would take padding for tokens is refused") {
   refuses(kvevict::presets::leverage({.sinks = 0}), "leverage: ");
   refuses(kvevict::presets::lagkv({.lag = 4, .sinks = 0}), "relative_spread: ");
 }
+
+}  // namespace policy_by_position_test

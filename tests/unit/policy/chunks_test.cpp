@@ -8,6 +8,8 @@
 #include "support/chunk_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace policy_chunks_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 namespace by = kvevict::select;
@@ -128,3 +130,5 @@ TEST_CASE("chunks take the scratch that workspace_bytes says, and no other memor
     }
   });
 }
+
+}  // namespace policy_chunks_test

@@ -10,6 +10,8 @@
 #include "support/reference_shares.hpp"
 #include "support/ropes.hpp"
 
+namespace policy_distinct_and_attended_test {
+
 using namespace support;
 
 namespace {
@@ -114,3 +116,5 @@ TEST_CASE("distinct_and_attended keeps by default what its parts, each in double
   CAPTURE(compared, close);
   CHECK(compared > 30);
 }
+
+}  // namespace policy_distinct_and_attended_test

@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/later_case.hpp"
 
+namespace policy_expected_attention_test {
+
 using namespace support;
 using kvevict::score::query_spread, kvevict::score::value_factor;
 
@@ -209,3 +211,5 @@ TEST_CASE("expected attention refuses what it cannot expect anything of") {
   m = kept(), m.head_dim = 20;
   says(policy, e.with_query_moments(m), "of 20 elements for 2 KV heads of 24");
 }
+
+}  // namespace policy_expected_attention_test

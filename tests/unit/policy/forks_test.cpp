@@ -6,6 +6,8 @@
 #include "support/forks.hpp"
 #include "support/ledger.hpp"
 
+namespace policy_forks_test {
+
 using namespace support;
 using kvevict::role;
 
@@ -113,3 +115,5 @@ TEST_CASE("a page that a row has twice, or two heads or layers of a sequence, is
       CHECK(contains(refused(cache.view), "page 1 of sequence 1, head 1 is also page 1 of sequence 1, head 0"));
     });
 }
+
+}  // namespace policy_forks_test

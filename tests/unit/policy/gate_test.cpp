@@ -13,6 +13,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace policy_gate_test {
+
 using namespace support;
 using Catch::Contains;
 using kvevict::budget;
@@ -814,3 +816,5 @@ TEST_CASE("bad input: a chunk of a gate for scattered rows") {
   r.memory.tokens = {39, 30};
   CHECK_NOTHROW(kvevict::observe(r.ctx, r.c.policy(), kvevict::step(scattered, one.rows(r.memory.view())), no_cap));
 }
+
+}  // namespace policy_gate_test

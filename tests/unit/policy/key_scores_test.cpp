@@ -7,6 +7,8 @@
 #include "support/reference_leverage.hpp"
 #include "support/ropes.hpp"
 
+namespace policy_key_scores_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 using kvevict::rotation;
@@ -228,3 +230,5 @@ TEST_CASE("leverage refuses ridges below 0, wide keys, and keys that are no numb
                       Catch::Contains("leverage: a matrix of 264 channels"));
   });
 }
+
+}  // namespace policy_key_scores_test

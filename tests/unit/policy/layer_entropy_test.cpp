@@ -4,6 +4,8 @@
 
 #include "support/layer_entropy.hpp"
 
+namespace policy_layer_entropy_test {
+
 using namespace support;
 
 TEST_CASE("layer budgets follow the entropy of the layers' scores, exactly, for each head or all of them") {
@@ -61,3 +63,5 @@ TEST_CASE("a device's histogram of any order of tokens gives the host's entropy:
   for (float& x : scores) x *= 0x1p-40f;
   CHECK(layer_entropy::weight(scores) == first);
 }
+
+}  // namespace policy_layer_entropy_test

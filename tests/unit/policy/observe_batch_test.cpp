@@ -4,6 +4,8 @@
 
 #include "support/mixed_batch.hpp"
 
+namespace policy_observe_batch_test {
+
 using namespace support;
 
 namespace {
@@ -50,3 +52,5 @@ TEST_CASE("observe: what a refused call has left in scratch is in no row that a 
             kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.queries()), {.tokens_per_head = 16}));
     });
 }
+
+}  // namespace policy_observe_batch_test

@@ -8,6 +8,8 @@
 
 #include "support/catch.hpp"
 
+namespace policy_order_test {
+
 namespace {
 
 /// Positions of 18 heads with 41 or 40 tokens, 3·t; pages in falling order. `side_by_side`: a head's lie side by side.
@@ -64,3 +66,5 @@ TEST_CASE("order: a position that does not ascend is found at every token of eve
         }
     }
 }
+
+}  // namespace policy_order_test

@@ -9,6 +9,8 @@
 #include "support/gate_case.hpp"
 #include "support/stack.hpp"
 
+namespace policy_outcomes_test {
+
 using namespace support;
 using Catch::Contains;
 
@@ -227,3 +229,5 @@ TEST_CASE("outcomes: heads that do not hold the same tokens are a fault of their
   CHECK_THAT(r.outcomes[1].message, Contains("token 29 of heads 0 and 1 of sequence 1 has position 29 and 99"));
   CHECK((out(0, 0).size == 20 && out(1, 0).size == 30 && out(1, 1).size == 30 && out(2, 1).size == 20));
 }
+
+}  // namespace policy_outcomes_test

@@ -7,6 +7,8 @@
 #include "support/one_prompt.hpp"
 #include "support/reference_outputs.hpp"
 
+namespace policy_output_change_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 using kvevict::score::change;
@@ -131,3 +133,5 @@ TEST_CASE("output_change: values of tokens that no row sees do not count, whatev
   });
   CHECK(l.scores(policy, l.queries().with_visibility(seen)) == before);
 }
+
+}  // namespace policy_output_change_test

@@ -11,6 +11,8 @@
 #include "support/reference_keys.hpp"
 #include "support/reference_shares.hpp"
 
+namespace policy_output_weighted_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 namespace score = kvevict::score;
@@ -229,3 +231,5 @@ TEST_CASE("output_weighted refuses what it cannot weigh by") {
        kvevict::contents(l.cache.view).with_output(wo.pytorch()), "give projection::heads");
   says(weighted_window(-1), l.queries().with_output(wo.pytorch()), "output_weighted: epsilon is -1");
 }
+
+}  // namespace policy_output_weighted_test

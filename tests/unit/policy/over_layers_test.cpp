@@ -4,6 +4,8 @@
 
 #include "support/stack_scores.hpp"
 
+namespace policy_over_layers_test {
+
 using namespace support;
 using stack_scores::keep_bytes;
 
@@ -185,3 +187,5 @@ TEST_CASE("listed parts are settled as apportion() does") {
     for (std::size_t i = 0; i < n; ++i) CHECK(out.kept(static_cast<std::int64_t>(i)) == shares[i]);
   }
 }
+
+}  // namespace policy_over_layers_test

@@ -5,6 +5,8 @@
 #include "support/rank_parts.hpp"
 #include "support/ranks.hpp"
 
+namespace policy_over_ranks_test {
+
 using namespace support;
 using stack_scores::keep_bytes;
 
@@ -121,3 +123,5 @@ TEST_CASE("a rank whose heads fit by themselves is cut with the others, and leng
   ask.lengths = {};
   CHECK(said(2).find("the lengths of all heads in budget.lengths") != std::string::npos);
 }
+
+}  // namespace policy_over_ranks_test

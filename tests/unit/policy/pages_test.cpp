@@ -2,6 +2,8 @@
 // Plans that keep whole pages, against all sets of pages, and what they refuse.
 #include "support/whole_pages.hpp"
 
+namespace policy_pages_test {
+
 using namespace support;
 
 TEST_CASE("select::pages keeps the best of all sets of pages, by row, by shared budgets and in one set for all") {
@@ -26,3 +28,5 @@ TEST_CASE("what select::pages cannot keep is refused, and caches of whole pages 
     CHECK((what.empty() ? said.empty() : contains(said, what)));
   });
 }
+
+}  // namespace policy_pages_test

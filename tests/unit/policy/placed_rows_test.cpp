@@ -8,6 +8,8 @@
 #include "support/placed_rows.hpp"
 #include "support/stack.hpp"
 
+namespace policy_placed_rows_test {
+
 using namespace support;
 using Catch::Contains;
 
@@ -167,3 +169,5 @@ TEST_CASE("placed rows: rows that reach into padding, or say two things, are ref
     refuses(q, "a layer_stride of 100", "both, or neither");
   }
 }
+
+}  // namespace policy_placed_rows_test

@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
+namespace policy_plan_counts_test {
+
 using namespace kvevict;
 using support::contains;
 using support::refusal;
@@ -116,3 +118,5 @@ TEST_CASE("counts take no memory after the first call") {
   plan_counts(ctx, pyramid, e.view(), {.tokens_per_head = 16, .layer_count = 4}, out);
   CHECK(allocations() == before);
 }
+
+}  // namespace policy_plan_counts_test

@@ -9,6 +9,8 @@
 #include "support/keep_sets.hpp"
 #include "support/quantised_case.hpp"
 
+namespace policy_quantised_test {
+
 using namespace support;
 using kvevict::dtype;
 using kvevict::role;
@@ -133,3 +135,5 @@ TEST_CASE("keys with scales of a page's channels are scored, but their tokens do
     CHECK(cache.snapshot() == before);
   });
 }
+
+}  // namespace policy_quantised_test

@@ -4,6 +4,8 @@
 
 #include "support/query_rings.hpp"
 
+namespace policy_query_ring_test {
+
 using namespace support;
 using Catch::Contains;
 
@@ -63,3 +65,5 @@ TEST_CASE("query ring: what is no ring, and rows that do not ascend, are refused
           "positions of the rows of sequence 1", "oldest first");
   refuses([](auto& c, auto&, auto&) { c.count[2] = 6; }, "the ring of sequence 2 has 6 rows", "zero begin and count");
 }
+
+}  // namespace policy_query_ring_test

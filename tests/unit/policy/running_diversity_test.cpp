@@ -7,6 +7,8 @@
 #include "support/ropes.hpp"
 #include "support/running_diversity.hpp"
 
+namespace policy_running_diversity_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 using kvevict::score::keys;
@@ -114,3 +116,5 @@ TEST_CASE(
     CHECK(sums == std::vector<float>(16, 5.0f));
   });
 }
+
+}  // namespace policy_running_diversity_test

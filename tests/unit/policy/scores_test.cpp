@@ -7,6 +7,8 @@
 #include "support/reference_keys.hpp"
 #include "support/ropes.hpp"
 
+namespace policy_scores_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 
@@ -264,3 +266,5 @@ TEST_CASE("key_diversity refuses to turn back what it does not know the rotation
                     Catch::Contains("nothing says by which; give its base and scaling, scores by with_rope"));
   CHECK_NOTHROW(turned_layer(1, 0, rotation::opaque, kvevict::dtype::f32).scores(keys::cached));
 }
+
+}  // namespace policy_scores_test

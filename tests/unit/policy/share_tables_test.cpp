@@ -5,6 +5,8 @@
 
 #include "support/share_tables.hpp"
 
+namespace policy_share_tables_test {
+
 using namespace support;
 
 TEST_CASE("budgets follow a table of layers and heads, exactly") {
@@ -81,3 +83,5 @@ TEST_CASE("tables of other layers or heads are refused, and 0 keeps what is prot
   CHECK(said(plain.with(kvevict::layers::table{}), {.tokens_per_head = 20}).find("layers::table: shares of 0") !=
         std::string::npos);
 }
+
+}  // namespace policy_share_tables_test

@@ -6,6 +6,8 @@
 #include "support/batch_cache.hpp"
 #include "support/shares.hpp"
 
+namespace policy_shares_test {
+
 using namespace support;
 namespace score = kvevict::score;
 namespace heads = kvevict::heads;
@@ -251,3 +253,5 @@ TEST_CASE("a score that refines finds the scores of the share before it, whateve
   same([](auto const& p) { return p.with(heads::together{}); }, kvevict::visibility{});
   same([](auto const& p) { return p.with(kvevict::layers::together{}); }, kvevict::visibility{});
 }
+
+}  // namespace policy_shares_test

@@ -5,6 +5,8 @@
 #include "support/batch_cache.hpp"
 #include "support/stack_presets.hpp"
 
+namespace policy_stack_presets_test {
+
 using namespace support;
 
 TEST_CASE(
@@ -62,3 +64,5 @@ TEST_CASE("CAKE's roots weigh spread against change") {
   auto const widest = std::max_element(by_spread.begin(), by_spread.end()) - by_spread.begin();
   CHECK(widest == std::min_element(by_change.begin(), by_change.end()) - by_change.begin());
 }
+
+}  // namespace policy_stack_presets_test

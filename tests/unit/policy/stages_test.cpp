@@ -12,6 +12,8 @@
 #include "support/batch.hpp"
 #include "support/catch.hpp"
 
+namespace policy_stages_test {
+
 using namespace support;
 
 namespace {
@@ -171,3 +173,5 @@ TEST_CASE("forced_floor: counts are the reference's") {
     CHECK(budgets(scores, int32(n), kvevict::heads::forced_floor{int32(tenth) * 100}, 0) == expected);
   }
 }
+
+}  // namespace policy_stages_test

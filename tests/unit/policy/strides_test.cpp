@@ -10,6 +10,8 @@
 #include "support/gate_case.hpp"
 #include "support/keep_sets.hpp"
 
+namespace policy_strides_test {
+
 using namespace support;
 using Catch::Contains;
 namespace presets = kvevict::presets;
@@ -161,3 +163,5 @@ TEST_CASE("strides: of a gate's hidden states and its memory") {
         Contains("a seq_stride of " + std::to_string(stride)) && Contains("; "));
   }
 }
+
+}  // namespace policy_strides_test

@@ -3,6 +3,8 @@
 // scores.
 #include "support/together.hpp"
 
+namespace policy_together_test {
+
 using namespace support;
 
 TEST_CASE("heads together and layers together keep the best of the reduced scores, as a naive reduction in double") {
@@ -27,3 +29,5 @@ TEST_CASE("rows that cannot keep one set are refused by plan, and a policy that 
     CHECK(out.refused == !what.empty());
   });
 }
+
+}  // namespace policy_together_test

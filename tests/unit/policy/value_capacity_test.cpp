@@ -7,6 +7,8 @@
 #include "support/catch.hpp"
 #include "support/later_case.hpp"
 
+namespace policy_value_capacity_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 
@@ -108,3 +110,5 @@ TEST_CASE("value capacity refuses a sharpness that is none, and caches without v
   CHECK_THROWS_WITH(scores(presets::capkv(), kvevict::prompt(view, c.all.queries()).with_rope(c.rope.ours)),
                     Catch::Contains("value_capacity: the cache has no component v"));
 }
+
+}  // namespace policy_value_capacity_test

@@ -11,6 +11,8 @@
 #include "support/one_prompt.hpp"
 #include "support/reference_outputs.hpp"
 
+namespace policy_window_folds_test {
+
 using namespace support;
 namespace presets = kvevict::presets;
 
@@ -92,3 +94,5 @@ TEST_CASE("folds of window rows have the same bits in every layout and for any n
   };
   same(presets::defensivekv({.window = int32(W)})), same(presets::rkv({.window = int32(W)}));
 }
+
+}  // namespace policy_window_folds_test

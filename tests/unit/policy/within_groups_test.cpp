@@ -6,6 +6,8 @@
 
 #include "support/row_case.hpp"
 
+namespace policy_within_groups_test {
+
 using namespace kvevict;
 
 TEST_CASE("softmax and ranks within groups of tokens") {
@@ -30,3 +32,5 @@ TEST_CASE("softmax and ranks within groups of tokens") {
   score::rank_within(ctx, groups, of, to);
   CHECK(std::isnan(ranks[5]));
 }
+
+}  // namespace policy_within_groups_test

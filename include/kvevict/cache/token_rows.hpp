@@ -38,12 +38,15 @@ template <class Entry> struct token_rows {
 };
 
 /// f(token, count, address) for stretches of tokens of [first, last) that lie in one page: theirs are the rows at
-/// address + i·slot_stride, i < count. The page is looked up once a stretch.
+/// address + i·slot_stride, i < count. The page is looked up once a stretch; where pages lie is not foreseen by
+/// machines, so that a later one is fetched meanwhile.
 template <class Entry, class F>
 constexpr void each_run(token_rows<Entry> const& rows, std::int64_t first, std::int64_t last, F&& f) {
   std::int64_t const size = rows.page_size;
+  constexpr std::int64_t ahead = 4;  // pages
   std::int64_t page = first / size, slot = first - page * size;
   for (std::int64_t t = first; t < last; ++page, slot = 0) {
+    if (t + ahead * size < last) __builtin_prefetch(rows.slot(page + ahead, 0));
     std::int64_t const left = last - t, room = size - slot, count = left < room ? left : room;
     f(t, count, rows.slot(page, slot));
     t += count;

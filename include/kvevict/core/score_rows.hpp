@@ -87,6 +87,14 @@ struct score_rows {
     std::int32_t const p = order(r, token);
     return p >= rows[r].first && p < rows[r].last;
   }
+  /// How many tokens of a scattered row may be evicted.
+  constexpr std::int32_t count_evictable(std::int64_t r) const {
+    row const it = rows[r];
+    std::int32_t const* const p = positions + begin[r];
+    std::int32_t found = 0;
+    for (std::int32_t j = 0; j < it.tokens; ++j) found += int{p[j] >= it.first} & int{p[j] < it.last};
+    return found;
+  }
 };
 
 /// Whose tokens compete with each other: those of a sequence's heads in one layer, or in all layers of the view.

@@ -51,7 +51,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
   if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
-  planning::assign_budgets(scratch, rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));
+  planning::assign_budgets(rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));
   std::int32_t const H = cache.heads();
   out.heads = H;
   out.rows.resize(static_cast<std::size_t>(rows.count()));

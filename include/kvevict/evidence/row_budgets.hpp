@@ -8,6 +8,7 @@
 #include <kvevict/core/fill.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/messages.hpp>
+#include <kvevict/core/rank.hpp>
 #include <kvevict/evidence/planning.hpp>
 #include <kvevict/evidence/stack_budget.hpp>
 #include <kvevict/evidence/units.hpp>
@@ -39,26 +40,20 @@ template <class Entry> score_rows rows_of_lengths(frame& scratch, layer_view<Ent
 }
 
 /// The evictable interval of one row, as ranks.
-inline void protect_row(frame& scratch, score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
+inline void protect_row(score_rows const& rows, std::int64_t r, std::int32_t front, std::int32_t back) {
   row& it = rows.rows[r];
   protect_interval(it, front, back);
   if (rows.positions == nullptr || it.candidates == 0) return;
-  auto* sorted = scratch.allocate<std::int32_t>(it.tokens);
-  kvevict::copy_n(rows.positions + rows.begin[r], it.tokens, sorted);
-  std::int32_t const first = it.first, newest = it.last - 1;
-  std::nth_element(sorted, sorted + first, sorted + it.tokens);
-  it.first = sorted[first];
-  std::nth_element(sorted, sorted + newest, sorted + it.tokens);
-  it.last = behind(sorted[newest]);
+  std::int32_t const* const positions = rows.positions + rows.begin[r];
+  it.first = number_of_rank(positions, it.tokens, it.first);
+  it.last = behind(number_of_rank(positions, it.tokens, it.last - 1));
 }
 
 /// As many tokens lie between the ends as were ranked there: of equal positions nobody knows which one is protected.
 inline void expect_distinct(score_rows const& rows, std::int64_t r) {
   row const& it = rows.rows[r];
   if (rows.positions == nullptr || it.candidates == 0) return;
-  std::int64_t found = 0;
-  for (std::int32_t j = 0; j < it.tokens; ++j) found += rows.evictable(r, j);
-  if (found != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
+  if (rows.count_evictable(r) != it.candidates) messages::equal_positions(rows.verb(), it.sequence, it.head);
 }
 
 /// How many tokens of a row that observe() takes in are new; of a scattered one those from the position of the first
@@ -85,13 +80,13 @@ inline void expect_budget(sequence_plan const& p, std::int32_t b) {
 }
 
 /// Rows (b, h) of heads [head, head + heads) as it was decided.
-inline void assign_rows(frame& scratch, score_rows const& out, sequence_plan const& p, sharing share, std::int32_t b,
-                        std::int32_t head, std::int32_t heads) {
+inline void assign_rows(score_rows const& out, sequence_plan const& p, sharing share, std::int32_t b, std::int32_t head,
+                        std::int32_t heads) {
   expect_budget(p, b);
   for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
     std::int64_t const r = std::int64_t{b} * out.heads + h;
     row_ends const ends = ends_of(p, out.rows[r].tokens);
-    protect_row(scratch, out, r, ends.front, ends.back);
+    protect_row(out, r, ends.front, ends.back);
     assign_budget(out.rows[r], p, share, out.heads);
     if (out.rows[r].active) expect_distinct(out, r);
     if (pages_beyond_budget(out.rows[r], p, share))
@@ -101,8 +96,8 @@ inline void assign_rows(frame& scratch, score_rows const& out, sequence_plan con
 
 /// Every unit of the view's rows; heads of common lengths are decided once.
 template <class Entry, class Layers>
-void assign_units(frame& scratch, score_rows const& out, protect const& keep, Layers const& layers,
-                  model_layers<Entry> const& all, sharing share, std::int32_t page) {
+void assign_units(score_rows const& out, protect const& keep, Layers const& layers, model_layers<Entry> const& all,
+                  sharing share, std::int32_t page) {
   layer_view<Entry> const& cache = *all.cache;
   std::int32_t const H = cache.heads(), L = cache.pages.layers, S = cache.sequences() / L;
   std::int32_t const step = share == sharing::heads || all.equal_heads() ? std::max(H, 1) : 1,
@@ -111,12 +106,12 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
     if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
   auto const decide = [&](std::int32_t b, std::int32_t h) {
     if (!all.known() && !all.want->keeps_whole(b))
-      return assign_rows(scratch, out, plan_alone(keep, layers, all, b, h, unit, page), share, b, h, step);
+      return assign_rows(out, plan_alone(keep, layers, all, b, h, unit, page), share, b, h, step);
     if (!all.known()) return;
     unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit, page);
     for (std::int32_t row = b; row < cache.sequences(); row += S) {
       if (!all.want->keeps_whole(row))
-        assign_rows(scratch, out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
+        assign_rows(out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
       if (!all.in_view()) return;
     }
   };
@@ -126,27 +121,27 @@ void assign_units(frame& scratch, score_rows const& out, protect const& keep, La
 
 /// Units of all layers of the view: each head's, or all heads'.
 template <class Entry>
-void assign_stack(frame& scratch, score_rows const& out, layer_view<Entry> const& cache, protect const& keep,
-                  budget const& want, bool each_head, std::int32_t page) {
+void assign_stack(score_rows const& out, layer_view<Entry> const& cache, protect const& keep, budget const& want,
+                  bool each_head, std::int32_t page) {
   std::int32_t const step = each_head ? 1 : std::max(cache.heads(), 1);
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); h += step) {
       unit_heads const of = each_head ? head_of_unit(want, h) : heads_of_unit(cache, want);
-      assign_rows(scratch, out, plan_stack(keep, cache, want, b, of, page), sharing::stack, b, h, step);
+      assign_rows(out, plan_stack(keep, cache, want, b, of, page), sharing::stack, b, h, step);
     }
 }
 
 /// Gives every row its budget, or leaves it whole. `page`: tokens that stay or go together, 1 where each does by
 /// itself.
 template <class Entry, class Layers>
-void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> const& cache, protect const& keep,
-                    Layers const& layers, budget const& want, sharing share, std::int32_t page) {
+void assign_budgets(score_rows const& out, layer_view<Entry> const& cache, protect const& keep, Layers const& layers,
+                    budget const& want, sharing share, std::int32_t page) {
   if constexpr (has_units<Layers>)
     if (share != sharing::cap && moves_budget(layers))
-      return assign_units<Entry>(scratch, out, keep, layers, model_layers<Entry>{&cache, &want}, share, page);
+      return assign_units<Entry>(out, keep, layers, model_layers<Entry>{&cache, &want}, share, page);
   std::int32_t const H = cache.heads();
   if (share == sharing::stack || (after_scores<Layers>() && share != sharing::cap))
-    return assign_stack(scratch, out, cache, keep, want, share == sharing::none, page);
+    return assign_stack(out, cache, keep, want, share == sharing::none, page);
   for (std::int32_t b = 0; b < cache.sequences(); ++b) {
     if (want.keeps_whole(b)) continue;
     row* const of = out.rows + std::int64_t{b} * H;
@@ -157,7 +152,7 @@ void assign_budgets(frame& scratch, score_rows const& out, layer_view<Entry> con
     budget const asked = want.in_layer(cache.pages.layer_of(b));
     auto const p =
         plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b), page, rests);
-    assign_rows(scratch, out, p, share, b, 0, H);
+    assign_rows(out, p, share, b, 0, H);
   }
 }
 

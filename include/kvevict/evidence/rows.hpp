@@ -35,9 +35,10 @@ score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cac
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row const& it = out.rows[r];
     auto const at = cache.rows_of(*position, it.sequence, it.head);
-    each_run(at, 0, it.tokens, [&](std::int64_t first, std::int64_t count, std::byte const* p) {
-      for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
-        positions[out.begin[r] + first + i] = *reinterpret_cast<std::int32_t const*>(p);
+    each_run(at, 0, it.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
+      std::int32_t* const to = positions + out.begin[r] + first;
+      if (at.slot_stride == 4) return kvevict::copy_n(reinterpret_cast<std::int32_t const*>(p), count, to);
+      for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride) to[i] = *reinterpret_cast<std::int32_t const*>(p);
     });
   }
   out.positions = positions;
@@ -48,8 +49,8 @@ score_rows make_rows(bool observed, frame& scratch, layer_view<Entry> const& cac
 
 /// Scratch of the rows of one plan: their descriptions, scores and, where rows are scattered, positions.
 constexpr std::int64_t rows_bytes(cache_shape const& s) {
-  std::int64_t const n = s.rows(), per_token = scratch_step(n * s.tokens * 4), sorting = n * scratch_step(s.tokens * 4);
-  return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * per_token + sorting;
+  std::int64_t const n = s.rows();
+  return scratch_step((n + 1) * 8) + scratch_step(n * std::int64_t{sizeof(row)}) + 2 * scratch_step(n * s.tokens * 4);
 }
 
 namespace kernels {
@@ -66,15 +67,15 @@ score_rows kernel(plan_rows_tag, host&, frame& scratch, layer_view<Entry> const&
                   Layers const& layers, budget const& want, sharing share, std::int32_t page = 1,
                   visibility const& sees = {}) {
   score_rows out = planning::make_rows(false, scratch, cache, want, sees);
-  planning::assign_budgets(scratch, out, cache, keep, layers, want, share, page);
+  planning::assign_budgets(out, cache, keep, layers, want, share, page);
   return out;
 }
 
 /// Rows for observe(): all tokens of those that have new ones; they are known by row.new_from. Rows of a sequence that
 /// provides none are left out.
 template <class Evidence, class Layers>
-score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e, protect const& keep,
-                  Layers const& layers, budget const& want) {
+score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, protect const& keep, Layers const& layers,
+                  budget const& want) {
   score_rows out = planning::make_rows(true, scratch, e.cache, want, e.sees);
   for (std::int64_t r = 0; r < out.count(); ++r) {
     row& it = out.rows[r];
@@ -89,16 +90,10 @@ score_rows kernel(observe_rows_tag, host& ctx, frame& scratch, Evidence const& e
       planning::leave_out(it);
       continue;
     }
-    {
-      frame sorting(ctx.scratch());
-      planning::protect_row(sorting, out, r, 0, fresh);
-      planning::expect_distinct(out, r);
-    }
-    if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e));
-        found != fresh) {
-      frame again(ctx.scratch());
-      planning::protect_row(again, out, r, 0, found);
-    }
+    planning::protect_row(out, r, 0, fresh);
+    planning::expect_distinct(out, r);
+    if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e)); found != fresh)
+      planning::protect_row(out, r, 0, found);
     planning::observe_all(it, out.positions != nullptr, keep, layers,
                           want.in_layer(e.cache.pages.layer_of(it.sequence)));
     if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);

@@ -20,10 +20,7 @@ inline void expect_candidates(char const* verb, score_rows const& s, std::int64_
   if (!it.active) return;
   std::int64_t found =
       it.first < 0 || it.first > it.last || it.last > it.tokens ? -1 : std::int64_t{it.last} - it.first;
-  if (s.positions != nullptr) {
-    found = 0;
-    for (std::int32_t j = 0; j < it.tokens; ++j) found += s.evictable(r, j);
-  }
+  if (s.positions != nullptr) found = s.count_evictable(r);
   KVEVICT_EXPECTS(found == it.candidates, verb, ": sequence ", it.sequence, ", head ", it.head, " declares ",
                   it.candidates, " evictable tokens, but the ranks from ", it.first, " to ", it.last,
                   " are not that many; count them again");

@@ -40,11 +40,22 @@ inline bool are_finite(float const* x, std::int64_t n) {
   return some == 0;
 }
 
+/// Whether all evictable tokens of row r have finite scores.
+inline bool has_finite_scores(score_rows const& s, std::int64_t r) {
+  row const it = s.rows[r];
+  float const* const x = s.values + s.begin[r];
+  if (s.positions == nullptr) return are_finite(x + it.first, it.last - it.first);
+  std::int32_t const* const p = s.positions + s.begin[r];
+  std::int32_t wrong = 0;
+  for (std::int32_t j = 0; j < it.tokens; ++j) wrong |= int{p[j] >= it.first} & int{p[j] < it.last} & !is_finite(x[j]);
+  return wrong == 0;
+}
+
 /// The first evictable token of row r whose score is not finite, or −1.
 inline std::int32_t first_non_finite(score_rows const& s, std::int64_t r) {
+  if (has_finite_scores(s, r)) return -1;
   row const& it = s.rows[r];
   float const* const x = s.values + s.begin[r];
-  if (s.positions == nullptr && are_finite(x + it.first, it.last - it.first)) return -1;
   for (std::int32_t j = 0; j < it.tokens; ++j)
     if (s.evictable(r, j) && !is_finite(x[j])) return j;
   return -1;

@@ -90,8 +90,7 @@ inline void scattered(row const& it, float const* x, std::int32_t const* positio
                       std::uint32_t* counts, writer& out) {
   auto const evictable = [&](std::int32_t j) { return positions[j] >= it.first && positions[j] < it.last; };
   std::int64_t n = 0;
-  for (std::int32_t j = 0; j < it.tokens; ++j)
-    if (evictable(j)) keys[n++] = order_key(x[j]);
+  for (std::int32_t j = 0; j < it.tokens && n < it.candidates; ++j) keys[n] = order_key(x[j]), n += evictable(j);
   radix::cut const c = radix::best(keys, n, it.quota(), counts);
   n = 0;
   for (std::int32_t j = 0; j < it.tokens; ++j)
@@ -107,12 +106,36 @@ inline void scattered(row const& it, float const* x, std::int32_t const* positio
   });
 }
 
+/// The evictable token that goes where one does, as while decoding: of the least score; of several the one of the
+/// smallest order, then the first.
+template <class Order> std::int32_t worst(row const& it, float const* x, Order order) {
+  std::int32_t const first = it.first, last = it.last, n = it.tokens;
+  std::uint32_t least = ~std::uint32_t{0};
+  for (std::int32_t j = 0; j < n; ++j) {
+    std::uint32_t const stays = std::uint32_t{order(j) < first} | std::uint32_t{order(j) >= last};
+    least = std::min(least, order_key(x[j]) | (0u - stays));
+  }
+  std::int32_t found = -1;
+  for (std::int32_t from = 0; from < n; from += 64)
+    for (std::uint64_t ties = equal(x + from, n - from, least); ties != 0; ties &= ties - 1)
+      if (std::int32_t const j = from + lowest_bit(ties);
+          order(j) >= first && order(j) < last && (found < 0 || order(j) < order(found)))
+        found = j;
+  return found;
+}
+
 /// Kept tokens of row r to `out`.
 inline void row_of(score_rows const& s, std::int64_t r, std::uint32_t* keys, std::uint32_t* counts, writer out) {
   row const& it = s.rows[r];
   float const* const x = s.values + s.begin[r];
   if (!it.active || it.quota() == it.candidates) {
     out.all(0, it.tokens);
+  } else if (it.quota() + 1 == it.candidates) {
+    std::int32_t const* const p = s.positions == nullptr ? nullptr : s.positions + s.begin[r];
+    std::int32_t const goes = p == nullptr ? worst(it, x, [](std::int32_t j) { return j; })
+                                           : worst(it, x, [p](std::int32_t j) { return p[j]; });
+    out.all(0, goes);
+    out.all(goes + 1, it.tokens);
   } else if (s.positions != nullptr) {
     if (it.quota() == 0)
       out.those(0, it.tokens, [&](std::int32_t j) { return !s.evictable(r, j); });

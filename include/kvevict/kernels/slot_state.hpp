@@ -72,6 +72,12 @@ void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows co
   bool const ascending = from.positions == nullptr;
   if (ascending) first = std::max<std::int64_t>(first, in.new_from);
   each_run(at, first, in.tokens, [&](std::int64_t j, std::int64_t count, std::byte* p) {
+    if (!ascending) {  // most runs have none
+      std::int32_t const* const order = from.positions + from.begin[r] + j;
+      int fresh = 0;
+      for (std::int64_t i = 0; i < count; ++i) fresh |= int{order[i] >= in.new_from};
+      if (fresh == 0) return;
+    }
     for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
       if (ascending || from.order(r, j + i) >= in.new_from) kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
   });

@@ -74,6 +74,8 @@ TEST_CASE("select_best: equals a sort") {
     shape.gaps_in_positions = seed % 4 == 1;
     shape.most_tokens = seed % 40 == 0 ? 40000 : 1 + seed;
     auto in = reference::random_selection(random, shape);
+    if (seed % 5 == 2)  // one goes, as while decoding
+      for (row& r : in.rows) r.budget = r.tokens - (r.active && r.candidates > 0 ? 1 : 0);
     auto const s = in.view();
     CAPTURE(seed);
     kernels::select_best(ctx, s, out);
@@ -144,6 +146,9 @@ TEST_CASE("select_best: equal positions, as multimodal rotary embeddings have th
   keep_set out;
   kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data(), positions.data()}, out);
   CHECK(copy(out.row(0)) == std::vector<std::int32_t>{2, 3, 7, 8});
+  r.budget = 8;
+  kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data(), positions.data()}, out);
+  CHECK(copy(out.row(0)) == std::vector<std::int32_t>{0, 1, 2, 3, 5, 6, 7, 8});
 }
 
 TEST_CASE("select_best: scratch is within its bound, and no scores are no rows") {

@@ -11,6 +11,7 @@ namespace pages_test {
 using namespace simt_test;
 using namespace support;
 namespace cuda = kvevict::cuda;
+namespace turns = support::turns;
 
 namespace {
 

@@ -13,8 +13,10 @@
 namespace kernels_visibility_test {
 
 using namespace kvevict;
-using namespace reference;
 using layouts::layout;
+using reference::attention_case, reference::attention_shape, reference::seeing_case;
+using reference::by_cell, reference::expected, reference::queries_of, reference::random_case, reference::rows_of,
+    reference::softmax_of, reference::vary, reference::worst_error;
 
 namespace {
 

@@ -65,6 +65,35 @@ void squared_norms_of(layer_view<Entry> const& view, component const& c, row con
   });
 }
 
+/// Those of tokens [first, end) of all heads of a sequence, whose rows lie beside each other: in the order of memory,
+/// which is fetched two tokens ahead.
+template <class Entry>
+void squared_norms_of_tokens(layer_view<Entry> const& view, component const& c, std::int32_t sequence,
+                             std::int64_t first, std::int64_t end, score_rows const& out) {
+  constexpr std::int64_t ahead = 2;
+  row_map const& m = c.rows;
+  std::int64_t const of_sequence = std::int64_t{sequence} * out.heads;
+  auto const width = static_cast<std::int32_t>(c.width());
+  std::int64_t longest = 0;
+  for (std::int32_t h = 0; h < out.heads; ++h) {
+    row const& in = out.rows[of_sequence + h];
+    if (in.active) longest = std::max<std::int64_t>(longest, in.tokens);
+  }
+  end = std::min(end, longest);
+  with_type(c.type, [&](auto type) {
+    each_run(view.rows_of(c, sequence, 0), first, end, [&](std::int64_t j, std::int64_t count, std::byte const* p) {
+      for (std::int64_t const behind = j + count; j < behind; ++j, p += m.slot_stride)
+        for (std::int32_t h = 0; h < out.heads; ++h) {
+          row const& in = out.rows[of_sequence + h];
+          if (!in.active || j >= in.tokens) continue;
+          std::byte const* const x = p + h * m.head_stride;
+          if (j + ahead < behind) fetch_row(x + ahead * m.slot_stride, m);
+          out.scores(of_sequence + h).data[j] = squared_norm<decltype(type)>(x, m, width);
+        }
+    });
+  });
+}
+
 /// ‖row‖² of every token of every active row.
 ///
 ///   s(h,j) = Σ_d x(h,j,d)²      in float
@@ -77,13 +106,16 @@ void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, compone
   KVEVICT_EXPECTS(c.has_numbers(), "squared_norms: the component has type ", name_of(c.type), "; ",
                   messages::readable_types);
   // what lies together is read together: a token's heads, or many tokens of a head
-  std::int64_t const chunk = c.rows.heads_together() ? norms_abreast : 16 * norms_abreast;
+  bool const together = c.rows.heads_together(), by_token = together && !view.pages.per_head() && !c.is_quantised();
+  std::int64_t const chunk = by_token ? 4 * norms_abreast : together ? norms_abreast : 16 * norms_abreast;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;
   ctx.for_each(out.sequences * chunks, [&](std::int64_t i, std::int32_t) {
     std::int64_t const begin = i % chunks * chunk;
-    for (std::int64_t r = i / chunks * out.heads; r < (i / chunks + 1) * out.heads; ++r) {
+    auto const b = static_cast<std::int32_t>(i / chunks);
+    if (by_token) return squared_norms_of_tokens(view, c, b, begin, begin + chunk, out);
+    for (std::int64_t r = std::int64_t{b} * out.heads; r < (std::int64_t{b} + 1) * out.heads; ++r) {
       row const& in = out.rows[r];
       std::int64_t const end = in.active ? std::min<std::int64_t>(begin + chunk, in.tokens) : begin;
       for (std::int64_t first = begin; first < end; first += norms_abreast)

@@ -184,7 +184,7 @@ install_missing() {
   lap install
 }
 
-# Compiled together, files share what they instantiate: eight take a third of the time; many cores want more pieces.
+# Compiled together, files share what they instantiate and take less than half the time; many cores want more pieces.
 files_together=$(($(nproc) < 8 ? 8 : 4))
 
 # [only=GROUP] pass PRESET CTEST_ARGUMENT…: build, run, add to the sums
@@ -257,12 +257,12 @@ compile_cuda() {
     sources=("${third[@]}")
   fi
   log=$(mktemp)
+  echo "== device code for ${architectures[*]}"
   printf '%s\n' "${sources[@]}" | xargs -P "$(nproc)" -I{} sh -c '
     if "$@" -c "$0" -o /dev/null; then echo "compiled, not run: $0"; else echo "not compiled: $0"; fi' \
     {} "$nvcc" -std=c++20 -t 0 --expt-relaxed-constexpr -Werror all-warnings \
     -Xptxas=-warn-spills,-warn-lmem-usage,-Werror -Xcompiler=-Wall,-Wextra,-Werror \
     -Iinclude -Itests -Ibench -isystem /usr/include/eigen3 "${flags[@]}" | tee "$log"
-  echo "for ${architectures[*]}"
   passed=$((passed + $(grep -c '^compiled, not run: ' "$log" || true)))
   mapfile -t -O "${#failures[@]}" failures < <(sed -n 's/^not compiled: /nvcc: /p' "$log")
   rm -f -- "$log"

@@ -14,7 +14,8 @@
 
 namespace reference {
 
-using namespace kvevict;
+using kvevict::attention_rows, kvevict::columns, kvevict::query_rows, kvevict::row_sum, kvevict::score_rows;
+using kvevict::role, kvevict::row_order, kvevict::visibility;
 
 /// A batch with positions of its own: of tokens, gaps among them, and of rows, some behind the tokens, some before.
 struct seeing_case {

@@ -106,21 +106,27 @@ inline void scattered(row const& it, float const* x, std::int32_t const* positio
   });
 }
 
-/// The evictable token that goes where one does, as while decoding: of the least score; of several the one of the
-/// smallest order, then the first.
-template <class Order> std::int32_t worst(row const& it, float const* x, Order order) {
+/// The evictable token that goes where one does, as while decoding: of the least score; of several the one at the
+/// smallest position, then the first. In an ascending row all of [from, to) are evictable.
+inline std::int32_t worst_ascending(float const* x, std::int32_t from, std::int32_t to) {
+  std::uint32_t least = ~std::uint32_t{0};
+  for (std::int32_t j = from; j < to; ++j) least = std::min(least, order_key(x[j]));
+  while (order_key(x[from]) != least) ++from;
+  return from;
+}
+inline std::int32_t worst_scattered(row const& it, float const* x, std::int32_t const* positions) {
+  // without branches: positions are in no order
   std::int32_t const first = it.first, last = it.last, n = it.tokens;
   std::uint32_t least = ~std::uint32_t{0};
   for (std::int32_t j = 0; j < n; ++j) {
-    std::uint32_t const stays = std::uint32_t{order(j) < first} | std::uint32_t{order(j) >= last};
+    std::uint32_t const stays = std::uint32_t{positions[j] < first} | std::uint32_t{positions[j] >= last};
     least = std::min(least, order_key(x[j]) | (0u - stays));
   }
   std::int32_t found = -1;
-  for (std::int32_t from = 0; from < n; from += 64)
-    for (std::uint64_t ties = equal(x + from, n - from, least); ties != 0; ties &= ties - 1)
-      if (std::int32_t const j = from + lowest_bit(ties);
-          order(j) >= first && order(j) < last && (found < 0 || order(j) < order(found)))
-        found = j;
+  for (std::int32_t j = 0; j < n; ++j) {
+    int const may_go = int{positions[j] >= first} & int{positions[j] < last};
+    if ((may_go & int{order_key(x[j]) == least}) != 0 && (found < 0 || positions[j] < positions[found])) found = j;
+  }
   return found;
 }
 
@@ -131,9 +137,8 @@ inline void row_of(score_rows const& s, std::int64_t r, std::uint32_t* keys, std
   if (!it.active || it.quota() == it.candidates) {
     out.all(0, it.tokens);
   } else if (it.quota() + 1 == it.candidates) {
-    std::int32_t const* const p = s.positions == nullptr ? nullptr : s.positions + s.begin[r];
-    std::int32_t const goes = p == nullptr ? worst(it, x, [](std::int32_t j) { return j; })
-                                           : worst(it, x, [p](std::int32_t j) { return p[j]; });
+    std::int32_t const goes = s.positions == nullptr ? worst_ascending(x, it.first, it.last)
+                                                     : worst_scattered(it, x, s.positions + s.begin[r]);
     out.all(0, goes);
     out.all(goes + 1, it.tokens);
   } else if (s.positions != nullptr) {

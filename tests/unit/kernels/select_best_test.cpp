@@ -137,6 +137,17 @@ TEST_CASE("select_best: long rows, however their scores are distributed") {
   }
 }
 
+TEST_CASE("select_best: one goes from a scattered row, and never a protected token, whatever its score") {
+  std::vector<float> scores{-9, 5, 1, 3};
+  std::vector<std::int32_t> positions{9, 1, 2, 3};
+  row r{0, 0, 4, 0, 9, 3, 3, true};
+  std::int64_t const begin[] = {0, 4};
+  host ctx;
+  keep_set out;
+  kernels::select_best(ctx, score_rows{&r, 1, 1, begin, scores.data(), positions.data()}, out);
+  CHECK(copy(out.row(0)) == std::vector<std::int32_t>{0, 1, 3});
+}
+
 TEST_CASE("select_best: equal positions, as multimodal rotary embeddings have them, still give the budget") {
   std::vector<float> scores(9, 1.0f);
   std::vector<std::int32_t> positions{4, 4, 4, 4, 2, 2, 2, 9, 9};

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/verbs.hpp"
 
+namespace races_test {
+
 using namespace support;
 
 namespace {
@@ -92,3 +94,5 @@ TEST_CASE("threads: two contexts in two threads on one pool do what they do alon
   CHECK(right[0]);
   CHECK(right[1]);
 }
+
+}  // namespace races_test

@@ -64,6 +64,8 @@ TEST_CASE("keys in two tensors give the scores of whole keys") {
     both(snapkv, [&](auto const& v) { return prompt(v, rows.queries()); });
     both(snapkv,
          [&](auto const& v) { return prompt(v, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1); });
+    both(kvevict::presets::tova(),  // few rows
+         [&](auto const& v) { return prompt(v, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1); });
     both(h2o, [&](auto const& v) { return prompt(v, rows.queries()); });
   }
 }

@@ -54,8 +54,8 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
       : other_base && base == log_base::e
           ? "the LSE looks like one of base two, as FlashInfer gives it; say log_base::two"
       : other_base ? "the LSE looks like a natural one; say log_base::e"
-      : sum > 1    ? "the scale, the softcap or the log_base is not the one that the engine's softmax used, or the LSE "
-                     "belongs to other rows"
+      : sum > 1    ? "the scale, the softcap or the log_base is not the one that the engine's softmax used, the LSE "
+                     "belongs to other rows, or a key or query is infinite"
                    : "the scale, the softcap, the log_base or what a row sees is not what the engine's softmax used; "
                      "where that went over more tokens (of other shards, evicted since, a learned sink), say so: "
                      ".with_lse(…).partial()";

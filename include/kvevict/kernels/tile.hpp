@@ -132,11 +132,9 @@ inline ivec orders_from(query_block const& q, std::int64_t first) {
   return x;
 }
 
-/// Base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a row does not see
-/// the token.
-inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, tile_ahead& ahead,
-                   vec (&z)[row_block][tile_vectors]) {
-  multiply(q.block(row), tile, q.head_dim, ahead, z);
+/// From products to base-2 logits of rows [row, row + row_block) for the tile that starts at token `first`; −∞ where a
+/// row does not see the token.
+inline void finish_logits(query_block const& q, int row, std::int64_t first, vec (&z)[row_block][tile_vectors]) {
   if (q.capped)
     for (int r = 0; r < row_block; ++r)
       for (vec& x : z[r]) x = tanh(x) * q.after[row + r];
@@ -154,6 +152,13 @@ inline void logits(query_block const& q, int row, float const* tile, std::int64_
     for (int r = 0; r < row_block; ++r)
       z[r][v] = ((o < q.to[row + r]) & ((o >= q.from[row + r]) | always)) != 0 ? z[r][v] : splat(-__builtin_inff());
   }
+}
+
+/// Those logits of a packed tile; `ahead` fetches meanwhile.
+inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, tile_ahead& ahead,
+                   vec (&z)[row_block][tile_vectors]) {
+  multiply(q.block(row), tile, q.head_dim, ahead, z);
+  finish_logits(q, row, first, z);
 }
 
 }  // namespace kernels

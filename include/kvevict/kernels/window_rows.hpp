@@ -16,6 +16,9 @@ namespace kernels {
 /// computed twice.
 inline constexpr std::int64_t kept_weights_bytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t tiles_per_item = 32;
+/// Query rows of a KV head that are few (short_windows.hpp), and of how many a worker holds the products at once.
+inline constexpr std::int32_t short_rows = 16, short_rows_at_once = 64;
+inline constexpr int keys_abreast = 2;  // that they are multiplied with at once
 
 /// The largest row of a call, and what a worker needs for it.
 struct window_shape {
@@ -23,23 +26,43 @@ struct window_shape {
   std::int64_t tokens;
   bool normalised;  // the engine's LSE is used
   bool apart;       // window rows are not summed
+  std::int32_t heads;
 
   constexpr std::int64_t tiles() const { return padded(tokens, tile_tokens) / tile_tokens; }
   constexpr std::int64_t query_floats() const {
     return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16);
   }
   constexpr std::int64_t block_rows() const { return padded(std::int64_t{group} * window, row_block); }
+  /// So many window rows have few query rows, whose keys are multiplied as they lie.
+  constexpr bool is_short(std::int32_t rows) const {
+    return normalised && !apart && pool_width <= 1 && std::int64_t{group} * rows <= short_rows;
+  }
+  /// Of few query rows those of the largest KV head, in whole blocks; how many heads are worked on at once.
+  constexpr std::int64_t short_block_rows() const {
+    return padded(std::min<std::int64_t>(std::int64_t{group} * window, short_rows), row_block);
+  }
+  constexpr std::int64_t short_heads() const {
+    return std::min<std::int64_t>(heads, short_rows_at_once / short_block_rows());
+  }
+  /// Of each such head: its queries, their products with a tile, running sums of their weights.
+  constexpr std::int64_t short_head_floats() const {
+    return query_block_floats(short_block_rows(), head_dim) + short_block_rows() * (tile_tokens + lanes);
+  }
+  constexpr std::int64_t short_floats() const {
+    std::int64_t const sums = std::int64_t{group} * tile_tokens, row = keys_abreast * padded(head_dim, lanes);
+    return is_short(1) ? short_heads() * short_head_floats() + sums + row : 0;
+  }
   constexpr std::int64_t share_floats() const {
     std::int64_t const sums = std::int64_t{group} * (apart ? window : 1) * tile_tokens,
                        checked = normalised ? block_rows() * lanes : 0;
     std::int64_t const scores = query_floats() + tile_floats(head_dim) + sums + checked;
-    return padded(std::max(scores, pool_width > 1 ? pool_row_floats(tokens, pool_width) : 0), 16);
+    return padded(std::max({scores, short_floats(), pool_width > 1 ? pool_row_floats(tokens, pool_width) : 0}), 16);
   }
 };
 
 inline window_shape window_shape_of(query_rows const& q, window_options const& o, score_rows const& out, bool apart) {
-  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,     0,    q.head_dim, o.pool_before_group.width, 0,
-                 q.has_lse() && o.weights == weighting::softmax, apart};
+  window_shape s{out.count() == 0 ? 1 : q.heads / out.heads,     0,     q.head_dim, o.pool_before_group.width, 0,
+                 q.has_lse() && o.weights == weighting::softmax, apart, out.heads};
   for (std::int64_t r = 0; r < out.count(); ++r) {
     if (!out.rows[r].active) continue;
     s.tokens = std::max<std::int64_t>(s.tokens, out.rows[r].tokens);
@@ -55,6 +78,8 @@ struct window_row {
   window_rows in;
   std::int32_t rows;       // G·W padded to whole row blocks
   std::int32_t sums;       // of a query head: 1, or W
+  bool is_short;           // short_windows.hpp
+  std::int32_t number, together;  // of heads of few rows that are worked on together, and how many those are
   float* gains = nullptr;  // (W), step gain only
   weight_sums checked;     // (rows), with the engine's LSE
   // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)
@@ -62,20 +87,21 @@ struct window_row {
   float* weights = nullptr;  // (tiles, rows, tile_tokens): 2^(z − peak), or null
   float* heads = nullptr;    // (G, tiles·tile_tokens) when query heads are pooled one by one
 
+  bool joins(window_row const& other) const { return is_short && other.is_short && b == other.b; }
   std::int32_t per_sum() const { return sums == 1 ? in.count : 1; }
   std::int64_t weight_bytes() const { return tiles * rows * tile_tokens * 4; }
 };
 
 template <class Entry>
 window_row describe_window(layer_view<Entry> const& view, query_rows const& q, window_options const& o,
-                           score_rows const& out, std::int64_t r, bool apart) {
+                           score_rows const& out, std::int64_t r, window_shape const& s) {
   row const& row = out.rows[r];
   window_row w{};
   w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens;
   w.in = newest_rows(view, q, row.sequence, row.tokens, o.rows, o.place);
   w.tiles = padded(row.tokens, tile_tokens) / tile_tokens;
   w.rows = static_cast<std::int32_t>(padded(std::int64_t{w.in.count} * (q.heads / out.heads), row_block));
-  w.sums = apart ? w.in.count : 1;
+  w.sums = s.apart ? w.in.count : 1, w.is_short = s.is_short(w.in.count);
   return w;
 }
 

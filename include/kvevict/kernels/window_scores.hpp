@@ -23,8 +23,9 @@ void has_kernel(window_weights_tag, host&);
 /// Tokens that no row sees score 0.
 ///
 /// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), floats or quantised, any layout → scores (B·H rows, N) float.
-/// Cost     2·Hq·W·N·D flop and one pass over K; without LSE the exponentials of as many KV heads as fit are kept, and
-///          those of a head that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
+/// Cost     2·Hq·W·N·D flop and one pass over K, in the order of memory with an LSE and G·W ≤ short_rows
+///          (short_windows.hpp). Without LSE the exponentials of as many KV heads as fit are kept, and those of a head
+///          that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
 /// Errors   contract_violation if a sequence provides fewer rows than the window needs, a row's weights by the engine's
 ///          LSE do not add up to what they should (expect_sums), what a row sees cannot be told (expect_sights), rows
 ///          are scattered and W > 1 without positions, or rows come after the cache without LSE.
@@ -32,13 +33,13 @@ template <class Entry>
 void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_rows const& q, window_options const& o,
             score_rows const& out) {
   expect_window(view, q, o, out);
-  window_pass<Entry> pass(ctx, view, q, o, out, false);
+  window_pass<Entry> pass({ctx, view, q, o, out, window_shape_of(q, o, out, false)});
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
   pool(ctx, o.pool, out);
 }
 
 /// The weights of each of the last W query rows, reduced over the group and not over the rows: row w, oldest first, to
-/// out.plane(w). Each has the bits of a window of its own.
+/// out.plane(w). Each is that of a window of its own; with its bits, but where that has an LSE and few rows.
 ///
 /// Shapes   as window_scores → (W, B·H rows, N) float.
 /// Cost     as window_scores, and W·N floats written a row; G·W·tile_tokens more floats of scratch a worker.
@@ -50,7 +51,7 @@ void kernel(window_weights_tag, host& ctx, layer_view<Entry> const& view, query_
   o.reduce = row_reduce::sum;
   expect_window(view, q, o, out);
   expect_single_rows(o, out);
-  window_pass<Entry> pass(ctx, view, q, o, out, true);
+  window_pass<Entry> pass({ctx, view, q, o, out, window_shape_of(q, o, out, true)});
   for (std::int64_t r = 0; r < out.count();) r = pass.run(r);
   require_finite_planes(ctx, out, q, o.rows);
 }

@@ -27,7 +27,8 @@ inline window_shape largest_window(cache_shape const& s, window_options const& o
   // rows that are tokens of the cache are no more than those, rows that come after it may be
   auto const window = static_cast<std::int32_t>(
       o.place == row_place::behind_cache ? std::int64_t{o.rows} : std::min<std::int64_t>(o.rows, s.tokens));
-  return {s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, normalised, apart};
+  return {
+      s.q_heads / s.kv_heads, window, s.head_dim, o.pool_before_group.width, s.tokens, normalised, apart, s.kv_heads};
 }
 inline std::int64_t window_bytes(host const& ctx, cache_shape const& s, window_options const& o, bool apart) {
   return std::max({window_scores_bytes(s.rows(), largest_window(s, o, apart, false), ctx.concurrency()),

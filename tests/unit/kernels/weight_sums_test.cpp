@@ -142,4 +142,26 @@ TEST_CASE("an honest LSE is accepted whatever its storage and size") {
   }
 }
 
+TEST_CASE("no rounding makes up for a key or a query that is infinite") {
+  for (std::int32_t const rows : {1, 20})
+    for (bool const of_key : {true, false})
+      for (float const bad : {HUGE_VALF, -HUGE_VALF}) {
+        attention_case a(shape_of(100));
+        query_rows const q = a.queries_with_lse(log_base::e);
+        if (!of_key) a.numbers_of_queries()[99 * 4 * 32 + 5] = bad, a.store_queries();
+        layouts::with_layout(layout::hnd, a.shape.cache, [&](auto& cache) {
+          a.fill(cache);
+          if (of_key) cache.set(*cache.view.find(role::k), 0, 0, 7, 3, bad);
+          host ctx;
+          CAPTURE(rows, of_key, bad);
+          auto const refused = [&](auto const& call) {
+            CHECK_THROWS_WITH(call(),
+                              Catch::Contains("head 0: the attention weights of row") && Catch::Contains("add up to"));
+          };
+          refused([&] { kernels::window_scores(ctx, cache.view, q, window_options{rows}, a.out()); });
+          refused([&] { kernels::column_sums(ctx, cache.view, q, group_reduce::mean, a.out()); });
+        });
+      }
+}
+
 }  // namespace kernels_weight_sums_test

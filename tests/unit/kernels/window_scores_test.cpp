@@ -170,7 +170,7 @@ TEST_CASE("the first row beyond the budget has a gain of its own") {
   CHECK(step_gain(31, 30, 0.0f) == Approx(std::sqrt(2 * std::log(31.0 / 30))));
 }
 
-TEST_CASE("weights of single rows have the bits of windows of one row") {
+TEST_CASE("weights of single rows are those of windows of one row") {
   for (std::int32_t const threads : {1, 3}) {
     kvevict::threads pool(threads);
     host ctx(pool.as_executor(0));
@@ -200,7 +200,10 @@ TEST_CASE("weights of single rows have the bits of windows of one row") {
           for (std::size_t r = 0; r < a.rows.size(); ++r) {
             float const *want = a.values.data() + a.begin[r], *got = out.plane(w).values + out.begin[r];
             CAPTURE(group, option, w, r);
-            CHECK(std::equal(want, want + N - newer, got));
+            auto const alike = [&](float x, float y) {  // a window of one row with an LSE adds up in another order
+              return option == 3 ? x == Approx(y).epsilon(1e-5) : x == y;
+            };
+            CHECK(std::equal(want, want + N - newer, got, alike));
             CHECK(std::all_of(got + N - newer, got + N, [](float x) { return x == 0; }));
           }
           for (row& r : a.rows) r.tokens = N;

@@ -55,10 +55,10 @@ KVEVICT_HOST_DEVICE inline double least_tolerance(dtype keys, dtype queries, dou
   return 1e-3 + 8 * (unit_of(keys) + unit_of(queries)) + 0x1p-22 * std::fabs(lse);
 }
 /// What is added where no logit's products add up to more than `bound`: an element that is stored as bf16 is off by
-/// 2⁻⁹ of itself, as e4m3 by 2⁻⁴, and a sum of D products in float by (D + 8)·2⁻²⁴. Nothing is added where a key or a
-/// query is infinite: no rounding makes up for that.
+/// 2⁻⁹ of itself, as e4m3 by 2⁻⁴, and a sum of D products in float by (D + 8)·2⁻²⁴. Nothing is added where the query is
+/// infinite: no rounding makes up for that.
 KVEVICT_HOST_DEVICE inline double tolerance_of_logits(dtype keys, dtype queries, std::int32_t head_dim, double bound) {
-  bool const finite = bound <= 1e300;
+  bool const finite = bound <= 1e300;  // a comparison that -ffast-math leaves
   return finite ? (stored_unit_of(keys) + unit_of(queries) + (head_dim + 8) * 0x1p-24) * bound : 0;
 }
 /// Whether a sum is sound by a tolerance of its logarithm.

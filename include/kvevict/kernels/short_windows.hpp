@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sums of the weights of few query rows, those of a step of decoding: packing a tile for them would take longer than
-// multiplying, so each key is multiplied as it lies, and keys are read in the order of memory.
+// multiplying, so each key is multiplied as it lies. Heads whose keys of a token lie side by side take turns at every
+// pair of tokens, so that keys are read in the order of memory.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +12,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
-/// Products of `abreast` keys with every row of a block, `lanes` partial sums each, then their sum; read(k, d) gives
-/// elements [d, d + lanes) of key k.  → columns of (rows, tile_tokens)
+/// Dot products of keys_abreast keys with every row of a block: `lanes` partial sums each, which are then added.
+/// read(k, d) gives elements [d, d + lanes) of key k.  → products (rows, tile_tokens), columns 0 … keys_abreast − 1
 template <class Read>
 [[gnu::always_inline]] inline void multiply_keys(query_block const& q, std::int32_t width, float* products,
                                                  Read const& read) {
@@ -36,17 +37,15 @@ template <class Read>
   }
 }
 
-/// Some KV heads of one sequence whose windows are few rows.
+/// Some KV heads of one sequence with few query rows each.
 template <class Entry> class short_windows {
  public:
   short_windows(window_call<Entry> const& call, window_row const* rows, std::int32_t count, float* memory)
-      : call_(call), rows_(rows), count_(count), memory_(memory) {
-    for (std::int32_t i = 0; i < count; ++i) tokens_ = std::max<std::int64_t>(tokens_, rows[i].tokens);
-  }
+      : call_(call), rows_(rows), count_(count), memory_(memory) {}
 
   /// Tiles [first, last), as far as there are tokens.
   void sum_columns(std::int64_t first, std::int64_t last) {
-    std::int64_t const end = std::min(last * tile_tokens, tokens_);
+    std::int64_t const end = std::min(last * tile_tokens, longest(0, count_));
     if (first * tile_tokens >= end) return;
     pack();
     for (std::int64_t t = first * tile_tokens; t < end; t += tile_tokens) {
@@ -62,18 +61,25 @@ template <class Entry> class short_windows {
     query_block queries;
     float *products, *checked;  // (rows, tile_tokens) of a tile; (rows, lanes) of all tiles
   };
-  static constexpr int tokens_ahead = 4;  // whose keys are fetched
+  static constexpr int tokens_ahead = 4;  // how far ahead keys are fetched
   static_assert(tile_tokens % keys_abreast == 0);
 
+  /// Tokens of the longest of heads [begin, end).
+  std::int64_t longest(std::int32_t begin, std::int32_t end) const {
+    std::int64_t tokens = 0;
+    for (std::int32_t i = begin; i < end; ++i) tokens = std::max<std::int64_t>(tokens, rows_[i].tokens);
+    return tokens;
+  }
   void pack() {
     std::int64_t const rows = call_.shape.short_block_rows();
     float* next = memory_;
-    for (std::int32_t i = 0; i < count_; ++i, next += call_.shape.short_head_floats()) {
+    for (std::int32_t i = 0; i < count_; ++i, next += call_.shape.short_row_floats(rows)) {
       float* const products = next + query_block_floats(rows, call_.shape.head_dim);
       heads_[i] = {call_.pack(rows_[i], next), products, products + rows * tile_tokens};
       kvevict::fill_n(products, rows * (tile_tokens + lanes), 0.0f);
     }
     sums_ = next, keys_ = next + std::int64_t{call_.shape.group} * tile_tokens;
+    kvevict::fill_n(keys_, keys_abreast * padded(call_.shape.head_dim, lanes), 0.0f);
   }
 
   /// Some row of head i may see that token.
@@ -99,8 +105,7 @@ template <class Entry> class short_windows {
     component const& keys = call_.keys();
     row_map const& m = keys.rows;
     auto const width = static_cast<std::int32_t>(keys.width());
-    std::int64_t tokens = 0;
-    for (std::int32_t i = begin; i < end; ++i) tokens = std::max<std::int64_t>(tokens, rows_[i].tokens);
+    std::int64_t const tokens = longest(begin, end);
     if (first >= tokens) return;
     std::byte const* at[tile_tokens + tokens_ahead];
     row_addresses(call_.view, keys, rows_[begin].b, rows_[begin].h, first,
@@ -110,13 +115,13 @@ template <class Entry> class short_windows {
       for (std::int32_t i = begin; i < end; ++i) {
         if (!needs(i, first + j)) continue;
         std::int64_t const to_head = (rows_[i].h - rows_[begin].h) * m.head_stride;
-        T const* of_head[keys_abreast];
+        std::byte const* of_head[keys_abreast];
         for (int k = 0; k < keys_abreast; ++k) {
-          of_head[k] = reinterpret_cast<T const*>(at[j + k] + to_head);
+          of_head[k] = at[j + k] + to_head;
           fetch_row(at[j + k + tokens_ahead] + to_head, m);
         }
         multiply_keys(heads_[i].queries, width, heads_[i].products + j, [&](int k, std::int32_t d) {
-          return load_as_float<T>(reinterpret_cast<std::byte const*>(of_head[k] + d));
+          return load_as_float<T>(of_head[k] + d * static_cast<std::int32_t>(sizeof(T)));
         });
       }
   }
@@ -129,7 +134,6 @@ template <class Entry> class short_windows {
       for (int j = 0; j < tile_tokens && needs(i, first + j); j += keys_abreast) {
         for (int k = 0; k < keys_abreast; ++k) {
           std::int64_t const token = std::min<std::int64_t>(first + j + k, rows_[i].tokens - 1);
-          kvevict::fill_n(keys_ + k * stride, stride, 0.0f);
           read_row(call_.keys(), rows_[i], token, keys_ + k * stride);
           if (component const* const second = call_.view.second_keys())
             read_row(*second, rows_[i], token, keys_ + k * stride + call_.keys().width());
@@ -157,7 +161,8 @@ template <class Entry> class short_windows {
   void sum_tile(head const& of, window_row const& w, std::int64_t first) {
     query_block const& q = of.queries;
     kvevict::fill_n(sums_, std::int64_t{call_.shape.group} * tile_tokens, 0.0f);
-    for (int r = 0; r < q.rows && !q.sees_none(first); r += row_block) {
+    bool const unseen = q.sees_none(first);
+    for (int r = 0; r < q.rows && !unseen; r += row_block) {
       vec z[row_block][tile_vectors];
       std::memcpy(z, of.products + r * tile_tokens, sizeof z);
       finish_logits(q, r, first, z);
@@ -170,7 +175,6 @@ template <class Entry> class short_windows {
   window_row const* rows_;
   std::int32_t count_;
   float* memory_;
-  std::int64_t tokens_ = 0;  // of the longest
   head heads_[short_rows_at_once / row_block] = {};
   float *sums_ = nullptr, *keys_ = nullptr;  // (G, tile_tokens) of one head; (keys_abreast, D)
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/fill.hpp>
@@ -55,7 +56,8 @@ inline void take_parts(float const* running, std::int32_t rows, weight_sums cons
   }
 }
 
-/// max ‖k_j‖ of a row of the cache. `tile`: tile_floats(D) of scratch.
+/// max ‖k_j‖ of a row of the cache, of keys whose squares are finite: what lies where no row looks may be anything.
+/// `tile`: tile_floats(D) of scratch.
 template <class Entry>
 double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t tokens, float* tile) {
   float largest = 0;
@@ -67,7 +69,8 @@ double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t 
         vec const x = load(tile + d * tile_tokens + v);
         squares = multiply_add(x, x, squares);
       }
-      for (int i = 0; i < lanes; ++i) largest = larger_or_nan(squares[i], largest);
+      for (int i = 0; i < lanes; ++i)
+        if (squares[i] <= std::numeric_limits<float>::max()) largest = std::max(squares[i], largest);
     }
   }
   return std::sqrt(static_cast<double>(largest));

@@ -50,7 +50,8 @@ template <class Entry> class window_pass : window_call<Entry> {
         rows[i + k].number = static_cast<std::int32_t>(k), rows[i + k].together = static_cast<std::int32_t>(n);
     }
   }
-  /// A share of tiles [first, first + tiles_per_item) of the heads that are together with w.
+  /// A share of tiles [first, first + tiles_per_item) of the heads that are together with w: each of the first few
+  /// heads' items is one, so that threads have work, and queries are packed for eight tiles at least.
   void sum_short(window_row const& w, std::int64_t first, float* memory) const {
     std::int64_t const shares = std::min(w.together, 4);
     if (w.number < shares)

@@ -16,9 +16,10 @@ namespace kernels {
 /// computed twice.
 inline constexpr std::int64_t kept_weights_bytes = std::int64_t{32} << 20;
 inline constexpr std::int64_t tiles_per_item = 32;
-/// Query rows of a KV head that are few (short_windows.hpp), and of how many a worker holds the products at once.
+/// A KV head with at most short_rows query rows (G·W) goes to short_windows.hpp. A worker holds the products of at most
+/// short_rows_at_once rows, and multiplies keys_abreast keys at a time.
 inline constexpr std::int32_t short_rows = 16, short_rows_at_once = 64;
-inline constexpr int keys_abreast = 2;  // that they are multiplied with at once
+inline constexpr int keys_abreast = 2;
 
 /// The largest row of a call, and what a worker needs for it.
 struct window_shape {
@@ -33,24 +34,27 @@ struct window_shape {
     return padded(query_block_floats(std::int64_t{group} * window, head_dim), 16);
   }
   constexpr std::int64_t block_rows() const { return padded(std::int64_t{group} * window, row_block); }
-  /// So many window rows have few query rows, whose keys are multiplied as they lie.
+  /// Whether a KV head with that many window rows goes to short_windows.hpp.
   constexpr bool is_short(std::int32_t rows) const {
     return normalised && !apart && pool_width <= 1 && std::int64_t{group} * rows <= short_rows;
   }
-  /// Of few query rows those of the largest KV head, in whole blocks; how many heads are worked on at once.
+  /// Query rows of the largest such head, in whole blocks.
   constexpr std::int64_t short_block_rows() const {
-    return padded(std::min<std::int64_t>(std::int64_t{group} * window, short_rows), row_block);
+    return padded(std::clamp<std::int64_t>(std::int64_t{group} * window, 1, short_rows), row_block);
   }
+  /// How many such heads a worker takes at once.
   constexpr std::int64_t short_heads() const {
     return std::min<std::int64_t>(heads, short_rows_at_once / short_block_rows());
   }
-  /// Of each such head: its queries, their products with a tile, running sums of their weights.
-  constexpr std::int64_t short_head_floats() const {
-    return query_block_floats(short_block_rows(), head_dim) + short_block_rows() * (tile_tokens + lanes);
+  /// So many query rows, their products with a tile and running sums of their weights.
+  constexpr std::int64_t short_row_floats(std::int64_t rows) const {
+    return query_block_floats(rows, head_dim) + rows * (tile_tokens + lanes);
   }
+  /// Not of short_heads(): calls with shorter windows may take more rows at once.
   constexpr std::int64_t short_floats() const {
-    std::int64_t const sums = std::int64_t{group} * tile_tokens, row = keys_abreast * padded(head_dim, lanes);
-    return is_short(1) ? short_heads() * short_head_floats() + sums + row : 0;
+    std::int64_t const rows = std::min<std::int64_t>(heads * short_block_rows(), short_rows_at_once);
+    std::int64_t const sums = std::int64_t{group} * tile_tokens, keys = keys_abreast * padded(head_dim, lanes);
+    return is_short(1) ? short_row_floats(rows) + sums + keys : 0;
   }
   constexpr std::int64_t share_floats() const {
     std::int64_t const sums = std::int64_t{group} * (apart ? window : 1) * tile_tokens,
@@ -79,7 +83,7 @@ struct window_row {
   std::int32_t rows;       // G·W padded to whole row blocks
   std::int32_t sums;       // of a query head: 1, or W
   bool is_short;           // short_windows.hpp
-  std::int32_t number, together;  // of heads of few rows that are worked on together, and how many those are
+  std::int32_t number, together;  // this head's among the heads that a worker takes at once, and how many those are
   float* gains = nullptr;  // (W), step gain only
   weight_sums checked;     // (rows), with the engine's LSE
   // without the engine's LSE: (rows), (tiles, rows), (tiles, rows)

@@ -116,6 +116,31 @@ TEST_CASE("few query rows: a sequence has the bits that it has alone") {
   }
 }
 
+TEST_CASE("few query rows: nothing to score, and scratch of calls that bring fewer rows than were planned for") {
+  threads eight(8);
+  attention_shape s = shape_of(8, 2, 64, 21);
+  for (std::int32_t const given : {0, 1, 3, 5}) {
+    s.query_tokens = {given, given};
+    attention_case a(s);
+    query_rows const q = a.queries_with_lse(log_base::e);
+    for (row& r : a.rows) r.active = given != 0;
+    host ctx(eight.as_executor(0));
+    window_options const o{5, row_reduce::sum};
+    kvevict::cache_shape const planned{
+        .sequences = 2, .q_heads = 16, .kv_heads = 8, .head_dim = 64, .tokens = a.rows[0].tokens};
+    layouts::with_layout(layout::nhd, a.shape.cache, [&](auto& cache) {
+      a.fill(cache);
+      score_rows out = a.out();
+      out.observed = true;
+      kernels::window_scores(ctx, cache.view, q, o, out);
+    });
+    CAPTURE(given);
+    CHECK(static_cast<std::int64_t>(ctx.scratch().high_water()) <= kernels::window_scores.bytes(ctx, planned, o));
+  }
+  kvevict::cache_shape const none{.sequences = 1, .q_heads = 4, .kv_heads = 2, .head_dim = 16, .tokens = 0};
+  CHECK(kernels::window_scores.bytes(host(), none, window_options{32}) >= 0);
+}
+
 TEST_CASE("few query rows: heads of different lengths") {
   host ctx;
   attention_shape s = shape_of(3, 2, 16, 9);

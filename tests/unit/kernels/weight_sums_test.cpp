@@ -164,4 +164,33 @@ TEST_CASE("no rounding makes up for a key or a query that is infinite") {
       }
 }
 
+TEST_CASE("keys that no row sees may be anything, and an honest LSE is accepted") {
+  for (float const garbage : {HUGE_VALF, std::nanf("")}) {
+    attention_shape s = shape_of(300, 3);
+    attention_case before(s);
+    std::int32_t const padding[] = {40, 0};
+    std::vector<float> lse;
+    for (std::int32_t b = 0; b < 2; ++b)
+      for (std::int32_t i = 0; i < before.query_tokens(b); ++i)
+        for (std::int32_t hq = 0; hq < before.query_heads(); ++hq) {
+          double sum = 0;
+          for (std::int32_t j = padding[b]; j <= i; ++j) sum += std::exp(before.logit(b, hq, i, j));
+          lse.push_back(static_cast<float>(std::log(sum)));
+        }
+    s.cache.type = dtype::bf16;
+    attention_case a(s);
+    query_rows q = a.queries();
+    q.lse = lse.data(), q.lse_token_stride = 4, q.lse_head_stride = 1, q.sees.first_token = padding;
+    layouts::with_layout(layout::hnd, a.shape.cache, [&](auto& cache) {
+      a.fill(cache);
+      for (int h = 0; h < 2; ++h) cache.set(*cache.view.find(role::k), 0, h, 7, 3, garbage);
+      host ctx;
+      CAPTURE(garbage);
+      for (std::int32_t const rows : {1, 20})
+        CHECK_NOTHROW(kernels::window_scores(ctx, cache.view, q, window_options{rows}, a.out()));
+      CHECK_NOTHROW(kernels::column_sums(ctx, cache.view, q, group_reduce::mean, a.out()));
+    });
+  }
+}
+
 }  // namespace kernels_weight_sums_test

@@ -24,8 +24,9 @@ void has_kernel(window_weights_tag, host&);
 ///
 /// Shapes   queries (T,Hq,D) ragged, keys (H,N,D), floats or quantised, any layout → scores (B·H rows, N) float.
 /// Cost     2·Hq·W·N·D flop and one pass over K; with an LSE, G·W ≤ short_rows and no pool_before_group heads that lie
-///          side by side are read in the order of memory (short_windows.hpp). Without LSE the exponentials of as many KV heads as fit are kept, and those of a head
-///          that exceeds kept_weights_bytes are computed twice. Scratch: window_scores_bytes.
+///          side by side are read in the order of memory (short_windows.hpp). Without LSE the exponentials of as many
+///          KV heads as fit are kept, and those of a head that exceeds kept_weights_bytes are computed twice. Scratch:
+///          window_scores_bytes.
 /// Errors   contract_violation if a sequence provides fewer rows than the window needs, a row's weights by the engine's
 ///          LSE do not add up to what they should (expect_sums), what a row sees cannot be told (expect_sights), rows
 ///          are scattered and W > 1 without positions, or rows come after the cache without LSE.
@@ -39,9 +40,8 @@ void kernel(window_scores_tag, host& ctx, layer_view<Entry> const& view, query_r
 }
 
 /// The weights of each of the last W query rows, reduced over the group and not over the rows: row w, oldest first, to
-/// out.plane(w). Each equals the scores of a window of that row
-/// alone: bit for bit, unless there is an LSE and G ≤ short_rows, since such a window adds its products in another
-/// order.
+/// out.plane(w). Each equals the scores of a window of that row alone: bit for bit, unless there is an LSE and
+/// G ≤ short_rows, since such a window adds its products in another order.
 ///
 /// Shapes   as window_scores → (W, B·H rows, N) float.
 /// Cost     as window_scores, and W·N floats written a row; G·W·tile_tokens more floats of scratch a worker.

@@ -54,11 +54,13 @@ KVEVICT_HOST_DEVICE constexpr double stored_unit_of(dtype type) {
 KVEVICT_HOST_DEVICE inline double least_tolerance(dtype keys, dtype queries, double lse) {
   return 1e-3 + 8 * (unit_of(keys) + unit_of(queries)) + 0x1p-22 * std::fabs(lse);
 }
+/// ‖k‖² of the largest key that counts for a tolerance: infinite ones do not.
+inline constexpr float largest_key = 1e38f;
 /// What is added where no logit's products add up to more than `bound`: an element that is stored as bf16 is off by
 /// 2⁻⁹ of itself, as e4m3 by 2⁻⁴, and a sum of D products in float by (D + 8)·2⁻²⁴. Nothing is added where the query is
 /// infinite: no rounding makes up for that.
 KVEVICT_HOST_DEVICE inline double tolerance_of_logits(dtype keys, dtype queries, std::int32_t head_dim, double bound) {
-  bool const finite = bound <= 1e300;  // a comparison that -ffast-math leaves
+  bool const finite = bound <= 1e300;
   return finite ? (stored_unit_of(keys) + unit_of(queries) + (head_dim + 8) * 0x1p-24) * bound : 0;
 }
 /// Whether a sum is sound by a tolerance of its logarithm.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/fill.hpp>
@@ -56,8 +55,8 @@ inline void take_parts(float const* running, std::int32_t rows, weight_sums cons
   }
 }
 
-/// max ‖k_j‖ of a row of the cache, of keys whose squares are finite: what lies where no row looks may be anything.
-/// `tile`: tile_floats(D) of scratch.
+/// max ‖k_j‖ of a row of the cache, of keys up to largest_key: what lies where no row looks may be anything. `tile`:
+/// tile_floats(D) of scratch.
 template <class Entry>
 double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, std::int64_t tokens, float* tile) {
   float largest = 0;
@@ -70,7 +69,7 @@ double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t 
         squares = multiply_add(x, x, squares);
       }
       for (int i = 0; i < lanes; ++i)
-        if (squares[i] <= std::numeric_limits<float>::max()) largest = std::max(squares[i], largest);
+        if (squares[i] <= weight_sum::largest_key) largest = std::max(squares[i], largest);
     }
   }
   return std::sqrt(static_cast<double>(largest));

@@ -68,7 +68,7 @@ template <class Entry> struct check_sums_kernel {
     }
     return std::sqrt(squares);
   }
-  /// The largest of the row's keys whose squares are finite, by a warp.
+  /// The largest of the row's keys up to largest_key, by a warp.
   KVEVICT_DEVICE double key_norm(thread& t, row const& it) const {
     component const* const second = c.view.second_keys();
     row_reader<Entry> const k(c.view, c.keys, it), more(c.view, second == nullptr ? c.keys : *second, it);
@@ -80,7 +80,7 @@ template <class Entry> struct check_sums_kernel {
       for (std::int32_t d = 0; d < k.width(); ++d) squares += k(j, d) * k(j, d);
       KVEVICT_KEEP_LOOP
       for (std::int32_t d = 0; second != nullptr && d < more.width(); ++d) squares += more(j, d) * more(j, d);
-      if (squares <= 3.4028235e38f) largest = fmaxf(largest, squares);
+      if (squares <= weight_sum::largest_key) largest = fmaxf(largest, squares);
     }
     for (std::uint32_t d = 1; d < warp_size; d *= 2) largest = fmaxf(largest, shuffle_xor(t, largest, d));
     return std::sqrt(static_cast<double>(largest));

@@ -55,8 +55,8 @@ template <class Entry> class float_rows {
   /// Tokens [first, first + count) of a row, count ≤ tokens_abreast.
   void go_to(row const& in, std::int64_t first, int count) {
     in_ = &in, first_ = first, count_ = count;
-    if (!of_.is_quantised()) row_addresses(view_, of_, in.sequence, in.head, first, count, count, at_);
     if (!gathers_) {
+      row_addresses(view_, of_, in.sequence, in.head, first, count, count, at_);
       std::int64_t const next = std::min<std::int64_t>(first + tokens_abreast, in.tokens - 1);
       row_addresses(view_, of_, in.sequence, in.head, next,
                     static_cast<int>(std::min<std::int64_t>(tokens_abreast, in.tokens - next)), tokens_abreast, ahead_);
@@ -115,16 +115,7 @@ template <class Entry> class float_rows {
     for (int k = 0; k < abreast; ++k) {
       int const token = std::min(i + k, count_ - 1);
       float* const to = memory_ + k * stride;
-      if (of_.is_quantised()) {
-        row_code const code(of_);
-        coded_row const from = coded_rows<Entry>(view_, of_, in_->sequence, in_->head)(first_ + token);
-        for (std::int32_t d = 0; d < D_; d += most_block) code.decode(from, d, std::min(most_block, D_ - d), to + d);
-      } else {
-        with_type(of_.type, [&](auto type) {
-          for (std::int32_t d = 0; d < D_; d += lanes)
-            store(to + d, read_chunk<decltype(type)>(at_[token], of_.rows, d, D_));
-        });
-      }
+      read_token(view_, of_, in_->sequence, in_->head, first_ + token, to);
       kvevict::fill(to + D_, to + stride, 0.0f);
       if (!whole_) turns_.turn(token, to);
     }

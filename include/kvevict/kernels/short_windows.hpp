@@ -134,28 +134,14 @@ template <class Entry> class short_windows {
       for (int j = 0; j < tile_tokens && needs(i, first + j); j += keys_abreast) {
         for (int k = 0; k < keys_abreast; ++k) {
           std::int64_t const token = std::min<std::int64_t>(first + j + k, rows_[i].tokens - 1);
-          read_row(call_.keys(), rows_[i], token, keys_ + k * stride);
+          float* const to = keys_ + k * stride;
+          read_token(call_.view, call_.keys(), rows_[i].b, rows_[i].h, token, to);
           if (component const* const second = call_.view.second_keys())
-            read_row(*second, rows_[i], token, keys_ + k * stride + call_.keys().width());
+            read_token(call_.view, *second, rows_[i].b, rows_[i].h, token, to + call_.keys().width());
         }
         multiply_keys(heads_[i].queries, width, heads_[i].products + j,
                       [&](int k, std::int32_t d) { return load(keys_ + k * stride + d); });
       }
-  }
-  void read_row(component const& c, window_row const& w, std::int64_t token, float* to) const {
-    auto const width = static_cast<std::int32_t>(c.width());
-    if (c.is_quantised()) {
-      coded_row const from = coded_rows<Entry>(call_.view, c, w.b, w.h)(token);
-      for (std::int32_t d = 0; d < width; d += most_block)
-        row_code(c).decode(from, d, std::min(most_block, width - d), to + d);
-      return;
-    }
-    std::byte const* row;
-    row_addresses(call_.view, c, w.b, w.h, token, 1, 1, &row);
-    with_type(c.type, [&](auto type) {
-      for (std::int32_t d = 0; d < width; d += lanes)
-        store_some(to + d, read_chunk<decltype(type)>(row, c.rows, d, width), width - d);
-    });
   }
 
   void sum_tile(head const& of, window_row const& w, std::int64_t first) {

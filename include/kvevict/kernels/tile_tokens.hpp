@@ -74,6 +74,25 @@ template <class T>
   return read_parts<T>(row, m, first, width);
 }
 
+/// One token's row as floats: decoded, or put together from parts.  → (width)
+template <class Entry>
+void read_token(layer_view<Entry> const& view, component const& c, std::int32_t b, std::int32_t h, std::int64_t token,
+                float* to) {
+  auto const width = static_cast<std::int32_t>(c.width());
+  if (c.is_quantised()) {
+    row_code const code(c);
+    coded_row const from = coded_rows<Entry>(view, c, b, h)(token);
+    for (std::int32_t d = 0; d < width; d += most_block) code.decode(from, d, std::min(most_block, width - d), to + d);
+    return;
+  }
+  std::byte const* row;
+  row_addresses(view, c, b, h, token, 1, 1, &row);
+  with_type(c.type, [&](auto type) {
+    for (std::int32_t d = 0; d < width; d += lanes)
+      store_some(to + d, read_chunk<decltype(type)>(row, c.rows, d, width), width - d);
+  });
+}
+
 /// Decodes tokens of a quantised component into a tile.
 template <class Entry>
 [[gnu::noinline]] void pack_coded_tokens(layer_view<Entry> const& view, component const& c, std::int32_t b,

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <type_traits>
 
 #include <kvevict/apply/reading.hpp>
@@ -38,12 +37,7 @@ template <class T> struct element_rows {
 template <class T>
 constexpr element_rows<T> additive_rows(T* data, std::int64_t width, std::int64_t seq_stride,
                                         std::int64_t head_stride) {
-  return {data,
-          width,
-          seq_stride,
-          head_stride,
-          from_float<T>(0.0f),
-          from_float<T>(-std::numeric_limits<float>::infinity())};
+  return {data, width, seq_stride, head_stride, from_float<T>(0.0f), from_float<T>(-__builtin_inff())};
 }
 
 namespace moves {

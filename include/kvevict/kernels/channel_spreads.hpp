@@ -24,6 +24,7 @@ struct channel_ranges {
   float* memory;  // (3, stride)
   std::int32_t width;
 
+  static constexpr float largest = std::numeric_limits<float>::max();
   static constexpr std::int64_t floats(std::int64_t width) { return 3 * padded(width, lanes); }
   float* low() const { return memory; }
   float* high() const { return memory + padded(width, lanes); }
@@ -31,15 +32,15 @@ struct channel_ranges {
   float* centre() const { return memory + 2 * padded(width, lanes); }
 
   void begin() const {
-    kvevict::fill(low(), high(), std::numeric_limits<float>::infinity());
-    kvevict::fill(high(), centre(), -std::numeric_limits<float>::infinity());
+    kvevict::fill(low(), high(), __builtin_inff());
+    kvevict::fill(high(), centre(), -__builtin_inff());
   }
   /// A channel that is constant comes to −½ with every token; one behind the width to 0.
   void finish() const {
     for (std::int32_t d = 0; d < padded(width, lanes); ++d) {
-      float const range = high()[d] - low()[d];
+      float const range = high()[d] - low()[d], inverse = 1 / range;
       // 1/range may be infinite, and 0 times it is no number
-      scale()[d] = range == 0 ? 0.0f : std::min(1 / range, std::numeric_limits<float>::max());
+      scale()[d] = range == 0 ? 0.0f : inverse < largest ? inverse : largest;
       centre()[d] = d < width ? -0.5f : 0.0f;
     }
   }

@@ -69,7 +69,7 @@ double largest_norm(layer_view<Entry> const& view, std::int32_t b, std::int32_t 
         squares = multiply_add(x, x, squares);
       }
       for (int i = 0; i < lanes; ++i)
-        if (squares[i] <= weight_sum::largest_key) largest = std::max(squares[i], largest);
+        if (squares[i] > largest && squares[i] <= weight_sum::largest_key) largest = squares[i];
     }
   }
   return std::sqrt(static_cast<double>(largest));

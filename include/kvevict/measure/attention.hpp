@@ -131,7 +131,7 @@ template <class Evidence> class attention {
       for (std::int64_t j = 0; j < x.size; ++j) sum += to[j] = static_cast<double>(x[j]);
       out.of_others[i] = rows_.others(given_.sum, sum, 0);
       auto const fault = kernels::fault_of_row(reader, given_, w, x, sum);
-      sound = sound && std::isfinite(sum) && fault == kernels::row_fault::none;
+      sound = sound && __builtin_isfinite(sum) && fault == kernels::row_fault::none;
     }
     if (!sound && raise) kernels::violate_row(reader, given_, in, group());
     if (raise) expect_finite(sound, in);

@@ -2,7 +2,6 @@
 // Blocks of query rows, and their weights over one row of the cache.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include <kvevict/cache/layer_view.hpp>
@@ -53,7 +52,7 @@ template <class Entry> struct measured_rows {
 
   /// What others than the tokens have where those have `sum`; `sink`: a learned one's weight.
   double others(row_sum expected, double sum, double sink) const {
-    return place == row_place::behind_cache || expected == row_sum::at_most_one ? std::max(0.0, 1 - sum) : sink;
+    return place == row_place::behind_cache || expected == row_sum::at_most_one ? sum < 1 ? 1 - sum : 0 : sink;
   }
 };
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 
 #include <kvevict/policy.hpp>
@@ -46,7 +45,7 @@ struct explanation {
   std::int64_t rank = 0;        // 1: the best of its row's evictable tokens (pages) in the one total order
   std::int64_t candidates = 0;  // of these there are so many
   std::int64_t quota = 0;       // and so many stay
-  float threshold = std::numeric_limits<float>::infinity();  // the least score of those; infinite where none stays
+  float threshold = __builtin_inff();  // the least score of those; infinite where none stays
 };
 
 /// In words, for a log.

@@ -2,7 +2,6 @@
 // Ada-KV's bound of what an eviction does to a layer's output.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -34,7 +33,7 @@ double largest_projection(layer_view<Entry> const& view, std::int32_t b, std::in
         wo.add(view.pages.layer_of(b), std::int64_t{h} * group + g, value, D, projected);
         double sum = 0;
         for (std::int32_t o = 0; o < wo.outputs; ++o) sum += std::fabs(projected[o]);
-        largest = sum > largest || std::isnan(sum) ? sum : largest;
+        largest = sum > largest || sum != sum ? sum : largest;
       }
     }
   }
@@ -76,7 +75,7 @@ std::vector<double> loss_bounds(host& ctx, Evidence const& e, keep_set const& ke
   auto* const projected = scratch.allocate<double>(wo.outputs);
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
     double const C = largest_projection(e.cache, b, rows.group(), wo, value, projected);
-    KVEVICT_EXPECTS(std::isfinite(C), "measure: ", messages::of_sequence(b),
+    KVEVICT_EXPECTS(__builtin_isfinite(C), "measure: ", messages::of_sequence(b),
                     ": projected values are not finite; look for NaN and infinity in values and W_O");
     out[static_cast<std::size_t>(b)] *= 2 * C;
   }

@@ -72,7 +72,7 @@ output_errors output_error(host& ctx, Evidence const& e, keep_set const& keep, p
   for (std::int64_t i = 0; i < parts; ++i) {
     std::int32_t const b = rows.block(i / (H + 1)).sequence;
     std::int64_t const h = i % (H + 1);
-    KVEVICT_EXPECTS(std::isfinite(found[i].squares_of_y) && std::isfinite(found[i].squares),
+    KVEVICT_EXPECTS(__builtin_isfinite(found[i].squares_of_y) && std::isfinite(found[i].squares),
                     "measure: ", messages::of_sequence(b),
                     ": outputs are not finite; look for NaN and infinity in values and W_O");
     if (h == H)

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/core/projection.hpp>
@@ -30,9 +29,7 @@ struct difference {
   }
 
  private:
-  static double ratio(double part, double of) {
-    return part == 0 ? 0 : of == 0 ? std::numeric_limits<double>::infinity() : part / of;
-  }
+  static double ratio(double part, double of) { return part == 0 ? 0 : of == 0 ? __builtin_inf() : part / of; }
 };
 
 /// Adds up a block's outputs, head by head, in a worker's share of scratch.

@@ -83,7 +83,7 @@ template <class Entry> class query_weights {
       std::int64_t at = 0;
       for (component const* const part : parts)
         if (part != nullptr) square += add_products(row_reader<Entry>(rows_.view, *part, in_), j, at, count, out);
-      longest = std::max(longest, square);
+      if (square > longest && square <= weight_sum::largest_key) longest = square;
       for (std::int32_t i = 0; i < count; ++i) out.of_tokens[i * std::int64_t{in_.tokens} + j] = out.sums[i];
     }
     return std::sqrt(longest);
@@ -118,7 +118,7 @@ template <class Entry> class query_weights {
     for (std::int64_t j = 0; j < in_.tokens; ++j) {
       z[j] = is_seen(s, j) ? scale * z[j] : none;
       if (cap != 0 && z[j] != none) z[j] = cap * std::tanh(z[j] / cap);
-      top = z[j] > top || std::isnan(z[j]) ? z[j] : top;
+      top = z[j] > top || z[j] != z[j] ? z[j] : top;
     }
     return top;
   }
@@ -127,12 +127,12 @@ template <class Entry> class query_weights {
     double* const z = out.of_tokens + i * std::int64_t{in_.tokens};
     double const top = write_logits(i, z),
                  sink = q_.sink_logits == nullptr ? none : static_cast<double>(q_.sink_logits[head_of(i)]);
-    double lse = top == none ? none : lse_of(i, z, std::max(top, sink), sink), sum = 0;
+    double lse = top == none ? none : lse_of(i, z, top < sink ? sink : top, sink), sum = 0;
     for (std::int64_t j = 0; j < in_.tokens; ++j) sum += z[j] = lse == none ? 0 : std::exp(z[j] - lse);
     double const of_sink = lse == none ? 0 : std::exp(sink - lse);
     out.of_others[i] = rows_.others(q_.sum, sum, of_sink);
-    if (raise) expect_finite(std::isfinite(sum), in_);
-    if (!q_.has_lse() || lse == none) return std::isfinite(sum);
+    if (raise) expect_finite(__builtin_isfinite(sum), in_);
+    if (!q_.has_lse() || lse == none) return __builtin_isfinite(sum);
     return has_sound_sum(i, sum + of_sink, lse, longest_key, out.queries + i * width(), raise);
   }
 
@@ -157,7 +157,7 @@ template <class Entry> class query_weights {
     row_sum const expected = rows_.place == row_place::behind_cache ? row_sum::at_most_one : q_.sum;
     double const tolerance = weight_sum::least_tolerance(keys, q_.type, lse) +
                              weight_sum::tolerance_of_logits(keys, q_.type, q_.head_dim, bound);
-    bool const sound = std::isfinite(sum) && weight_sum::is_sound(sum, expected, tolerance);
+    bool const sound = __builtin_isfinite(sum) && weight_sum::is_sound(sum, expected, tolerance);
     if (!sound && raise)
       messages::weight_sum(in_.sequence, in_.head, head_of(i), row_of(i) - q_.first_row(in_.sequence), sum,
                            static_cast<float>(given_lse(i)), q_.base);

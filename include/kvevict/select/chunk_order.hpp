@@ -133,6 +133,7 @@ struct write_order {
     std::int64_t const r = of.tokens.index_of(in), at = of.tokens.begin[r];
     if (j < in.first || j >= in.last) positions[at + j] = static_cast<std::int32_t>(j);
     if (!of.begins(in, j)) return;
+    constexpr float largest = std::numeric_limits<float>::max();
     chunk const here = of.at(in, j);
     float const mean = here.mean();
     bool const is_peak = gate.peak != 0 && gate.holds(in, j),
@@ -142,7 +143,7 @@ struct write_order {
       bool const given_up = is_peak && before >= gate.peak;
       positions[at + i] = here.last - 1 - before;
       values[at + i] = unseen::is(here.scores[i]) ? 4 * unseen::score
-                       : all_kept                 ? (given_up ? here.scores[i] : std::numeric_limits<float>::max())
+                       : all_kept                 ? (given_up ? here.scores[i] : largest)
                        : given_up                 ? 2 * unseen::score
                                                   : mean;
     }

@@ -261,4 +261,23 @@ TEST_CASE("measure: what cannot be measured is refused in clear words") {
   });
 }
 
+TEST_CASE("measure: no rounding makes up for keys that are infinite") {
+  kvevict::host ctx;
+  support::batch const in = support::random_batch(12, {.Hq = 4, .H = 2, .N = {50, 20}});
+  support::attention const rows = support::last_rows(in, 8);
+  support::with_cache(in, [&](auto& cache) {
+    auto const e = kvevict::prompt(cache.view, rows.queries()).with_lse(rows.lse.data(), rows.lse_stride(), 1);
+    auto const keep = plan(ctx, kvevict::presets::snapkv({.window = 4}), e, {.tokens_per_head = 10});
+    CHECK_NOTHROW(measure::retained_mass(ctx, e, keep, {1}));
+    float const* const last = rows.q.data() + 7 * rows.Hq * rows.D;
+    std::size_t d = 0;
+    while (last[d] * last[rows.D + d] <= 0) ++d;
+    for (std::int64_t t = 0; t < 49; ++t)  // of weight 0 in the last row, by logits of −∞
+      reinterpret_cast<float*>(cache.view.row(*cache.view.find(kvevict::role::k), 0, 0, t))[d] =
+          last[d] > 0 ? -INFINITY : INFINITY;
+    CHECK_THROWS_WITH(measure::retained_mass(ctx, e, keep, {1}),
+                      Catch::Contains("sequence 0, head 0: the attention weights of row"));
+  });
+}
+
 }  // namespace measure_attention_test

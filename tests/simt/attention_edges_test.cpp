@@ -410,6 +410,21 @@ TEST_CASE("edges: a key that is not a number is not hidden") {
   CHECK(text.find("the attention weights of row") != std::string::npos);
 }
 
+TEST_CASE("edges: a row whose logits are all -inf has no softmax") {
+  attention_shape s;
+  s.cache.lengths = {80}, s.cache.heads = 1;
+  attention_case a(s);
+  for (float& x : a.numbers_of_queries()) x = std::abs(x) + 0.1f;
+  a.store_queries();
+  layouts::cache<std::int32_t> cache(layout::hnd, s.cache);
+  a.fill(cache);
+  for (std::int32_t t = 0; t < 80; ++t)
+    cache.set(*cache.view.find(role::k), 0, 0, t, 3, -std::numeric_limits<float>::infinity());
+  for (std::int32_t const rows : {1, 4, 40}) same(cache, a.out(), a.queries(), 1e-5, window({rows}));
+  same(cache, a.out(), a.queries(), 1e-5, all_columns(group_reduce::mean));
+  CHECK(std::isnan(there(cache, a.out(), a.queries(), window({4}), -1).front()));
+}
+
 TEST_CASE("edges: weights of single rows, from queries and from softmax rows") {
   for (std::size_t i = 0; i < 30; ++i) {
     attention_shape s = shape_at(i);

@@ -80,6 +80,10 @@ struct score_rows {
     out.values += i * total_floats;
     return out;
   }
+  /// Of a scattered row's tokens, or null.
+  constexpr std::int32_t const* positions_of(std::int64_t r) const {
+    return positions == nullptr ? nullptr : positions + begin[r];
+  }
   constexpr std::int32_t order(std::int64_t r, std::int64_t token) const {
     return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
   }

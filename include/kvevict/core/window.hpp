@@ -11,6 +11,15 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
+/// A row that sees s, and of `always` what is before its end, sees one of `tokens` tokens.
+constexpr bool sees_any(sight s, sight always, std::int32_t tokens, std::int32_t const* orders) {
+  std::int32_t const end = std::min(s.to, tokens);
+  if (orders == nullptr) return std::max(s.from, 0) < end || std::max(always.from, 0) < std::min(always.to, end);
+  for (std::int32_t j = 0; j < tokens; ++j)
+    if (orders[j] < s.to && (orders[j] >= s.from || always.has(orders[j]))) return true;
+  return false;
+}
+
 /// The newest rows that a sequence provides, as many as a window reads. Row w is token first_token + w and sees tokens
 /// [0, first_sees + w·step), unless `each` says otherwise, see row_sights.
 struct window_rows {
@@ -38,6 +47,10 @@ struct window_rows {
   constexpr bool sees(std::int32_t w, std::int32_t order) const {
     sight const s = of(w);
     return order < s.to && (order >= s.from || always.has(order));
+  }
+  /// Row w sees one of `tokens` tokens; `orders`: theirs, or null: their numbers. In O(1), with `orders` O(N).
+  constexpr bool sees_any(std::int32_t w, std::int32_t tokens, std::int32_t const* orders) const {
+    return kvevict::sees_any(of(w), always, tokens, orders);
   }
   /// Row w sees no order at all.
   constexpr bool sees_none(std::int32_t w) const {

@@ -120,7 +120,7 @@ template <class Entry> class column_pass {
       }
     }
     for (int i = 0; i < q.rows; ++i) {
-      q.lse[i] = lse_of(peaks[i], sums[i]);
+      q.lse[i] = lse_of(peaks[i], sums[i], [&] { return q.row_sees_any(i); });
       if (q_.sink_logits != nullptr)
         q.lse[i] =
             lse_with(q.lse[i], q_.sink_logits[out_.rows[r].head * shape_.group + i / q.window] * 1.44269504088896341f);

@@ -45,8 +45,12 @@ inline void merge(vec peak, vec sum, vec& all_peak, vec& all_sum) {
   all_peak = top;
 }
 
-/// log2 of Σ 2^z from a maximum and a sum; +∞ of no logits, so that all weights are 0.
-inline float lse_of(float peak, float sum) { return sum == 0 ? __builtin_inff() : peak + __builtin_log2f(sum); }
+/// log2 of Σ 2^z from a maximum and a sum; +∞ of a row that sees nothing, so that all weights are 0, and NaN of one
+/// that sees −∞ alone: `sees_any` is called where nothing has added to the sum.
+template <class SeesAny> float lse_of(float peak, float sum, SeesAny const& sees_any) {
+  if (sum == 0) return sees_any() ? __builtin_nanf("") : __builtin_inff();
+  return peak + __builtin_log2f(sum);
+}
 
 /// The same with one more logit, a learned sink's.
 inline float lse_with(float lse, float sink) {

@@ -41,7 +41,7 @@ template <class Entry> class softmax_reader {
         in_(out.rows[r]),
         window_(newest_rows(view, a, in_.sequence, in_.tokens, o.rows, o.place)),
         sights_(sights_of(view, a, in_.sequence, in_.head, in_.tokens, window_, o.place)),
-        orders_(out.positions == nullptr ? nullptr : out.positions + out.begin[r]),
+        orders_(out.positions_of(r)),
         buffer_(buffer) {
     window_.always = sights_.always();
     if (orders_ == nullptr) held_ = {0, in_.tokens};

@@ -30,6 +30,7 @@ struct query_block {
 
   float const* block(int row) const { return packed + row * padded(head_dim, lanes); }
   bool sees_whole(std::int64_t first) const { return first >= all.from && first + tile_tokens <= all.to; }
+  bool row_sees_any(int row) const { return kvevict::sees_any({from[row], to[row]}, always, tokens, orders); }
   /// No row sees a token of the tile.
   bool sees_none(std::int64_t first) const {
     return orders == nullptr && (first >= some.to || (first + tile_tokens <= some.from &&

@@ -60,7 +60,7 @@ template <class Entry> class query_blocks {
     query_block q = make_query_block(memory, to.rows, q_.head_dim);
     query_rows const own = q_.of(in.sequence);
     pack_queries(q, own, windows_[to.r], to.first, to.rows, in.head * shape_.group + to.g, 1, nullptr);
-    q.tokens = in.tokens, q.orders = out_.positions == nullptr ? nullptr : out_.positions + out_.begin[to.r];
+    q.tokens = in.tokens, q.orders = out_.positions_of(to.r);
     if (q.orders != nullptr) q.all = {0, 0};
     float* const tile = memory + query_floats(q_.head_dim);
     for (std::int64_t t = 0; t < in.tokens; t += tile_tokens) {
@@ -77,7 +77,7 @@ template <class Entry> class query_blocks {
         for (std::int32_t k = 0; k < row_block; ++k) std::memcpy(to.row(i + k) + t, z[k], sizeof z[k]);
       }
     }
-    for (std::int32_t i = 0; i < to.rows; ++i) normalise(own, to, i);
+    for (std::int32_t i = 0; i < to.rows; ++i) normalise(own, q, to, i);
   }
 
   /// What the weights by the engine's LSE have added up to.
@@ -94,7 +94,7 @@ template <class Entry> class query_blocks {
 
  private:
   /// From logits in base 2 to weights.
-  void normalise(query_rows const& own, weight_block const& to, std::int32_t i) const {
+  void normalise(query_rows const& own, query_block const& q, weight_block const& to, std::int32_t i) const {
     float* const x = to.row(i);
     std::int64_t const hq = std::int64_t{out_.rows[to.r].head} * shape_.group + to.g, w = to.first + i;
     vec top = splat(below_all_logits), sums = {};
@@ -110,7 +110,7 @@ template <class Entry> class query_blocks {
     if (shape_.normalised) {
       checked_.add((to.r * shape_.group + to.g) * shape_.window + w, sum);
     } else {
-      lse = lse_of(base, sum);
+      lse = lse_of(base, sum, [&] { return q.row_sees_any(i); });
       if (q_.sink_logits != nullptr) lse = lse_with(lse, q_.sink_logits[hq] * 1.44269504088896341f);
       vec const share = exp2(splat(base - lse));
       for (std::int64_t j = 0; j < to.stride; j += lanes) store(x + j, load(x + j) * share);

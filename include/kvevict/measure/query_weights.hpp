@@ -110,17 +110,20 @@ template <class Entry> class query_weights {
     return order < s.to && (order >= s.from || always_.has(order));
   }
 
-  /// Products become logits, −∞ where the row does not see; returns the largest, or NaN where one is.
+  /// Products become logits, −∞ where the row does not see; returns the largest: −∞ of a row that sees nothing, NaN
+  /// where one is, or where the row sees −∞ alone.
   double write_logits(std::int32_t i, double* z) const {
     auto const scale = static_cast<double>(q_.logit_scale()), cap = static_cast<double>(q_.softcap);
     sight const s = sights_.of(window_row(i));
     double top = none;
+    bool sees = false;
     for (std::int64_t j = 0; j < in_.tokens; ++j) {
-      z[j] = is_seen(s, j) ? scale * z[j] : none;
+      bool const seen = is_seen(s, j);
+      sees = sees || seen, z[j] = seen ? scale * z[j] : none;
       if (cap != 0 && z[j] != none) z[j] = cap * std::tanh(z[j] / cap);
       top = z[j] > top || z[j] != z[j] ? z[j] : top;
     }
-    return top;
+    return sees && top == none ? __builtin_nan("") : top;
   }
 
   bool normalise(std::int32_t i, double longest_key, block_weights const& out, bool raise) const {

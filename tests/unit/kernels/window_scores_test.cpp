@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <kvevict/kernels/column_sums.hpp>
 #include <kvevict/kernels/window_scores.hpp>
 #include <kvevict/threads.hpp>
 
@@ -327,6 +328,36 @@ TEST_CASE("a key that is not finite gives scores that are not") {
       cache.set(*cache.view.find(role::k), 0, 0, 7, 3, bad);
       kernels::window_scores(ctx, cache.view, a.queries(), window(4), a.out());
       CHECK(!std::isfinite(a.values[7]));
+    });
+}
+
+TEST_CASE("a row whose logits are all -inf has no softmax") {
+  host ctx;
+  attention_case a(shape_of({60}, 1, 2, 16));
+  for (float& x : a.numbers_of_queries()) x = std::abs(x) + 0.1f;
+  a.store_queries();
+  float const sinks[] = {1, 2};
+  for (bool const with_sinks : {false, true})
+    layouts::with_layout(layout::bnsh, a.shape.cache, [&](auto& cache) {
+      a.fill(cache);
+      for (std::int32_t t = 0; t < 60; ++t) cache.set(*cache.view.find(role::k), 0, 0, t, 3, -INFINITY);
+      query_rows q = a.queries();
+      if (with_sinks) q.sink_logits = sinks;
+      auto const scores_none = [&](auto const& call) {
+        call(a.out());
+        for (float const x : a.values) CHECK(std::isnan(x));
+      };
+      for (std::int32_t const rows : {1, 4, 40})
+        for (weighting const by : {weighting::softmax, weighting::step_gain}) {
+          window_options o = window(rows);
+          o.weights = by;
+          scores_none([&](score_rows const& out) { kernels::window_scores(ctx, cache.view, q, o, out); });
+        }
+      scores_none([&](score_rows const& out) { kernels::column_sums(ctx, cache.view, q, group_reduce::mean, out); });
+      cache.set(*cache.view.find(role::k), 0, 0, 7, 3, 0);  // its weight is 1
+      kernels::window_scores(ctx, cache.view, q, window(4), a.out());
+      CHECK(a.values[7] == Approx(with_sinks ? a.values[7] : 1));
+      CHECK(a.values[8] == 0);
     });
 }
 

@@ -272,11 +272,15 @@ TEST_CASE("measure: no rounding makes up for keys that are infinite") {
     float const* const last = rows.q.data() + 7 * rows.Hq * rows.D;
     std::size_t d = 0;
     while (last[d] * last[rows.D + d] <= 0) ++d;
-    for (std::int64_t t = 0; t < 49; ++t)  // of weight 0 in the last row, by logits of −∞
+    for (std::int64_t t = 0; t < 50; ++t) {  // of weight 0 in the last row, by logits of −∞
       reinterpret_cast<float*>(cache.view.row(*cache.view.find(kvevict::role::k), 0, 0, t))[d] =
           last[d] > 0 ? -INFINITY : INFINITY;
-    CHECK_THROWS_WITH(measure::retained_mass(ctx, e, keep, {1}),
-                      Catch::Contains("sequence 0, head 0: the attention weights of row"));
+      if (t < 48) continue;
+      CHECK_THROWS_WITH(measure::retained_mass(ctx, e, keep, {1}),
+                        Catch::Contains("sequence 0, head 0: the attention weights of row"));
+    }
+    CHECK_THROWS_WITH(measure::retained_mass(ctx, kvevict::prompt(cache.view, rows.queries()), keep, {1}),
+                      Catch::Contains("measure: sequence 0, head 0: attention is not"));
   });
 }
 

@@ -322,6 +322,18 @@ TEST_CASE("bad input: infinite keys, queries and values") {
       r.refuses(ahakv, e, twenty, "is NaN", "look for values that are not finite");
     }
 }
+TEST_CASE("bad input: keys that are all infinite, so that every logit is -inf") {
+  room r;
+  for (float& x : r.all.q) x = std::abs(x) + 0.1f;
+  for (std::int32_t t = 0; t < r.view().length(0, 1); ++t)
+    r.cache.set(*r.view().find(kvevict::role::k), 0, 1, t, 3, -inf);
+  auto const e = kvevict::prompt(r.view(), r.q);
+  auto const refuses = [&](auto const& p) {
+    r.refuses(p, e, twenty, "of sequence 0, head 1 in layer 0 is NaN", "look for values that are not finite");
+  };
+  refuses(snapkv), refuses(h2o), refuses(ahakv), refuses(presets::tova()), refuses(presets::defensivekv({.window = 8}));
+  refuses(presets::dropkv({.window = 8})), refuses(presets::cake({.window = 8}));
+}
 TEST_CASE("bad input: NaN, +inf and -inf from a score of one's own") {
   room r;
   r.refuses(kvevict::policy{one_bad{not_a_number}}, kvevict::contents(r.view()), twenty,

@@ -194,10 +194,12 @@ template <class Entry> struct lse_kernel {
   }
 
  private:
-  /// +∞ of a row that sees nothing: its weights are 0.
+  /// +∞ of a row that sees nothing, so that its weights are 0; NaN of one whose logits are all −∞.
   KVEVICT_DEVICE float with_sink(window_rows const& in, row const& it, std::int64_t r, std::int32_t i, float peak,
                                  float sum) const {
-    if (sum == 0) return std::numeric_limits<float>::infinity();
+    if (sum == 0)
+      return in.sees_any(i % in.count, it.tokens, c.out.positions_of(r)) ? std::numeric_limits<float>::quiet_NaN()
+                                                                         : std::numeric_limits<float>::infinity();
     float const lse = peak + log2(sum);
     if (c.q.sink_logits == nullptr) return lse;
     float const gain = c.gains == nullptr ? 1.0f : c.gains[r * c.most_rows + i % in.count];

@@ -61,7 +61,7 @@ struct token_orders {
   }
 };
 KVEVICT_DEVICE inline token_orders orders_of(score_rows const& out, row const& it, std::int64_t r) {
-  return {out.positions == nullptr ? nullptr : out.positions + out.begin[r], it.tokens};
+  return {out.positions_of(r), it.tokens};
 }
 
 /// A call of window_scores. Weights are 2^(z − lse) with z in base 2.

@@ -29,6 +29,14 @@ template <std::int32_t N> struct fold_by_sums {
   }
 };
 
+/// The variance (÷ n) of a token's weights in n rows, from their sum and that of their squares; 0 where it is no more
+/// than what rounding makes of weights that are equal, (3n + 4)·2⁻²⁴ of their mean square.
+KVEVICT_HOST_DEVICE inline float variance_of(float sum, float squares, std::int32_t rows) {
+  auto const n = static_cast<float>(rows < 1 ? 1 : rows);
+  float const mean = sum / n, mean_square = squares / n, variance = mean_square - mean * mean;
+  return variance <= (3 * n + 4) * 0x1p-24f * mean_square ? 0.0f : variance;
+}
+
 /// A fold: of every token and query head `sums` floats, zeros at first, to which the weights of the window rows are
 /// added, whose parts are merged, and from which a number comes at last. Its functions are KVEVICT_HOST_DEVICE.
 template <class F>

@@ -27,7 +27,8 @@ namespace layers {
 /// where no layer has a preference the budget is shared evenly. A view of one layer costs nothing.
 ///
 /// Paper    CAKE, Qin et al., ICLR 2025, arXiv:2503.12491.   Differs: P_l is a whole number of 2⁻²⁰ of the largest one;
-///          τ are 1 (the paper's differ from model to model); all layers of the view at once, see layers/arriving.hpp.
+///          τ are 1 (the paper's differ from model to model); weights that agree up to rounding do not vary, see
+///          kernels::variance_of; all layers of the view at once, see layers/arriving.hpp.
 /// Shapes   queries (L,T,Hq,D) with T ≥ W rows or softmax rows, keys (L,H,N,D) → budgets (L), with a heads stage (L,H).
 /// Cost     two windows' attention; scratch N floats a row, and fold_window's.
 /// Errors   contract_violation: a τ that is not above 0, scattered rows; as score::window_attention.
@@ -87,9 +88,7 @@ struct dispersion {
         to[0] -= x.weight * ::logf(x.weight);
     }
     KVEVICT_HOST_DEVICE float finish(float const (&of)[sums], std::int32_t rows) const {
-      auto const n = static_cast<float>(rows < 1 ? 1 : rows);
-      float const mean = of[0] / n, variance = of[1] / n - mean * mean;
-      return !change ? of[0] : variance < 0 ? 0.0f : variance;
+      return change ? kernels::variance_of(of[0], of[1], rows) : of[0];
     }
   };
   struct before_recent {

@@ -22,7 +22,7 @@ namespace score {
 ///
 /// Paper    CAKE, Qin et al., ICLR 2025, arXiv:2503.12491: its score of tokens; its budgets of layers are
 ///          layers::dispersion.   Differs: the variance is divided by W, and γ is 200 (what we could read does not
-///          say); Σa²/W − mean² in float loses 2⁻²⁴·γ·mean² at most.
+///          say); a variance within rounding is 0, see kernels::variance_of.
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence or softmax rows, keys (H,N,D) → scores (H,N) float.
 /// Cost     window_attention's. Scratch on the host: N floats a query head.
 /// Errors   as window_attention.
@@ -53,9 +53,7 @@ struct varying_attention {
       to[0] += x.weight, to[1] += x.weight * x.weight;
     }
     KVEVICT_HOST_DEVICE float finish(float const (&of)[sums], std::int32_t rows) const {
-      auto const n = static_cast<float>(rows < 1 ? 1 : rows);
-      float const mean = of[0] / n, variance = of[1] / n - mean * mean;
-      return mean + gamma * (variance < 0 ? 0.0f : variance);
+      return of[0] / static_cast<float>(rows < 1 ? 1 : rows) + gamma * kernels::variance_of(of[0], of[1], rows);
     }
   };
 

@@ -2,6 +2,8 @@
 // Presets whose layers share their budget, against references in double.
 #include <kvevict/kvevict.hpp>
 
+#include <numeric>
+
 #include "support/batch_cache.hpp"
 #include "support/stack_presets.hpp"
 
@@ -37,9 +39,24 @@ TEST_CASE("layers share evenly where no attention changes, and CAKE refuses root
   stack of(in, stack_presets::L, placed::layers_apart, true);
   kvevict::budget const ask{.tokens_per_head = stack_presets::budget, .layer_count = stack_presets::L};
   kvevict::host ctx;
-  auto const keep = plan(ctx, kvevict::presets::cake({.window = 1}), kvevict::prompt(of.whole(), rows.queries()), ask);
-  for (std::int64_t r = 0; r < keep.rows(); ++r)
-    CHECK(keep.row(r).size == std::min(stack_presets::budget, keep.lengths[static_cast<std::size_t>(r)]));
+  attention alike = rows;  // the last rows of a sequence pay the same attention
+  for (std::size_t b = 0; b < in.B(); ++b) {
+    auto const end = static_cast<std::size_t>(rows.begin[b + 1]);
+    std::vector<float> weights(rows.slots, 0.0f);
+    for (std::size_t j = 0; j < in.N[b] - 8; ++j) weights[j] = static_cast<float>(1 + j % (b + 2));
+    float const sum = std::accumulate(weights.begin(), weights.end(), 0.0f);
+    for (float& x : weights) x /= sum;
+    for (std::size_t i = (end - 8) * rows.Hq; i < end * rows.Hq; ++i)
+      std::copy(weights.begin(), weights.end(), alike.weights.data() + i * rows.slots);
+  }
+  auto const shares_evenly = [&](kvevict::keep_set const& keep) {
+    for (std::int64_t r = 0; r < keep.rows(); ++r)
+      CHECK(keep.row(r).size == std::min(stack_presets::budget, keep.lengths[static_cast<std::size_t>(r)]));
+  };
+  auto const one_row = kvevict::presets::cake({.window = 1});
+  shares_evenly(plan(ctx, one_row, kvevict::prompt(of.whole(), rows.queries()), ask));
+  shares_evenly(plan(ctx, one_row, kvevict::prompt(of.whole(), rows.rows()), ask));
+  shares_evenly(plan(ctx, kvevict::presets::cake({.window = 7}), kvevict::prompt(of.whole(), alike.rows()), ask));
   CHECK_THROWS_WITH(
       plan(ctx, kvevict::presets::cake({.change_root = 0}), kvevict::prompt(of.whole(), rows.queries()), ask),
       Catch::Contains("dispersion: roots of 1.0"));

@@ -26,7 +26,7 @@ template <class Entry> struct window_call {
     query_block block = make_query_block(memory, w.in.count * shape.group, q.head_dim);
     query_rows const own = q.of(w.b);
     pack_queries(block, own, w.in, 0, w.in.count, w.h, shape.group, w.gains);
-    block.tokens = w.tokens, block.orders = w.orders;
+    block.tokens = w.tokens, block.orders = out.positions_of(w.index);
     if (block.orders != nullptr) block.all = {0, 0};
     if (w.lse != nullptr)
       block.lse = w.lse;

@@ -79,8 +79,10 @@ template <class Entry> class window_pass : window_call<Entry> {
     };
     if (!shape.normalised) {
       each_item(&window_pass::measure);
-      ctx.for_each(
-          count, [&](std::int64_t i, std::int32_t) { normalise(rows[i], q, shape.group); }, work);
+      auto const to_lse = [&](std::int64_t i, std::int32_t) {
+        normalise(rows[i], q, shape.group, out.positions_of(rows[i].index));
+      };
+      ctx.for_each(count, to_lse, work);
     }
     each_item(&window_pass::sum_columns);
     for (std::int64_t i = 0; shape.normalised && i < count; ++i) check(rows[i], memory_);

@@ -79,7 +79,6 @@ inline window_shape window_shape_of(query_rows const& q, window_options const& o
 struct window_row {
   std::int64_t index, tiles;
   std::int32_t b, h, tokens;
-  std::int32_t const* orders;  // of the tokens, or null
   window_rows in;
   std::int32_t rows;       // G·W padded to whole row blocks
   std::int32_t sums;       // of a query head: 1, or W
@@ -103,7 +102,6 @@ window_row describe_window(layer_view<Entry> const& view, query_rows const& q, w
   row const& row = out.rows[r];
   window_row w{};
   w.index = r, w.b = row.sequence, w.h = row.head, w.tokens = row.tokens;
-  w.orders = out.positions_of(r);
   w.in = newest_rows(view, q, row.sequence, row.tokens, o.rows, o.place);
   w.tiles = padded(row.tokens, tile_tokens) / tile_tokens;
   w.rows = static_cast<std::int32_t>(padded(std::int64_t{w.in.count} * (q.heads / out.heads), row_block));
@@ -159,8 +157,8 @@ inline float sink_of(query_rows const& q, window_row const& w, std::int32_t grou
 }
 
 /// From the tiles' maxima and sums to every row's LSE; where exponentials are kept, `peak` becomes what they are to be
-/// multiplied with.
-inline void normalise(window_row const& w, query_rows const& q, std::int32_t group) {
+/// multiplied with. `orders`: of scattered tokens, or null.
+inline void normalise(window_row const& w, query_rows const& q, std::int32_t group, std::int32_t const* orders) {
   std::int64_t const all = w.tiles * w.rows;
   for (std::int32_t r = 0; r < w.rows; r += lanes) {
     std::int32_t const n = std::min(lanes, w.rows - r);
@@ -169,7 +167,7 @@ inline void normalise(window_row const& w, query_rows const& q, std::int32_t gro
     for (std::int64_t i = r; i < all; i += w.rows)
       sum = multiply_add(load_some(w.sum + i, n), exp2(load_some(w.peak + i, n) - peak), sum);
     for (int i = 0; i < n; ++i) {
-      w.lse[r + i] = lse_of(peak[i], sum[i], [&] { return w.in.sees_any((r + i) % w.in.count, w.tokens, w.orders); });
+      w.lse[r + i] = lse_of(peak[i], sum[i], [&] { return w.in.sees_any((r + i) % w.in.count, w.tokens, orders); });
       if (q.sink_logits != nullptr) w.lse[r + i] = lse_with(w.lse[r + i], sink_of(q, w, group, r + i));
     }
     vec const lse = load_some(w.lse + r, n);

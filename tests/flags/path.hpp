@@ -7,9 +7,7 @@
 #include <kvevict/kernels/host.hpp>
 #include <kvevict/presets/ada_snapkv.hpp>
 #include <kvevict/presets/ahakv.hpp>
-#include <kvevict/presets/chunkkv.hpp>
 #include <kvevict/presets/h2o.hpp>
-#include <kvevict/presets/lagkv.hpp>
 
 namespace {
 
@@ -53,12 +51,9 @@ int whole_path() {
 
   int sum = static_cast<int>(first.kept());
 #if !defined(__OPTIMIZE__)  // where functions are not inlined, most of them have a symbol of their own
-  auto const e = kvevict::prompt(cache, q);
   std::vector<float> x;
-  kvevict::scores(ctx, kvevict::presets::ahakv({8}), e, want, x);
-  auto const second = kvevict::plan(ctx, kvevict::presets::ada_snapkv({8}), e, want);
-  sum += static_cast<int>(kvevict::plan(ctx, kvevict::presets::chunkkv({8}), e, want).kept() +
-                          kvevict::plan(ctx, kvevict::presets::lagkv({8}), e, want).kept());
+  kvevict::scores(ctx, kvevict::presets::ahakv({8}), kvevict::prompt(cache, q), want, x);
+  auto const second = kvevict::plan(ctx, kvevict::presets::ada_snapkv({8}), kvevict::prompt(cache, q), want);
   sum += static_cast<int>(
       second.kept() +
       kvevict::replace(ctx, cache, kvevict::plan(ctx, kvevict::presets::h2o(), kvevict::prompt(cache, q), {N}))

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Filling and copying of numbers. std's functions have one name in all units, and the linker may take the copy of a
 // unit with a larger instruction set; these are this unit's own. So are __builtin_sqrtf, which std::sqrt calls, and its
-// like for infinity and isfinite. The library gives std::max, std::min and numeric_limits no floats where it runs; only
-// what has vectors of floats on the host (measure/, engines/llama.hpp) shares std's code for them.
+// like for infinity and isfinite. The library gives std::max, std::min and numeric_limits no floats where it runs
+// (tests/flags/shared.py looks for them); only what has vectors of floats on the host (measure/, engines/llama.hpp)
+// shares std's code for those.
 #pragma once
 
 #include <cstdint>

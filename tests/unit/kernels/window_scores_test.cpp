@@ -356,7 +356,7 @@ TEST_CASE("a row whose logits are all -inf has no softmax") {
       scores_none([&](score_rows const& out) { kernels::column_sums(ctx, cache.view, q, group_reduce::mean, out); });
       cache.set(*cache.view.find(role::k), 0, 0, 7, 3, 0);  // its weight is 1
       kernels::window_scores(ctx, cache.view, q, window(4), a.out());
-      CHECK(a.values[7] == Approx(with_sinks ? a.values[7] : 1));
+      CHECK((with_sinks ? a.values[7] > 0 && a.values[7] < 1 : std::abs(a.values[7] - 1) < 1e-5f));
       CHECK(a.values[8] == 0);
     });
 }

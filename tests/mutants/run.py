@@ -76,16 +76,18 @@ def code(text):
     return re.compile(r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", text))))
 
 
+def places(mutant):
+    header = (root / "include/kvevict" / mutant["file"]).read_text()
+    return list(code(mutant["from"]).finditer(header))
+
+
 def attempt(mutant):
     with tempfile.TemporaryDirectory() as folder:
         scratch = pathlib.Path(folder)
         shutil.copytree(root / "include", scratch / "include")
         header = scratch / "include/kvevict" / mutant["file"]
-        text = header.read_text()
-        places = list(code(mutant["from"]).finditer(text))
-        if len(places) != 1:
-            return f"its text is there {len(places)} times; correct mutants.toml"
-        header.write_text(text[: places[0].start()] + mutant["to"] + text[places[0].end() :])
+        text, (place,) = header.read_text(), places(mutant)
+        header.write_text(text[: place.start()] + mutant["to"] + text[place.end() :])
         return verdict(mutant["test"], scratch / "include", scratch)
 
 
@@ -93,6 +95,9 @@ def chosen():
     """The mutants that the arguments ask for, and whether their tests are first tried without any."""
     with open(tests / "mutants/mutants.toml", "rb") as file:
         mutants = tomllib.load(file)["mutant"]
+    lost = [f"{m['file']}: {m['wrong']}: {len(places(m))} times" for m in mutants if len(places(m)) != 1]
+    if lost:  # whichever are tried
+        sys.exit("\n".join(["tests/mutants/run.py: texts that are not there once; correct mutants.toml:", *lost]))
     arguments = sys.argv[1:]
     if arguments[:1] == ["--every"]:
         if not re.fullmatch("[1-9][0-9]* [0-9a-f]+", " ".join(arguments[1:])):

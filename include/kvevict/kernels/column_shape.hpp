@@ -11,8 +11,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
-inline constexpr int strip_tiles = 8;  // a strip of columns meets one block of query rows after the other
-inline constexpr int strip_tokens = strip_tiles * tile_tokens;
+inline constexpr int strip_tokens = 384;  // a strip of columns meets one block of query rows after the other
+inline constexpr int strip_tiles = strip_tokens / tile_tokens;
+static_assert(strip_tokens % tile_tokens == 0);
 
 /// Scratch of one worker, in order: a block of queries, a strip of keys, then sums of a block (float) and of all blocks
 /// (double) per query head and a vector of each row's weights, or every query row's maximum and sum.

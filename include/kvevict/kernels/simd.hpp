@@ -192,23 +192,31 @@ inline vec as_floats(ivec n) { return __builtin_convertvector(n, vec); }
 inline vec times_power(vec p, ivec n) { return p * float_of((n + 127) << 23); }
 #endif
 
-/// 2^x within 2 ulp; 0 below −126 (also for −∞), capped at 2^126, NaN for NaN.
-inline vec exp2(vec x) {
-  vec const y = min(splat(126.0f), max(splat(-126.0f), x));
-  auto const n = to_integer(y);
-  vec const f = y - as_floats(n);  // exact, in [−1/2, 1/2]
-  vec p = splat(1.54531629e-4f);
-  p = p * f + 1.33908634e-3f;
-  p = p * f + 9.61808256e-3f;
-  p = p * f + 5.55035711e-2f;
-  p = p * f + 2.40226508e-1f;
-  p = p * f + 6.93147188e-1f;
-  p = p * f + 1.0f;
+/// 2^x of N vectors, within 2 ulp; 0 below −126.5 (also for −∞), capped at 2^126, NaN for NaN. Step by step for all of
+/// them: one vector's steps wait for each other.
+template <int N> [[gnu::always_inline]] inline void exp2(vec (&x)[N]) {
+  decltype(to_integer(vec{})) n[N];
+  vec f[N], p[N];
+  auto const each = [](auto step) __attribute__((always_inline)) { unroll<N>(step); };
+  each([&](auto i) { f[i] = min(splat(126.0f), max(splat(-127.0f), x[i])); });
+  each([&](auto i) { n[i] = to_integer(f[i]); });
+  each([&](auto i) { f[i] -= as_floats(n[i]); });  // exact, in [−1/2, 1/2]
+  each([&](auto i) { p[i] = f[i] * 1.54531629e-4f + 1.33908634e-3f; });
+  each([&](auto i) { p[i] = p[i] * f[i] + 9.61808256e-3f; });
+  each([&](auto i) { p[i] = p[i] * f[i] + 5.55035711e-2f; });
+  each([&](auto i) { p[i] = p[i] * f[i] + 2.40226508e-1f; });
+  each([&](auto i) { p[i] = p[i] * f[i] + 6.93147188e-1f; });
+  each([&](auto i) { p[i] = p[i] * f[i] + 1.0f; });
 #if defined(KVEVICT_WIDE_LANES)
-  return x < -126.0f ? vec{} : times_power(p, n);
+  each([&](auto i) { x[i] = x[i] < -126.5f ? vec{} : times_power(p[i], n[i]); });
 #else
-  return float_of(bits_of(times_power(p, n)) & ~(x < -126.0f));
+  each([&](auto i) { x[i] = times_power(p[i], n[i]); });  // 2^−127 is the float 0
 #endif
+}
+inline vec exp2(vec x) {
+  vec one[] = {x};
+  exp2(one);
+  return one[0];
 }
 
 /// tanh to 2e-7 absolute.

@@ -26,11 +26,12 @@ inline void exponentiate(vec const (&z)[row_block][tile_vectors], float* kept, f
   store(each, max(splat(below_all_logits), reduce<row_block>(x, larger{})));
   for (int r = 0; r < row_block; ++r) {
     peak[r] = each[r * (lanes / row_block)];
-    vec s = {};
+    vec w[tile_vectors], s = {};
+    unroll<tile_vectors>([&](auto v) { w[v] = z[r][v] - splat(peak[r]); });
+    exp2(w);
     for (int v = 0; v < tile_vectors; ++v) {
-      vec const w = exp2(z[r][v] - splat(peak[r]));
-      if (kept != nullptr) store(kept + r * tile_tokens + v * lanes, w);
-      s += w;
+      if (kept != nullptr) store(kept + r * tile_tokens + v * lanes, w[v]);
+      s += w[v];
     }
     x[r] = s;
   }
@@ -69,12 +70,13 @@ void add_rows(vec const (&z)[row_block][tile_vectors], query_block const& q, int
   std::int32_t left = per_sum - row % per_sum;  // rows of this sum
   for (int r = 0; r < count; ++r) {
     vec const lse = splat(q.lse[row + r]);
-    vec all = Checked ? load(checked + (row + r) * lanes) : vec{};
-    for (int v = 0; v < tile_vectors; ++v) {
-      vec const w = exp2(z[r][v] - lse);
-      if constexpr (Checked) all += w;
-      store(column + v * lanes, load(column + v * lanes) + w);
-    }
+    vec w[tile_vectors], all = Checked ? load(checked + (row + r) * lanes) : vec{};
+    unroll<tile_vectors>([&](auto v) { w[v] = z[r][v] - lse; });
+    exp2(w);
+    unroll<tile_vectors>([&](auto v) {
+      if constexpr (Checked) all += w[v];
+      store(column + v * lanes, load(column + v * lanes) + w[v]);
+    });
     if constexpr (Checked) store(checked + (row + r) * lanes, all);
     if (--left == 0) left = per_sum, column += tile_tokens;
   }

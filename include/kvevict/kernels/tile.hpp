@@ -59,8 +59,11 @@ inline void pack_queries(query_block& out, query_rows const& q, window_rows cons
   constexpr float log2_e = 1.44269504088896341f;
   row_map const contiguous{nullptr, 0, 0, 0, 0, 0, 0, q.head_dim * size_of(q.type), 1};
   std::int64_t const chunks = padded(q.head_dim, lanes) / lanes;
-  for (std::int32_t r = 0, w = 0, g = 0; r < padded(out.rows, row_block); ++r) {
-    std::int32_t const hq = h * group + g;
+  auto const address = [&](std::int32_t w, std::int32_t g) {
+    return static_cast<std::byte const*>(q.data) +
+           ((in.first + first + w) * q.token_stride + (h * group + g) * q.head_stride) * size_of(q.type);
+  };
+  auto const pack_row = [&](std::int32_t r, std::int32_t w, std::int32_t g) {
     float const gain = (gains == nullptr ? 1.0f : gains[w]) * log2_e;
     float const factor = out.capped ? q.logit_scale() / q.softcap : q.logit_scale() * gain;
     out.after[r] = q.softcap * gain;
@@ -68,8 +71,7 @@ inline void pack_queries(query_block& out, query_rows const& q, window_rows cons
     out.from[r] = s.from, out.to[r] = s.to;
     out.all = {std::max(out.all.from, s.from), std::min(out.all.to, s.to)};
     out.some = {std::min(out.some.from, s.from), std::max(out.some.to, s.to)};
-    auto const* row = static_cast<std::byte const*>(q.data) +
-                      ((in.first + first + w) * q.token_stride + hq * q.head_stride) * size_of(q.type);
+    std::byte const* const row = address(w, g);
     float* to = out.packed + ((r / row_block) * chunks * row_block + r % row_block) * lanes;
     with_type(q.type, [&](auto type) {
       using T = decltype(type);
@@ -78,8 +80,13 @@ inline void pack_queries(query_block& out, query_rows const& q, window_rows cons
         store(to, load_as_float<T>(row + d * static_cast<std::int32_t>(sizeof(T))) * factor);
       if (d < q.head_dim) store(to, read_chunk<T>(row, contiguous, d, q.head_dim) * factor);
     });
-    if (++w == window) w = 0, g = std::min(g + 1, group - 1);
-  }
+  };
+  for (std::int32_t w = 0; w < window; ++w)  // as they lie in memory
+    for (std::int32_t g = 0; g < group; ++g) {
+      if (w + 1 < window) fetch_row(address(w + 1, g), contiguous);
+      pack_row(g * window + w, w, g);
+    }
+  for (std::int32_t r = out.rows; r < padded(out.rows, row_block); ++r) pack_row(r, 0, group - 1);
 }
 
 /// The engine's LSE of window row w of query head hq, in base 2. −∞ says that it sees nothing: then, and where the
@@ -102,6 +109,7 @@ inline void multiply(float const* q, float const* tile, std::int64_t head_dim, t
   vec sum[row_block][tile_vectors] = {};
   for (std::int64_t d = 0; d < head_dim; d += lanes, q += row_block * lanes) {
     ahead.step();
+#pragma GCC unroll 4  // of more g++ 12 keeps sums in memory
     for (int i = 0; i < lanes; ++i, tile += tile_tokens) {
       vec k[tile_vectors];
       unroll<tile_vectors>([&](auto v) { k[v] = in_register(load(tile + v * lanes)); });

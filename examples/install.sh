@@ -2,6 +2,12 @@
 # What the examples' scripts share: packages, Python environments, the build. Sourced; the script that does so defines
 # refuse().
 
+# What the engine is built of.
+engine_packages=(g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libopenblas-openmp-dev
+  python3 python3-venv)
+# Its threads that wait do not take the cores of others, and each multiplies a tile by itself.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} OPENBLAS_NUM_THREADS=1
+
 # install_missing PACKAGE…: Debian packages that are not there yet
 install_missing() {
   local missing=() package

@@ -6,7 +6,7 @@ tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 refuse() { echo "bench/run.sh quality: $1" >&2; exit 2; }
 source "$tree/examples/install.sh"
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}
-install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv \
+install_missing "${engine_packages[@]}" \
   bible-kjv bible-kjv-text debian-policy doc-debian perl-doc libpython3.11-stdlib
 python_environment "$cache/venv" "$tree/examples/engine/requirements.txt"
 export PYTHONPATH=$tree/examples/engine:$tree/examples/compare PYTHONDONTWRITEBYTECODE=1
@@ -26,5 +26,4 @@ else
   build_programs "$tree" engine_compare
   program=("$tree/build/native/examples/engine_compare") into=''
 fi
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 exec "$python" "$tree/bench/quality/run.py" "$@" --model "$model" --into "$into" --program "${program[@]}"

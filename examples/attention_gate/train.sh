@@ -48,12 +48,11 @@ done
 [[ $command != evaluate || -f $gates ]] || refuse "evaluate needs --gates FILE.safetensors"
 
 case $command in
-  evaluate) install_missing g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev python3 python3-venv ;;
+  evaluate) install_missing "${engine_packages[@]}" ;;
   *) install_missing python3 python3-venv ;;
 esac
 python_environment "$cache/venv-training" "$here/requirements.txt"
 python=$cache/venv-training/bin/python
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 case $command in
   test) exec "$python" "$here/test_training.py" ;;
   train)

@@ -111,7 +111,7 @@ def main():
     try:
         tokens = Tokens(options.model_dir)
         make = Prompts(tokens, options.seed)
-        lengths, each = ((1000,), 4) if options.quick else ((1000, 2000, 3000, 4000), 5)
+        lengths, each = ((1000,), 3) if options.quick else ((1000, 2000, 3000, 4000), 5)
         follow = 128 if options.quick else 256
         texts = ["GPL-3"] if options.quick else ["GPL-3", "GFDL-1.3", "Apache-2.0"]
         json.dump(
@@ -122,7 +122,7 @@ def main():
                 "needle": [make.needle(n, length) for length in lengths for n in (1, 2) for _ in range(each)],
                 "text": [make.passage(name, 1024, follow) for name in texts],
                 "decode": make.passage("GFDL-1.3", 512 if options.quick else 1024),
-                "decode_tokens": 512,
+                "decode_tokens": 256 if options.quick else 512,
                 "growth": make.passage("GPL-3", 4096),
                 "growth_tokens": 2048 if options.quick else 4096,
             },

@@ -10,6 +10,10 @@
 #include "cache.hpp"
 #include "model.hpp"
 
+#ifdef EIGEN_USE_BLAS
+extern "C" int openblas_get_parallel(void);  // 0: it was built for programs of one thread
+#endif
+
 namespace llama {
 
 using activations = Eigen::MatrixXf;  // a column is one token, so (T,features) in memory
@@ -69,6 +73,12 @@ inline void rms_norm(activations const& x, tensor const& gain, float eps, activa
 class engine {
  public:
   explicit engine(model const& m) : model_(m), frequency_(m.cfg.head_dim / 2) {
+#ifdef EIGEN_USE_BLAS
+    if (openblas_get_parallel() == 0 && omp_get_max_threads() > 1)
+      throw model_error(
+          "this OpenBLAS gives wrong products to several threads; install libopenblas-openmp-dev, or set "
+          "OMP_NUM_THREADS=1");
+#endif
     for (int i = 0; i < frequency_.size(); ++i) {
       frequency_[i] = 1.0f / float(std::pow(double(cfg().rope_base), 2.0 * i / cfg().head_dim));
       if (!cfg().rope_factors.empty()) frequency_[i] /= cfg().rope_factors[i];

@@ -10,6 +10,7 @@
 
 #include <kvevict/core/queries.hpp>
 #include <kvevict/core/window.hpp>
+#include <kvevict/kernels/exp2.hpp>
 #include <kvevict/kernels/tile_tokens.hpp>
 
 namespace kvevict {

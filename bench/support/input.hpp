@@ -147,9 +147,9 @@ class input {
 
   shape s_;
   std::int32_t row_begin_[2], length_;
-  std::vector<float> queries_, lse_, scores_;
+  lines_of<float> queries_, lse_, scores_;
   std::vector<std::int32_t> ids_;
-  std::vector<std::byte> memory_;
+  lines_of<std::byte> memory_;
   std::vector<kvevict::row> rows_;
   std::vector<std::int64_t> begin_{0};
   kvevict::layer_view<> view_;

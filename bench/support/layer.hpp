@@ -33,7 +33,7 @@ class layer {
   }
 
   /// The bytes of the last component that was added.
-  std::vector<std::byte>& bytes() { return memory_.back(); }
+  lines_of<std::byte>& bytes() { return memory_.back(); }
   template <class T> T& at(kvevict::role what, std::int32_t h, std::int32_t t) {
     return kvevict::element<T>(view, *view.find(what), 0, h, t);
   }
@@ -48,7 +48,7 @@ class layer {
 
  private:
   shape s_;
-  std::deque<std::vector<std::byte>> memory_;
+  std::deque<lines_of<std::byte>> memory_;
 };
 
 }  // namespace bench

@@ -14,6 +14,8 @@
 #include <kvevict/core/host.hpp>
 #include <kvevict/kernels/shuffle.hpp>
 
+#include "support/lines.hpp"
+
 namespace bench {
 
 namespace kernels = kvevict::kernels;
@@ -54,7 +56,7 @@ inline float sum_of(float const* p, std::int64_t count) {
 class roof {
  public:
   explicit roof(std::int32_t threads)
-      : memory_(static_cast<std::size_t>(threads), std::vector<float>(static_cast<std::size_t>(floats), 1.0f)) {}
+      : memory_(static_cast<std::size_t>(threads), lines_of<float>(static_cast<std::size_t>(floats), 1.0f)) {}
 
   /// Flops or bytes per second, the best of several tries.
   double measure(kvevict::host& ctx, bound by) {
@@ -83,7 +85,7 @@ class roof {
     return best;
   }
 
-  std::vector<std::vector<float>> memory_;
+  std::vector<lines_of<float>> memory_;
 };
 
 }  // namespace bench

@@ -29,7 +29,7 @@ struct decoded : layer {
     rows.weights = weights.data(), rows.token_stride = std::int64_t{s.Hq} * s.N, rows.head_stride = s.N;
     rows.heads = s.Hq, rows.slots = s.N, rows.row_begin = begin, rows.positions = &newest;
   }
-  std::vector<float> weights = std::vector<float>(std::size_t(s.Hq * s.N)), out = std::vector<float>(s.Hq * s.D);
+  lines_of<float> weights = lines_of<float>(std::size_t(s.Hq * s.N)), out = lines_of<float>(s.Hq * s.D);
   float const *keys[s.N + 4], *values[s.N + 4];  // head 0 of every slot, whose other heads lie behind it
   std::int32_t begin[2] = {0, 1};
   kvevict::attention_rows rows;

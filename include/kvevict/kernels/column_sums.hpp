@@ -106,14 +106,13 @@ template <class Entry> class column_pass {
     float* const peaks = tokens + shape_.strip_floats();
     float* const sums = peaks + padded(q.rows, row_block);
     kvevict::fill(peaks, sums, below_all_logits), kvevict::fill(sums, sums + padded(q.rows, row_block), 0.0f);
-    tile_ahead none;
     for (std::int64_t t = 0; t < q.some.to; t += tile_tokens) {
       if (q.sees_none(t)) continue;
       pack_tile(r, t, tokens);
       for (int i = 0; i < q.rows; i += row_block) {
         vec z[row_block][tile_vectors], peak = load_first<row_block>(peaks + i), sum = load_first<row_block>(sums + i);
         float tile_peak[row_block], tile_sum[row_block];
-        logits(q, i, tokens, t, none, z);
+        logits(q, i, tokens, t, z);
         exponentiate(z, nullptr, tile_peak, tile_sum);
         merge(load_first<row_block>(tile_peak), load_first<row_block>(tile_sum), peak, sum);
         store_some(peaks + i, peak, row_block), store_some(sums + i, sum, row_block);
@@ -157,10 +156,9 @@ template <class Entry> class column_pass {
   }
 
   static void sum_tile(query_block const& q, float const* tokens, std::int64_t first, float* columns, float* checked) {
-    tile_ahead none;
     for (int i = 0; i < q.rows; i += row_block) {
       vec z[row_block][tile_vectors];
-      logits(q, i, tokens, first, none, z);
+      logits(q, i, tokens, first, z);
       add_weights(z, q, i, q.window, columns, checked);
     }
   }

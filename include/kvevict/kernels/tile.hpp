@@ -104,12 +104,10 @@ inline void fill_lse(query_block& out, query_rows const& q, window_rows const& i
     out.lse[r] = engine_lse(q, in, first + r % out.window, std::int64_t{h} * group + r / out.window);
 }
 
-/// z = q · tile for one block of query rows; `ahead` fetches meanwhile.  → (row_block, tile_tokens)
-inline void multiply(float const* q, float const* tile, std::int64_t head_dim, tile_ahead& ahead,
-                     vec (&z)[row_block][tile_vectors]) {
+/// z = q · tile for one block of query rows.  → (row_block, tile_tokens)
+inline void multiply(float const* q, float const* tile, std::int64_t head_dim, vec (&z)[row_block][tile_vectors]) {
   vec sum[row_block][tile_vectors] = {};
   for (std::int64_t d = 0; d < head_dim; d += lanes, q += row_block * lanes) {
-    ahead.step();
 #pragma GCC unroll 4  // of more g++ 12 keeps sums in memory
     for (int i = 0; i < lanes; ++i, tile += tile_tokens) {
       vec k[tile_vectors];
@@ -164,10 +162,10 @@ inline void finish_logits(query_block const& q, int row, std::int64_t first, vec
   }
 }
 
-/// Those logits of a packed tile; `ahead` fetches meanwhile.
-inline void logits(query_block const& q, int row, float const* tile, std::int64_t first, tile_ahead& ahead,
+/// Those logits of a packed tile.
+inline void logits(query_block const& q, int row, float const* tile, std::int64_t first,
                    vec (&z)[row_block][tile_vectors]) {
-  multiply(q.block(row), tile, q.head_dim, ahead, z);
+  multiply(q.block(row), tile, q.head_dim, z);
   finish_logits(q, row, first, z);
 }
 

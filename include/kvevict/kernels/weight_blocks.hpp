@@ -66,14 +66,14 @@ template <class Entry> class query_blocks {
     for (std::int64_t t = 0; t < in.tokens; t += tile_tokens) {
       bool const hidden = q.sees_none(t);
       if (!hidden) pack_keys(view_, in.sequence, in.head, t, in.tokens, tile);
-      tile_ahead ahead(view_, in.sequence, in.head, t + tile_tokens, in.tokens,
-                       padded(to.rows, row_block) / row_block * padded(q_.head_dim, lanes) / lanes);
+      tile_ahead ahead(view_, in.sequence, in.head, t + tile_tokens, in.tokens, padded(to.rows, row_block) / row_block);
       for (std::int32_t i = 0; i < to.rows; i += row_block) {
+        ahead.step();
         vec z[row_block][tile_vectors];
         if (hidden)
           for (auto& x : z) kvevict::fill_n(x, tile_vectors, splat(-__builtin_inff()));
         else
-          logits(q, i, tile, t, ahead, z);
+          logits(q, i, tile, t, z);
         for (std::int32_t k = 0; k < row_block; ++k) std::memcpy(to.row(i + k) + t, z[k], sizeof z[k]);
       }
     }

@@ -93,8 +93,7 @@ template <class Entry> class window_pass : window_call<Entry> {
   /// Packs a tile; the next one comes back, to be fetched.
   tile_ahead pack_tile(window_row const& w, std::int64_t tile, float* to) const {
     pack_keys(view, w.b, w.h, tile * tile_tokens, w.tokens, to);
-    return tile_ahead(view, w.b, w.h, (tile + 1) * tile_tokens, w.tokens,
-                      w.rows / row_block * padded(q.head_dim, lanes) / lanes);
+    return tile_ahead(view, w.b, w.h, (tile + 1) * tile_tokens, w.tokens, w.rows / row_block);
   }
 
   /// Maximum and sum of every row in each tile, and the exponentials where they are kept.
@@ -109,7 +108,8 @@ template <class Entry> class window_pass : window_call<Entry> {
       tile_ahead next = pack_tile(w, t, tokens);
       for (int r = 0; r < w.rows; r += row_block) {
         vec z[row_block][tile_vectors];
-        logits(block, r, tokens, t * tile_tokens, next, z);
+        next.step();
+        logits(block, r, tokens, t * tile_tokens, z);
         std::int64_t const at = t * w.rows + r;
         exponentiate(z, w.weights == nullptr ? nullptr : w.weights + at * tile_tokens, w.peak + at, w.sum + at);
       }
@@ -130,7 +130,8 @@ template <class Entry> class window_pass : window_call<Entry> {
         tile_ahead next = pack_tile(w, t, tokens);
         for (int r = 0; r < w.rows; r += row_block) {
           vec z[row_block][tile_vectors];
-          logits(block, r, tokens, t * tile_tokens, next, z);
+          next.step();
+          logits(block, r, tokens, t * tile_tokens, z);
           add_weights(z, block, r, w.per_sum(), sums, checked);
         }
       }

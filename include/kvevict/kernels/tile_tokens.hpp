@@ -150,8 +150,8 @@ void pack_keys(layer_view<Entry> const& view, std::int32_t b, std::int32_t h, st
     pack_tokens(view, *second, b, h, first, tokens, tile + keys.width() * tile_tokens);
 }
 
-/// The keys of the tile from `first` on, which are fetched row by row in `steps` steps while the tile before it is worked
-/// on: more at once would wait in front of what the work itself reads.
+/// The keys of the tile from `first` on, which are fetched row by row, in `steps` steps, while the tile before it is
+/// worked on: more at once would wait in front of what the work itself reads.
 class tile_ahead {
  public:
   tile_ahead() = default;  // none

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the examples' scripts share: packages, Python environments, the build. Sourced; the script that does so defines
-# refuse().
+# What the examples' scripts share: packages, Python environments, the build, what threads do. Sourced; the script that
+# does so defines refuse().
 
 # What the engine is built of.
 engine_packages=(g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libopenblas-openmp-dev

@@ -115,8 +115,8 @@ python=$cache/venv/bin/python
 model_dir=$("$python" "$here/engine/prepare.py" ${model[@]+"${model[@]}"}) || exit 2
 if ! ((${#gates[@]} + ${#model[@]})); then  # the gates of the usual model
   for file in "$here"/attention_gate/weights/*.safetensors; do [[ ! -f $file ]] || gates+=(--gates "$file"); done
+  ((${#quick[@]} == 0)) || gates=("${gates[@]:0:2}")
 fi
-((${#quick[@]} == 0)) || gates=("${gates[@]:0:2}")
 case $command in
   check) build_programs "$tree" engine_check engine_check_eviction engine_generate engine_speed ;;
   *) build_programs "$tree" "engine_$command" ;;

@@ -20,6 +20,7 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/threads.hpp>
 
+#include "support/lines.hpp"
 #include "support/plain.hpp"
 #include "support/roof.hpp"
 

@@ -89,13 +89,13 @@ int main(int argc, char** argv) try {
   table results(m.cfg.layers, m.cfg.kv_heads, s.seed);
   json details;
   int const steps = tasks.contains("decode") ? tasks.at("decode_tokens").get<int>() : 0;
-  double work = tasks.contains("growth") ? 9 : 0;
+  double const of_growth = tasks.contains("growth") ? 9 : 0, of_decoding = 0.14 * steps;
   double kept = 0;  // by one preset, of each prompt
   for (int share : s.shares) kept += share / 100.0;
   double const contestants = presets / 13.0 * (double(s.shares.size()) / 3 + 0.4 * double(s.gates.size()));
-  for (auto const& p : tasks.at("needle")) work += contestants * cost_of(p);
   double const per_text = contestants * (tasks.at("both_structures") ? 66 : 33);
-  work += per_text * double(tasks.at("text").size()) + 0.14 * steps;
+  double work = per_text * double(tasks.at("text").size()) + of_decoding + of_growth;
+  for (auto const& p : tasks.at("needle")) work += contestants * cost_of(p);
   progress bar(work);
 
   double longest = 0;
@@ -122,11 +122,11 @@ int main(int argc, char** argv) try {
   if (tasks.contains("decode")) {
     auto const& p = tasks.at("decode");
     auto pool = pool_for(m.cfg, page_size, 11.0 * double(p.at("context").size()) + 2.0 * steps);
-    decode_beside(e, ctx, pool, s, results, p, steps, bar, 0.14 * steps);
+    decode_beside(e, ctx, pool, s, results, p, steps, bar, of_decoding);
   }
   if (tasks.contains("growth")) {
     details["growth"] = growth(e, ctx, tasks.at("growth"), page_size, 256, tasks.at("growth_tokens"));
-    bar.advance(9, "decode speed against context");
+    bar.advance(of_growth, "decode speed against context");
   }
   results.write(out_dir + "/results.csv");
   details["model"] = tasks.at("model");

@@ -95,7 +95,7 @@ def chosen():
     """The mutants that the arguments ask for, and whether their tests are first tried without any."""
     with open(tests / "mutants/mutants.toml", "rb") as file:
         mutants = tomllib.load(file)["mutant"]
-    lost = [f"{m['file']}: {m['wrong']}: {len(places(m))} times" for m in mutants if len(places(m)) != 1]
+    lost = [f"{m['file']}: {m['wrong']}" for m in mutants if len(places(m)) != 1]
     if lost:  # whichever are tried
         sys.exit("\n".join(["tests/mutants/run.py: texts that are not there once; correct mutants.toml:", *lost]))
     arguments = sys.argv[1:]

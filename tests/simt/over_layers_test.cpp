@@ -2,7 +2,8 @@
 // One threshold over a stack on a device: the body of unit/policy/over_layers_test.cpp.
 #include <kvevict/cuda.cuh>
 
-#include "simt/device_cache.hpp"
+#include "simt/device_stack.hpp"
+#include "support/stack_prefixes.hpp"
 #include "support/stack_scores.hpp"
 
 namespace over_layers_test {
@@ -23,6 +24,20 @@ TEST_CASE("a device keeps what one threshold over a stack keeps, as sorting all 
           return keep.read(ctx);
         });
   }
+}
+
+TEST_CASE("on a device, of layers whose prefixes differ each protects its own") {
+  stack host(stack_prefixes::input(), stack_prefixes::L, placed::own_tables, true);
+  device_stack there(host);
+  device_memory memory;
+  auto const view = there.whole().with_read_only(memory.put(stack_prefixes::read_only));
+  cuda::device ctx(default_stream());
+  stack_prefixes::check(memory.put(stack_prefixes::scores()), [&](auto const& policy) {
+    cuda::keep_set keep;
+    plan(ctx, policy, kvevict::contents(view),
+         {.tokens_per_head = stack_prefixes::budget, .layer_count = stack_prefixes::L}, keep);
+    return keep.read(ctx);
+  });
 }
 
 }  // namespace over_layers_test

@@ -42,16 +42,14 @@ struct sequence_plan {
   std::int64_t budget = 0, total = 0;  // of a row; of all heads, and their tokens, where they share the budget
   std::int32_t layer = 0, head = 0, given = 0, has = 0;  // of other_lengths
   std::int64_t first_part = 0, parts = 0;                // of sharing::stack: the layer's first row, and all rows
-  // where pages are kept whole: tokens of one (else 1), `recent` of protect, and those of part-filled last pages among
-  // `total`
-  std::int32_t page = 1, recent = 0;
+  std::int32_t page = 1;  // tokens of one, where pages are kept whole; of part-filled last ones `rests` among `total`
   std::int64_t rests = 0;
 };
 
 /// Of the longest row; they must fit the budget. Of whole pages no more than the budget, and no row has more: that a
 /// row's fit is seen when its own are known.
 constexpr void find_protected(sequence_plan& p, protect const& keep) {
-  p.back = keep.back(p.asked, p.front), p.recent = keep.recent;
+  p.back = keep.back(p.asked, p.front);
   p.protected_tokens =
       static_cast<std::int32_t>(std::min<std::int64_t>(p.longest, most_protected(p.front, p.back, p.page)));
   if (p.page > 1) p.protected_tokens = std::min(p.protected_tokens, p.asked);
@@ -108,9 +106,10 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
   return p;
 }
 
-/// What is protected of a row of that many tokens.
-constexpr row_ends ends_of(sequence_plan const& p, std::int32_t tokens) {
-  return p.page == 1 ? row_ends{p.front, p.back} : page_ends({p.front, p.back}, p.recent, p.asked, tokens, p.page);
+/// What is protected of a row of that many tokens and that prefix; of a unit's layers others may have a longer one.
+constexpr row_ends ends_of(sequence_plan const& p, protect const& keep, std::int32_t read_only, std::int32_t tokens) {
+  row_ends const ends{keep.front(read_only), keep.back(p.asked, read_only)};
+  return p.page == 1 ? ends : page_ends(ends, keep.recent, p.asked, tokens, p.page);
 }
 
 /// The evictable interval of one row in order: all but the `front` first and `back` newest tokens.

@@ -72,25 +72,26 @@ inline std::int32_t expect_newest(score_rows const& rows, std::int64_t r, row_pl
   return static_cast<std::int32_t>(fresh);
 }
 
-inline void expect_budget(sequence_plan const& p, std::int32_t b) {
+inline void expect_budget(sequence_plan const& p, protect const& keep, std::int32_t b) {
   if (p.wrong == sequence_plan::fault::no_budget) messages::negative_budget("plan", p.asked, b);
   if (p.wrong == sequence_plan::fault::other_lengths) messages::other_lengths(b, p.head, p.layer, p.given, p.has);
   if (p.wrong != sequence_plan::fault::none)
-    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.page > 1 ? p.recent : p.back, p.page);
+    messages::budget_below_protected(p.asked, p.protected_tokens, b, p.front, p.page > 1 ? keep.recent : p.back,
+                                     p.page);
 }
 
-/// Rows (b, h) of heads [head, head + heads) as it was decided.
-inline void assign_rows(score_rows const& out, sequence_plan const& p, sharing share, std::int32_t b, std::int32_t head,
-                        std::int32_t heads) {
-  expect_budget(p, b);
+/// Rows (b, h) of heads [head, head + heads), with that prefix, as it was decided.
+inline void assign_rows(score_rows const& out, sequence_plan const& p, protect const& keep, std::int32_t read_only,
+                        sharing share, std::int32_t b, std::int32_t head, std::int32_t heads) {
+  expect_budget(p, keep, b);
   for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
     std::int64_t const r = std::int64_t{b} * out.heads + h;
-    row_ends const ends = ends_of(p, out.rows[r].tokens);
+    row_ends const ends = ends_of(p, keep, read_only, out.rows[r].tokens);
     protect_row(out, r, ends.front, ends.back);
     assign_budget(out.rows[r], p, share, out.heads);
     if (out.rows[r].active) expect_distinct(out, r);
     if (pages_beyond_budget(out.rows[r], p, share))
-      messages::budget_below_protected(p.asked, out.rows[r].protected_tokens(), b, p.front, p.recent, p.page);
+      messages::budget_below_protected(p.asked, out.rows[r].protected_tokens(), b, p.front, keep.recent, p.page);
   }
 }
 
@@ -104,14 +105,15 @@ void assign_units(score_rows const& out, protect const& keep, Layers const& laye
                      unit = share == sharing::heads ? H : 1;
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
+  auto const assign = [&](sequence_plan const& p, std::int32_t b, std::int32_t h) {
+    assign_rows(out, p, keep, cache.read_only_tokens(b), share, b, h, step);
+  };
   auto const decide = [&](std::int32_t b, std::int32_t h) {
-    if (!all.known() && !all.want->keeps_whole(b))
-      return assign_rows(out, plan_alone(keep, layers, all, b, h, unit, page), share, b, h, step);
+    if (!all.known() && !all.want->keeps_whole(b)) return assign(plan_alone(keep, layers, all, b, h, unit, page), b, h);
     if (!all.known()) return;
     unit_plan<Layers, Entry> const plan(keep, layers, all, b, h, unit, page);
     for (std::int32_t row = b; row < cache.sequences(); row += S) {
-      if (!all.want->keeps_whole(row))
-        assign_rows(out, plan.of_layer(all.layer_of(row), all.want->of(row)), share, row, h, step);
+      if (!all.want->keeps_whole(row)) assign(plan.of_layer(all.layer_of(row), all.want->of(row)), row, h);
       if (!all.in_view()) return;
     }
   };
@@ -127,7 +129,8 @@ void assign_stack(score_rows const& out, layer_view<Entry> const& cache, protect
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); h += step) {
       unit_heads const of = each_head ? head_of_unit(want, h) : heads_of_unit(cache, want);
-      assign_rows(out, plan_stack(keep, cache, want, b, of, page), sharing::stack, b, h, step);
+      assign_rows(out, plan_stack(keep, cache, want, b, of, page), keep, cache.read_only_tokens(b), sharing::stack, b,
+                  h, step);
     }
 }
 
@@ -150,9 +153,9 @@ void assign_budgets(score_rows const& out, layer_view<Entry> const& cache, prote
     for (std::int32_t h = 0; h < H; ++h)
       total += of[h].tokens, rests += of[h].tokens % page, longest = std::max(longest, of[h].tokens);
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    auto const p =
-        plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b), page, rests);
-    assign_rows(out, p, share, b, 0, H);
+    std::int32_t const read_only = cache.read_only_tokens(b);
+    auto const p = plan_sequence(keep, layers, asked, share, b, H, total, longest, read_only, page, rests);
+    assign_rows(out, p, keep, read_only, share, b, 0, H);
   }
 }
 

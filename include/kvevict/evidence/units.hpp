@@ -74,12 +74,15 @@ template <class Layers, class Entry> class unit_plan {
   /// `b`: a row of the view, any layer's where the unit has the rows of several; its heads [head, head + heads).
   constexpr unit_plan(protect const& keep, Layers const& layers, model_layers<Entry> const& all, std::int32_t b,
                       std::int32_t head, std::int32_t heads, std::int32_t page) {
+    auto const row_of = [&](std::int64_t l) {
+      return all.in_view() ? all.row_of(all.cache->pages.sequence_of(b), l) : b;
+    };
     parts of{};
     p_.page = of.page = page;
     of.all = all, of.sequence = all.cache->pages.sequence_of(b), of.head = head, of.heads = heads;
     std::int64_t tokens = 0, asked = 0;
     for (std::int64_t l = 0; l < all.count(); ++l) {
-      std::int32_t const row = all.in_view() ? all.row_of(of.sequence, l) : b;
+      std::int32_t const row = row_of(l);
       least_ = std::min(least_, all.want->of(row)), asked += std::int64_t{all.want->of(row)} * heads;
       p_.front = std::max(p_.front, keep.front(all.cache->read_only_tokens(row)));
       for (std::int32_t h = head; h < head + heads; ++h) {
@@ -94,7 +97,9 @@ template <class Layers, class Entry> class unit_plan {
     if (least_ < 1 || !p_.cut || p_.wrong != sequence_plan::fault::none) return;
     find_protected(p_, keep);
     for (std::int64_t l = 0; page > 1 && l < all.count(); ++l)
-      for (std::int32_t h = head; h < head + heads; ++h) expect_pages(all.tokens(of.sequence, l, h));
+      for (std::int32_t h = head; h < head + heads; ++h)
+        expect_pages(ends_of(p_, keep, all.cache->read_only_tokens(row_of(l)), all.tokens(of.sequence, l, h)),
+                     all.tokens(of.sequence, l, h));
     if (p_.wrong != sequence_plan::fault::none) return;
     of.protected_tokens = p_.protected_tokens;
     of.line = layers.line_of({p_.asked, p_.protected_tokens, p_.longest, 0, static_cast<std::int32_t>(all.count())});
@@ -116,8 +121,7 @@ template <class Layers, class Entry> class unit_plan {
 
  private:
   /// Of a row that has so many tokens.
-  constexpr void expect_pages(std::int32_t tokens) {
-    row_ends const ends = ends_of(p_, tokens);
+  constexpr void expect_pages(row_ends const& ends, std::int32_t tokens) {
     std::int64_t const stay = std::min<std::int64_t>(tokens, std::int64_t{ends.front} + ends.back);
     if (stay <= p_.asked || p_.wrong != sequence_plan::fault::none) return;
     p_.wrong = sequence_plan::fault::budget_below_protected, p_.protected_tokens = static_cast<std::int32_t>(stay);

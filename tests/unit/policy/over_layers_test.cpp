@@ -2,6 +2,7 @@
 // One threshold over layers, heads and tokens: brute force, exact sums, floors, and what takes no part.
 #include <kvevict/kvevict.hpp>
 
+#include "support/stack_prefixes.hpp"
 #include "support/stack_scores.hpp"
 
 namespace policy_over_layers_test {
@@ -113,6 +114,17 @@ TEST_CASE("layers that are kept whole take no part in a stack's budget") {
         CHECK(std::vector<std::int32_t>(row.begin(), row.end()) == want[of++]);
     }
   }
+}
+
+TEST_CASE("of layers whose prefixes differ each protects its own") {
+  stack of(stack_prefixes::input(), stack_prefixes::L, placed::own_tables, true);
+  auto const view = of.whole().with_read_only(stack_prefixes::read_only.data());
+  auto const scores = stack_prefixes::scores();
+  kvevict::host ctx;
+  stack_prefixes::check(scores.data(), [&](auto const& policy) {
+    return plan(ctx, policy, kvevict::contents(view),
+                {.tokens_per_head = stack_prefixes::budget, .layer_count = stack_prefixes::L});
+  });
 }
 
 TEST_CASE("a stack in whole pages keeps as many pages as its budget holds") {

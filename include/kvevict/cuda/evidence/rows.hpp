@@ -76,7 +76,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
   KVEVICT_DEVICE void refuse_budget(thread& t, planning::sequence_plan const& p, std::int32_t b, std::int32_t h,
                                     std::int32_t tokens) const {
     watch.refuse(t, fault::budget_below_protected, b, h, p.asked, tokens, p.page, p.front,
-                 p.page > 1 ? p.recent : p.back);
+                 p.page > 1 ? keep.recent : p.back);
   }
 
   KVEVICT_DEVICE planning::sequence_plan unit_of_stack(std::int32_t b, std::int32_t h) const {
@@ -95,7 +95,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     std::int64_t const r = std::int64_t{b} * cache.heads() + h;
     row it = whole_row(cache, b, h);
     if (p.cut && p.wrong == fault_of::none) {
-      planning::row_ends const ends = planning::ends_of(p, it.tokens);
+      planning::row_ends const ends = planning::ends_of(p, keep, cache.read_only_tokens(b), it.tokens);
       planning::protect_interval(it, ends.front, ends.back);
       planning::assign_budget(it, p, by, cache.heads());
       if (planning::pages_beyond_budget(it, p, by)) refuse_budget(t, p, b, h, it.protected_tokens());

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layers whose read-only prefixes differ and that share a budget: of every row its own prefix is protected, for every
+// context.
+#pragma once
+
+#include <kvevict/kvevict.hpp>
+
+#include "support/catch.hpp"
+#include "support/stack.hpp"
+#include "support/together.hpp"
+
+namespace support::stack_prefixes {
+
+inline constexpr std::int32_t L = 3, N = 32, budget = 16, sinks = 2, recent = 1, permille = 500;
+inline std::vector<std::int32_t> const read_only{12, 0, 4};  // of each layer
+
+inline batch input() { return random_batch(91, {.Hq = 2, .H = 2, .D = 4, .N = {N, N, N}, .future = 0}); }
+
+/// The middle is best, so that the ends stay only as protected ones.
+inline std::vector<float> scores() {
+  std::vector<float> out;
+  for (std::int32_t i = 0; i < L * 2 * N; ++i) out.push_back(static_cast<float>(i % N < 20 ? i % N : 39 - i % N));
+  return out;
+}
+
+/// `plan(policy)`: the keep set of a stack with those prefixes and scores.
+template <class Plan> void check(float const* given_scores, Plan plan) {
+  together::given const score{given_scores, N};
+  auto const by_tokens = kvevict::policy{score, kvevict::protect{sinks, recent, permille}};
+  auto const kept = [&](char const* name, auto const& policy, std::int32_t share) {
+    kvevict::keep_set const keep = plan(policy);
+    for (std::int32_t l = 0; l < L; ++l)
+      for (std::int32_t h = 0; h < 2; ++h) {
+        CAPTURE(name, l, h);
+        auto const row = keep(l, h);
+        std::int32_t const front = std::max(sinks, read_only[static_cast<std::size_t>(l)]),
+                           back = std::max(recent, std::min(share, budget - front)),
+                           rest = static_cast<std::int32_t>(row.size) - front - back;
+        std::vector<std::int32_t> expected;
+        REQUIRE(rest >= 0);
+        for (std::int32_t j = front; j < N - back; ++j) expected.push_back(j);
+        std::sort(expected.begin(), expected.end(), [&](std::int32_t a, std::int32_t b) {
+          float const x = scores()[static_cast<std::size_t>(a)], y = scores()[static_cast<std::size_t>(b)];
+          return x > y || (x == y && a > b);
+        });
+        expected.resize(static_cast<std::size_t>(rest));
+        for (std::int32_t j = 0; j < N; ++j)
+          if (j < front || j >= N - back) expected.push_back(j);
+        std::sort(expected.begin(), expected.end());
+        CHECK(std::vector<std::int32_t>(row.begin(), row.end()) == expected);
+      }
+  };
+  constexpr std::int32_t share = budget * permille / 1000;
+  auto const pyramid = by_tokens.with(kvevict::layers::pyramid{.beta = 4});
+  kept("one threshold", by_tokens.with(kvevict::heads::over_layers{}), share);
+  kept("pyramid", pyramid, share);
+  kept("pyramid over heads", pyramid.with(kvevict::heads::adaptive{}), share);
+}
+
+}  // namespace support::stack_prefixes

@@ -67,6 +67,7 @@ template <class Entry> struct laws {
   static void check_keep(view_type const& v, kvevict::keep_set const& keep, kvevict::budget const& budget,
                          policy<Entry> const& p) {
     law(keep.sequences == v.sequences() && keep.heads == v.heads(), "a keep set has the rows of its view");
+    check_stack(v, keep, budget, p);
     for (std::int32_t b = 0; b < v.sequences(); ++b) {
       std::int64_t sum = 0, all = 0;
       std::int32_t const want = budget.of(b);
@@ -94,6 +95,23 @@ template <class Entry> struct laws {
         law(sum == std::min<std::int64_t>(all, std::int64_t{want} * v.heads()),
             "the heads of a sequence keep their budget");
     }
+  }
+
+  /// Layers that share a budget keep it together: of every head, or of all heads.
+  static void check_stack(view_type const& v, kvevict::keep_set const& keep, kvevict::budget const& budget,
+                          policy<Entry> const& p) {
+    std::int32_t const S = v.sequences() / v.pages.layers, unit = p.equal_counts ? 1 : std::max(v.heads(), 1);
+    for (std::int32_t s = 0; s < S && p.over_stack && !p.capped; ++s)
+      for (std::int32_t first = 0; first < v.heads(); first += unit) {
+        std::int64_t held = 0, asked = 0, kept = 0;
+        for (std::int32_t b = s; b < v.sequences(); b += S)
+          for (std::int32_t h = first; h < first + unit; ++h)
+            held += v.length(b, h), asked += budget.of(b), kept += keep(b, h).size;
+        if (p.whole_pages)
+          law(kept <= std::min(held, asked), "no more than a stack's budget is kept");
+        else
+          law(kept == std::min(held, asked), "layers keep the budget that they share");
+      }
   }
 
   /// What the rows of every token of row r hold, all components one after the other.

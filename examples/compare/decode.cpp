@@ -20,6 +20,9 @@ class decoding {
     auto const context = passage.at("context").get<ids>();
     N_ = int(context.size());
     task_ = passage.at("task");
+    shares_ = s_.shares;
+    std::erase_if(shares_, [&](int share) { return N_ * share / 100 <= window; });
+    if (shares_.empty()) return bar.advance(work, "no decoding, as no budget holds more than its window");
     auto full = e_.start(pool_);
     llama::record seen;
     auto const logits = e_.prefill(full, context, 1, &seen);
@@ -45,7 +48,7 @@ class decoding {
   }
 
  private:
-  static constexpr int window = 32;  // last queries that are kept
+  static constexpr int window = 32;  // last queries that are kept; a budget that holds no more tokens is left out
   static constexpr int slack = 16;   // evict every 16 tokens, down to the budget
 
   /// What a policy is planned with: the cache and the state in it, or the last queries, too.
@@ -91,7 +94,7 @@ class decoding {
     group g;
     g.name = name;
     g.first = groups_.empty() ? 1 : groups_.back().first + std::ssize(groups_.back().seqs);
-    for (int share : s_.shares) {
+    for (int share : shares_) {
       g.budgets.push_back(N_ * share / 100);
       g.seqs.push_back(full.fork());
     }
@@ -227,6 +230,7 @@ class decoding {
   settings const& s_;
   table& out_;
   std::string task_;
+  std::vector<int> shares_;
   int N_ = 0;
   std::vector<group> groups_;
 };

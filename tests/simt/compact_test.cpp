@@ -137,6 +137,19 @@ TEST_CASE("of many rows a block fills the holes of several batches") {
   });
 }
 
+TEST_CASE("rows of any width, however many, are cut into slices that all hold something") {
+  reference::generator random(20);
+  for (std::int32_t const floats : {100, 132, 164, 192, 256, 288})  // 164: vLLM's fp8 MLA; 288: MLA in bf16
+    for (std::size_t const rows : {1u, 31u, 45u, 61u}) {
+      layouts::cache_shape s;
+      s.lengths.assign(rows, 5), s.heads = 1, s.head_dim = floats, s.positions = 0;
+      layouts::with_layout(layouts::layout::hnd, s, [&](auto& cache) {
+        CAPTURE(floats, rows);
+        same_compaction(cache, support::random_keep(random, cache.view, false), compaction::stable, 0);
+      });
+    }
+}
+
 TEST_CASE("the next compaction reads its lengths from the last one's result, into which it writes") {
   reference::generator random(18);
   for (std::uint64_t schedule = 0; schedule < 8; ++schedule) {

@@ -115,6 +115,7 @@ void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<U
   k.slices = static_cast<std::uint32_t>(
       std::max<std::int64_t>(k.mode == compaction::stable ? std::min(wanted, narrow) : 1, blocks_for(k.units, widest)));
   k.units_a_slice = static_cast<std::int32_t>(blocks_for(k.units, k.slices));
+  k.slices = blocks_for(k.units, k.units_a_slice);  // none is empty
   k.abreast = k.mode == compaction::stable
                   ? 1
                   : std::min(blocks_for(k.stride, widest / k.units_a_slice), static_cast<std::uint32_t>(wanted));

@@ -72,10 +72,15 @@ struct policy {
   static constexpr bool equal_counts = score::heads_traits<Score, Heads>::equal_counts;
   /// True when every head of a sequence keeps the same tokens, by its heads stage.
   static constexpr bool one_set = score::heads_traits<Score, Heads>::one_set;
+  /// True when its heads stage divides each layer differently, whatever the scores are.
+  static constexpr bool differs_by_layer = score::heads_traits<Score, Heads>::differs_by_layer;
   static constexpr sharing budgets = score::heads_traits<Score, Heads>::budgets;
   static_assert(!score::is_shares<Score> || !planning::after_scores<Layers>(),
                 "policy: layers::entropy divides by the scores, of which there are several here; give a layers stage "
                 "that does not look at them");
+  static_assert(!stages::says_one_set<Layers> || !differs_by_layer,
+                "policy: layers::together keeps one set for all layers, and heads::table gives each layer another; "
+                "leave one of them out");
   static_assert(budgets != sharing::stack || (stages::says_equal_budgets<Layers> && !stages::says_one_set<Layers>),
                 "policy: a heads stage that divides over all layers takes the place of the layers stage; leave "
                 "layers::uniform");
@@ -155,7 +160,7 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
 
 /// The same on the host without refusing all sequences for one: a sequence whose budget, rows or scores are at fault (a
 /// NaN, an LSE of other logits, a prefix longer than its budget) is kept whole, and outcomes[b] says what is wrong with
-/// it; where the layers of a stack keep one set of tokens, a fault in one of them is that of all. What is wrong with
+/// it; where the layers of a stack keep one set of tokens, or as many, a fault in one of them is that of all. What is wrong with
 /// the view, the options or where evidence lies still refuses the call.
 /// Cost     plan()'s, once more for every sequence at fault. Without exceptions in the build a fault stops the program
 ///          as in plan().
@@ -166,7 +171,8 @@ void plan(host& ctx, Policy const& p, Evidence const& e, budget const& b, keep_s
   contract::expect_stages<host, Policy, Evidence>();
   auto call = contract::begin(ctx, e, b, out);
   contract::with_layers(e.cache, b, [&] { contract::validate("plan", ctx, p, e, b); });
-  bool const as_one = stages::says_one_set<decltype(p.layers)> || e.cache.demands().one_set_for_layers;
+  capability const must = e.cache.demands();
+  bool const as_one = stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers || must.equal_layers;
   contract::leave_faulty_out(ctx, e, b, outcomes, as_one, [&](Evidence const& some, budget const& asked) {
     planning::plan_checked(ctx, p, some, asked, out);
   });

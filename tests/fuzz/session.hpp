@@ -15,6 +15,7 @@ inline bool may_be_refused(std::string const& m) {
                                      "share a page table; use",
                                      "the heads share a page table",
                                      "keeps one set of tokens for all heads",
+                                     "one set of tokens, or one length, for both needs",
                                      "one set of tokens for both needs",
                                      "tokens_per_head is 0",
                                      "has one row for all heads",

@@ -22,6 +22,15 @@ TEST_CASE("a device finds the largest weight of pooled window rows as the host d
   }
 }
 
+TEST_CASE("a device that pools softmax rows reads none before the first token's weight") {
+  batch const in = random_batch(54, {.Hq = 2, .H = 1, .D = 8, .N = {40}, .future = 0});
+  attention const rows = last_rows(in, 8);  // so that the first row handed in is one of the window
+  layouts::cache_shape shape = cache_shape_of(in);
+  shape.positions = 0;
+  with_cache(layouts::layout::hnd, shape, in,
+             [&](auto& cache) { all_alike(cache, presets::defensivekv({.window = 8}), rows); });
+}
+
 TEST_CASE("a device scales pooled rows of more tokens than a block adds up") {
   batch const in = random_batch(52, {.Hq = 2, .H = 1, .D = 8, .N = {2100, 60}, .future = 0}, 0.5);
   attention const rows = last_queries(in, 18);

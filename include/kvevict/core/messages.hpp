@@ -66,10 +66,11 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
     contract::violate(contract::at(sequence, head), "plan: ", rows, " have ", first, " and ", here,
                       " tokens; one set of tokens for both needs rows of one length, evict them by ", stage,
                       " from the first plan on");
-  contract::violate(contract::at(sequence, head), "plan: ", rows,
-                    " have different budgets or read-only prefixes; one set of tokens for both needs the same, give "
-                    "both one budget or plan without ",
-                    stage);
+  contract::violate(
+      contract::at(sequence, head), "plan: ", rows,
+      " have different budgets, read-only prefixes or padding; one set of tokens, or one length, for both "
+      "needs the same, give both one budget or plan without ",
+      stage);
 }
 [[noreturn]] inline void positions_apart(bool layers, std::int64_t sequence, std::int64_t head, std::int64_t of_layer,
                                          std::int64_t token, std::int64_t first, std::int64_t here) {

@@ -27,9 +27,12 @@ struct row {
   std::int32_t budget;        // ≤ tokens; the heads stage may move it between the heads of a sequence
   bool active;                // false: everything is kept, nothing is scored
   std::int32_t new_from = 0;  // observe(): tokens of this order or later have just arrived
+  std::int32_t hidden = 0;    // evictable tokens that no later row sees, which have the lowest scores
   key_bracket known{};
 
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
+  /// Evictable tokens that are worth keeping.
+  constexpr std::int32_t room() const { return candidates - hidden; }
   /// Evictable tokens that stay.
   constexpr std::int32_t quota() const { return budget - protected_tokens(); }
 };
@@ -37,11 +40,12 @@ struct row {
 /// The larger one; NaN when either is, so that a score which is not a number cannot hide behind one that is.
 constexpr float larger_or_nan(float a, float b) { return a > b || a != a ? a : b; }
 
-/// Σ over the heads of a sequence of budget − protected: the tokens that its scores compete for.
+/// Σ over the heads of a sequence of budget − protected, or all that they have room for: the tokens that its scores
+/// compete for.
 constexpr std::int64_t pooled_quota(slice<row> of) {
-  std::int64_t sum = 0;
-  for (row const& it : of) sum += it.quota();
-  return sum;
+  std::int64_t sum = 0, room = 0;
+  for (row const& it : of) sum += it.quota(), room += it.room();
+  return sum < room ? sum : room;
 }
 
 /// Rows in order b·heads + h, each with one float per token. A scorer fills the evictable tokens of the active rows.
@@ -129,12 +133,12 @@ struct pool_quota {
 
   constexpr pool_quota() = default;
   constexpr pool_quota(score_rows const& s, row_pools const& pools, std::int64_t pool) {
-    std::int64_t held = 0;
+    std::int64_t room = 0;
     pools.each(pool, [&](std::int64_t r) {
       row const& it = s.rows[r];
-      if (it.active) ++rows, tokens += it.quota(), held += it.candidates;
+      if (it.active) ++rows, tokens += it.quota(), room += it.room();
     });
-    if (tokens > held) tokens = held;
+    if (tokens > room) tokens = room;
   }
 };
 

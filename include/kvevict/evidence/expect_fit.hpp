@@ -39,6 +39,11 @@ inline constexpr bool says_same_for_all_rows = [] {
   return false;
 }();
 template <class Stage>
+inline constexpr bool says_differs_by_layer = [] {
+  if constexpr (requires { Stage::differs_by_layer; }) return Stage::differs_by_layer;
+  return false;
+}();
+template <class Stage>
 inline constexpr bool says_whole_pages = [] {
   if constexpr (requires { Stage::whole_pages; }) return Stage::whole_pages;
   return false;
@@ -54,7 +59,8 @@ template <class Policy> constexpr keep_traits keeps(Policy const& p) {
                  alike = stages::says_same_for_all_rows<decltype(p.score)> && Policy::budgets != sharing::stack;
   return {Policy::equal_counts,
           all || Policy::one_set || (alike && Policy::equal_counts),
-          all || stages::says_one_set<decltype(p.layers)> || (alike && stages::says_equal_budgets<decltype(p.layers)>),
+          all || stages::says_one_set<decltype(p.layers)> ||
+              (alike && stages::says_equal_budgets<decltype(p.layers)> && !Policy::differs_by_layer),
           all || stages::says_whole_pages<decltype(p.select)>,
           all || p.protect.recent >= 1,
           all || (stages::says_equal_budgets<decltype(p.layers)> && Policy::equal_counts),

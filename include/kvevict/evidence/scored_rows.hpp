@@ -24,9 +24,11 @@ score_rows budgeted_rows(Context& ctx, frame& scratch, Policy const& p, Evidence
   score_rows rows =
       kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache), e.sees);
   capability const must = e.cache.demands();
-  if (Policy::one_set || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, together_over::heads);
-  if (stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers)
-    kernels::same_tokens(ctx, e.cache, rows, together_over::layers);
+  planning::alike const heads{together_over::heads, false, e.sees};
+  if (Policy::one_set || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, heads);
+  bool const one_set = stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers;
+  planning::alike const layers{together_over::layers, !one_set, e.sees};
+  if (one_set || must.equal_layers) kernels::same_tokens(ctx, e.cache, rows, layers);
   return rows;
 }
 
@@ -51,10 +53,12 @@ score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score cons
   score_rows const tokens = rows;
   if constexpr (stages::says_whole_pages<decltype(p.select)>)
     rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce);
-  unseen::leave_out(ctx, e, rows);
+  constexpr bool after = planning::after_scores<decltype(p.layers)>(),
+                 shared = Policy::budgets == sharing::heads || Policy::budgets == sharing::stack ||
+                          (Policy::budgets == sharing::none && after);
+  unseen::leave_out(ctx, e, rows, shared);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
-  if constexpr (planning::after_scores<decltype(p.layers)>() && Policy::budgets != sharing::cap)
-    p.layers.divide(ctx, e, tokens, rows, Policy::budgets);
+  if constexpr (after && Policy::budgets != sharing::cap) p.layers.divide(ctx, e, tokens, rows, Policy::budgets);
   return rows;
 }
 

@@ -74,6 +74,7 @@ struct next_turn {
   constexpr void begin(row& it, row& all, row const& now) const {
     std::int32_t const kept = turn == 0 ? all.protected_tokens() : it.budget;
     if (!now.active) all = now;
+    all.hidden = now.hidden;
     it = all;
     if (it.active) it.candidates = it.tokens - kept, it.budget = kept;
   }
@@ -88,7 +89,7 @@ struct next_turn {
     std::int64_t held = 0;
     for (std::int64_t i = 0; i < n; ++i) {
       row const& it = left[pools.row_of(pool, i)];
-      held += caps[i] = it.active ? it.candidates : 0;
+      held += caps[i] = it.active ? it.room() : 0;
     }
     std::int64_t const quota = asked < held ? asked : held;
     for (std::int64_t i = 0; i < n; ++i) {

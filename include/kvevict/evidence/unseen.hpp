@@ -33,12 +33,14 @@ constexpr sight in_pages(sight s, std::int32_t page) {
   return {s.from / page, s.to / page + (s.to % page > 0 ? 1 : 0)};
 }
 
-/// A row keeps no more than what is protected and seen. Of rows of pages the orders are pages.
+/// What a row has room for: what is seen. Of rows of pages the orders are pages. Where rows share a budget, their stage
+/// keeps to that; a row that has its own is cut.
 template <class View> struct count_seen {
   View cache;
   visibility sees;
   score_rows rows;
   sights out;
+  bool shared, equal_counts;  // budgets; heads that keep equally many have the room of the one that sees most
 
   constexpr void operator()(slice<row> of, std::int64_t b) const {
     for (std::int64_t h = 0; h < of.size; ++h) {
@@ -52,7 +54,14 @@ template <class View> struct count_seen {
             inside(it, out.seen[r]) + inside(it, sight{out.always[r].from, before(out.always[r].to, out.seen[r].from)});
       for (std::int32_t j = 0; rows.positions != nullptr && j < it.tokens; ++j)
         count += rows.evictable(r, j) && out.has(r, rows.order(r, j)) ? 1 : 0;
-      if (it.quota() > count) it.budget = it.protected_tokens() + count;
+      it.hidden = it.candidates - count;
+    }
+    std::int32_t most = 0;
+    for (row const& it : of) most = it.active && it.room() > most ? it.room() : most;
+    for (row& it : of) {
+      if (!it.active || shared) continue;
+      if (equal_counts) it.hidden = it.candidates < most ? 0 : it.candidates - most;
+      if (it.quota() > it.room()) it.budget = it.protected_tokens() + it.room();
     }
   }
 
@@ -96,11 +105,14 @@ struct put_last {
 
 /// Takes them out of what a row may keep, once it is scored; nothing where rows see all of their past.
 /// Cost     O(log N) a row, of scattered rows O(N), and a look at every score; scratch 16 bytes a row.
-template <class Context, class Evidence> void leave_out(Context& ctx, Evidence const& e, score_rows& rows) {
+template <class Context, class Evidence>
+void leave_out(Context& ctx, Evidence const& e, score_rows& rows, bool shared) {
   if (e.sees.is_whole() || rows.count() == 0) return;
   frame scratch(ctx.scratch());
   sights const of{scratch.template allocate<sight>(rows.count()), scratch.template allocate<sight>(rows.count())};
-  kernels::each_sequence(ctx, rows, count_seen<std::remove_cvref_t<decltype(e.cache)>>{e.cache, e.sees, rows, of});
+  using view = std::remove_cvref_t<decltype(e.cache)>;
+  kernels::each_sequence(ctx, rows,
+                         count_seen<view>{e.cache, e.sees, rows, of, shared, e.cache.demands().equal_counts});
   kernels::each_token(ctx, rows, put_last{rows, of});
 }
 

@@ -68,7 +68,7 @@ struct adaptive {
       std::int64_t *caps = numerators + n, *shares = numerators + 2 * n;
       for (std::int64_t h = 0; h < n; ++h) {
         numerators[h] = (1000 - floor_permille) * n * count[h] + floor_permille * pooled;
-        caps[h] = of[h].candidates;
+        caps[h] = of[h].room();
       }
       apportion(numerators, 1000 * n, caps, n, pooled, shares);
       for (std::int64_t h = 0; h < n; ++h)
@@ -80,7 +80,7 @@ struct adaptive {
         std::int64_t const x = (1000 - floor_permille) * std::int64_t{count[h]} + 1000 * floor, whole = x / 1000,
                            part = x % 1000;
         std::int64_t const rounded = whole + (part > 500 || (part == 500 && whole % 2 != 0) ? 1 : 0);
-        std::int64_t const share = rounded < of[h].candidates ? rounded : of[h].candidates;
+        std::int64_t const share = rounded < of[h].room() ? rounded : of[h].room();
         of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(share);
       }
     }

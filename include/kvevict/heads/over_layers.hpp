@@ -91,7 +91,7 @@ struct over_layers {
       for (std::int64_t i = 0; i < n; ++i) {
         row const& it = rows.rows[pools.row_of(pool, i)];
         std::int64_t const x = it.active ? share.numerator(counts[pools.row_of(pool, i)]) : 0;
-        floors[i] = x / den, rests[i] = x % den, caps[i] = it.active ? it.candidates : 0;
+        floors[i] = x / den, rests[i] = x % den, caps[i] = it.active ? it.room() : 0;
       }
       settled<listed_parts> const out({floors, rests, caps, n, den, quota.tokens}, quota.tokens);
       for (std::int64_t i = 0; i < n; ++i)

@@ -29,14 +29,14 @@ struct places {
     return b % pools * members() + member(b, h);
   }
 };
-/// Of rows that are cut: one more than their evictable tokens, and their quotas.
+/// Of rows that are cut: one more than they have room for, and their quotas.
 struct tell_held {
   places at;
   std::uint64_t* to;
   constexpr void operator()(slice<row> of, std::int64_t b) const {
     for (std::int64_t h = 0; h < of.size; ++h) {
       if (!of[h].active) continue;
-      to[at(b, h)] = static_cast<std::uint64_t>(std::int64_t{1} + of[h].candidates);
+      to[at(b, h)] = static_cast<std::uint64_t>(std::int64_t{1} + of[h].room());
       to[at.size() + at(b, h)] = static_cast<std::uint64_t>(of[h].quota());
     }
   }

@@ -28,7 +28,7 @@ namespace heads {
 /// Errors   contract_violation if there are no shares, or for other layers or heads.
 struct table {
   using stage = stages::heads;
-  static constexpr bool equal_counts = false;
+  static constexpr bool equal_counts = false, differs_by_layer = true;
   std::int32_t const* shares = nullptr;  // (L,H)
   std::int32_t layers = 0, heads = 0;
 
@@ -67,7 +67,7 @@ struct table {
       std::int64_t const den = sum == 0 ? n : sum;
       for (std::int64_t h = 0; h < n; ++h) {
         std::int64_t const x = quota * (sum == 0 ? 1 : mine[h]);
-        floors[h] = x / den, rests[h] = x % den, caps[h] = of[h].candidates;
+        floors[h] = x / den, rests[h] = x % den, caps[h] = of[h].room();
       }
       settled<listed_parts> const out({floors, rests, caps, n, den, quota}, quota);
       for (std::int64_t h = 0; h < n; ++h)

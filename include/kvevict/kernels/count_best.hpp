@@ -82,7 +82,7 @@ inline std::int64_t expect_question(score_rows const& s, row_pools const& pools,
     expect_candidates("count_best", s, r);
     std::int64_t const size = s.rows[r].active ? s.rows[r].candidates : 0;
     total += size;
-    forced += std::min<std::int64_t>(what.forced, size);
+    forced += std::min<std::int64_t>(what.forced, s.rows[r].active ? s.rows[r].room() : 0);
   });
   KVEVICT_EXPECTS(what.count >= forced && what.count <= total, "count_best: ", what.count, " tokens are asked for in ",
                   contract::place{static_cast<std::int32_t>(pool)}, ", but ", forced, " are forced and ", total,
@@ -100,7 +100,7 @@ inline contenders gather_rows(frame& scratch, score_rows const& s, row_pools con
     contender& c = out.rows[i] = {};
     c.first = it.first;
     c.size = size;
-    c.forced = static_cast<std::int32_t>(std::min<std::int64_t>(what.forced, size));
+    c.forced = it.active ? std::min(what.forced, it.room()) : 0;
     c.keys = scratch.allocate<std::uint32_t>(size);
     c.live = scratch.allocate<std::uint32_t>(size);
     c.counts = scratch.allocate<std::uint32_t>(radix::table_size);

@@ -26,7 +26,7 @@ class sampled_pool {
       row& it = s.rows[pools.row_of(pool, i)];
       member& m = rows_[i] = {};
       m.x = s.values + s.begin[pools.row_of(pool, i)] + it.first, m.first = it.first, m.known = &it.known;
-      m.n = it.active ? it.candidates : 0;
+      m.n = it.active ? it.candidates : 0, m.room = it.room();
       m.near = scratch.allocate<std::uint32_t>(m.n);
       n_ += m.n;
     }
@@ -43,7 +43,7 @@ class sampled_pool {
       bool fewer = false;
       for (std::int64_t i = 0; i < count_; ++i) {
         member& m = rows_[i];
-        auto const floor = static_cast<std::int32_t>(std::min<std::int64_t>(forced, m.n));
+        auto const floor = std::min(forced, m.n == 0 ? 0 : m.room);
         if (counts[i] < floor) m.at_floor = floor, k -= floor, n_ -= m.n, m.n = 0, fewer = true;
       }
       if (fewer) continue;
@@ -87,6 +87,7 @@ class sampled_pool {
   struct member {
     float const* x;
     std::int64_t n;                   // 0 of one that has its floor
+    std::int32_t room;
     std::uint32_t* near;              // (n) keys near the cut, of scores or of orders
     std::int64_t size, above, equal;  // of `near`; scores beyond the cut, and at it
     std::int32_t first, at_floor;

@@ -133,7 +133,7 @@ template <class Tag, class Context> inline constexpr bool never = false;
 KVEVICT_KERNEL(validate, "evidence/validate.hpp", "cuda/evidence/validate.hpp");
 // (frame&, view, protect, layers, budget, sharing[, page]) → score_rows of plan()
 KVEVICT_KERNEL(plan_rows, "evidence/rows.hpp", "cuda/evidence/rows.hpp");
-// (view, score_rows, together_over): raises unless rows that keep one set hold the same tokens
+// (view, score_rows, alike): raises unless rows that keep one set hold the same tokens, or as many
 KVEVICT_KERNEL(same_tokens, "evidence/same_tokens.hpp", "cuda/evidence/same_tokens.hpp");
 // (frame&, evidence, protect, layers, budget) → score_rows of observe()
 KVEVICT_KERNEL(observe_rows, "evidence/rows.hpp", "cuda/evidence/new_rows.hpp");

@@ -95,7 +95,7 @@ struct entropy {
         caps[l] = floors[l] = 0;
         for (std::int64_t h = first; h < first + heads; ++h)
           if (row const& it = at(pool, l, h); it.active)
-            floors[l] = weights[l * pools.count + pool], caps[l] += it.candidates, quota += it.quota(), ++cut;
+            floors[l] = weights[l * pools.count + pool], caps[l] += it.room(), quota += it.quota(), ++cut;
         held += caps[l], all += floors[l];
       }
       if (cut == 0) return;

@@ -36,7 +36,8 @@ template <class Share, class Heads> constexpr auto const& heads_of(Share const& 
 
 /// What is true of the heads stages that a policy with that score runs.
 template <class Score, class Heads> struct heads_traits {
-  static constexpr bool equal_counts = Heads::equal_counts, one_set = stages::says_one_set<Heads>;
+  static constexpr bool equal_counts = Heads::equal_counts, one_set = stages::says_one_set<Heads>,
+                        differs_by_layer = stages::says_differs_by_layer<Heads>;
   static constexpr sharing budgets = planning::sharing_of<Heads>();
 };
 template <class... Shares, class Heads> struct heads_traits<shares<Shares...>, Heads> {
@@ -46,7 +47,8 @@ template <class... Shares, class Heads> struct heads_traits<shares<Shares...>, H
   static_assert(!any<sharing::cap>,
                 "policy: heads::threshold makes the budget a cap, of which there are no shares; give another heads "
                 "stage, or one score");
-  static constexpr bool equal_counts = (of<Shares>::equal_counts && ...);
+  static constexpr bool equal_counts = (of<Shares>::equal_counts && ...),
+                        differs_by_layer = (stages::says_differs_by_layer<of<Shares>> || ...);
   static constexpr bool one_set = (stages::says_one_set<of<Shares>> && ...);
   static_assert(one_set || !(stages::says_one_set<of<Shares>> || ...),
                 "policy: some shares keep one set for all heads, some do not; give heads::together to all, or to none");

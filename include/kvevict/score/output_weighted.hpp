@@ -134,7 +134,7 @@ template <class Inner> struct output_weighted {
     std::int32_t const count = output_norm::sums("output_weighted", ctx, e, norms);
     if (by == output_norms::absolute)
       return kernels::each_token(ctx, out, output_norm::weigh{norms, epsilon, static_cast<float>(count)});
-    kernels::same_tokens(ctx, e.cache, out, together_over::heads);
+    kernels::same_tokens(ctx, e.cache, out, planning::alike{together_over::heads});
     kernels::each_token(ctx, out, output_norm::weigh_by_share{norms, epsilon});
   }
 

@@ -57,7 +57,7 @@ template <class Entry> struct given_weights {
     token_orders const orders = orders_of(c.out, it, r);
     for (int k = 0; k < weight_places::size; ++k) {
       std::int32_t const of = weight_places::row_of(t, w, k), token = weight_places::token_of(t, first, k);
-      bool const seen = of < in.count && orders.sees(in, of, token);
+      bool const seen = token >= 0 && of < in.count && orders.sees(in, of, token);
       weight_places::at(z, k) = seen ? c.weights(it, in, g, of)[c.column_of(it, token)] : 0.0f;
     }
   }

@@ -94,8 +94,9 @@ void plan(cuda::device& ctx, Policy const& p, Evidence const& e, budget const& b
       "too late to leave them out; plan without outcomes");
   auto call = contract::begin(ctx, e, b, out);
   KVEVICT_EXPECTS(
-      e.cache.pages.layers == 1 || !e.cache.demands().one_set_for_layers,
-      "plan with outcomes: the cache keeps one set of tokens for all layers, so that the fault of one layer "
+      e.cache.pages.layers == 1 || !(e.cache.demands().one_set_for_layers || e.cache.demands().equal_layers),
+      "plan with outcomes: the cache keeps one set of tokens, or as many, for all layers, so that the fault of one "
+      "layer "
       "is that of all, which a device finds too late to leave them out; plan without outcomes");
   cuda::device::apart const one_by_one(ctx, outcomes.begin(ctx, e.cache.sequences()));
   contract::validate("plan", ctx, p, e, b);

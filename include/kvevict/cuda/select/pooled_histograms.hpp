@@ -69,7 +69,7 @@ template <class Keys> struct force_kernel {
     std::int64_t const r = t.block().x;
     row const& it = c.s.rows[r];
     std::int64_t const wanted = it.active ? c.forced_of(c.pools.pool_of(r)) : 0,
-                       k = wanted < it.candidates ? wanted : it.candidates;
+                       k = wanted < it.room() ? wanted : it.room();
     if (k == 0) {
       if (t.linear_index() == 0) c.forced[r] = {~0u, ~0u};
       return;

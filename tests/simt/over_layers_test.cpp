@@ -40,4 +40,21 @@ TEST_CASE("on a device, of layers whose prefixes differ each protects its own") 
   });
 }
 
+TEST_CASE("on a device, a layer is measured by its own prefix and length, and one that is kept whole by none") {
+  device_memory memory;
+  cuda::device ctx(default_stream());
+  stack_prefixes::check_sound(memory.put(stack_prefixes::scores()),
+                              [&](auto const& policy, stack& of, std::vector<std::int32_t> const& prefixes,
+                                  std::vector<std::int32_t> const& budgets, std::vector<std::uint8_t> const& whole) {
+                                device_stack there(of);
+                                cuda::keep_set keep;
+                                plan(ctx, policy, kvevict::contents(there.whole().with_read_only(memory.put(prefixes))),
+                                     {.layer_count = of.L,
+                                      .per_sequence = memory.put(budgets),
+                                      .whole = whole.empty() ? nullptr : memory.put(whole)},
+                                     keep);
+                                return keep.read(ctx);
+                              });
+}
+
 }  // namespace over_layers_test

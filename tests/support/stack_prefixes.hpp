@@ -57,4 +57,37 @@ template <class Plan> void check(float const* given_scores, Plan plan) {
   kept("pyramid over heads", pyramid.with(kvevict::heads::adaptive{}), share);
 }
 
+/// A stack of ragged layers of one head with prefixes of their own. `plan(policy, stack, prefixes, budget)`.
+template <class Plan> void check_sound(float const* given_scores, Plan plan) {
+  auto const counts = [](kvevict::keep_set const& keep) {
+    std::vector<std::int64_t> out;
+    for (std::int64_t r = 0; r < keep.rows(); ++r) out.push_back(keep.row(r).size);
+    return out;
+  };
+  auto const layers = [](std::vector<std::size_t> const& N) {
+    return stack(random_batch(92, {.Hq = 1, .H = 1, .D = 4, .N = N, .future = 0}), int32(N.size()), placed::own_tables,
+                 true);
+  };
+  using tokens = std::vector<std::int32_t>;
+  together::given const score{given_scores, N};
+  kvevict::protect const ends{.recent = 1, .recent_permille = 193};
+  auto const one = kvevict::policy{score, ends}.with(kvevict::heads::over_layers{});
+  {  // the longest prefix is all that its layer holds, and the longest row has none
+    stack of = layers({21, 13, 32});
+    auto const kept = counts(plan(one, of, {21, 4, 0}, tokens{26, 12, 25}, std::vector<std::uint8_t>{}));
+    CHECK(kept[0] == 21);
+    CHECK(kept[0] + kept[1] + kept[2] == 63);
+  }
+  auto const pyramid = kvevict::policy{score, ends}.with(kvevict::layers::pyramid{.beta = 4});
+  stack two = layers({32, 32});
+  auto const both = counts(plan(pyramid, two, {0, 0}, {16, 16}, std::vector<std::uint8_t>{}));
+  CHECK(both[0] + both[1] == 32);
+  for (tokens const& budgets : {tokens{16, 16}, tokens{16, 0}})
+    for (tokens const& prefixes : {tokens{0, 0}, tokens{0, 24}})
+      CHECK(counts(plan(pyramid, two, prefixes, budgets, std::vector<std::uint8_t>{0, 1})) ==
+            std::vector<std::int64_t>{both[0], 32});
+  CHECK(counts(plan(kvevict::presets::full(), two, {8, 8}, {0, 0}, std::vector<std::uint8_t>{})) ==
+        std::vector<std::int64_t>{32, 32});
+}
+
 }  // namespace support::stack_prefixes

@@ -46,14 +46,15 @@ struct sequence_plan {
   std::int64_t rests = 0;
 };
 
-/// Of the longest row; they must fit the budget. Of whole pages no more than the budget, and no row has more: that a
-/// row's fit is seen when its own are known.
-constexpr void find_protected(sequence_plan& p, protect const& keep) {
-  p.back = keep.back(p.asked, p.front);
-  p.protected_tokens =
-      static_cast<std::int32_t>(std::min<std::int64_t>(p.longest, most_protected(p.front, p.back, p.page)));
-  if (p.page > 1) p.protected_tokens = std::min(p.protected_tokens, p.asked);
-  if (p.asked < p.protected_tokens) p.wrong = sequence_plan::fault::budget_below_protected;
+/// The protected tokens of a row that has so many, with that prefix, where no row had more; they must fit the budget. Of
+/// whole pages no more than the budget: that a row's fit is seen when its own are known.
+constexpr void find_protected(sequence_plan& p, protect const& keep, std::int32_t read_only, std::int32_t tokens) {
+  std::int32_t const front = keep.front(read_only), back = keep.back(p.asked, read_only);
+  auto most = static_cast<std::int32_t>(std::min<std::int64_t>(tokens, most_protected(front, back, p.page)));
+  if (p.page > 1) most = std::min(most, p.asked);
+  if (most < p.protected_tokens) return;
+  p.front = front, p.back = back, p.protected_tokens = most;
+  if (p.asked < most) p.wrong = sequence_plan::fault::budget_below_protected;
 }
 
 /// Whether a layer stage moves budget between layers, so that units.hpp plans them, or does not look at it at all.
@@ -94,11 +95,10 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
     p.wrong = sequence_plan::fault::no_budget;
     return p;
   }
-  p.cut =
-      share == sharing::cap || (share == sharing::heads ? total > std::int64_t{p.asked} * heads : longest > p.asked);
+  bool const fits = share == sharing::heads ? total <= std::int64_t{p.asked} * heads : longest <= p.asked;
+  p.cut = share == sharing::cap || !(fits || ignores_budget<Layers>());
   if (!p.cut) return p;
-  p.front = keep.front(read_only);
-  find_protected(p, keep);
+  find_protected(p, keep, read_only, longest);
   if (p.wrong != sequence_plan::fault::none) return p;
   p.budget = longest > p.asked ? layers(layer_query{p.asked, p.protected_tokens, longest, want.layer, want.layer_count})
                                : p.asked;

@@ -46,10 +46,10 @@ constexpr sequence_plan plan_stack(protect const& keep, layer_view<Entry> const&
     if (want.keeps_whole(row)) continue;
     if (row == b) p.first_part = p.parts + want.head - of.first;
     p.parts += of.count, p.budget += std::int64_t{want.of(row)} * of.count, asks = asks && want.of(row) >= 1;
-    p.front = std::max(p.front, keep.front(cache.read_only_tokens(row)));
     for (std::int32_t h = of.first; h < end; ++h) {
       std::int32_t const n = unit_tokens(cache, want, row, h);
-      p.total += n, p.longest = std::max(p.longest, n), p.rests += n % page;
+      p.total += n, p.rests += n % page;
+      if (row == b) p.longest = std::max(p.longest, n);
     }
   }
   p.asked = asks && p.parts > 0 ? static_cast<std::int32_t>(p.budget / p.parts) : want.of(b);
@@ -61,7 +61,8 @@ constexpr sequence_plan plan_stack(protect const& keep, layer_view<Entry> const&
     p.layer = want.layer + cache.pages.layer_of(b), p.head = h, p.given = given, p.has = has;
   }
   p.cut = asks && p.total > p.budget;
-  if (p.cut && p.wrong == sequence_plan::fault::none) find_protected(p, keep);
+  if (p.cut && p.wrong == sequence_plan::fault::none)
+    find_protected(p, keep, cache.read_only_tokens(b), p.longest);  // each layer is at fault for its own
   return p;
 }
 

@@ -80,11 +80,10 @@ template <class Layers, class Entry> class unit_plan {
     parts of{};
     p_.page = of.page = page;
     of.all = all, of.sequence = all.cache->pages.sequence_of(b), of.head = head, of.heads = heads;
-    std::int64_t tokens = 0, asked = 0;
+    std::int64_t tokens = 0, asked = 0, cut = 0;
     for (std::int64_t l = 0; l < all.count(); ++l) {
-      std::int32_t const row = row_of(l);
-      least_ = std::min(least_, all.want->of(row)), asked += std::int64_t{all.want->of(row)} * heads;
-      p_.front = std::max(p_.front, keep.front(all.cache->read_only_tokens(row)));
+      if (std::int32_t const want = all.want->of(row_of(l)); !all.want->keeps_whole(row_of(l)))
+        least_ = std::min(least_, want), asked += std::int64_t{want} * heads, ++cut;
       for (std::int32_t h = head; h < head + heads; ++h) {
         std::int32_t const here = all.tokens(of.sequence, l, h);
         if (here < 0) refuse(l, h, here, -1);
@@ -92,14 +91,17 @@ template <class Layers, class Entry> class unit_plan {
       }
     }
     if (!all.in_view()) compare(of, b);
+    if (cut == 0) return;
+    asked = asked * all.count() / cut;  // layers that are kept whole count as the others do
     p_.asked = static_cast<std::int32_t>(asked / (all.count() * heads));
     p_.cut = tokens > asked;
     if (least_ < 1 || !p_.cut || p_.wrong != sequence_plan::fault::none) return;
-    find_protected(p_, keep);
-    for (std::int64_t l = 0; page > 1 && l < all.count(); ++l)
-      for (std::int32_t h = head; h < head + heads; ++h)
-        expect_pages(ends_of(p_, keep, all.cache->read_only_tokens(row_of(l)), all.tokens(of.sequence, l, h)),
-                     all.tokens(of.sequence, l, h));
+    for (std::int64_t l = 0; l < all.count(); ++l)
+      for (std::int32_t h = head; h < head + heads && !all.want->keeps_whole(row_of(l)); ++h) {
+        std::int32_t const n = all.tokens(of.sequence, l, h), read_only = all.cache->read_only_tokens(row_of(l));
+        find_protected(p_, keep, read_only, n);
+        if (page > 1) expect_pages(ends_of(p_, keep, read_only, n), n);
+      }
     if (p_.wrong != sequence_plan::fault::none) return;
     of.protected_tokens = p_.protected_tokens;
     of.line = layers.line_of({p_.asked, p_.protected_tokens, p_.longest, 0, static_cast<std::int32_t>(all.count())});
@@ -153,7 +155,8 @@ constexpr sequence_plan plan_alone(protect const& keep, Layers const& layers, mo
                                    std::int32_t b, std::int32_t head, std::int32_t heads, std::int32_t page) {
   sequence_plan p{};
   p.page = page;
-  p.asked = all.want->of(b), p.front = keep.front(all.cache->read_only_tokens(b));
+  std::int32_t const read_only = all.cache->read_only_tokens(b);
+  p.asked = all.want->of(b);
   if (p.asked < 1) {
     p.wrong = sequence_plan::fault::no_budget;
     return p;
@@ -163,7 +166,7 @@ constexpr sequence_plan plan_alone(protect const& keep, Layers const& layers, mo
     p.total += n, p.longest = std::max(p.longest, n), p.rests += n % page;
   }
   constexpr std::int32_t endless = std::numeric_limits<std::int32_t>::max();
-  std::int64_t const ends = most_protected(p.front, keep.back(p.asked, p.front), page);
+  std::int64_t const ends = most_protected(keep.front(read_only), keep.back(p.asked, read_only), page);
   p.budget = p.asked;
   if (ends <= p.asked) {
     auto const fixed = static_cast<std::int32_t>(ends), n = static_cast<std::int32_t>(all.count());
@@ -171,7 +174,7 @@ constexpr sequence_plan plan_alone(protect const& keep, Layers const& layers, mo
   }
   p.budget *= heads;
   p.cut = p.total > p.budget;
-  if (p.cut) find_protected(p, keep);
+  if (p.cut) find_protected(p, keep, read_only, p.longest);
   return p;
 }
 

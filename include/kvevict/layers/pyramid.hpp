@@ -20,7 +20,8 @@ namespace layers {
 /// what the layer holds, and what was cut goes to layers with room by largest remainder: Σ = L·budget exactly, on every
 /// turn. That takes all layers' lengths: a stack of all has them, layer by layer `budget::lengths` tells them. Without
 /// them N = ∞, each layer keeps min(N, B_l), and Σ ≤ L·budget is all that is promised: less than the budget while hi is
-/// beyond the tokens there are, also where the prompt would have fitted.
+/// beyond the tokens there are, also where the prompt would have fitted. Layers that are kept whole (budget.whole,
+/// outcomes) count as the others do, with the mean of their budgets: the others keep their places on the line.
 ///
 /// Paper    PyramidKV, Cai et al. 2024, arXiv:2406.02069.   Differs: the line is held in integers over β·(L−1) and
 ///          rounded by largest remainder (ties: lower layer); layers of different lengths, see above.

@@ -143,10 +143,11 @@ constexpr bool pages_beyond_budget(row const& it, sequence_plan const& p, sharin
 }
 
 /// Turns a row whose interval excludes the new tokens into one that observe() reads: all tokens, the new ones known by
-/// `fresh`.
+/// `fresh`. Its budget is the one that a plan of the layer alone gives it.
 template <class Layers>
-constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers const& layers, budget const& want) {
-  std::int64_t const ends = std::int64_t{keep.front(0)} + keep.back(want.of(it.sequence), 0);
+constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers const& layers, budget const& want,
+                           std::int32_t read_only) {
+  std::int64_t const ends = std::int64_t{keep.front(read_only)} + keep.back(want.of(it.sequence), read_only);
   it.new_from = it.candidates == 0 ? std::numeric_limits<std::int32_t>::min() : it.last;
   it.first = scattered ? std::numeric_limits<std::int32_t>::min() : 0;
   it.last = scattered ? std::numeric_limits<std::int32_t>::max() : it.tokens;

@@ -95,7 +95,7 @@ score_rows kernel(observe_rows_tag, host&, frame& scratch, Evidence const& e, pr
     if (auto const found = planning::expect_newest(out, r, places_of(e), fresh, planning::is_shard(e)); found != fresh)
       planning::protect_row(out, r, 0, found);
     planning::observe_all(it, out.positions != nullptr, keep, layers,
-                          want.in_layer(e.cache.pages.layer_of(it.sequence)));
+                          want.in_layer(e.cache.pages.layer_of(it.sequence)), e.cache.read_only_tokens(it.sequence));
     if (e.older_of(it.sequence) == older_tokens::zero) planning::start_at_zero(it);
   }
   return out;

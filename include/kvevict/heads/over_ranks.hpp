@@ -173,9 +173,13 @@ template <class Reduce> over_ranks(Reduce, std::int32_t, std::int32_t) -> over_r
 /// The budget `b`, whose `head` and `head_count` are filled in, with the lengths of all heads of the model in the
 /// layers of the view; they lie in `lengths`, which must outlive the plan. Of a view of the host; a device's budget
 /// reads a copy of them in its own memory.
+/// Errors   contract_violation, before anything is exchanged: heads of the view that are not among head_count.
 template <class Entry, kernels::all_reduce Reduce>
 budget budget_of_ranks(host& ctx, layer_view<Entry> const& cache, budget b, Reduce const& all_reduce,
                        std::vector<std::int32_t>& lengths) {
+  KVEVICT_EXPECTS(b.head >= 0 && b.head <= std::int64_t{b.head_count} - cache.heads() && b.layer >= 0,
+                  "budget_of_ranks: heads from ", b.head, " on of ", b.head_count, ", and a view of ", cache.heads(),
+                  ", from layer ", b.layer, "; give budget.head, head_count of the model, and layer, 0 or more");
   std::int64_t const S = cache.sequences() / cache.pages.layers, H = b.head_count, first = b.layer * S * H,
                      n = cache.sequences() * H;
   frame scratch(ctx.scratch());

@@ -38,7 +38,8 @@ struct table {
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
     std::int32_t const first = rows.first_head;
-    KVEVICT_EXPECTS(shares != nullptr && layers >= rows.layer + rows.layers && heads >= first + rows.heads,
+    KVEVICT_EXPECTS(shares != nullptr && layers >= rows.layer + rows.layers &&
+                        heads == (rows.model_heads == 0 ? rows.heads : rows.model_heads),
                     "heads::table: shares of ", layers, " layers of ", heads,
                     " heads, but the view holds layers up to ", rows.layer + rows.layers - 1, " with heads up to ",
                     first + rows.heads - 1, "; give shares of all layers and heads of the model");

@@ -2,6 +2,7 @@
 // Budgets of the layers that have been computed so far, while others are still to come.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <kvevict/core/apportion.hpp>
@@ -21,13 +22,14 @@ namespace layers {
 //   promise   after layer m: Σ kept < L·budget + m (a head); after the last one: Σ ≤ L·budget
 
 /// What each head of the first `so_far` layers is asked for, where one threshold divides it (heads::over_layers over a
-/// view of them, budget.layer_count = so_far): ⌈L·budget / so_far⌉, which never grows, and ends at the budget.
+/// view of them, budget.layer_count = so_far): ⌈L·budget / so_far⌉, which never grows, and ends at the budget; at most
+/// budget::no_cap.
 ///
 /// With no floor, no token that one plan of all layers keeps is evicted before: what is kept in the end is the same,
 /// tokens for tokens, where no score has changed.
 constexpr std::int32_t budget_so_far(std::int32_t tokens_per_head, std::int32_t so_far, std::int32_t layer_count) {
   std::int64_t const all = std::int64_t{tokens_per_head} * layer_count;
-  return static_cast<std::int32_t>((all + so_far - 1) / so_far);
+  return static_cast<std::int32_t>(std::min<std::int64_t>((all + so_far - 1) / so_far, budget::no_cap));
 }
 
 /// What each head of layer l < so_far is asked for, by the weights of the layers so far (a table's, or as in LAVa and

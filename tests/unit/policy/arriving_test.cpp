@@ -71,6 +71,13 @@ TEST_CASE("a threshold over layers that arrive one by one keeps in the end what 
   }
 }
 
+TEST_CASE("the budget of the layers so far ends at no_cap") {
+  constexpr std::int32_t no_cap = kvevict::budget::no_cap;
+  CHECK(kvevict::layers::budget_so_far(no_cap, 1, 32) == no_cap);
+  CHECK(kvevict::layers::budget_so_far(1 << 27, 1, 32) == no_cap);
+  CHECK(kvevict::layers::budget_so_far(1 << 27, 32, 32) == 1 << 27);
+}
+
 TEST_CASE("budgets of the layers so far follow their weights, exactly") {
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {
     reference::generator random(seed);

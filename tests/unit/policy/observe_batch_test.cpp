@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // observe takes batches as schedulers have them: any number of rows of every sequence, none included.
+#include <kvevict/evidence/plan_counts.hpp>
+#include <kvevict/layers/pyramid.hpp>
+
 #include <limits>
 
 #include "support/mixed_batch.hpp"
@@ -53,6 +56,24 @@ TEST_CASE("observe: what earlier calls have left in scratch is in no row that a 
             kvevict::observe(ctx, policy, kvevict::step(cache.view, rows.queries()), {.tokens_per_head = 16}));
       CHECK(ctx.scratch().high_water() <= std::size_t{4} << 18);
     });
+}
+
+TEST_CASE("observe() and a plan of the layer alone give a row one budget, behind a read-only prefix, too") {
+  batch const in = random_batch(84, {.Hq = 2, .H = 1, .D = 4, .N = {80}, .future = 0});
+  attention const rows = all_rows(in);
+  auto const policy = kvevict::presets::h2o({.recent = 4}).with(kvevict::layers::pyramid{});
+  for (std::int32_t const prefix : {0, 16})
+    for (std::int32_t layer = 0; layer < 2; ++layer)
+      with_cache(layouts::layout::head_pages, cache_shape_of(in), in, [&](auto& cache) {
+        auto const view = cache.view.with_read_only(&prefix);
+        kvevict::budget const ask{.tokens_per_head = 32, .layer = layer, .layer_count = 2};
+        kvevict::host ctx;
+        kvevict::frame scratch(ctx.scratch());
+        auto const observed = kvevict::kernels::observe_rows(ctx, scratch, kvevict::prompt(view, rows.queries()),
+                                                             policy.protect, policy.layers, ask);
+        CAPTURE(prefix, layer);
+        CHECK(observed.rows[0].budget == plan_counts(ctx, policy, view, ask)(0, 0));
+      });
 }
 
 }  // namespace policy_observe_batch_test

@@ -151,7 +151,7 @@ TEST_CASE("only the layer whose prefix is beyond the budget is at fault, and the
   plan(ctx, policy, kvevict::contents(of.whole().with_read_only(prefixes.data())),
        {.tokens_per_head = 16, .layer_count = 3}, keep, outcomes);
   REQUIRE(outcomes.size() == 3);
-  for (std::size_t l = 0; l < 3; ++l) CHECK(outcomes[l].ok() == (l < 2));
+  for (std::size_t l = 0; l < 3; ++l) CHECK(outcomes[l].sound() == (l < 2));
   std::int64_t kept = 0;
   for (std::int64_t r = 0; r < 4; ++r) kept += keep.row(r).size;
   CHECK(kept == 2 * 2 * 16);

@@ -124,4 +124,21 @@ TEST_CASE("a rank whose heads fit by themselves is cut with the others, and leng
   CHECK(said(2).find("the lengths of all heads in budget.lengths") != std::string::npos);
 }
 
+TEST_CASE("budget_of_ranks says which heads it cannot place, and exchanges nothing") {
+  together::model m;
+  m.H = 2, m.lengths = {40, 40};
+  std::deque<std::vector<std::byte>> memory;
+  auto const view = m.view([&](auto const& x) { return together::keep_bytes(memory, x); });
+  kvevict::host ctx;
+  std::vector<std::int32_t> lengths{7};
+  auto const reduce = [](std::uint64_t*, std::int64_t) { FAIL("an exchange"); };
+  for (kvevict::budget const& b :
+       {kvevict::budget{.tokens_per_head = 9}, kvevict::budget{.tokens_per_head = 9, .head = 1, .head_count = 2},
+        kvevict::budget{.tokens_per_head = 9, .head = -1, .head_count = 4},
+        kvevict::budget{.tokens_per_head = 9, .layer = -1, .head_count = 2}})
+    CHECK(refusal([&] { (void)budget_of_ranks(ctx, view, b, reduce, lengths); }).find("give budget.head") !=
+          std::string::npos);
+  CHECK(lengths == std::vector<std::int32_t>{7});
+}
+
 }  // namespace policy_over_ranks_test

@@ -80,6 +80,9 @@ TEST_CASE("tables of other layers or heads are refused, and 0 keeps what is prot
             .find("shares of 1 layers for a model of 2") != std::string::npos);
   CHECK(said(plain.with(of_heads), {.tokens_per_head = 20, .layer = 1, .layer_count = 2})
             .find("heads::table: shares of 1 layers of 2 heads") != std::string::npos);
+  std::vector<std::int32_t> const wide{1, 2, 3, 4};  // of a model of four heads
+  CHECK(said(plain.with(kvevict::heads::table{wide.data(), 1, 4}), {.tokens_per_head = 20})
+            .find("heads::table: shares of 1 layers of 4 heads") != std::string::npos);
   CHECK(said(plain.with(kvevict::layers::table{}), {.tokens_per_head = 20}).find("layers::table: shares of 0") !=
         std::string::npos);
 }

@@ -11,7 +11,7 @@ void has_kernel(kernels::observe_rows_tag, device&);
 /// What observe() makes of a row whose new tokens are known: it takes in all.
 template <class Entry, class Layers> struct assign_budgets {
   static constexpr std::int32_t least = planning::least_budget<Layers>();
-  page_table<Entry> pages;
+  layer_view<Entry> cache;
   row_places places;
   older_tokens older;
   older_tokens const* older_each;
@@ -25,7 +25,8 @@ template <class Entry, class Layers> struct assign_budgets {
   }
   KVEVICT_DEVICE void operator()(row& it) const {
     if (!takes_in(it)) return;
-    planning::observe_all(it, scattered, keep, layers, want.in_layer(pages.layer_of(it.sequence)));
+    planning::observe_all(it, scattered, keep, layers, want.in_layer(cache.pages.layer_of(it.sequence)),
+                          cache.read_only_tokens(it.sequence));
     if ((older_each == nullptr ? older : older_each[it.sequence]) == older_tokens::zero) planning::start_at_zero(it);
   }
 };
@@ -102,8 +103,8 @@ score_rows kernel(kernels::observe_rows_tag, device& ctx, frame& scratch, Eviden
                   Layers const& layers, budget const& want) {
   score_rows out = allocate_rows(true, scratch, e.cache, want.layer);
   assign_budgets<typename decltype(e.cache)::table_entry, Layers> all{
-      e.cache.pages,         places_of(e), e.older, e.older_each, out.positions != nullptr,
-      planning::is_shard(e), keep,         layers,  want};
+      e.cache, places_of(e), e.older, e.older_each, out.positions != nullptr, planning::is_shard(e),
+      keep,    layers,       want};
   ctx.launch({blocks_for(out.count(), 128)}, {128}, 0,
              observe_rows_kernel<Evidence, decltype(all)>{ctx.watch(out.verb()), e, all, want, out.rows, begin_of(out),
                                                           stride_of(out)});

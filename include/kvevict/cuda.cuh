@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Everything that runs on a GPU: `kvevict::cuda::device ctx{stream}` in place of `kvevict::host`. For nvcc, with
-// -std=c++20 --expt-relaxed-constexpr.
+// -std=c++20 --expt-relaxed-constexpr; without --use_fast_math or -ftz=true, under which scores differ from the host's
+// (nvcc defines no macro for them, so nothing refuses them).
 #pragma once
 
 #if __cplusplus < 202002L

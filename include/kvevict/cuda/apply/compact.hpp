@@ -16,7 +16,8 @@ inline namespace KVEVICT_ABI {
 namespace cuda {
 
 /// What a compaction on a device did, or will have done once the stream gets there; after wait() it tells what the
-/// host's does. Reusable: `compact(…, out)` keeps the memory.
+/// host's does. Reusable: `compact(…, out)` keeps the memory. It must go, or be compacted into again, while the stream
+/// that it was made on lives.
 template <class Entry> class compacted : public compaction_result<Entry> {
  public:
   /// Physical lengths afterwards (B·H), in device memory: what the next view may point to, also the view of the next

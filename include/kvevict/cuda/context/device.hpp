@@ -23,6 +23,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 /// Scratch comes from the stream's allocator and only grows; after `reserve(try_out(…).scratch_bytes)`, or the second
 /// call of a size, no verb allocates. A context that was given a buffer takes scratch from there alone, all of it one
 /// block: `scratch_bytes` are enough, whichever calls came before.
+/// A captured graph keeps the addresses of scratch, keep sets and results: while it lives, make no call with this
+/// context, into that keep set or result that needs more than they had when it was captured.
 /// Errors   what kernels find wrong belongs to the call that found it. It stops that call's later kernels; the calls
 ///          that take what it would have made (a keep set; after observe() the state) are refused with it, in any
 ///          context where it is a keep set, in this one where it is the state. Other calls are not touched. The keep

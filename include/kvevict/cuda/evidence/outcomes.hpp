@@ -13,7 +13,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 
 void has_kernel(kernels::leave_faulty_out_tag, device&);
 
-/// What became of each sequence, in device memory: read after the call. It must outlive the call's kernels.
+/// What became of each sequence, in device memory: read after the call. It must outlive the call's kernels,
+/// and go while the stream that it was made on lives.
 class outcomes {
  public:
   /// Of every sequence of the last call; waits. What refused the whole call is told by the keep set, or the context.

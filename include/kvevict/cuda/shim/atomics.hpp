@@ -50,15 +50,19 @@ template <class T> __device__ __forceinline__ T atomic_load(thread&, T const* p)
 }
 
 /// f() of one thread after the other among those that share `turn`, a word that is 0 before and behind; each sees what
-/// those before it wrote. For what is rare: the others wait busily.
-template <class F> __device__ __forceinline__ void one_by_one(thread&, std::uint32_t* turn, F f) {
-  for (bool done = false; !done;) {
-    if (atomicCAS(turn, 0u, 1u) != 0) continue;
-    __threadfence();
-    f();
-    __threadfence();
-    atomicExch(turn, 0u);
-    done = true;
+/// those before it wrote. For what is rare: the others wait busily. Of a warp one lane at a time asks for the word: one
+/// that has it must not wait for lanes of its warp that ask.
+template <class F> __device__ __forceinline__ void one_by_one(thread& t, std::uint32_t* turn, F f) {
+  unsigned const together = __match_any_sync(__activemask(), reinterpret_cast<unsigned long long>(turn));
+  for (unsigned left = together; left != 0; left &= left - 1) {
+    if (static_cast<int>(t.lane()) == __ffs(static_cast<int>(left)) - 1) {
+      while (atomicCAS(turn, 0u, 1u) != 0) __nanosleep(64);
+      __threadfence();
+      f();
+      __threadfence();
+      atomicExch(turn, 0u);
+    }
+    __syncwarp(together);
   }
 }
 

@@ -12,10 +12,13 @@
 //   auto const next = kv.past_lens(done);  // of the next step, whose position_ids go on as if nothing had happened
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <kvevict/core/queries.hpp>
@@ -38,6 +41,13 @@ template <class Tensor> std::int32_t const* integers(char const* name, Tensor co
   KVEVICT_EXPECTS(t.get_element_type().get_type_name() == "i32" && t.get_shape().size() == 1 && extent(t, 0) >= least,
                   "openvino: ", name, " is no i32 tensor of ", least, " or more elements; give the model's own input");
   return static_cast<std::int32_t const*>(t.data());
+}
+/// Where each of S sequences begins, and where the last one ends.
+template <class Tensor> std::int32_t const* begins_of(char const* name, Tensor const& t, std::int64_t S) {
+  auto const* const begins = integers(name, t, S + 1);
+  KVEVICT_EXPECTS(begins[0] >= 0 && std::is_sorted(begins, begins + S + 1), "openvino: ", name,
+                  " does not ascend from 0 on; give the tensor of a step that has run");
+  return begins;
 }
 
 inline dtype type_of(std::string const& element, char const* name, std::size_t layer) {
@@ -82,11 +92,15 @@ template <class Tensors> component stack_of(role what, Tensors const& layers) {
   for (std::size_t l = 1; l < layers.size(); ++l) {
     component const x = rows_of(what, layers[l], l);
     if (l == 1) c.rows.layer_stride = x.rows.base - c.rows.base;
-    KVEVICT_EXPECTS(layers[l].get_shape() == layers[0].get_shape() && x.type == c.type && c.rows.layer_stride > 0 &&
-                        x.rows.base - c.rows.base == static_cast<std::int64_t>(l) * c.rows.layer_stride,
-                    "openvino: ", name_of(what), " of layer ", l,
-                    " has another shape or does not lie as far from the layer before as the others do; wrap the "
-                    "layers' tensors around parts of one allocation, or make a cache of each layer");
+    bool const alike = layers[l].get_shape() == layers[0].get_shape() && x.type == c.type &&
+                       x.rows.offset == c.rows.offset && x.rows.page_stride == c.rows.page_stride &&
+                       x.rows.head_stride == c.rows.head_stride && x.rows.slot_stride == c.rows.slot_stride;
+    KVEVICT_EXPECTS(
+        alike && c.rows.layer_stride > 0 &&
+            x.rows.base - c.rows.base == static_cast<std::int64_t>(l) * c.rows.layer_stride,
+        "openvino: ", name_of(what), " of layer ", l,
+        " has another shape, other strides or does not lie as far from the layer before as the others do; wrap the "
+        "layers' tensors around parts of one allocation, or make a cache of each layer");
   }
   return c;
 }
@@ -118,35 +132,39 @@ class cache {
   template <class Tensor, class Tables>
   void step(Tensor const& past_lens, Tensor const& subsequence_begins, Tensor const& block_indices_begins,
             Tables const& block_indices) {
-    std::int64_t const S = tensors::extent(past_lens, 0);
     auto const* const past = tensors::integers("past_lens", past_lens, 1);
-    auto const* const rows = tensors::integers("subsequence_begins", subsequence_begins, S + 1);
-    auto const* const begins = tensors::integers("block_indices_begins", block_indices_begins, S + 1);
-    table_begin_.assign(begins, begins + S + 1);
-    table_.clear();
+    std::int64_t const S = tensors::extent(past_lens, 0);
+    auto const* const rows = tensors::begins_of("subsequence_begins", subsequence_begins, S);
+    auto const* const begins = tensors::begins_of("block_indices_begins", block_indices_begins, S);
+    next_.table.clear(), next_.table_begin.assign(begins, begins + S + 1);
     if constexpr (std::is_same_v<Tables, Tensor>) {
-      add_table(block_indices);
+      add_table(block_indices, begins[S]);
     } else {
       KVEVICT_EXPECTS(static_cast<std::int64_t>(block_indices.size()) == layers_, "openvino: block_indices of ",
                       block_indices.size(), " layers for a cache of ", layers_, "; give each layer's, or one for all");
-      for (auto const& layer : block_indices) add_table(layer);
+      for (auto const& layer : block_indices) add_table(layer, begins[S]);
       for (std::int64_t i = S + 1; i <= layers_ * S; ++i)
-        table_begin_.push_back(table_begin_[static_cast<std::size_t>(i - S)] + begins[S]);
+        next_.table_begin.push_back(next_.table_begin[static_cast<std::size_t>(i - S)] + begins[S]);
     }
-    row_begin_.assign(rows, rows + S + 1);
-    lengths_.clear();
-    for (std::int64_t i = 0; i < layers_ * S; ++i) lengths_.push_back(past[i % S] + rows[i % S + 1] - rows[i % S]);
-    sequences_ = static_cast<std::int32_t>(S);
+    next_.row_begin.assign(rows, rows + S + 1), next_.lengths.clear();
+    for (std::int64_t i = 0; i < layers_ * S; ++i) {
+      std::int64_t const before = past[i % S], n = before + rows[i % S + 1] - rows[i % S];
+      KVEVICT_EXPECTS(before >= 0 && n <= std::numeric_limits<std::int32_t>::max(), "openvino: past_lens of sequence ",
+                      i % S, " is ", before, "; give the tensor of a step that has run");
+      next_.lengths.push_back(static_cast<std::int32_t>(n));
+    }
+    next_.sequences = static_cast<std::int32_t>(S);
+    std::swap(now_, next_);
     ++epoch_;
   }
 
   /// Of the last step; L·S sequences.
   layer_view<> view() const {
     layer_view<> v;
-    v.pages.entries = table_.data(), v.pages.row_begin = table_begin_.data();
-    v.pages.sequences = layers_ * sequences_, v.pages.heads = heads_, v.pages.page_size = block_size;
-    v.pages.layers = layers_, v.pages.layer_stride = has_table_per_layer() ? sequences_ : 0;
-    v.lengths = {lengths_.data(), 1, 0};
+    v.pages.entries = now_.table.data(), v.pages.row_begin = now_.table_begin.data();
+    v.pages.sequences = layers_ * now_.sequences, v.pages.heads = heads_, v.pages.page_size = block_size;
+    v.pages.layers = layers_, v.pages.layer_stride = has_table_per_layer() ? now_.sequences : 0;
+    v.lengths = {now_.lengths.data(), 1, 0};
     v.epoch = epoch_;
     v.can.equal_layers = true;
     return v.with(k_).with(v_);
@@ -155,53 +173,64 @@ class cache {
   /// Rotated queries of the last step: the f32 tensors [T, Hq·D] that come into each PagedAttention (input 0), handed
   /// out by model->add_output.
   template <class Tensors> query_rows queries(Tensors const& outputs) {
+    KVEVICT_EXPECTS(now_.sequences > 0, "openvino: queries before the first step; call step, then queries");
     KVEVICT_EXPECTS(static_cast<std::int64_t>(outputs.size()) == layers_, "openvino: queries of ", outputs.size(),
                     " layers for a cache of ", layers_, "; give input 0 of each PagedAttention");
     query_rows q;
     q.head_dim = static_cast<std::int32_t>(view().key_width());
-    queries_.clear();
+    std::vector<void const*> layers;
     for (auto const& t : outputs) {
+      KVEVICT_EXPECTS(t.get_shape().size() == 2, "openvino: queries have ", t.get_shape().size(),
+                      " axes; give f32 (T,Hq·D) of the last step");
       std::int64_t const width = tensors::extent(t, 1);
-      KVEVICT_EXPECTS(t.get_element_type().get_type_name() == "f32" && tensors::extent(t, 0) == row_begin_.back() &&
+      KVEVICT_EXPECTS(t.get_element_type().get_type_name() == "f32" && tensors::extent(t, 0) == now_.row_begin.back() &&
                           width > 0 && width % (std::int64_t{q.head_dim} * heads_) == 0,
                       "openvino: queries are ", tensors::extent(t, 0), " rows of ", width, " ",
-                      t.get_element_type().get_type_name(), " for a step of ", row_begin_.back(), " tokens and ",
+                      t.get_element_type().get_type_name(), " for a step of ", now_.row_begin.back(), " tokens and ",
                       heads_, " heads of ", q.head_dim, "; give f32 (T,Hq·D) of the last step");
+      KVEVICT_EXPECTS(layers.empty() || width == q.token_stride, "openvino: queries of layers 0 and ", layers.size(),
+                      " are ", q.token_stride, " and ", width, " wide; make a cache of the layers of each width");
       q.token_stride = width;
-      queries_.push_back(t.data());
+      layers.push_back(t.data());
     }
-    q.layers = queries_.data(), q.sequences = sequences_;
+    queries_ = std::move(layers);
+    q.layers = queries_.data(), q.sequences = now_.sequences;
     q.heads = static_cast<std::int32_t>(q.token_stride / q.head_dim), q.head_stride = q.head_dim;
-    q.row_begin = row_begin_.data();
+    q.row_begin = now_.row_begin.data();
     return q;
   }
 
   /// What the next step is given as past_lens, (S), after compact or drop_pages of the view.
   template <class Result> std::vector<std::int32_t> past_lens(Result const& done) const {
     std::vector<std::int32_t> out;
-    for (std::int32_t s = 0; s < sequences_; ++s) out.push_back(done.length(s, 0));
-    for (std::int32_t b = 0; b < layers_ * sequences_; ++b)
-      KVEVICT_EXPECTS(done.length(b, 0) == out[static_cast<std::size_t>(b % sequences_)], "openvino: layer ",
-                      b / sequences_, " has ", done.length(b, 0), " tokens of sequence ", b % sequences_,
-                      " and layer 0 has ", done.length(b % sequences_, 0),
+    std::int32_t const S = now_.sequences;
+    for (std::int32_t s = 0; s < S; ++s) out.push_back(done.length(s, 0));
+    for (std::int32_t b = 0; b < layers_ * S; ++b)
+      KVEVICT_EXPECTS(done.length(b, 0) == out[static_cast<std::size_t>(b % S)], "openvino: layer ", b / S, " has ",
+                      done.length(b, 0), " tokens of sequence ", b % S, " and layer 0 has ", done.length(b % S, 0),
                       ", but past_lens is one number for all; keep equally many in each layer");
     return out;
   }
 
  private:
-  template <class Tensor> void add_table(Tensor const& t) {
-    std::int64_t const n = table_begin_[table_begin_.size() - 1];
-    auto const* const ids = tensors::integers("block_indices", t, n);
-    table_.insert(table_.end(), ids, ids + n);
+  /// What a step said.
+  struct inputs {
+    std::int32_t sequences = 0;
+    std::vector<std::int32_t> table, table_begin;  // (pages), (S + 1); or of L layers, (L·S + 1)
+    std::vector<std::int32_t> row_begin, lengths;  // (S + 1), (L·S)
+  };
+
+  template <class Tensor> void add_table(Tensor const& t, std::int64_t pages) {
+    auto const* const ids = tensors::integers("block_indices", t, pages);
+    next_.table.insert(next_.table.end(), ids, ids + pages);
   }
-  bool has_table_per_layer() const { return table_begin_.size() > static_cast<std::size_t>(sequences_) + 1; }
+  bool has_table_per_layer() const { return now_.table_begin.size() > static_cast<std::size_t>(now_.sequences) + 1; }
 
   component k_, v_;
-  std::int32_t layers_ = 0, heads_ = 0, sequences_ = 0;
+  std::int32_t layers_ = 0, heads_ = 0;
   std::uint64_t epoch_ = 0;
-  std::vector<std::int32_t> table_, table_begin_;  // (pages), (S + 1); or of L layers, (L·S + 1)
-  std::vector<std::int32_t> row_begin_, lengths_;  // (S + 1), (L·S)
-  std::vector<void const*> queries_;               // (L)
+  inputs now_, next_;                 // of the last step; where the next one is put together
+  std::vector<void const*> queries_;  // (L)
 };
 
 /// OpenVINO GenAI's CacheEvictionConfig, or what has its members, as a policy: start_size sinks and recent_size newest

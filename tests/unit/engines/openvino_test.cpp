@@ -406,8 +406,14 @@ TEST_CASE("openvino: tensors of another engine or kind are refused") {
                        }),
                "elements of key_cache.1 are 1 bytes apart and 4 long; give strides in bytes, as ov::Tensor has them"));
   CHECK(contains(message("f32", {all, H, block, D}, [](auto& keys) { std::swap(keys[1], keys[2]); }),
-                 "k of layer 2 has another shape or does not lie as far from the layer before as the others do; wrap "
-                 "the layers' tensors around parts of one allocation, or make a cache of each layer"));
+                 "k of layer 2 has another shape, other strides or does not lie as far from the layer before as the "
+                 "others do; wrap the layers' tensors around parts of one allocation, or make a cache of each layer"));
+  // the same shape and distance, but heads where slots are
+  CHECK(contains(message("f32", {all, H, block, D},
+                         [](auto& keys) {
+                           keys[1].strides = {H * block * D * 4, D * 4, H * D * 4, 4};
+                         }),
+                 "k of layer 1 has another shape, other strides or does not lie as far"));
   CHECK(contains(message("f32", {all, H, block, D}, [](auto& keys) { keys.clear(); }),
                  "key_cache of 0 layers and value_cache of 0; give both of each layer"));
 }
@@ -427,10 +433,50 @@ TEST_CASE("openvino: inputs of another step are refused") {
       contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 6}), tables), "block_indices is no i32 tensor of 6"));
   CHECK(contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, 5}), {tables[0]}),
                  "block_indices of 1 layers for a cache of 3; give each layer's, or one for all"));
-  std::vector<tensor> queries(L, make("f32", {6, 4 * D}));
-  CHECK(contains(refusal([&] { in.cache.queries(queries); }),
+  tensor scalar = ints({33});
+  scalar.shape.clear(), scalar.strides.clear();
+  CHECK(contains(step(scalar, ints({0, 7}), ints({0, 2}), tables), "past_lens is no i32 tensor of 1 or more"));
+  CHECK(contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 2, -1}), tables),
+                 "block_indices_begins does not ascend from 0 on; give the tensor of a step that has run"));
+  CHECK(contains(step(ints({33, 70}), ints({0, 7, 7}), ints({0, 6, 5}), tables), "block_indices_begins does not"));
+  CHECK(contains(step(ints({33, 70}), ints({-1, 7, 7}), ints({0, 2, 5}), tables), "subsequence_begins does not"));
+  CHECK(contains(step(ints({33, -1}), ints({0, 7, 7}), ints({0, 2, 5}), tables), "past_lens of sequence 1 is -1"));
+  CHECK(contains(step(ints({33, 0x7fffffff}), ints({0, 7, 8}), ints({0, 2, 5}), tables), "past_lens of sequence 1"));
+}
+
+TEST_CASE("openvino: queries of another step or shape are refused") {
+  scene in("f32");
+  auto const message = [&](std::vector<tensor> const& queries) { return refusal([&] { in.cache.queries(queries); }); };
+  auto const of_each = [](std::vector<std::size_t> const& shape) { return std::vector(L, make("f32", shape)); };
+  CHECK(message(of_each({7, 4 * D})).empty());
+  CHECK(contains(message(of_each({6, 4 * D})),
                  "queries are 6 rows of 32 f32 for a step of 7 tokens and 2 heads of 8; give f32 (T,Hq·D) of the last "
                  "step"));
+  CHECK(contains(message(of_each({7})), "queries have 1 axes; give f32 (T,Hq·D) of the last step"));
+  CHECK(contains(message(of_each({7, 2 * D, 2})), "queries have 3 axes"));
+  std::vector<tensor> other = of_each({7, 4 * D});
+  other[1] = make("f32", {7, 2 * D});
+  CHECK(contains(message(other),
+                 "queries of layers 0 and 1 are 32 and 16 wide; make a cache of the layers of each width"));
+  engines::openvino::cache fresh(layers_of(in.keys, L), layers_of(in.values, L));
+  CHECK(contains(refusal([&] { fresh.queries(of_each({7, 4 * D})); }), "queries before the first step; call step"));
+}
+
+TEST_CASE("openvino: a refused step changes nothing of the last one") {
+  for (bool const one_table : {false, true}) {
+    scene in("f32", one_table);
+    in.tag();
+    std::vector<tensor> const one(1, ints({0, 1, 2, 3, 4})), last_wrong{one[0], one[0], ints({0})};
+    for (auto const& tables : {one, last_wrong})
+      CHECK(!refusal([&] { in.cache.step(ints({1, 64}), ints({0, 1, 2}), ints({0, 1, 5}), tables); }).empty());
+    CHECK(!refusal([&] { in.cache.step(ints({1, -1}), ints({0, 1, 2}), ints({0, 1, 5}), one[0]); }).empty());
+    auto const view = in.cache.view();
+    CHECK(view.epoch == 1);
+    CHECK(differing(in, view, [&](auto l, auto s, auto h, auto t, auto d) {
+            return in.place_of_token(l, s, h, t, d);
+          }).first == 0);
+    CHECK(in.cache.queries(std::vector<tensor>(L, make("f32", {7, 4 * D}))).rows(0) == 7);
+  }
 }
 
 }  // namespace engines_openvino_test

@@ -55,7 +55,9 @@ inline kv k_then_v_by_head(void* base, sizes const& s) { return k_and_v(base, s,
 inline kv k_then_v_by_slot(void* base, sizes const& s) { return k_and_v(base, s, "BNH2D"); }
 /// A latent row that is K and, in its first `v_head_dim` elements, V: moved once.
 inline kv latent(void* base, sizes const& s, char const* shape) {
-  component const k = tensor(role::k, base, {s.pages, s.page_size, s.heads, s.head_dim, s.type, s.layers}, shape);
+  sizes of_k = s;
+  of_k.v_head_dim = 0;
+  component const k = tensor(role::k, base, of_k, shape);
   KVEVICT_EXPECTS(k.rows.n_runs == 1 && s.v_head_dim > 0 && s.v_head_dim <= s.head_dim, "pages: V of ", s.v_head_dim,
                   " elements is not the front of rows of ", s.head_dim,
                   "; set sizes::v_head_dim, and D is the last axis");

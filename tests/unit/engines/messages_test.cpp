@@ -211,4 +211,14 @@ TEST_CASE("engines: keep sets and plans that an engine's contract has no shape f
   CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(unequal, indices, count); }), "heads::uniform"));
 }
 
+TEST_CASE("engines: a latent row keeps the room of its pages and is compared with its tensor") {
+  std::vector<float> memory(4 * 40);
+  pages::sizes s{.pages = 4, .head_dim = 24, .v_head_dim = 16, .page_room = 40, .bytes = 4 * 40 * 4};
+  for (component const& c : {pages::latent(memory.data(), s, "BD").k, engines::sglang::mla(memory.data(), s).v,
+                             engines::sglang::mla_parts(memory.data(), s).rotary})
+    CHECK(c.rows.page_stride == 40 * 4);
+  s.bytes -= 1;
+  CHECK(says(refused([&] { engines::sglang::mla(memory.data(), s); }), "takes 640 bytes and the tensor has 639"));
+}
+
 }  // namespace engines_messages_test

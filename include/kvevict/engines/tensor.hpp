@@ -20,7 +20,7 @@ struct sizes {
   std::int32_t page_size = 1;   // tokens of a page; of a sequence's room, where the cache is contiguous
   std::int32_t heads = 1;       // of a page; 1 where each head has pages of its own
   std::int32_t head_dim = 0;    // of K, or of what a row of this tensor holds
-  dtype type = dtype::f32;      // opaque: an element is a byte
+  dtype type = dtype::f32;      // opaque: an element is a byte; not i4 or u4, whose rows are described as bytes
   std::int32_t layers = 1;      // in the tensor
   std::int32_t v_head_dim = 0;  // of V, where it is another one
   std::int32_t pack = 0;        // x; 0: as many elements as 16 bytes hold
@@ -96,9 +96,16 @@ struct walk {
 /// values without flash attention. Where B is missing, the table holds addresses; where H is, a row serves all heads or
 /// heads have tables of their own; where N is, a page is a token.
 ///
+/// Rows of i4 or u4 are described as what they are in memory, bytes: `type` u8 and `head_dim` the bytes of a row. The
+/// makers of `quantised` say then that each byte holds two codes: quantised::by_tensor(rows, dtype::i4, scale).
+///
 /// Errors   contract_violation: an axis twice, unknown or without elements; no D; a page of several tokens without N,
-///          or of several heads without H; strides beyond 64 bits; more than `bytes`.
+///          or of several heads without H; elements of half a byte; strides beyond 64 bits; more than `bytes`.
 inline component tensor(role what, void* base, sizes const& s, char const* shape) {
+  KVEVICT_EXPECTS(!is_half_byte(s.type), "pages: two elements of ", name_of(s.type),
+                  " share a byte, and sizes count whole ones; give u8 and the bytes of a row, and call "
+                  "quantised::by_tensor or another maker with ",
+                  name_of(s.type));
   axes::walk w{s, what};
   std::string_view const letters(shape);
   auto const has = [&](char axis) { return letters.find(axis) != letters.npos; };

@@ -221,4 +221,22 @@ TEST_CASE("engines: a latent row keeps the room of its pages and is compared wit
   CHECK(says(refused([&] { engines::sglang::mla(memory.data(), s); }), "takes 640 bytes and the tensor has 639"));
 }
 
+TEST_CASE("engines: rows of half bytes are described as bytes") {
+  std::vector<std::byte> pool(8 * 4 * 2 * 2 * 8);
+  std::int32_t const table[] = {3, 0, 6}, lengths[] = {11};
+  pages::sizes s{.pages = 8, .page_size = 4, .heads = 2, .head_dim = 16, .type = dtype::i4};
+  auto const words = "two elements of i4 share a byte, and sizes count whole ones; give u8 and the bytes of a row";
+  CHECK(says(refused([&] { pages::tensor(role::k, pool.data(), s, "BNHD"); }), words));
+  CHECK(says(refused([&] { pages::strided(role::k, pool.data(), s, {1, 1, 1}); }), words));
+  engines::vllm::kv_cache const kv{.tensor = pool.data(), .shape = s};
+  CHECK(says(refused([&] { engines::vllm::view(kv, 0, table, 1, 3, lengths); }), words));
+
+  s.type = dtype::u8, s.head_dim = 8;
+  pages::kv both = pages::k_and_v(pool.data(), s, "BN2HD");
+  for (component* const c : {&both.k, &both.v}) *c = quantised::by_tensor(*c, dtype::i4, 0.5f);
+  auto const cache = pages::view(pages::dense(table, 1, 3, s), {lengths}, both);
+  CHECK(refused([&] { validate(cache); }) == "accepted");
+  CHECK(cache.key_width() == 16);
+}
+
 }  // namespace engines_messages_test

@@ -45,6 +45,9 @@ constexpr char const* shape_of(kv_cache_layout l) {
 /// K and V of all layers. Rows of other quantisations (nvfp4, turboquant, int4 with its transform) are opaque: describe
 /// their slots by pages::tensor.
 inline layer_view<> with_components(layer_view<> out, kv_cache const& kv) {
+  KVEVICT_EXPECTS(kv.layer_stride >= 0 && kv.block_stride >= 0 && kv.offset >= 0, "vllm::view: layer_stride ",
+                  kv.layer_stride, ", block_stride ", kv.block_stride, " and offset ", kv.offset,
+                  " are bytes, none below 0; give those of KVCacheTensor, or 0 where the tensor is dense");
   bool const scales_in_rows = is_code(kv.shape.type) && kv.quant == kv_quant::per_token_head;
   pages::sizes row = kv.shape;
   if (scales_in_rows) {

@@ -239,4 +239,16 @@ TEST_CASE("engines: rows of half bytes are described as bytes") {
   CHECK(cache.key_width() == 16);
 }
 
+TEST_CASE("engines: vLLM's strides are never negative") {
+  small_cache c;
+  engines::vllm::kv_cache kv{.tensor = c.k.data(), .shape = c.s};
+  auto const view = [&] { engines::vllm::view(kv, 0, c.table.data(), 2, 3, c.lengths.data()); };
+  CHECK(refused(view) == "accepted");
+  for (std::int64_t* const x : {&kv.layer_stride, &kv.block_stride, &kv.offset}) {
+    *x = -64;
+    CHECK(says(refused(view), "are bytes, none below 0"));
+    *x = 0;
+  }
+}
+
 }  // namespace engines_messages_test

@@ -20,11 +20,12 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::lmcache {
 
-/// One request, all layers as a stack; `lengths` (layers) are its tokens in each. Keys are vLLM's, whose models turn
+/// One request, all layers as a stack; `lengths` (layers) are its tokens in each, and 0 where it has none yet. Keys are vLLM's, whose models turn
 /// them before they are stored; `keys`: none of a model without a rope.
 inline layer_view<> view(void* k, void* v, pages::sizes s, std::int32_t const* lengths,
                          rotation keys = rotation::rope) {
-  s.pages = 1;
+  s.pages = s.page_size > 0 ? 1 : 0;  // of a request without tokens: no page is there, and no row has one
+  if (s.page_size == 0) s.page_size = 1;
   page_table<> table = pages::contiguous(s.layers, s);
   table.layers = s.layers;
   return pages::view(table, {lengths}, pages::k_and_v(k, v, s, "LBNHD").turned(keys));

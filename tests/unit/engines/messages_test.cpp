@@ -251,4 +251,16 @@ TEST_CASE("engines: vLLM's strides are never negative") {
   }
 }
 
+TEST_CASE("engines: a request of no tokens is an empty view for LMCache") {
+  std::int32_t lengths[] = {0, 0};
+  pages::sizes const s{.page_size = 0, .heads = 2, .head_dim = 16, .layers = 2};
+  auto const cache = engines::lmcache::view(nullptr, nullptr, s, lengths);
+  host ctx;
+  auto const keep = plan(ctx, presets::streaming_llm(), contents(cache), {.tokens_per_head = 4, .layer_count = 2});
+  CHECK(engines::lmcache::expect_preserved(keep, 4) == 0);
+  CHECK(compact(ctx, cache, keep).length(1, 0) == 0);
+  lengths[1] = 1;
+  CHECK(refused([&] { validate(cache); }) != "accepted");
+}
+
 }  // namespace engines_messages_test

@@ -32,18 +32,19 @@ template <class Entry> class compacted : public compaction_result<Entry> {
 namespace moves {
 
 /// A plan from elsewhere can be executed front to back without losing a token it keeps.
-template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan const& p, std::int64_t row) {
+template <class Entry>
+void expect_row(char const* verb, layer_view<Entry> const& v, move_plan const& p, std::int64_t row) {
   auto const r = static_cast<std::size_t>(row);
   auto const b = static_cast<std::int32_t>(row / v.heads()), h = static_cast<std::int32_t>(row % v.heads());
   std::int32_t const before = p.lengths_before[r], after = p.lengths[r],
                      fixed = std::min(before, v.read_only_tokens(b));
-  KVEVICT_EXPECTS(before == v.length(b, h), "apply: sequence ", b, ", head ", h, " has ", v.length(b, h),
+  KVEVICT_EXPECTS(before == v.length(b, h), verb, ": sequence ", b, ", head ", h, " has ", v.length(b, h),
                   " tokens, but the moves are for ", before, "; plan again after the cache has changed");
-  KVEVICT_EXPECTS(after >= fixed && after <= before, "apply: sequence ", b, ", head ", h, " would have ", after,
+  KVEVICT_EXPECTS(after >= fixed && after <= before, verb, ": sequence ", b, ", head ", h, " would have ", after,
                   " tokens, outside [", fixed, ", ", before,
                   "]: its read-only prefix and its length; correct move_plan::lengths");
   KVEVICT_EXPECTS(
-      v.pages.per_head() || after == p.lengths[r - static_cast<std::size_t>(h)], "apply: heads 0 and ", h,
+      v.pages.per_head() || after == p.lengths[r - static_cast<std::size_t>(h)], verb, ": heads 0 and ", h,
       " of sequence ", b,
       " would have different lengths but share a page table; use equal counts, or give every head its own table");
   std::int64_t const first = p.row_begin[r], last = p.row_begin[r + 1];
@@ -52,41 +53,41 @@ template <class Entry> void expect_row(layer_view<Entry> const& v, move_plan con
     std::int32_t const from = p.sources[k], to = p.destinations[k];
     bool const sound = from < before && to < after && to >= fixed && to < from;
     bool const ascending = i == first || (p.sources[k - 1] < from && p.destinations[k - 1] < to);
-    KVEVICT_EXPECTS(sound && ascending, "apply: move ", i - first, " of sequence ", b, ", head ", h, " is ", from,
+    KVEVICT_EXPECTS(sound && ascending, verb, ": move ", i - first, " of sequence ", b, ", head ", h, " is ", from,
                     " to ", to,
                     "; sources and destinations must ascend, destinations lie below their sources, behind the ", fixed,
                     " read-only tokens and below the new length ", after);
   }
   bool const in_order = first == last || p.destinations[static_cast<std::size_t>(first)] == after - (last - first);
-  KVEVICT_EXPECTS(in_order || p.order == row_order::scattered, "apply: the moves of sequence ", b, ", head ", h,
+  KVEVICT_EXPECTS(in_order || p.order == row_order::scattered, verb, ": the moves of sequence ", b, ", head ", h,
                   " fill holes, but the plan calls its rows ascending; set move_plan::order to scattered");
 }
 
 /// A source that stays below the new length is itself the destination of a later move: else its token would be there
 /// twice, in place of another.
-inline void expect_no_doubles(move_plan const& p, std::int64_t row) {
+inline void expect_no_doubles(char const* verb, move_plan const& p, std::int64_t row) {
   auto const r = static_cast<std::size_t>(row);
   auto const last = static_cast<std::size_t>(p.row_begin[r + 1]);
   auto k = static_cast<std::size_t>(p.row_begin[r]);
   for (std::size_t i = k; i < last && p.sources[i] < p.lengths[r]; ++i) {
     while (k < last && p.destinations[k] < p.sources[i]) ++k;
-    KVEVICT_EXPECTS(k < last && p.destinations[k] == p.sources[i], "apply: sequence ", row / p.heads, ", head ",
+    KVEVICT_EXPECTS(k < last && p.destinations[k] == p.sources[i], verb, ": sequence ", row / p.heads, ", head ",
                     row % p.heads, " would hold token ", p.sources[i], " twice, in slots ", p.sources[i], " and ",
                     p.destinations[i], "; every source below the new length must be the destination of a later move");
   }
 }
 
-template <class Entry> void expect_plan(layer_view<Entry> const& v, move_plan const& p) {
-  if (p.refused) messages::move_plan_refused("apply");
-  KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), "apply: the plan has ", p.sequences,
+template <class Entry> void expect_plan(char const* verb, layer_view<Entry> const& v, move_plan const& p) {
+  if (p.refused) messages::move_plan_refused(verb);
+  KVEVICT_EXPECTS(p.sequences == v.sequences() && p.heads == v.heads(), verb, ": the plan has ", p.sequences,
                   " sequences of ", p.heads, " heads and the cache ", v.sequences(), " of ", v.heads(),
                   "; use the view that was planned on");
-  contract::expect_rows("apply", p);
-  contract::expect_same("apply", "move plan", p.made_for, fingerprint_of(v));
-  KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered,
-                  "apply: the view's rows are scattered, but the plan calls them ascending; moving does not sort, set "
+  contract::expect_rows(verb, p);
+  contract::expect_same(verb, "move plan", p.made_for, fingerprint_of(v));
+  KVEVICT_EXPECTS(v.order == row_order::ascending || p.order == row_order::scattered, verb,
+                  ": the view's rows are scattered, but the plan calls them ascending; moving does not sort, set "
                   "move_plan::order");
-  for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(v, p, r), expect_no_doubles(p, r);
+  for (std::int64_t r = 0; r < v.rows(); ++r) expect_row(verb, v, p, r), expect_no_doubles(verb, p, r);
 }
 
 }  // namespace moves
@@ -168,7 +169,7 @@ void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, c
   out.ready_ = false;
   moves::expect_rows_move("apply", view);
   validate(view, ctx.scratch());
-  moves::expect_plan(view, plan);
+  moves::expect_plan("apply", view, plan);
   moves::expect_movable("apply", view, plan);
   out.plan_ = plan;
   out.move(ctx, view);

@@ -11,9 +11,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <vector>
 
+#include <kvevict/apply/compact.hpp>
 #include <kvevict/cache/keep_set.hpp>
 #include <kvevict/cache/move_plan.hpp>
+#include <kvevict/core/slice.hpp>
 #include <kvevict/engines/pages.hpp>
 
 namespace kvevict {
@@ -69,13 +73,22 @@ inline pages::kv vectorized_5d(void* k, void* v, pages::sizes const& s, rotation
 
 /// A keep set in the shape of SGLang's selection contract: logical_indices (batch, capacity), ascending and padded with
 /// −1, so that graphs can be captured, and how many are valid (batch); one list for all heads.
-/// Errors   contract_violation: heads keep different tokens; more than `capacity`. Nothing is written then.
+/// Errors   contract_violation: heads keep different tokens; more than `capacity`; tokens that do not ascend within
+///          their row. Nothing is written then.
 template <class Index>
 void write_logical_indices(keep_set const& keep, Index* logical_indices, std::int32_t* valid_lengths,
                            std::int64_t capacity) {
   contract::expect_rows("write_logical_indices", keep);
+  auto const of_first = [&](std::int32_t b) { return keep.heads == 0 ? slice<std::int32_t const>{} : keep(b, 0); };
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
-    auto const first = keep(b, 0);
+    auto const first = of_first(b);
+    for (std::int32_t h = 0; h < keep.heads; ++h) {
+      std::int32_t const n = keep.lengths[static_cast<std::size_t>(std::int64_t{b} * keep.heads + h)];
+      auto const kept = keep(b, h);
+      if (std::adjacent_find(kept.begin(), kept.end(), std::greater_equal<>()) != kept.end() ||
+          (!kept.empty() && (kept[0] < 0 || kept[kept.size - 1] >= n)))
+        messages::keep_set_out_of_order("write_logical_indices", b, h, n);
+    }
     KVEVICT_EXPECTS(first.size <= capacity, "write_logical_indices: sequence ", b, " keeps ", first.size,
                     " tokens and there is room for ", capacity, "; plan a budget of at most the capacity");
     for (std::int32_t h = 1; h < keep.heads; ++h)
@@ -84,44 +97,55 @@ void write_logical_indices(keep_set const& keep, Index* logical_indices, std::in
                       " keep different tokens, and SGLang has one list for all; add .with(heads::together{})");
   }
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
-    auto const kept = keep(b, 0);
+    auto const kept = of_first(b);
     Index* const row = logical_indices + b * capacity;
     for (std::int64_t i = 0; i < capacity; ++i) row[i] = i < kept.size ? static_cast<Index>(kept[i]) : Index{-1};
     valid_lengths[b] = static_cast<std::int32_t>(kept.size);
   }
 }
 
-/// The arguments of move_kv_cache(tgt_loc, src_loc), which copies all at once, in no order: slots of the pool. Returns
-/// how many; at most the moves of head 0.
-/// Errors   contract_violation: heads move different tokens; a slot is read and written (plan with fill_holes).
+/// The arguments of move_kv_cache(tgt_loc, src_loc), which copies all at once, in no order: slots of the pool, and the
+/// same ones in all heads and layers. Returns how many; at most the moves of head 0, of layer 0.
+/// Errors   contract_violation: unsound view; plan of another view or epoch, or with other moves than apply() takes;
+///          heads or layers move different tokens, or have tables of their own; a slot is read and written (plan with
+///          fill_holes). Nothing is written then.
 template <class Index>
 std::int64_t write_locations(layer_view<> const& cache, move_plan const& plan, Index* tgt_loc, Index* src_loc) {
-  contract::expect_rows("write_locations", plan);
-  KVEVICT_EXPECTS(plan.sequences == cache.sequences() && plan.heads == cache.heads() && cache.pages.page_size == 1,
-                  "write_locations: the plan is of another view, or its pages are not tokens; give the token pool's");
-  auto const at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
-  for (std::int32_t b = 0; b < plan.sequences; ++b)
-    for (std::int32_t h = 0; h < plan.heads; ++h) {
-      std::int64_t const first = plan.row_begin[at(std::int64_t{b} * plan.heads)],
-                         row = std::int64_t{b} * plan.heads + h, from = plan.row_begin[at(row)],
-                         n = plan.row_begin[at(row + 1)] - from;
-      bool alike = n == plan.row_begin[at(std::int64_t{b} * plan.heads + 1)] - first;
-      for (std::int64_t i = 0; alike && i < n; ++i)
-        alike = plan.sources[at(from + i)] == plan.sources[at(first + i)] &&
-                plan.destinations[at(from + i)] == plan.destinations[at(first + i)];
-      KVEVICT_EXPECTS(alike, "write_locations: heads 0 and ", h, " of sequence ", b,
-                      " move different tokens, and SGLang moves all heads; add .with(heads::together{})");
-      KVEVICT_EXPECTS(n == 0 || plan.sources[at(from)] > plan.destinations[at(from + n - 1)],
-                      "write_locations: sequence ", b, " reads slot ", plan.sources[at(from)],
-                      " and writes behind it; move_kv_cache copies in no order, plan with compaction::fill_holes");
-    }
+  page_table<> const& t = cache.pages;
+  KVEVICT_EXPECTS(t.page_size == 1 && !t.per_head() && (t.layers == 1 || t.layer_stride == 0),
+                  "write_locations: pages are not tokens of all heads and layers; give the token pool's view, with one "
+                  "table for all");
+  validate(cache);
+  moves::expect_plan("write_locations", cache, plan);
+  if (plan.rows() == 0) return 0;
+  auto const moves_of = [&](std::vector<std::int32_t> const& slots, std::int64_t r) {
+    std::int64_t const first = plan.row_begin[static_cast<std::size_t>(r)];
+    return slice<std::int32_t const>{slots.data() + first, plan.row_begin[static_cast<std::size_t>(r) + 1] - first};
+  };
+  auto const equal = [](slice<std::int32_t const> a, slice<std::int32_t const> b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end());
+  };
+  for (std::int64_t r = 0; r < plan.rows(); ++r) {
+    auto const b = static_cast<std::int32_t>(r / plan.heads), h = static_cast<std::int32_t>(r % plan.heads);
+    std::int64_t const first = cache.row_in_first_layer(b, 0);
+    auto const from = moves_of(plan.sources, r), to = moves_of(plan.destinations, r);
+    KVEVICT_EXPECTS(equal(from, moves_of(plan.sources, first)) && equal(to, moves_of(plan.destinations, first)),
+                    "write_locations: head ", h, " of sequence ", t.sequence_of(b), " in layer ", t.layer_of(b),
+                    " moves other tokens than head 0 in layer 0, and SGLang moves all alike; add "
+                    ".with(heads::together{}), and of several layers .with(layers::together{})");
+    KVEVICT_EXPECTS(from.empty() || from[0] > to[to.size - 1], "write_locations: sequence ", t.sequence_of(b),
+                    " reads slot ", from[0],
+                    " and writes behind it; move_kv_cache copies in no order, plan with compaction::fill_holes");
+  }
   std::int64_t count = 0;
-  for (std::int32_t b = 0; b < plan.sequences; ++b)
-    for (std::int64_t row = std::int64_t{b} * plan.heads, i = plan.row_begin[at(row)]; i < plan.row_begin[at(row + 1)];
-         ++i, ++count) {
-      tgt_loc[count] = static_cast<Index>(cache.pages.entry(b, 0, plan.destinations[at(i)]));
-      src_loc[count] = static_cast<Index>(cache.pages.entry(b, 0, plan.sources[at(i)]));
+  for (std::int32_t b = 0; b < plan.sequences / t.layers; ++b) {
+    auto const from = moves_of(plan.sources, std::int64_t{b} * plan.heads),
+               to = moves_of(plan.destinations, std::int64_t{b} * plan.heads);
+    for (std::int64_t i = 0; i < from.size; ++i, ++count) {
+      tgt_loc[count] = static_cast<Index>(t.entry(b, 0, to[i]));
+      src_loc[count] = static_cast<Index>(t.entry(b, 0, from[i]));
     }
+  }
   return count;
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <kvevict/cache/move_plan.hpp>
 #include <kvevict/engines/pages.hpp>
@@ -27,6 +28,9 @@ page_table<> keys_table(BlockArray const& kv, pages::sizes const& s, std::int32_
 }
 /// Bytes of a block [H, T, D], which the array must have, too.
 inline std::int64_t block_of(pages::sizes const& s, char const* field, std::int64_t said) {
+  KVEVICT_EXPECTS(s.v_head_dim == 0 || s.v_head_dim == s.head_dim, "tensorrt_llm::view: rows of ", s.head_dim,
+                  " elements and V of ", s.v_head_dim,
+                  " in blocks of one size; leave sizes::v_head_dim 0, or give mixed_view V's own sizes");
   std::int64_t const block = std::int64_t{s.heads} * s.page_size * s.head_dim * size_of(s.type);
   KVEVICT_EXPECTS(block == said, "tensorrt_llm::view: a block of ", s.heads, " heads, ", s.page_size, " tokens and ",
                   s.head_dim, " elements has ", block, " bytes, and ", field, " says ", said,
@@ -75,6 +79,8 @@ layer_view<> mixed_view(BlockArray const& kv, pages::sizes k, pages::sizes v, st
                         std::int32_t const* lengths, float k_scale = 1, rotation keys = rotation::rope) {
   k.page_size = v.page_size = kv.mTokensPerBlock;
   block_of(k, "mBytesPerKBlock", kv.mBytesPerKBlock), block_of(v, "mBytesPerVBlock", kv.mBytesPerVBlock);
+  KVEVICT_EXPECTS(k.heads == v.heads, "tensorrt_llm::view: ", k.heads, " heads of K and ", v.heads,
+                  " of V; give both the KV heads of this rank");
   component of_k = pages::hnd(role::k, kv.mKPoolPtr, k);
   if (is_code(k.type)) of_k = quantised::by_tensor(of_k, k.type, k_scale);
   component const of_v = pages::hnd(role::v, kv.mVPoolPtr, v).with_table(kv.mMaxBlocksPerSeq);
@@ -84,32 +90,53 @@ layer_view<> mixed_view(BlockArray const& kv, pages::sizes k, pages::sizes v, st
 /// That V's row of the table is K's plus one, for all blocks in use; on the host.
 inline void expect_values_behind_keys(layer_view<> const& cache) {
   page_table<> const& t = cache.pages;
-  for (std::int32_t b = 0; b < t.sequences; ++b)
+  for (std::int32_t b = 0; b < t.sequences; ++b) {
+    KVEVICT_EXPECTS(cache.length(b, 0) <= t.capacity(b, 0), "tensorrt_llm::view: sequence ", b, " has ",
+                    cache.length(b, 0), " tokens and its row of the table has room for ", t.capacity(b, 0),
+                    "; give the lengths of this step, and mMaxBlocksPerSeq as it is");
     for (std::int64_t i = 0; i * t.page_size < cache.length(b, 0); ++i) {
       std::int32_t const k = t.entries_of(b, 0)[i], v = t.entries_of(b, 0)[t.columns + i];
       KVEVICT_EXPECTS(
           v == k + 1, "tensorrt_llm::view: block ", i, " of sequence ", b, " has K at ", k, " and V at ", v,
           "; V must be the block behind K, as in a pool [blocks, 2, H, T, D], or give the host view_by_rows");
     }
+  }
 }
 
 /// What updateSparseKvCacheAfterFmha gathers, from a stable plan: of each head the kept tokens, ascending, token i goes
 /// to slot i; offsets are those of a head's row.
 /// Shapes   sparse_kv_indices (H, sum of the sequences' lengths), sparse_kv_offsets (B + 1).
-/// Errors   contract_violation: heads of other lengths; a plan that fills holes. Nothing is written then.
+/// Errors   contract_violation: heads of other lengths; a plan that fills holes, or whose lengths or moves are not
+///          those of a row. Nothing is written then.
 inline void write_sparse_kv(move_plan const& plan, std::int32_t* sparse_kv_indices, std::int32_t* sparse_kv_offsets) {
   contract::expect_rows("write_sparse_kv", plan);
   auto const at = [](std::int64_t i) { return static_cast<std::size_t>(i); };
+  std::int64_t total = 0;
   for (std::int64_t r = 0; r < plan.rows(); ++r) {
     std::int64_t const n = plan.row_begin[at(r + 1)] - plan.row_begin[at(r)], first = r / plan.heads * plan.heads;
     KVEVICT_EXPECTS(plan.lengths[at(r)] == plan.lengths[at(first)], "write_sparse_kv: heads 0 and ", r - first,
                     " of sequence ", r / plan.heads, " keep ", plan.lengths[at(first)], " and ", plan.lengths[at(r)],
                     " tokens, and the op has one count for both; add .with(heads::uniform{})");
+    KVEVICT_EXPECTS(n <= plan.lengths[at(r)] && plan.lengths[at(r)] <= plan.lengths_before[at(r)],
+                    "write_sparse_kv: sequence ", r / plan.heads, ", head ", r - first, " keeps ", plan.lengths[at(r)],
+                    " of ", plan.lengths_before[at(r)], " tokens and moves ", n, "; plan again");
     KVEVICT_EXPECTS(n == 0 || plan.destinations[at(plan.row_begin[at(r)])] == plan.lengths[at(r)] - n,
                     "write_sparse_kv: the moves of sequence ", r / plan.heads, ", head ", r - first,
                     " fill holes, and the op keeps tokens in order; plan with compaction::stable");
+    std::int32_t above = plan.lengths[at(r)] - static_cast<std::int32_t>(n);
+    for (std::int64_t i = plan.row_begin[at(r)], to = above; i < plan.row_begin[at(r + 1)]; ++i, ++to) {
+      std::int32_t const from = plan.sources[at(i)];
+      KVEVICT_EXPECTS(plan.destinations[at(i)] == to && from > above && from < plan.lengths_before[at(r)],
+                      "write_sparse_kv: sequence ", r / plan.heads, ", head ", r - first, " moves slot ", from, " to ",
+                      plan.destinations[at(i)], ", which no stable compaction of ", plan.lengths_before[at(r)],
+                      " tokens does; plan again");
+      above = from;
+    }
+    if (r == first) total += plan.lengths[at(r)];
   }
-  std::int64_t total = 0;
+  KVEVICT_EXPECTS(total <= std::numeric_limits<std::int32_t>::max(), "write_sparse_kv: ", total,
+                  " tokens are kept, and offsets are 32 bits; plan fewer sequences at once");
+  total = 0;
   for (std::int32_t b = 0; b < plan.sequences; ++b) {
     sparse_kv_offsets[b] = static_cast<std::int32_t>(total);
     total += plan.heads == 0 ? 0 : plan.lengths[at(std::int64_t{b} * plan.heads)];

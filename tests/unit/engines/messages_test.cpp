@@ -251,6 +251,126 @@ TEST_CASE("engines: vLLM's strides are never negative") {
   }
 }
 
+TEST_CASE("engines: K and V of TensorRT-LLM's blocks have one size, and lengths stay within the table") {
+  small_cache c;
+  engine_structs::cache_index const blocks[] = {{4}, {2}, {5}, {3}};
+  std::int32_t tokens[] = {8};
+  namespace trt = engines::tensorrt_llm;
+  engine_structs::block_array const array{2, 4, 2 * 4 * 16 * 4, 0, 0, c.k.data(), blocks};
+  pages::sizes k{.pages = 8, .heads = 2, .head_dim = 16}, v = k;
+  auto const view = [&] { return trt::view(array, k, 1, tokens); };
+  CHECK(refused([&] { validate(view()), trt::expect_values_behind_keys(view()); }) == "accepted");
+  tokens[0] = 9;
+  CHECK(says(refused([&] { trt::expect_values_behind_keys(view()); }),
+             "has 9 tokens and its row of the table has room "
+             "for 8; give the lengths of this step"));
+  tokens[0] = 8, k.v_head_dim = 16;
+  CHECK(refused(view) == "accepted");
+  k.v_head_dim = 8;
+  CHECK(says(refused(view), "rows of 16 elements and V of 8 in blocks of one size"));
+  CHECK(says(refused([&] { trt::view_by_rows(array, k, 1, tokens); }), "in blocks of one size"));
+
+  engine_structs::mixed_block_array mixed{2, 4, 2 * 4 * 16 * 4, 2 * 4 * 16 * 4, c.k.data(), c.v.data(), blocks};
+  auto const mix = [&] { return trt::mixed_view(mixed, k, v, 1, tokens); };
+  CHECK(says(refused(mix), "in blocks of one size"));
+  k.v_head_dim = 0, v.v_head_dim = 8;
+  CHECK(says(refused(mix), "in blocks of one size"));
+  v.v_head_dim = 0;
+  CHECK(refused(mix) == "accepted");
+  v.heads = 1, mixed.mBytesPerVBlock /= 2;
+  CHECK(says(refused(mix), "2 heads of K and 1 of V; give both the KV heads of this rank"));
+}
+
+TEST_CASE("engines: damaged keep sets and plans are not written") {
+  std::vector<float> k(40 * 2 * 16), v = k;
+  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 6}, lengths{6};
+  pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16};
+  auto const cache = pages::view(pages::csr(slots.data(), indptr.data(), 1, s), {lengths.data()},
+                                 engines::sglang::token_pool(k.data(), v.data(), s));
+  host ctx;
+  std::vector<std::int32_t> out(16, -7), count(4, -7);
+  auto const untouched = [&] { return out == std::vector(16, -7) && count == std::vector(4, -7); };
+  auto const logical = [&](std::vector<std::int32_t> const& tokens) {
+    return refused([&] { engines::sglang::write_logical_indices(one_set(tokens, 6, 2), out.data(), count.data(), 8); });
+  };
+  for (auto const& damaged : {std::vector{0, -0x7fffffff, 2}, {2, 1}, {3, 3}, {0, 6}, {-1, 0}}) {
+    CHECK(says(logical(damaged), "write_logical_indices: the kept tokens of sequence 0, head 0 are not strictly"));
+    CHECK(untouched());
+  }
+
+  auto const keep = one_set({1, 3, 4}, 6, 2);
+  auto const sparse = [&](auto damage) {
+    auto plan = plan_moves(ctx, cache, keep);
+    damage(plan);
+    auto const text = refused([&] { engines::tensorrt_llm::write_sparse_kv(plan, out.data(), count.data()); });
+    return untouched() ? text : "written";
+  };
+  for (std::int32_t const length : {-1, 2, 7})
+    CHECK(says(sparse([=](move_plan& p) { p.lengths = {length, length}; }), "; plan again"));
+  CHECK(says(sparse([](move_plan& p) { p.sources[2] = 6; }), "moves slot 6 to 2, which no stable compaction of 6"));
+  CHECK(says(sparse([](move_plan& p) { p.sources[0] = -1; }), "moves slot -1 to 0"));
+  CHECK(says(sparse([](move_plan& p) { p.sources[4] = 1; }), "head 1 moves slot 1 to 1"));
+  CHECK(says(sparse([](move_plan& p) { p.sources[5] = 3; }), "head 1 moves slot 3 to 2"));
+  CHECK(says(sparse([](move_plan& p) { p.destinations[1] = 0; }), "moves slot 3 to 0"));
+  CHECK(says(sparse([](move_plan& p) { p.lengths_before = p.lengths = {0x7fffffff, 0x7fffffff}; }), "; plan"));
+
+  auto const locations = [&](layer_view<> const& of, auto damage) {
+    auto plan = plan_moves(ctx, cache.with_epoch(1), keep, compaction::fill_holes);
+    damage(plan);
+    auto const text = refused([&] { engines::sglang::write_locations(of, plan, out.data(), count.data()); });
+    return untouched() ? text : "written";
+  };
+  auto const nothing = [](move_plan&) {};
+  auto const now = cache.with_epoch(1);
+  CHECK(says(locations(cache.with_epoch(2), nothing), "write_locations: the move plan was planned in epoch 1"));
+  CHECK(says(locations(now, [](move_plan& p) { p.sources = {3, 1 << 20, 3, 1 << 20}; }), "write_locations: move 1"));
+  CHECK(says(locations(now, [](move_plan& p) { p.lengths_before = {7, 7}; }), "the moves are for 7"));
+  auto const on_other_pages = [&](move_plan&) { std::swap(slots[0], slots[5]); };
+  CHECK(says(locations(now, on_other_pages), "write_locations: the pages of the view are not those"));
+  CHECK(untouched());
+}
+
+TEST_CASE("engines: a keep set without heads has no tokens in any sequence") {
+  keep_set keep;
+  keep.sequences = 2, keep.row_begin = {0};
+  std::vector<std::int32_t> indices(4, 7), count(2, 7);
+  engines::sglang::write_logical_indices(keep, indices.data(), count.data(), 2);
+  CHECK(indices == std::vector<std::int32_t>(4, -1));
+  CHECK(count == std::vector<std::int32_t>(2, 0));
+}
+
+TEST_CASE("engines: SGLang moves all layers alike, by one list") {
+  constexpr std::int32_t layers = 3;
+  std::vector<float> k(layers * 40 * 2 * 16), v = k;
+  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 4, 6}, lengths{4, 2, 4, 2, 4, 2};
+  pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16, .layers = layers};
+  auto table = pages::csr(slots.data(), indptr.data(), 2 * layers, s);
+  table.layers = layers;
+  auto const cache = pages::view(table, {lengths.data()}, pages::k_and_v(k.data(), v.data(), s, "LBHD"));
+  keep_set keep;
+  keep.sequences = 2 * layers, keep.heads = 2, keep.row_begin = {0};
+  for (std::int32_t b = 0; b < 2 * layers; ++b)
+    for (std::int32_t h = 0; h < 2; ++h) {
+      for (std::int32_t const t : b % 2 == 0 ? std::vector{1, 2} : std::vector{1}) keep.tokens.push_back(t);
+      keep.row_begin.push_back(keep.kept()), keep.lengths.push_back(lengths[static_cast<std::size_t>(b)]);
+    }
+  host ctx;
+  std::vector<std::int32_t> tgt(12, -1), src(12, -1);
+  auto const write = [&] {
+    auto const plan = plan_moves(ctx, cache, keep, compaction::fill_holes);
+    return engines::sglang::write_locations(cache, plan, tgt.data(), src.data());
+  };
+  REQUIRE(write() == 2);  // of sequence 0 slot 2 into 0, of sequence 1 slot 1 into 0
+  CHECK((src[0] == 2 && tgt[0] == 4 && src[1] == 11 && tgt[1] == 30 && src[2] == -1));
+  for (std::size_t const token : {3, 9}) {  // head 1 of layer 0, head 0 of layer 1 after 6 tokens a layer
+    auto& kept = keep.tokens[token];
+    CHECK(kept == 2);
+    kept = 3;
+    CHECK(says(refused(write), "moves other tokens than head 0 in layer 0, and SGLang moves all alike"));
+    kept = 2;
+  }
+}
+
 TEST_CASE("engines: a request of no tokens is an empty view for LMCache") {
   std::int32_t lengths[] = {0, 0};
   pages::sizes const s{.page_size = 0, .heads = 2, .head_dim = 16, .layers = 2};

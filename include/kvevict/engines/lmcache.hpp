@@ -20,8 +20,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::lmcache {
 
-/// One request, all layers as a stack; `lengths` (layers) are its tokens in each, and 0 where it has none yet. Keys are vLLM's, whose models turn
-/// them before they are stored; `keys`: none of a model without a rope.
+/// One request, all layers as a stack; `lengths` (layers) are its tokens in each, none of a page_size of 0. Keys are
+/// vLLM's, whose models turn them before they are stored; `keys`: none of a model without a rope.
 inline layer_view<> view(void* k, void* v, pages::sizes s, std::int32_t const* lengths,
                          rotation keys = rotation::rope) {
   s.pages = s.page_size > 0 ? 1 : 0;  // of a request without tokens: no page is there, and no row has one

@@ -128,7 +128,8 @@ class cache {
                     tensors::extent(values[0], 1), " of values; give tensors of the same layers");
   }
 
-  /// A step that has run, by its inputs; `block_indices` is one tensor for all layers, or a vector of each layer's.
+  /// A step that has run, by its inputs; `block_indices` is one tensor for all layers, or a vector of each layer's. Of
+  /// one that is refused nothing is taken: the last one stays.
   template <class Tensor, class Tables>
   void step(Tensor const& past_lens, Tensor const& subsequence_begins, Tensor const& block_indices_begins,
             Tables const& block_indices) {
@@ -158,7 +159,7 @@ class cache {
     ++epoch_;
   }
 
-  /// Of the last step; L·S sequences.
+  /// Of the last step, until the next one; L·S sequences.
   layer_view<> view() const {
     layer_view<> v;
     v.pages.entries = now_.table.data(), v.pages.row_begin = now_.table_begin.data();

@@ -50,15 +50,13 @@ void each_whole_page(layer_view<Entry> const& v, keep_set const& keep, std::int6
 /// Shapes   keep set of this view (B·H rows) → pages of each row of the table, lengths (B·H).
 /// Cost     O(pages) checks, O(kept); no allocation after the first two calls of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; a part of a page; different pages in heads or layers that go by one table; components
-///          with pages of their own; a contiguous cache. `out` has no result then.
+///          token dropped; a part of a page; different pages or lengths in heads or layers that go by one table;
+///          components with pages of their own; tokens in a contiguous cache. `out` has no result then.
 template <class Context, class Entry>
 void drop_pages(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, dropped<Entry>& out) {
   out.ready_ = false;
-  KVEVICT_EXPECTS(!view.pages.is_identity() || view.rows() == 0,
-                  "drop_pages: a contiguous cache has no page table; compact the cache, or mask what is not kept");
-  moves::expect_one_table("drop_pages", view);
   validate(view, ctx.scratch(), page_use::read);
+  moves::expect_table("drop_pages", view);
   moves::expect_kept_rows("drop_pages", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("drop_pages", view, keep);
   KVEVICT_EXPECTS(keep.kept() / view.pages.page_size + keep.rows() <= std::numeric_limits<std::int32_t>::max(),
@@ -72,14 +70,13 @@ void drop_pages(Context& ctx, layer_view<Entry> const& view, keep_set const& kee
     out.next_lengths_.push_back(kept);
     if (rows.first(view.pages, r) != r) continue;
     auto const b = static_cast<std::int32_t>(r / view.heads()), h = static_cast<std::int32_t>(r % view.heads());
-    Entry const* const entries = view.pages.entries_of(b, h);
     std::int64_t next = 0;  // pages before it are dealt with
     auto const release_to = [&](std::int64_t page) {
       for (; next < page; ++next) out.released_.push_back(view.pages.entry(b, h, next));
     };
     moves::each_whole_page(view, keep, r, [&](std::int64_t page) {
       release_to(page);
-      out.next_entries_.push_back(entries[next++]);
+      out.next_entries_.push_back(view.pages.entries_of(b, h)[next++]);
     });
     release_to((keep.lengths[static_cast<std::size_t>(r)] + P - 1) / P);
     out.end_row(kept, static_cast<std::int32_t>(P));

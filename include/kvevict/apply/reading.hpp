@@ -44,19 +44,29 @@ inline bool same_tokens(keep_set const& keep, std::int64_t r, std::int64_t s) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end());
 }
 
-/// New tables name the pages of one table.
-template <class Entry> void expect_one_table(char const* verb, layer_view<Entry> const& v) {
+/// New tables name the pages of one table. A cache without a token may have none: its table is an empty tensor, or what
+/// an eviction of everything left. Of a view that validate() has accepted.
+template <class Entry> void expect_table(char const* verb, layer_view<Entry> const& v) {
+  for (std::int64_t r = 0; r < v.rows() && v.pages.is_identity(); ++r)
+    KVEVICT_EXPECTS(v.length(static_cast<std::int32_t>(r / v.heads()), static_cast<std::int32_t>(r % v.heads())) == 0,
+                    verb, ": a contiguous cache has no page table; compact the cache, or mask what is not kept");
   for (component const& c : v)
     KVEVICT_EXPECTS(c.table_offset == 0, verb, ": component ", name_of(c.what),
                     " has pages of its own, and the new table would name K's alone; compact the cache, or mask what "
                     "is not kept");
 }
 
-/// An entry of a table goes, or stays, for all heads and layers that go by it.
+/// An entry of a table goes, or stays, for all heads and layers that go by it: they have one length and keep one set.
 template <class Entry> void expect_one_set(char const* verb, layer_view<Entry> const& v, keep_set const& keep) {
   table_rows const rows(v.pages);
   for (std::int64_t r = 0; r < v.rows(); ++r) {
     std::int64_t const first = rows.first(v.pages, r);
+    std::int32_t const n = keep.lengths[static_cast<std::size_t>(r)],
+                       of_first = keep.lengths[static_cast<std::size_t>(first)];
+    KVEVICT_EXPECTS(n == of_first, verb, ": ", messages::row(r / v.heads(), r % v.heads()), " has ", n, " tokens and ",
+                    contract::text_of(messages::row(first / v.heads(), first % v.heads())), " ", of_first,
+                    ", but they share a page table; evict both together from the first plan on, by "
+                    ".with(layers::together{}), or give each its own table");
     KVEVICT_EXPECTS(same_tokens(keep, r, first), verb, ": ", messages::row(r / v.heads(), r % v.heads()), " and ",
                     contract::text_of(messages::row(first / v.heads(), first % v.heads())),
                     " keep different tokens but share a page table; use a policy with one set for both, by "

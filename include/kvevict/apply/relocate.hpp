@@ -65,10 +65,10 @@ void relocated<Entry>::write_table(moves::relocation<Entry> const& plan, layer_v
   this->next_lengths_.assign(plan_.lengths.begin(), plan_.lengths.end());
   for (std::int64_t k = 0; k < plan.rows.count(); ++k) {
     moves::relocated_row const& t = plan.row[k];
-    Entry const *const old = plan.entries(t), *const fresh = both.pages.entries + both.pages.row_begin[k] + t.before;
+    Entry const* const fresh = both.pages.entries + both.pages.row_begin[k] + t.before;
     for (std::int32_t i = 0; i < t.before; ++i) {
       std::int32_t const n = plan.replaced[t.first_page + i];
-      if (i < t.after) this->next_entries_.push_back(n == moves::writable ? old[i] : fresh[n]);
+      if (i < t.after) this->next_entries_.push_back(n == moves::writable ? plan.entries(t)[i] : fresh[n]);
       if (i >= t.after || n != moves::writable) this->released_.push_back(plan.page(t, i));
     }
     acquired_.insert(acquired_.end(), fresh, fresh + t.fresh);
@@ -87,9 +87,8 @@ void relocate_by(Context& ctx, layer_view<Entry> const& view, keep_set const& ke
                 "std::optional does, and release(page) noexcept");
   out.ready_ = false, out.missing_ = 0;
   expect_rows_move("relocate", view);
-  KVEVICT_EXPECTS(!view.pages.is_identity(), "relocate: a contiguous cache has no pages; compact it");
-  expect_one_table("relocate", view);
   validate(view, ctx.scratch(), page_use::read);
+  expect_table("relocate", view);
   expect_keep("relocate", ctx, view, fingerprint_of(view), keep);
 
   frame scratch(ctx.scratch());
@@ -139,10 +138,10 @@ void relocate_by(Context& ctx, layer_view<Entry> const& view, keep_set const& ke
 ///          size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
 ///          token dropped; unequal counts in rows of one table; rows common to all heads or layers but different sets;
-///          page-wise quantisation where tokens would move; components with pages of their own; a contiguous cache; a
-///          ledger that counts fewer references
-///          than the view has, or gives pages that are in use. Then, as when memory runs out or the ledger throws,
-///          nothing has changed and what was taken is given back; after a move_interrupted that is so of the ledger.
+///          page-wise quantisation where tokens would move; components with pages of their own; tokens in a contiguous
+///          cache; a ledger that counts fewer references than the view has, or gives pages that are in use. Then, as
+///          when memory runs out or the ledger throws, nothing has changed and what was taken is given back; after a
+///          move_interrupted that is so of the ledger.
 template <class Context, class Entry, class Ledger>
 void relocate(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, Ledger& ledger,
               relocated<Entry>& out) {

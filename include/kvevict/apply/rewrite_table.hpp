@@ -22,17 +22,15 @@ template <class Entry> class rewritten : public new_table<Entry> {
 /// Shapes   keep set of this view (B·H rows) → entries (kept) a row of the table, lengths (B·H).
 /// Cost     O(pages) checks, O(N) a row; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; pages of several tokens, or none (contiguous caches); different tokens in rows of one table;
-///          components with pages of their own. `out` has no result then.
+///          token dropped; pages of several tokens, or none (contiguous caches); different tokens or lengths in rows of
+///          one table; components with pages of their own. `out` has no result then.
 template <class Context, class Entry>
 void rewrite_table(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, rewritten<Entry>& out) {
   out.ready_ = false;
-  KVEVICT_EXPECTS(!view.pages.is_identity(),
-                  "rewrite_table: a contiguous cache has no table; compact the cache, or mask what is not kept");
+  validate(view, ctx.scratch(), page_use::read);
+  moves::expect_table("rewrite_table", view);
   KVEVICT_EXPECTS(view.pages.page_size == 1, "rewrite_table: the table names pages of ", view.pages.page_size,
                   " tokens; compact the cache, or drop_pages where whole pages are kept");
-  moves::expect_one_table("rewrite_table", view);
-  validate(view, ctx.scratch(), page_use::read);
   moves::expect_kept_rows("rewrite_table", ctx, view, fingerprint_of(view), keep);
   moves::expect_one_set("rewrite_table", view, keep);
   KVEVICT_EXPECTS(keep.kept() <= std::numeric_limits<std::int32_t>::max(), "rewrite_table: ", keep.kept(),
@@ -44,11 +42,10 @@ void rewrite_table(Context& ctx, layer_view<Entry> const& view, keep_set const& 
     out.next_lengths_.push_back(static_cast<std::int32_t>(kept.size));
     if (rows.first(view.pages, r) != r) continue;
     auto const b = static_cast<std::int32_t>(r / view.heads()), h = static_cast<std::int32_t>(r % view.heads());
-    Entry const* const entries = view.pages.entries_of(b, h);
     std::int64_t i = 0;
     for (std::int32_t t = 0, n = keep.lengths[static_cast<std::size_t>(r)]; t < n; ++t)
       if (i < kept.size && kept[i] == t)
-        out.next_entries_.push_back(entries[t]), ++i;
+        out.next_entries_.push_back(view.pages.entries_of(b, h)[t]), ++i;
       else
         out.released_.push_back(view.pages.entry(b, h, t));
     out.end_row(static_cast<std::int32_t>(kept.size), 1);

@@ -199,6 +199,38 @@ TEST_CASE("drop_pages: a table that all layers go by is written once, and its pa
                  "use a policy with one set for both, by .with(heads::together{}) or .with(layers::together{})"));
 }
 
+TEST_CASE("drop_pages: layers that go by one table are equally long, or an entry would be in neither list") {
+  host ctx;
+  generator random(3);
+  std::deque<std::vector<std::byte>> memory;
+  support::whole_pages::model m;
+  m.L = 2, m.P = 2, m.per_head = false, m.layers_share = true, m.lengths = {3, 6};
+  m.make_table(random);
+  auto const view = m.view([&](auto const& x) { return support::together::keep_bytes(memory, x); });
+  std::string const says =
+      "drop_pages: sequence 1, head 0 has 6 tokens and sequence 0, head 0 3, but they share a page "
+      "table";
+  CHECK(contains(refusal([&] { drop_pages(ctx, view, keep_of(view, {{2}, {2}})); }), says));
+  CHECK(contains(refusal([&] { drop_pages(ctx, view, keep_of(view, {{0, 1}, {0, 1}})); }), says));
+}
+
+TEST_CASE("drop_pages: a cache without a token may have no table, as after everything was dropped") {
+  host ctx;
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {10, 6}, .heads = 2});
+  dropped<std::int32_t> done;
+  drop_pages(ctx, c.view, keep_of(c.view, std::vector<row_of_tokens>(4)), done);
+  CHECK(done.released().size == 5);
+  for (int turn = 0; turn < 2; ++turn) {
+    auto const view = done.view(c.view);
+    drop_pages(ctx, view, keep_of(view, std::vector<row_of_tokens>(4)), done);
+    CHECK((done.rows() == 2 && done.entries().empty() && done.released().empty()));
+  }
+  std::vector<std::int32_t> const no_tokens(4, 0);
+  auto empty = c.view;
+  empty.pages.entries = nullptr, empty.lengths = {no_tokens.data(), 2, 1};
+  CHECK(drop_pages(ctx, empty, keep_of(empty, std::vector<row_of_tokens>(4))).rows() == 2);
+}
+
 TEST_CASE("drop_pages: what pages cannot say is refused") {
   host ctx;
   dropped<std::int32_t> done;
@@ -233,6 +265,9 @@ TEST_CASE("drop_pages: what pages cannot say is refused") {
   CHECK(contains(refusal([&] { drop_pages(ctx, paged.view, old, done); }), "the pages of the view are not those"));
   old.refused = true;
   CHECK(contains(refusal([&] { drop_pages(ctx, paged.view, old, done); }), "the plan that was to fill this keep set"));
+  auto many = paged.view;
+  many.component_count = 1 << 20;
+  CHECK(contains(says(many, {newest, newest}), "validate: 1048576 components"));
   paged.entries()[1] = 99;
   CHECK(contains(says(paged.view, {newest, newest}), "has id 99"));
 }

@@ -439,7 +439,18 @@ TEST_CASE("relocate: a wrong ledger, a wrong cache and a wrong keep set are refu
   CHECK(contains(refusal([&] {
                    relocate(ctx, flat.view, keep_of(flat.view, {row, row}), pages);
                  }),
-                 "a contiguous cache has no pages"));
+                 "relocate: a contiguous cache has no page table"));
+}
+
+TEST_CASE("relocate: a cache without a token may have no table") {
+  host ctx;
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {10}, .heads = 2});
+  auto pages = ledger_of(c.view);
+  auto const done = relocate(ctx, c.view, keep_of(c.view, {{}, {}}), pages);
+  auto view = done.view(c.view);
+  view.pages.entries = nullptr;
+  auto const again = relocate(ctx, view, keep_of(view, {{}, {}}), pages);
+  CHECK((again.ok() && again.rows() == 1 && again.entries().empty() && again.length(0, 1) == 0));
 }
 
 TEST_CASE("relocate: a fresh page whose bytes are those of others is refused, whatever its number") {

@@ -149,6 +149,17 @@ TEST_CASE("rewrite_table: layers of a stack that go by one table have it once, a
     CHECK(done.released().size == copies * (2 * n - 3));
     CHECK(done.view(view).length(3, 1) == 1);
     validate(done.view(view));
+    auto ragged_lengths = s.lengths;
+    ragged_lengths[6] = ragged_lengths[7] = n - 1;  // of layer 1
+    auto const ragged = [&] {
+      auto out = view;
+      out.lengths.data = ragged_lengths.data();
+      return out;
+    }();
+    std::string const refused = refusal([&] { rewrite_table(ctx, ragged, keep_of(ragged, {a, a, b, b, a, a, b, b})); });
+    CHECK(
+        contains(refused, how == placed::own_tables ? "" : "sequence 3, head 0 has 2 tokens and sequence 1, head 0 3"));
+    CHECK(refused.empty() == (how == placed::own_tables));
     auto const apart = keep_of(view, {a, a, b, b, other, other, b, b});
     CHECK(refusal([&] { rewrite_table(ctx, view, apart); }).empty() == (how == placed::own_tables));
   }
@@ -189,10 +200,13 @@ TEST_CASE("rewrite_table: what a table cannot say is refused") {
       paged(layout::nhd, {.lengths = {6}, .heads = 2}), flat(layout::bnsh, {.lengths = {1}, .heads = 2});
   CHECK(says(pool.view, {{0, 5}, {0, 5}}).empty());
   CHECK(contains(says(paged.view, {{0, 5}, {0, 5}}), "pages of 4 tokens; compact the cache, or drop_pages"));
-  CHECK(contains(says(flat.view, {{0}, {0}}), "a contiguous cache has no table; compact"));
+  CHECK(contains(says(flat.view, {{0}, {0}}), "rewrite_table: a contiguous cache has no page table; compact"));
   CHECK(contains(says(pool.view, {{0, 5}, {0, 4}}), "sequence 0, head 1 and sequence 0, head 0 keep different tokens"));
   CHECK(contains(says(pool.view, {{0, 5}, {0}}), "keep different tokens"));
-  std::int32_t const read_only[] = {2};
+  std::int32_t const no_tokens[] = {0}, read_only[] = {2};
+  auto empty = pool.view;
+  empty.pages.entries = nullptr, empty.lengths = {no_tokens, 1, 0};
+  CHECK(says(empty, {{}, {}}).empty());
   CHECK(contains(says(pool.view.with_read_only(read_only), {{0, 5}, {0, 5}}), "read-only prefix"));
   pool.entries()[3] = 99;
   CHECK(contains(says(pool.view, {{0, 5}, {0, 5}}), "has id 99"));

@@ -50,7 +50,7 @@ struct mask_strides {
       : elements(m.width), of_sequence(m.seq_stride), of_head(m.head_stride) {}
   template <class Word>
   constexpr mask_strides(bit_rows<Word> const& m, std::int32_t heads)
-      : elements((m.width + m.bits - 1) / m.bits),
+      : elements(m.width / m.bits + (m.width % m.bits != 0)),
         of_sequence(validation::within_reach(m.row_stride, heads) ? m.row_stride * heads : -1),
         of_head(m.row_stride) {}
 
@@ -78,7 +78,9 @@ template <class Entry, class Rows>
 void expect_mask(layer_view<Entry> const& v, keep_set const& keep, Rows const& to, void const* data) {
   mask_strides const m(to, v.heads());
   KVEVICT_EXPECTS(data != nullptr || v.rows() == 0, "mask: the mask has no memory; point it to its first row");
-  KVEVICT_EXPECTS(to.width >= 0 && (v.sequences() <= 1 || validation::within_reach(m.of_sequence, v.sequences())) &&
+  KVEVICT_EXPECTS(to.width >= 0 && to.width <= std::int64_t{1} << 31, "mask: rows of ", to.width,
+                  " columns; give one for every slot that a row can have, 2^31 at most");
+  KVEVICT_EXPECTS((v.sequences() <= 1 || validation::within_reach(m.of_sequence, v.sequences())) &&
                       validation::within_reach(m.of_head, v.heads()) && m.apart(v.sequences(), v.heads()),
                   "mask: rows of ", m.elements, " elements, ", m.of_sequence, " apart from sequence to sequence and ",
                   m.of_head, " from head to head, overlap; give strides in elements");

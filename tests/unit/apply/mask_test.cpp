@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
@@ -123,6 +124,11 @@ TEST_CASE("mask: what a mask cannot say is refused, and nothing is written") {
         mask(ctx, c.view, keep_of(c.view, {a, a, d, d}), bit_rows<std::uint32_t>{&word, 32, std::int64_t{1} << 60});
       }),
       "overlap"));
+  for (std::int64_t const width : {std::numeric_limits<std::int64_t>::max(), (std::int64_t{1} << 31) + 1})
+    CHECK(contains(refusal([&] {
+                     mask(ctx, c.view, keep_of(c.view, {a, a, d, d}), bit_rows<std::uint32_t>{&word, width, width});
+                   }),
+                   "columns; give one for every slot that a row can have"));
   CHECK(word == 1);
 }
 

@@ -57,6 +57,9 @@ template <class Entry> void expect_names(layer_view<Entry> const& v, keep_set co
   KVEVICT_EXPECTS(as.kind != run_names::positions || as.first_position != nullptr || v.find(role::position) != nullptr,
                   "evicted_runs: the cache has no component position; add it to the view, or, where nothing was "
                   "evicted yet, give run_names::positions_from(first)");
+  KVEVICT_EXPECTS(as.kind != run_names::positions || as.first_position == nullptr || v.order == row_order::ascending,
+                  "evicted_runs: the view's rows are scattered, so that slot t does not hold position first + t; add a "
+                  "component position to the view, or ask for run_names::slots");
   if (as.kind != run_names::entries) return;
   KVEVICT_EXPECTS(v.pages.page_size == 1 && !v.pages.is_identity() && !page_table<Entry>::holds_pointers,
                   "evicted_runs: entries name tokens where ids count pages of one token, and here a page has ",
@@ -103,7 +106,7 @@ inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t
 /// Cost     O(pages) checks, O(N) a row; where positions do not ascend a sort. Nothing is written; no allocation after
 ///          the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; no positions; two tokens of a row at one position; entries of larger pages or of addresses,
+///          token dropped; no positions, or of scattered rows only the first; two tokens of a row at one position; entries of larger pages or of addresses,
 ///          or different ones in rows of one table. `out` has no result then.
 template <class Context, class Entry>
 void evicted_runs(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, run_names as, evicted& out) {

@@ -123,6 +123,8 @@ TEST_CASE("evicted_runs: what cannot be named is refused") {
   auto bare = c.view;
   --bare.component_count;
   CHECK(contains(says(bare, alike, {run_names::positions}), "positions_from"));
+  std::int64_t const first[] = {0};
+  CHECK(contains(says(scattered, alike, run_names::positions_from(first)), "slot t does not hold position first + t"));
   layouts::cache<std::int32_t> paged(layout::nhd, {.lengths = {6}, .heads = 2});
   CHECK(contains(says(paged.view, alike, {run_names::entries}), "a page has 4"));
   layouts::cache<std::byte*> addresses(layout::pointers, {.lengths = {6}, .heads = 2, .page_size = 1});

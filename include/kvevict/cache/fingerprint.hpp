@@ -20,8 +20,10 @@ struct fingerprint {
 /// Of one table.
 template <class Entry> std::uint64_t hash_of_pages(layer_view<Entry> const& v) {
   auto const mix = [](std::uint64_t place, std::uint64_t entry) {
-    std::uint64_t const x = (entry + place * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
-    return x ^ x >> 29;
+    std::uint64_t x = entry + place * 0x9e3779b97f4a7c15u;  // then splitmix64's end: sums of its words do not meet
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
   };
   page_table<Entry> const& t = v.pages;
   std::uint64_t sum = mix(1, static_cast<std::uint64_t>(t.page_size)), place = 2;

@@ -60,6 +60,7 @@ template <class Entry> class compaction_result {
   /// The cache afterwards: the view that was compacted, with these lengths (this object's, for as long as it lives) and
   /// this order.
   layer_view<Entry> view(layer_view<Entry> const& before) const {
+    expect_rows_of(before.pages);
     layer_view<Entry> out = before;
     out.lengths = {lengths().data, heads_, 1};
     return out.with_order(order());
@@ -97,6 +98,11 @@ template <class Entry> class compaction_result {
     KVEVICT_EXPECTS(ready_,
                     "compacted: there is no result; on a device call wait(ctx) first, and after a call that was "
                     "refused or has failed free no page, and keep the lengths that were");
+  }
+  void expect_rows_of(page_table<Entry> const& before) const {
+    KVEVICT_EXPECTS(before.heads == heads_ && std::int64_t{before.sequences} * before.heads == lengths().size,
+                    "compacted: the cache has ", before.sequences, " sequences of ", before.heads,
+                    " heads, the result ", lengths().size, " rows of ", heads_, "; give the one that was compacted");
   }
 
   std::vector<std::int32_t> lengths_host_;  // (B·H)

@@ -48,6 +48,10 @@ template <class Entry> class new_table {
     layer_view<Entry> out = before;
     out.pages.entries = entries().data, out.pages.row_begin = row_begin_.data();
     moves::table_rows const rows(before.pages);
+    KVEVICT_EXPECTS(before.heads() == heads_ && before.rows() == lengths().size && rows.count() == this->rows(),
+                    "new_table: the view has ", before.rows(), " rows and ", rows.count(),
+                    " of the page table, the result ", lengths().size, " and ", this->rows(),
+                    "; give the view that was provided");
     out.pages.layer_stride = rows.layers == 1 ? 0 : rows.of_layer;
     out.pages.seq_stride = 0, out.pages.head_stride = rows.per_head ? 1 : 0;
     out.pages.columns = columns_;

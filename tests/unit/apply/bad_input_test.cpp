@@ -2,6 +2,7 @@
 // What must be refused before a byte of the cache changes: every case says what is wrong, what to do, and leaves the
 // pool as it was.
 #include <kvevict/apply/compact.hpp>
+#include <kvevict/apply/drop_pages.hpp>
 #include <kvevict/apply/replace.hpp>
 #include <kvevict/cache/stored.hpp>
 #include <kvevict/kernels/host.hpp>
@@ -246,6 +247,23 @@ TEST_CASE("bad input: what a refused call was to fill is taken by no verb") {
   plan(ctx, policy, contents(s.view()), {.tokens_per_head = 5}, keep);
   CHECK(compact(other, s.view(), keep).length(0, 0) == 5);
 }
+
+TEST_CASE("bad input: a result is no other view's") {
+  scene s;
+  host ctx;
+  auto const done = compact(ctx, s.view(), keep_of(s.view(), {{0, 1}, {0, 1}, {0}, {0}}));
+  auto const dropped = drop_pages(ctx, s.view(), keep_of(s.view(), std::vector<std::vector<std::int32_t>>(4)));
+  auto more = s.view(), fewer = s.view(), other = s.view();
+  ++more.pages.sequences, --fewer.pages.sequences, other.pages.sequences = 4, other.pages.heads = 1;
+  for (auto const& view : {more, fewer, other}) {
+    CHECK(contains(refusal([&] { done.view(view); }), "give the one that was compacted"));
+    CHECK(contains(refusal([&] { dropped.view(view); }), "give the view that was provided"));
+  }
+  auto apart = s.view();
+  apart.pages.head_stride = 1;  // as many rows, but others of the table
+  CHECK(contains(refusal([&] { dropped.view(apart); }), "4 of the page table, the result 4 and 2"));
+}
+
 TEST_CASE("bad input: results of calls that were refused") {
   scene s;
   host ctx;
@@ -295,6 +313,14 @@ TEST_CASE("bad input: plans that are stale although every length is as it was") 
     s.view().epoch = 3;
     std::swap(s.cache.entries()[0], s.cache.entries()[1]);  // preempted, and back in other pages
     refused("pages of the view are not those that the ", " was planned on; plan again");
+    // a weak mix gives ids 33, 1121 and 895, 259 one sum
+    auto const hash_of = [&](std::int32_t first, std::int32_t second) {
+      s.cache.entries()[0] = first, s.cache.entries()[1] = second;
+      return table_hash(s.view());
+    };
+    std::int32_t const was[] = {s.cache.entries()[0], s.cache.entries()[1]};
+    CHECK(hash_of(33, 1121) != hash_of(895, 259));
+    hash_of(was[0], was[1]);
     keep_set moved = keep;
     moved.made_for.table = 0;  // the engine knows better
     CHECK(compact(ctx, s.view(), moved).length(0, 0) == 5);

@@ -26,6 +26,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
 
   /// The host's, with the lengths in device memory.
   layer_view<Entry> view(layer_view<Entry> const& before) const {
+    this->expect_rows_of(before.pages);
     layer_view<Entry> out = before;
     out.lengths = {lengths_, heads_, 1};
     return out.with_order(this->order());
@@ -134,7 +135,7 @@ template <class Entry> struct record_kernel {
 
 template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<Entry> const& v) {
   rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns,
-  heads_ = std::max(1, v.heads());
+  heads_ = v.heads();
   words_ = rows_ == 0 ? 0 : 3 * rows_ + table_rows_;
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;
   auto const bytes =

@@ -131,8 +131,9 @@ template <class Entry> void check_components(layer_view<Entry> const& v) {
     check_strides(v, c);
     check_range(v, c);
     if (c.alias_of != -1) check_alias(v, c);
-    if (c.is_quantised()) check_quantised(v, c);
   }
+  for (component const& c : v)
+    if (c.is_quantised()) check_quantised(v, c);
 }
 
 /// Two components that strides do not keep apart, or one whose rows they do not; none: null.

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
+#include <kvevict/cache/footprint.hpp>
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/contract.hpp>
 
@@ -90,19 +92,55 @@ template <class Entry> void check_scale_rows(layer_view<Entry> const& v, compone
                   "its row, or the whole row");
 }
 
-/// Entries of the channels lie in the page, apart from what slots of a head hold.
+/// Scales or zero points of a page's channels as rows, `at` bytes behind a head's slot 0.
+inline row_map rows_of_channels(component const& c, std::int32_t at) {
+  row_map out = c.rows;
+  out.offset += at, out.run_bytes = size_of(c.quant.type), out.run_stride = c.quant.stride;
+  out.n_runs = static_cast<std::int32_t>(c.width());
+  return out;
+}
+
+/// Those rows lie in the page, apart from each other and from what all heads have there, in any component.
+template <class Entry> bool have_room(layer_view<Entry> const& v, component const& c, row_map const& m) {
+  constexpr bool by_address = page_table<Entry>::holds_pointers;
+  auto const pages = [&](row_map const& of) { return by_address ? 1 : of.page_count; };
+  auto const all = [&](row_map const& of, std::int64_t slots) {
+    return kvevict::footprint_of(of, v.pages.layers, pages(of), v.heads(), slots, by_address);
+  };
+  std::int64_t const last = m.offset < 0 ? -1 : reach(m, v.pages.layers, pages(m), v.heads(), 1),
+                     base = by_address ? 0 : static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(m.base));
+  if (last < 0 || base > std::numeric_limits<std::int64_t>::max() - last) return false;
+  std::int64_t const begin = m.offset < c.rows.offset ? m.offset : c.rows.offset;
+  if (m.page_stride > 0 && reach(m, 1, 1, v.heads(), 1) - begin > m.page_stride) return false;
+  footprint const channels = all(m, 1);
+  bool apart = !overlaps_itself(channels);
+  for (component const& d : v)
+    if (d.alias_of == -1 && (!by_address || d.table_offset == c.table_offset))
+      apart = apart && !overlap(channels, all(d.rows, v.pages.page_size));
+  return apart;
+}
+
+/// Entries of the channels lie in the page, apart from what slots of any head hold. Of components whose strides are
+/// sound.
 template <class Entry> void check_channels(layer_view<Entry> const& v, component const& c) {
   quantisation const& q = c.quant;
-  std::int64_t const low = q.zero_at != quantisation::nowhere && q.zero_at < q.scale_at ? q.zero_at : q.scale_at,
-                     high = q.zero_at != quantisation::nowhere && q.zero_at > q.scale_at ? q.zero_at : q.scale_at,
-                     size = size_of(q.type), behind = high + (c.width() - 1) * q.stride + size,
+  bool const has_zero = q.zero_at != quantisation::nowhere;
+  std::int64_t const low = has_zero && q.zero_at < q.scale_at ? q.zero_at : q.scale_at,
+                     high = has_zero && q.zero_at > q.scale_at ? q.zero_at : q.scale_at, size = size_of(q.type),
+                     behind = high + (c.width() - 1) * q.stride + size,
                      slots = (v.pages.page_size - 1) * c.rows.slot_stride + (c.rows.n_runs - 1) * c.rows.run_stride +
                              c.rows.run_bytes;
   bool const aligned = low % size == 0 && high % size == 0 && q.stride % size == 0;
-  KVEVICT_EXPECTS(q.stride >= size && aligned && c.rows.offset + low >= 0 && (behind <= 0 || low >= slots),
-                  "validate: the scales of component ", name_of(c.what), " lie from ", low, " to ", behind,
+  row_map const scales = rows_of_channels(c, q.scale_at), zeros = rows_of_channels(c, has_zero ? q.zero_at : 0);
+  auto const in_page = [&](row_map const& m) {
+    return kvevict::footprint_of(m, v.pages.layers, 1, v.heads(), 1, true);
+  };
+  bool const apart = !has_zero || (have_room(v, c, zeros) && !overlap(in_page(scales), in_page(zeros)));
+  KVEVICT_EXPECTS(q.stride >= size && aligned && have_room(v, c, scales) && apart, "validate: the scales of component ",
+                  name_of(c.what), " lie from ", low, " to ", behind,
                   " bytes behind a head's slot 0, whose slots reach to ", slots,
-                  "; they lie in the page, before or behind the slots, aligned to their type");
+                  "; they lie in the page, before or behind the slots of all heads and components, aligned to their "
+                  "type");
 }
 
 /// A component of codes, or one that a function decodes.

@@ -237,6 +237,44 @@ TEST_CASE("scales of a page's channels, before its slots and behind them") {
   }
 }
 
+TEST_CASE("scales of a page's channels lie apart from the slots of all heads and components, and in the page") {
+  std::vector<byte> memory(4096);
+  std::int32_t const table[] = {2, 0}, lengths[] = {7};
+  constexpr std::int32_t codes = 4 * 16, scales = 4 * 16, head = codes + 2 * scales;  // P = 4, D = 16
+  layer_view<> v;
+  v.pages.entries = table, v.pages.sequences = 1, v.pages.heads = 2, v.pages.page_size = 4, v.pages.columns = 2;
+  v.lengths = {lengths};
+  component k;
+  k.rows.base = reinterpret_cast<std::byte*>(memory.data()), k.rows.page_count = 3, k.rows.run_bytes = 16;
+  k.rows.slot_stride = 16, k.rows.head_stride = head, k.rows.page_stride = 2 * head;
+  auto const with_k = [&](std::int64_t head_stride, std::int64_t page_stride, std::int32_t scale_at,
+                          std::int32_t zero_at = quantisation::nowhere) {
+    component c = k;
+    c.rows.head_stride = head_stride, c.rows.page_stride = page_stride;
+    auto view = v.with(quantised::by_channel(c, dtype::i8, scale_at, zero_at));
+    return refused(view);
+  };
+  CHECK(with_k(head, 2 * head, codes, codes + scales).empty());
+  CHECK(with_k(codes, 2 * head, 2 * codes).empty());                   // behind the codes of both heads
+  CHECK_FALSE(with_k(codes, 2 * head, 2 * codes, 3 * codes).empty());  // head 1's scales on head 0's zero points
+  CHECK(with_k(codes, 2 * head, codes).find("whose slots reach to 64") != std::string::npos);  // on head 1's codes
+  CHECK_FALSE(with_k(head, 2 * head, codes + scales + 4).empty());  // on the next head's codes
+  CHECK_FALSE(with_k(head, 2 * head, codes, codes + scales + 4).empty());
+  k.rows.page_count = 1;
+  std::int32_t const first[] = {0}, few[] = {4};
+  v.pages.entries = first, v.lengths = {few};
+  CHECK(with_k(head, 2 * head, codes, codes + scales).empty());
+  CHECK_FALSE(with_k(head, 2 * head - 4, codes, codes + scales).empty());  // behind the page
+  k.rows.page_count = 3;
+  component values = k;
+  values.what = role::v, values.type = dtype::u8, values.rows.run_bytes = 4, values.rows.slot_stride = 4;
+  values = quantised::by_tensor(values, dtype::u8, 1.0f);
+  values.rows.offset = codes + scales;
+  v = v.with(values);
+  CHECK(with_k(head, 2 * head, codes).empty());
+  CHECK(with_k(head, 2 * head, codes, codes + scales).find("all heads and components") != std::string::npos);
+}
+
 TEST_CASE("scales that are missing, misplaced or nonsense are refused by name") {
   layouts::cache_shape s = two_sequences();
   s.head_dim = 64, s.type = dtype::opaque, s.state_floats = 8;

@@ -164,6 +164,22 @@ template <class Compact, class Says> void refusals(Compact compact, Says says) {
       CHECK(compact(c, keep_of(c.view(), rows), kvevict::compaction::stable).said == "");
     }
 
+    // rows that lose only their ends move nothing, and keep different tokens all the same
+    auto const front = [](std::int32_t n) {
+      std::vector<std::int32_t> out(static_cast<std::size_t>(n));
+      std::iota(out.begin(), out.end(), 0);
+      return out;
+    };
+    std::vector<std::vector<std::int32_t>> const was(rows.size(), front(7));
+    rows = was, rows[8] = rows[9] = front(5);
+    refuses("sequence 4, head 0 is of layer 2 and moves other tokens than layer 0");
+    rows = was;
+    for (std::size_t r = 1; r < rows.size(); r += 2) rows[r] = front(5);
+    if (how.contiguous && how.table_per_head && !how.position_per_head)
+      refuses("heads 0 and 1 of sequence 0 move different tokens");
+    rows = was;
+    CHECK(compact(c, keep_of(c.view(), rows), kvevict::compaction::stable).said == "");
+
     // heads whose positions differ cannot be together
     auto const plan_says = [&](auto const& policy) {
       return how.position_per_head ? says(policy, c) : says(policy.with(kvevict::heads::together{}), c);

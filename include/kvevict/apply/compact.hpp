@@ -162,8 +162,8 @@ compacted<Entry> compact(Context& ctx, layer_view<Entry> const& view, keep_set c
 /// Errors   contract_violation: unsound view; plan of another view, epoch or other lengths, or one whose making was
 ///          refused; moves that leave the row, write its read-only prefix or do not ascend; a source below the new
 ///          length that no later move fills, so that its token would be there twice; unequal lengths on a table that
-///          heads share; rows common to all heads or layers but different moves; page-wise quantisation. The cache is
-///          untouched then, and the rest is as with compact().
+///          heads share; rows common to all heads or layers but different moves or lengths; page-wise quantisation. The
+///          cache is untouched then, and the rest is as with compact().
 template <class Context, class Entry>
 void apply(Context& ctx, layer_view<Entry> const& view, move_plan const& plan, compacted<Entry>& out) {
   out.ready_ = false;

@@ -99,12 +99,14 @@ void move(row_map const& m, stretch<Entry> const& s, std::int64_t layer, std::in
   }
 }
 
+/// And as many tokens left: rows that lose only their last ones make no moves.
 inline bool same_moves(move_plan const& plan, std::int64_t r, std::int64_t s) {
   auto const at = [&](std::int64_t row) { return plan.row_begin[static_cast<std::size_t>(row)]; };
   auto const equal = [&](std::vector<std::int32_t> const& v) {
     return std::equal(v.begin() + at(r), v.begin() + at(r + 1), v.begin() + at(s), v.begin() + at(s + 1));
   };
-  return equal(plan.sources) && equal(plan.destinations);
+  return plan.lengths[static_cast<std::size_t>(r)] == plan.lengths[static_cast<std::size_t>(s)] &&
+         equal(plan.sources) && equal(plan.destinations);
 }
 
 /// Rows that serve all heads of a sequence, or all layers, can only move when all agree.

@@ -50,11 +50,10 @@ template <class Entry> struct keep_check {
   }
 
  private:
-  /// A thread's part of whether two rows keep different tokens and one of them moves any.
+  /// A thread's part of whether two rows keep different tokens.
   KVEVICT_DEVICE bool differs(thread& t, std::int64_t r, std::int64_t other) const {
     std::int32_t const count = keep.counts[r], others = keep.counts[other];
     std::int32_t const *const kept = keep.tokens + r * keep.stride, *const of_other = keep.tokens + other * keep.stride;
-    if (moves_nothing(kept, count) && moves_nothing(of_other, others)) return false;
     bool apart = count != others;
     for (std::int64_t i = t.linear_index(); i < count && !apart; i += t.block_size().x) apart = kept[i] != of_other[i];
     return apart;

@@ -171,23 +171,25 @@ template <class Entry> struct laws {
 
   static void check_freed(view_type const& v, kvevict::move_plan const& p, kvevict::compacted<Entry> const& done) {
     std::vector<Entry> freed;
-    std::int32_t const P = v.pages.page_size;
-    for (std::int32_t r = 0; r < v.rows() && !v.pages.is_identity(); ++r) {
-      if (!v.pages.per_head() && r % v.heads() != 0) continue;
-      auto const i = static_cast<std::size_t>(r);
-      for (std::int32_t page = (p.lengths[i] + P - 1) / P; page < (p.lengths_before[i] + P - 1) / P; ++page)
+    std::int32_t const P = v.pages.page_size, heads = v.pages.per_head() ? 1 : std::max(v.heads(), 1),
+                       layers = v.pages.is_identity() || v.pages.layer_stride != 0 ? 1 : v.pages.layers,
+                       of_layer = static_cast<std::int32_t>(v.rows() / layers);
+    auto const longest = [&](std::vector<std::int32_t> const& lengths, std::int32_t r) {
+      std::int32_t n = 0;
+      for (std::int32_t l = 0; l < layers; ++l) n = std::max(n, lengths[static_cast<std::size_t>(r + l * of_layer)]);
+      return (n + P - 1) / P;
+    };
+    for (std::int32_t r = 0; r < of_layer; r += heads) {
+      std::int32_t const first = longest(p.lengths, r);
+      auto const at = done.columns(r / heads);
+      law(at.last - at.first == done.freed_pages(r / heads).size && at.first == first,
+          "freed columns are those of the freed pages");
+      for (std::int32_t page = first; !v.pages.is_identity() && page < longest(p.lengths_before, r); ++page)
         freed.push_back(v.pages.entry(r / v.heads(), r % v.heads(), page));
     }
     auto const told = done.freed_pages();
     law(std::equal(told.begin(), told.end(), freed.begin(), freed.end()),
-        "freed pages are those behind the new lengths");
-    std::int64_t const heads = v.pages.per_head() ? 1 : std::max(v.heads(), 1);
-    for (std::int64_t row = 0; row < v.pages.rows() && v.heads() != 0; ++row) {
-      auto const at = done.columns(row);
-      auto const i = static_cast<std::size_t>(row * heads);
-      law(at.last - at.first == done.freed_pages(row).size && at.first == (p.lengths[i] + P - 1) / P,
-          "freed columns are those of the freed pages");
-    }
+        "freed pages are those behind the new lengths of all layers that go by them, once");
     law(std::equal(p.lengths.begin(), p.lengths.end(), done.lengths().begin(), done.lengths().end()),
         "lengths are the plan's");
   }

@@ -74,11 +74,23 @@ TEST_CASE("laws: a stack is planned and compacted as its layers are") {
             CHECK(tokens(keep, l * S + s, h) == tokens(alone, s, h));
             CHECK(done.length(l * S + s, h) == moved.length(s, h));
             std::int64_t const t = heads_apart ? s * 2 + h : s, of_layer = l * S * (heads_apart ? 2 : 1);
+            if (where != placed::own_tables) continue;
             auto const freed = done.freed_pages(of_layer + t), expected = moved.freed_pages(t);
             CHECK(std::equal(freed.begin(), freed.end(), expected.begin(), expected.end()));
           }
       }
       CHECK((together.pool == apart.pool));
+      auto const before = together.whole();
+      for (std::int32_t s = 0; s < S && where != placed::own_tables; ++s)  // a common page goes when no layer needs it
+        for (std::int32_t h = 0; h < (heads_apart ? 2 : 1); ++h) {
+          std::int32_t stay = 0, all = 0;
+          for (std::int32_t b = s; b < L * S; b += S)
+            stay = std::max(stay, done.length(b, h)), all = std::max(all, before.length(b, h));
+          std::vector<std::int32_t> expected;
+          for (std::int32_t i = (stay + 3) / 4; i * 4 < all; ++i) expected.push_back(before.pages.entry(s, h, i));
+          auto const freed = done.freed_pages(heads_apart ? s * 2 + h : s);
+          CHECK(std::vector(freed.begin(), freed.end()) == expected);
+        }
     });
 }
 

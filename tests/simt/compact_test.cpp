@@ -11,6 +11,7 @@
 #include <kvevict/apply/replace.hpp>
 
 #include "simt/device_cache.hpp"
+#include "simt/device_stack.hpp"
 #include "support/catch.hpp"
 #include "support/keep_sets.hpp"
 
@@ -284,6 +285,34 @@ TEST_CASE("a keep set whose arrays do not fit is not copied to a device") {
   refuses([](auto& k) { k.row_begin[1] = 90; }, "do not describe its tokens");
   refuses([](auto& k) { k.tokens.pop_back(); }, "do not describe its tokens");
   refuses([](auto& k) { k.sequences = k.heads = -2; }, "do not describe its tokens");
+}
+
+TEST_CASE("on a device a page that layers share is freed once, when none of them needs it") {
+  using support::placed;
+  auto const in = support::random_batch(7, {.Hq = 2, .H = 2, .D = 8, .N = {19, 8, 30, 8, 11, 9}});
+  for (placed const where : {placed::layers_apart, placed::layer_in_page, placed::own_tables})
+    for (bool const heads_apart : {true, false}) {
+      CAPTURE(int(where), heads_apart);
+      support::stack s(in, 3, where, heads_apart);
+      device_stack const there(s);
+      reference::generator random(3);
+      auto const kept = support::random_keep(random, s.whole(), heads_apart);
+      cuda::device ctx(default_stream());
+      cuda::keep_set keep;
+      keep.assign(ctx, kept);
+      cuda::compacted<std::int32_t> done;
+      compact(ctx, there.whole(), keep, compaction::stable, done);
+      done.wait(ctx);
+      kvevict::host host;
+      auto const want = compact(host, s.whole(), kept);
+      CHECK(vector_of(done.freed_pages()) == vector_of(want.freed_pages()));
+      std::int64_t const rows = (where == placed::own_tables ? 6 : 2) * (heads_apart ? 2 : 1);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        CHECK(vector_of(done.freed_pages(r)) == vector_of(want.freed_pages(r)));
+        CHECK((done.columns(r).first == want.columns(r).first && done.columns(r).last == want.columns(r).last));
+      }
+      CHECK_THROWS_AS(done.freed_pages(rows), kvevict::contract_violation);
+    }
 }
 
 TEST_CASE("a device's result has only its own rows") {

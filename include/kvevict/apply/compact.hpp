@@ -96,7 +96,7 @@ template <class Entry> void expect_plan(char const* verb, layer_view<Entry> cons
 /// stay until then.
 template <class Entry> void compacted<Entry>::prepare(layer_view<Entry> const& v) {
   this->lengths_host_.resize(plan_.lengths.size());
-  this->heads_ = v.heads(), this->page_size_ = v.pages.page_size;
+  this->heads_ = v.heads(), this->page_size_ = v.pages.page_size, this->layers_a_row_ = v.pages.layers_a_row();
   this->order_ = plan_.order;
   this->bytes_moved_ = moves::bytes_of(v, plan_);
   free_pages(v);
@@ -109,20 +109,23 @@ template <class Entry> template <class Context> void compacted<Entry>::move(Cont
   this->ready_ = true;
 }
 
+/// A row of the table keeps the pages that any layer which goes by it needs.
 template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const& v) {
   auto& freed = this->freed_;
   freed.clear();
   this->freed_begin_.assign(1, 0);
-  std::int64_t const P = v.pages.page_size;
-  for (std::int64_t t = 0; t < v.pages.rows(); ++t) {
-    std::int64_t const heads = std::max(v.heads(), 1), r = v.pages.per_head() ? t : t * heads;
+  std::int64_t const layers = v.pages.layers_a_row(), heads = std::max(v.heads(), 1), of_layer = v.rows() / layers;
+  auto const pages = [&](std::vector<std::int32_t> const& lengths, std::int64_t r) {
+    std::int64_t n = 0;
+    for (; r < v.rows() && !v.pages.is_identity(); r += of_layer)
+      n = std::max<std::int64_t>(n, lengths[static_cast<std::size_t>(r)]);
+    return (n + v.pages.page_size - 1) / v.pages.page_size;
+  };
+  for (std::int64_t t = 0; t < v.pages.rows() / layers; ++t) {
+    std::int64_t const r = v.pages.per_head() ? t : t * heads;
     auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
-    std::int64_t used = 0, before = 0;
-    if (v.heads() != 0 && !v.pages.is_identity()) {
-      used = (plan_.lengths[static_cast<std::size_t>(r)] + P - 1) / P;
-      before = (plan_.lengths_before[static_cast<std::size_t>(r)] + P - 1) / P;
-    }
-    for (std::int64_t i = used; i < before; ++i) freed.push_back(v.pages.entry(b, h, i));
+    for (std::int64_t i = pages(plan_.lengths, r), before = pages(plan_.lengths_before, r); i < before; ++i)
+      freed.push_back(v.pages.entry(b, h, i));
     this->freed_begin_.push_back(static_cast<std::int64_t>(freed.size()));
   }
 }
@@ -132,9 +135,9 @@ template <class Entry> void compacted<Entry>::free_pages(layer_view<Entry> const
 ///   stable       order kept, destination ≤ source      fill_holes   the fewest moves; afterwards use
 ///   view.with_order(done.order())
 ///
-/// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. In a stack whose
-///          layers share a table, or where heads have tables of their own into pages that they share, a page is named
-///          by every layer or head that gives it up: it is free when all have.
+/// Shapes   keep set of this view (B·H rows) → lengths (B·H), freed pages per row of the page table. What the layers of
+///          a stack share is freed once, when none of them needs it. Where heads have tables of their own into pages
+///          that they share, a page is named by every head that gives it up: it is free when all have.
 /// Cost     O(pages) checks, O(kept) planning, 2 · moved bytes; no allocation after the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
 ///          token dropped; unequal counts on a table that heads share; rows common to all heads or layers but

@@ -35,11 +35,14 @@ template <class Entry> class compaction_result {
     return all_lengths()[b * heads_ + h];
   }
 
-  /// All freed entries of the page table (K's), tag bits stripped, each once. None for contiguous caches.
+  /// All freed entries of the page table (K's), tag bits stripped, once for each row of the table that gives them up;
+  /// what layers share is given up when none of them needs it. None for contiguous caches. Pages that were reserved
+  /// behind a row's length are not among them: they stay the engine's.
   slice<Entry const> freed_pages() const {
     return expect_ready(), slice<Entry const>{freed_.data(), static_cast<std::int64_t>(freed_.size())};
   }
-  /// Those of one row of the table: b·heads + h when every head has its own, else b.
+  /// Those of one row of the table: b·heads + h when every head has its own, else b; of a table that all layers share
+  /// b is a sequence of the first layer.
   slice<Entry const> freed_pages(std::int64_t row) const {
     expect_ready();
     auto const r = static_cast<std::size_t>(row);
@@ -52,8 +55,11 @@ template <class Entry> class compaction_result {
   /// same columns of its own row.
   freed_columns columns(std::int64_t row) const {
     std::int64_t const count = freed_pages(row).size, rows = static_cast<std::int64_t>(freed_begin_.size()) - 1,
-                       n = all_lengths().size == 0 ? 0 : all_lengths()[row * (all_lengths().size / rows)],
-                       first = (n + page_size_ - 1) / page_size_;
+                       of_layer = all_lengths().size / layers_a_row_;
+    std::int64_t n = 0;
+    for (std::int64_t r = row * (of_layer / rows); r < all_lengths().size; r += of_layer)
+      n = n < all_lengths()[r] ? all_lengths()[r] : n;
+    std::int64_t const first = (n + page_size_ - 1) / page_size_;
     return {first, first + count};
   }
 
@@ -68,26 +74,35 @@ template <class Entry> class compaction_result {
   /// The table afterwards in CSR form, as FlashInfer has it: the pages of its row r are entries[page_begin[r] …
   /// page_begin[r + 1]), the last one holds last_page_len[r] tokens. `before` is the compacted view's table; `entries`
   /// may be its own array, for pages only leave a row at its end, or null where they are in no memory of the host's.
-  /// Pages that a component has of its own are written with `before.entries` at theirs.
-  /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum).
+  /// Pages that a component has of its own are written with `before.entries` at theirs. Pages that were reserved behind
+  /// a row's length are not written, for the form has no place for them: remember them before.
+  /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum). What all layers share is
+  ///          a row once: R = S, not L·S.
+  /// Errors   contract_violation: another table; layers that share it and differ in length.
   void write_csr(page_table<Entry> const& before, std::int32_t* page_begin, std::int32_t* last_page_len,
                  Entry* entries) const {
-    expect_ready();
-    KVEVICT_EXPECTS(before.heads == heads_ && before.sequences * heads_ == all_lengths().size && before.page_size > 0 &&
-                        (entries == nullptr || !before.is_identity()),
+    expect_rows_of(before);
+    std::int32_t const heads = before.per_head() ? before.heads : 1, P = before.page_size;
+    std::int64_t const layers = before.layers_a_row(), of_layer = all_lengths().size / layers;
+    KVEVICT_EXPECTS(layers == layers_a_row_ && P == page_size_ && (entries == nullptr || !before.is_identity()),
                     "compacted: the page table is not the compacted view's; give that one, and no entries for a "
                     "contiguous cache");
-    std::int32_t const heads = before.per_head() ? before.heads : 1, P = before.page_size;
+    for (std::int64_t r = of_layer; r < all_lengths().size; ++r)
+      KVEVICT_EXPECTS(layers == 1 || all_lengths()[r] == all_lengths()[r % of_layer], "compacted: layers 0 and ",
+                      r / of_layer, " share the page table's row ", r % of_layer, " and have ",
+                      all_lengths()[r % of_layer], " and ", all_lengths()[r],
+                      " tokens; keep equally many in all layers, or give each a table of its own");
     std::int32_t next = 0;
-    for (std::int64_t r = 0; r < before.rows(); ++r) {
+    std::int64_t const rows = before.rows() / layers;
+    for (std::int64_t r = 0; r < rows; ++r) {
       auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
-      std::int32_t const n = all_lengths()[std::int64_t{b} * heads_ + h], pages = (n + P - 1) / P;
+      std::int32_t const n = heads_ == 0 ? 0 : all_lengths()[std::int64_t{b} * heads_ + h], pages = (n + P - 1) / P;
       Entry const* const from = entries == nullptr ? nullptr : before.entries_of(b, h);
       for (std::int32_t i = 0; i < pages && entries != nullptr; ++i) entries[next + i] = from[i];
       page_begin[r] = next, last_page_len[r] = n == 0 ? 0 : n - (pages - 1) * P;
       next += pages;
     }
-    page_begin[before.rows()] = next;
+    page_begin[rows] = next;
   }
 
   row_order order() const { return expect_ready(), order_; }
@@ -108,7 +123,7 @@ template <class Entry> class compaction_result {
   std::vector<std::int32_t> lengths_host_;  // (B·H)
   std::vector<Entry> freed_;
   std::vector<std::int64_t> freed_begin_;  // (rows of the table + 1)
-  std::int64_t heads_ = 0, page_size_ = 1, bytes_moved_ = 0;
+  std::int64_t heads_ = 0, page_size_ = 1, bytes_moved_ = 0, layers_a_row_ = 1;
   row_order order_ = row_order::ascending;
   bool ready_ = false;
 

@@ -12,7 +12,8 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 
 /// Entries and lengths afterwards. Rows of the table are in the order of b·heads + h where every head has its own, else
-/// of b; layers of a stack that go by one table have them once.
+/// of b; layers of a stack that go by one table have them once. Pages that were reserved behind a row's length are in
+/// none of these lists: they stay the engine's, which knows them from its own table.
 template <class Entry> class new_table {
  public:
   /// There is a result. It is false, and what follows raises contract_violation, before the first call and after one

@@ -51,6 +51,10 @@ template <class Entry = std::int32_t> struct page_table {
   /// True when every KV head has a table of its own, so that heads may keep different counts.
   constexpr bool per_head() const { return head_stride != 0; }
   constexpr std::int64_t rows() const { return std::int64_t{sequences} * (per_head() ? heads : 1); }
+  /// Layers of a stack that go by each row of the table: all, or one, as in a contiguous cache.
+  constexpr std::int32_t layers_a_row() const {
+    return layer_stride == 0 && (entries != nullptr || row_begin != nullptr) ? layers : 1;
+  }
 
   constexpr std::int32_t layer_of(std::int32_t b) const { return layers == 1 ? 0 : b / (sequences / layers); }
   constexpr std::int32_t sequence_of(std::int32_t b) const { return layers == 1 ? b : b % (sequences / layers); }

@@ -4,6 +4,7 @@
 
 #include "support/batch_cache.hpp"
 #include "support/catch.hpp"
+#include "support/keep_sets.hpp"
 
 namespace apply_csr_test {
 
@@ -73,6 +74,77 @@ TEST_CASE("csr: what a compaction leaves is a table and lengths by pages again")
     done.write_csr(view.pages, begin.data(), last.data(), nullptr);
     CHECK(begin == t.begin);
   }
+}
+
+namespace {
+
+/// Two layers of two sequences of two heads that go by one table, in pages of two.
+struct shared_table {
+  std::vector<std::int32_t> table{6, 7, 8, 2, 3, 4}, begin{0, 3, 6}, lengths{6, 6, 5, 5, 6, 6, 5, 5};
+  std::vector<float> keys = std::vector<float>(2 * 9 * 4);
+
+  kvevict::layer_view<> view() {
+    kvevict::layer_view<> v;
+    v.pages.entries = table.data(), v.pages.row_begin = begin.data(), v.pages.columns = 3, v.pages.page_size = 2;
+    v.pages.sequences = 4, v.pages.heads = 2, v.pages.layers = 2, v.lengths = {lengths.data(), 2, 1};
+    kvevict::component k;
+    k.rows.base = reinterpret_cast<std::byte*>(keys.data()), k.rows.page_count = 9, k.rows.run_bytes = 4;
+    k.rows.slot_stride = 4, k.rows.head_stride = 8, k.rows.page_stride = 16, k.rows.layer_stride = 9 * 16;
+    return v.with(k);
+  }
+};
+using ids = std::vector<std::int32_t>;
+
+}  // namespace
+
+TEST_CASE("csr: a table that all layers share is written once, in place, and names each freed page once") {
+  shared_table s;
+  kvevict::host ctx;
+  ids const a{0, 5}, b{2, 3, 4};
+  auto const done = kvevict::compact(ctx, s.view(), keep_of(s.view(), {a, a, b, b, a, a, b, b}));
+  CHECK(ids(done.freed_pages().begin(), done.freed_pages().end()) == ids{7, 8, 4});
+  CHECK((done.columns(0).first == 1 && done.columns(0).last == 3 && done.columns(1).first == 2));
+  CHECK_THROWS_WITH(done.freed_pages(2), Contains("there is no row 2 in the page table"));
+  ids last(2);
+  done.write_csr(s.view().pages, s.begin.data(), last.data(), s.table.data());
+  CHECK(s.begin == ids{0, 1, 3});
+  CHECK(last == ids{2, 1});
+  CHECK(ids(s.table.begin(), s.table.begin() + 3) == ids{6, 2, 3});
+}
+
+TEST_CASE("csr: a page is free when no layer that shares it needs it, and lengths that differ have no rows") {
+  shared_table s;
+  kvevict::host ctx;
+  ids const a{0, 5}, b{2, 3, 4}, all{0, 1, 2, 3}, none;
+  auto const done = kvevict::compact(ctx, s.view(), keep_of(s.view(), {a, a, b, b, all, all, none, none}));
+  CHECK(ids(done.freed_pages().begin(), done.freed_pages().end()) == ids{8, 4});
+  CHECK((done.columns(0).first == 2 && done.columns(0).last == 3));
+  ids last(2), begin(3);
+  CHECK_THROWS_WITH(done.write_csr(s.view().pages, begin.data(), last.data(), nullptr),
+                    Contains("layers 0 and 1 share the page table's row 0 and have 2 and 4 tokens; keep equally many"));
+  CHECK(begin == ids(3));
+}
+
+TEST_CASE("csr: no heads, no pages; and reserved pages are in neither the rows nor the freed ones") {
+  paged p;
+  kvevict::host ctx;
+  auto view = p.view();
+  view.pages.heads = 0;
+  auto const nothing = kvevict::compact(ctx, view, keep_of(view, {}));
+  ids begin(5, -1), last(4, -1);
+  nothing.write_csr(view.pages, begin.data(), last.data(), nullptr);
+  CHECK(begin == ids(5));
+  CHECK(last == ids(4));
+
+  shared_table s;
+  s.lengths = {4, 4, 2, 2, 4, 4, 2, 2};  // a page of the first sequence and two of the second are reserved
+  auto const done =
+      kvevict::compact(ctx, s.view(), keep_of(s.view(), {{0, 3}, {0, 3}, {1}, {1}, {0, 3}, {0, 3}, {1}, {1}}));
+  ids entries(2, -1), row_begin(3);
+  done.write_csr(s.view().pages, row_begin.data(), last.data(), entries.data());
+  CHECK(entries == ids{6, 2});
+  CHECK(row_begin == ids{0, 1, 2});
+  CHECK(ids(done.freed_pages().begin(), done.freed_pages().end()) == ids{7});
 }
 
 TEST_CASE("csr: lengths that no pages have are refused") {

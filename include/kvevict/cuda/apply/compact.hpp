@@ -78,6 +78,7 @@ template <class Entry> class compacted : public compaction_result<Entry> {
   using compaction_result<Entry>::freed_begin_;
   using compaction_result<Entry>::heads_;
   using compaction_result<Entry>::page_size_;
+  using compaction_result<Entry>::layers_a_row_;
   using compaction_result<Entry>::bytes_moved_;
   using compaction_result<Entry>::order_;
   using compaction_result<Entry>::ready_;
@@ -115,10 +116,16 @@ template <class Entry> struct record_kernel {
     if (std::int32_t const n = c.v.length(b, h); t.linear_index() == 0 && lengths[r] != n) lengths[r] = n;
     if (c.watch.stopped(t) || !c(t, r, b, h)) return;
     keep_arrays const& keep = c.keep;
-    bool const own = c.v.pages.per_head() || h == 0;
+    std::int32_t const layers = c.v.pages.layers_a_row(), of_layer = c.v.sequences() / layers;
+    bool const own = (c.v.pages.per_head() || h == 0) && b < of_layer;
     std::int64_t const row_of_table = c.v.pages.per_head() ? r : b;
-    std::int64_t const P = c.v.pages.page_size, used = (keep.counts[r] + P - 1) / P;
-    std::int64_t const before = c.v.pages.is_identity() ? used : validation::pages_in_use(c.v, b, h);
+    std::int64_t const P = c.v.pages.page_size;
+    std::int64_t used = 0, before = 0;  // pages: what any layer needs that goes by this row of the table
+    for (std::int32_t l = b; own && l < c.v.sequences(); l += of_layer) {
+      used = std::max(used, (keep.counts[std::int64_t{l} * c.v.heads() + h] + P - 1) / P);
+      before = std::max(before, validation::pages_in_use(c.v, l, h));
+    }
+    if (c.v.pages.is_identity()) before = used;
     if (t.warp() == 0) {
       by_warp const first{t};
       kept_row const row(keep.tokens + r * keep.stride, keep.counts[r], mode, first);
@@ -134,7 +141,8 @@ template <class Entry> struct record_kernel {
 };
 
 template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<Entry> const& v) {
-  rows_ = v.rows(), table_rows_ = v.pages.rows(), pages_ = v.pages.is_identity() ? 0 : v.pages.columns,
+  layers_a_row_ = v.pages.layers_a_row();
+  rows_ = v.rows(), table_rows_ = v.pages.rows() / layers_a_row_, pages_ = v.pages.is_identity() ? 0 : v.pages.columns,
   heads_ = v.heads();
   words_ = rows_ == 0 ? 0 : 3 * rows_ + table_rows_;
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;

@@ -76,8 +76,8 @@ template <class Entry> class compaction_result {
   /// may be its own array, for pages only leave a row at its end, or null where they are in no memory of the host's.
   /// Pages that a component has of its own are written with `before.entries` at theirs. Pages that were reserved behind
   /// a row's length are not written, for the form has no place for them: remember them before.
-  /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum). What all layers share is
-  ///          a row once: R = S, not L·S.
+  /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum). Layers that share a row
+  ///          have it once: R = S, not L·S.
   /// Errors   contract_violation: another table; layers that share it and differ in length.
   void write_csr(page_table<Entry> const& before, std::int32_t* page_begin, std::int32_t* last_page_len,
                  Entry* entries) const {

@@ -8,6 +8,7 @@
 #include <kvevict/core/projection.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
+#include <kvevict/evidence/same_tokens.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/matrix.hpp>
 #include <kvevict/kernels/together.hpp>

@@ -105,10 +105,11 @@ TEST_CASE("csr: a table that all layers share is written once, in place, and nam
   CHECK(ids(done.freed_pages().begin(), done.freed_pages().end()) == ids{7, 8, 4});
   CHECK((done.columns(0).first == 1 && done.columns(0).last == 3 && done.columns(1).first == 2));
   CHECK_THROWS_WITH(done.freed_pages(2), Contains("there is no row 2 in the page table"));
-  ids last(2);
+  ids last(4, -7);
+  s.begin.resize(5, -7);
   done.write_csr(s.view().pages, s.begin.data(), last.data(), s.table.data());
-  CHECK(s.begin == ids{0, 1, 3});
-  CHECK(last == ids{2, 1});
+  CHECK(s.begin == ids{0, 1, 3, -7, -7});
+  CHECK(last == ids{2, 1, -7, -7});
   CHECK(ids(s.table.begin(), s.table.begin() + 3) == ids{6, 2, 3});
 }
 

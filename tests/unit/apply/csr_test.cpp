@@ -126,7 +126,7 @@ TEST_CASE("csr: a page is free when no layer that shares it needs it, and length
   CHECK(begin == ids(3));
 }
 
-TEST_CASE("csr: no heads, no pages; and reserved pages are in neither the rows nor the freed ones") {
+TEST_CASE("csr: without heads there are no pages, and reserved pages are in neither the rows nor the freed ones") {
   paged p;
   kvevict::host ctx;
   auto view = p.view();

@@ -2,8 +2,6 @@
 // A policy is a value made of stages; plan() runs them over one layer of a cache and returns what stays.
 #pragma once
 
-#include <algorithm>
-#include <concepts>
 #include <vector>
 
 #include <kvevict/evidence/calls.hpp>
@@ -78,9 +76,9 @@ struct policy {
   static_assert(!score::is_shares<Score> || !planning::after_scores<Layers>(),
                 "policy: layers::entropy divides by the scores, of which there are several here; give a layers stage "
                 "that does not look at them");
-  static_assert(!stages::says_one_set<Layers> || !differs_by_layer,
-                "policy: layers::together keeps one set for all layers, and heads::table gives each layer another; "
-                "leave one of them out");
+  static_assert(
+      !stages::says_one_set<Layers> || !differs_by_layer,
+      "policy: layers::together keeps one set for all layers, heads::table gives each another; leave one out");
   static_assert(budgets != sharing::stack || (stages::says_equal_budgets<Layers> && !stages::says_one_set<Layers>),
                 "policy: a heads stage that divides over all layers takes the place of the layers stage; leave "
                 "layers::uniform");
@@ -160,8 +158,8 @@ void plan(Context& ctx, Policy const& p, Evidence const& e, budget const& b, kee
 
 /// The same on the host without refusing all sequences for one: a sequence whose budget, rows or scores are at fault (a
 /// NaN, an LSE of other logits, a prefix longer than its budget) is kept whole, and outcomes[b] says what is wrong with
-/// it; where the layers of a stack keep one set of tokens, or as many, a fault in one of them is that of all. What is wrong with
-/// the view, the options or where evidence lies still refuses the call.
+/// it; where the layers of a stack keep one set of tokens, or as many, a fault in one of them is that of all. What is
+/// wrong with the view, the options or where evidence lies still refuses the call.
 /// Cost     plan()'s, once more for every sequence at fault. Without exceptions in the build a fault stops the program
 ///          as in plan().
 template <class Policy, class Evidence>

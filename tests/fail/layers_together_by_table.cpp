@@ -1,4 +1,4 @@
-// expect: policy: layers::together keeps one set for all layers, and heads::table gives each layer another
+// expect: policy: layers::together keeps one set for all layers, heads::table gives each another
 // SPDX-License-Identifier: Apache-2.0
 #include <kvevict/kvevict.hpp>
 

@@ -28,8 +28,8 @@ struct layer_lengths {
 ///
 /// `lengths`: of all layers, for layer stages that move budget between them (layers::pyramid), when layers are planned
 /// one by one; as they were before the first layer of the turn was planned, so a copy where compaction changes the
-/// engine's own. A stack of all layers needs none. Only that the view's layers have these lengths is checked; the view's
-/// read-only prefixes are taken for those of all layers.
+/// engine's own. A stack of all layers needs none. Only that the view's layers have these lengths is checked; the
+/// view's read-only prefixes are taken for those of all layers.
 struct budget {
   static constexpr std::int32_t no_cap = std::numeric_limits<std::int32_t>::max();  // where the budget is a cap: none
 

@@ -36,8 +36,8 @@ struct planned_counts {
 ///          and the budget's arrays, too; no page and no table is read.
 /// Cost     O(B·H), for layers::pyramid times the layers; no allocation after the first call of a size.
 /// Errors   contract_violation as plan(), of lengths, options and budgets; `out` is then as it was.
-/// Notes    Of policies whose select stage keeps each row's budget, as select::best and select::pages do. Rows keep fewer
-///          where they have not as much that later rows see; a sequence that `outcomes` leaves whole keeps N.
+/// Notes    Of policies whose select stage keeps each row's budget, as select::best and select::pages do. Rows keep
+///          fewer where they have not as much that later rows see; a sequence that `outcomes` leaves whole keeps N.
 template <class Policy, class Entry>
 void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, budget const& b, planned_counts& out) {
   validation::check_shape(cache);

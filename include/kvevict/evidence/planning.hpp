@@ -46,8 +46,8 @@ struct sequence_plan {
   std::int64_t rests = 0;
 };
 
-/// The protected tokens of a row that has so many, with that prefix, where no row had more; they must fit the budget. Of
-/// whole pages no more than the budget: that a row's fit is seen when its own are known.
+/// The protected tokens of a row that has so many, with that prefix, where no row had more; they must fit the budget.
+/// Of whole pages no more than the budget: that a row's fit is seen when its own are known.
 constexpr void find_protected(sequence_plan& p, protect const& keep, std::int32_t read_only, std::int32_t tokens) {
   std::int32_t const front = keep.front(read_only), back = keep.back(p.asked, read_only);
   auto most = static_cast<std::int32_t>(std::min<std::int64_t>(tokens, most_protected(front, back, p.page)));

@@ -13,6 +13,7 @@ namespace fuzz {
 inline bool may_be_refused(std::string const& m) {
   constexpr char const* reasons[] = {"protected tokens of",
                                      "share a page table; use",
+                                     "share a page table; evict both together",
                                      "the heads share a page table",
                                      "keeps one set of tokens for all heads",
                                      "one set of tokens, or one length, for both needs",

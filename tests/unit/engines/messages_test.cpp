@@ -45,6 +45,18 @@ struct small_cache {
   }
 };
 
+/// One sequence of six tokens in SGLang's pool, two heads.
+struct token_pool {
+  std::vector<float> k = std::vector<float>(40 * 2 * 16), v = k;
+  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 6}, lengths{6};
+
+  layer_view<> view() {
+    pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16};
+    return pages::view(pages::csr(slots.data(), indptr.data(), 1, s), {lengths.data()},
+                       engines::sglang::token_pool(k.data(), v.data(), s));
+  }
+};
+
 keep_set one_set(std::vector<std::int32_t> tokens, std::int32_t length, std::int32_t heads) {
   keep_set keep;
   keep.sequences = 1, keep.heads = heads, keep.row_begin = {0};
@@ -176,11 +188,8 @@ TEST_CASE("engines: fields that contradict each other") {
 }
 
 TEST_CASE("engines: keep sets and plans that an engine's contract has no shape for") {
-  std::vector<float> k(40 * 2 * 16), v = k;
-  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 6}, lengths{6};
-  pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16};
-  auto const cache = pages::view(pages::csr(slots.data(), indptr.data(), 1, s), {lengths.data()},
-                                 engines::sglang::token_pool(k.data(), v.data(), s));
+  token_pool pool;
+  auto const cache = pool.view();
   host ctx;
   std::int32_t indices[16], count[4];
   auto keep = one_set({1, 3, 4}, 6, 2);
@@ -282,11 +291,8 @@ TEST_CASE("engines: K and V of TensorRT-LLM's blocks have one size, and lengths 
 }
 
 TEST_CASE("engines: damaged keep sets and plans are not written") {
-  std::vector<float> k(40 * 2 * 16), v = k;
-  std::vector<std::int32_t> slots{4, 9, 2, 7, 30, 11}, indptr{0, 6}, lengths{6};
-  pages::sizes const s{.pages = 40, .heads = 2, .head_dim = 16};
-  auto const cache = pages::view(pages::csr(slots.data(), indptr.data(), 1, s), {lengths.data()},
-                                 engines::sglang::token_pool(k.data(), v.data(), s));
+  token_pool pool;
+  auto const cache = pool.view();
   host ctx;
   std::vector<std::int32_t> out(16, -7), count(4, -7);
   auto const untouched = [&] { return out == std::vector(16, -7) && count == std::vector(4, -7); };
@@ -325,7 +331,7 @@ TEST_CASE("engines: damaged keep sets and plans are not written") {
   CHECK(says(locations(cache.with_epoch(2), nothing), "write_locations: the move plan was planned in epoch 1"));
   CHECK(says(locations(now, [](move_plan& p) { p.sources = {3, 1 << 20, 3, 1 << 20}; }), "write_locations: move 1"));
   CHECK(says(locations(now, [](move_plan& p) { p.lengths_before = {7, 7}; }), "the moves are for 7"));
-  auto const on_other_pages = [&](move_plan&) { std::swap(slots[0], slots[5]); };
+  auto const on_other_pages = [&](move_plan&) { std::swap(pool.slots[0], pool.slots[5]); };
   CHECK(says(locations(now, on_other_pages), "write_locations: the pages of the view are not those"));
   CHECK(untouched());
 }

@@ -40,21 +40,22 @@ struct on_host {
   void finish() {}
 };
 
-/// Copies it to the device; `spare`: so many rows more may be there than are.
+/// Copies it to the device, for so many sequences; `spare`: so many rows more may be there than are.
 struct on_gpu {
+  std::int32_t sequences = 2, spare = 0;
   cuda::device ctx{default_stream()};
-  device_memory memory;
-  std::int32_t spare = 0;
+  device_memory memory{};
   template <class Rows> Rows rows(Rows const& r) {
-    Rows out = on_device_rows(memory, r, 2);
+    Rows out = on_device_rows(memory, r, sequences);
     out.most_rows += spare;
     return out;
   }
   kvevict::feature_rows rows(kvevict::feature_rows const& r) {
-    kvevict::feature_rows out = on_device_rows(memory, r, 2);
+    kvevict::feature_rows out = on_device_rows(memory, r, sequences);
     kvevict::gate_memory& m = out.memory;
     if (m.rows != nullptr)
-      m.rows = memory.put(m.rows, static_cast<std::size_t>(2 * m.seq_stride)), m.tokens = memory.put(m.tokens, 2);
+      m.rows = memory.put(m.rows, static_cast<std::size_t>(sequences * m.seq_stride)),
+      m.tokens = memory.put(m.tokens, static_cast<std::size_t>(sequences));
     out.most_rows += spare;
     return out;
   }
@@ -104,8 +105,7 @@ template <class Cache, class Call> void alike(Cache& cache, std::string const& w
   std::string const said = refusal([&] { call(host, cache.view), host.finish(); });
   for (std::int32_t const spare : {0, 5}) {
     if (spare != 0 && what.empty()) break;  // it has been written
-    on_gpu gpu;
-    gpu.spare = spare;
+    on_gpu gpu{cache.view.sequences(), spare};
     std::string const on_device = refusal([&] { call(gpu, there.view), gpu.finish(); });
     CAPTURE(what, spare);
     CHECK(on_device == said);

@@ -18,7 +18,7 @@ void scores_alike(Cache& cache, Policy const& policy, Evidence const& evidence, 
   kvevict::budget const ask{.tokens_per_head = tokens};
   scores(host.ctx, policy, evidence(host, cache.view), ask, want);
   device_cache<typename std::decay_t<decltype(cache.view)>::table_entry> there(cache);
-  on_gpu gpu;
+  on_gpu gpu{cache.view.sequences()};
   scores(gpu.ctx, policy, evidence(gpu, there.view), ask, got);
   REQUIRE(got.size() == want.size());
   double worst = 0;

@@ -10,7 +10,6 @@ using namespace simt_test;
 TEST_CASE("a device finds the value capacity that the host does, of queries and of given means") {
   for (known_rope const& rope : {small_ropes()[0], small_ropes()[3]}) {
     later_case c(731, rope, {.Hq = 4, .H = 2, .D = 24, .N = {70}, .future = 0});
-    c.all.begin.push_back(70);  // on_gpu copies the rows of two sequences
     CAPTURE(rope.name, rope.width, rope.interleaved());
     auto const policy = presets::capkv({.sinks = 4, .recent = 3});
     scores_alike(c.cache, policy, [&](auto& on, auto const& view) {

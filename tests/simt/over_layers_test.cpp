@@ -57,4 +57,21 @@ TEST_CASE("on a device, a layer is measured by its own prefix and length, and on
                               });
 }
 
+TEST_CASE("on a device only the layer whose prefix is beyond the budget is at fault, and the others are divided") {
+  stack host(stack_prefixes::input(), stack_prefixes::L, placed::own_tables, true);
+  device_stack there(host);
+  device_memory memory;
+  cuda::device ctx(default_stream());
+  stack_prefixes::check_outcomes(
+      memory.put(stack_prefixes::scores()),
+      [&](auto const& policy, std::vector<std::int32_t> const& prefixes, std::vector<std::uint8_t> const& whole) {
+        cuda::keep_set keep;
+        cuda::outcomes found;
+        plan(ctx, policy, kvevict::contents(there.whole().with_read_only(memory.put(prefixes))),
+             {.tokens_per_head = stack_prefixes::budget, .layer_count = stack_prefixes::L, .whole = memory.put(whole)},
+             keep, found);
+        return std::pair{keep.read(ctx), found.read(ctx)};
+      });
+}
+
 }  // namespace over_layers_test

@@ -90,4 +90,30 @@ template <class Plan> void check_sound(float const* given_scores, Plan plan) {
         std::vector<std::int64_t>{32, 32});
 }
 
+/// The layer whose prefix is beyond the budget is at fault alone; the others are as if it were given as whole.
+/// `planned(policy, prefixes, whole)`: a keep set and outcomes of input(), 16 tokens a head.
+template <class Plan> void check_outcomes(float const* given_scores, Plan planned) {
+  using tokens = std::vector<std::int32_t>;
+  auto const check = [&](char const* name, auto const& policy) {
+    auto const [keep, outcomes] = planned(policy, tokens{0, 0, 24}, std::vector<std::uint8_t>{0, 0, 0});
+    auto const [other, sound] = planned(policy, tokens{0, 0, 0}, std::vector<std::uint8_t>{0, 0, 1});
+    REQUIRE(outcomes.size() == 3);
+    for (std::size_t l = 0; l < 3; ++l) {
+      CAPTURE(name, l, outcomes[l].message);
+      CHECK(outcomes[l].sound() == (l < 2));
+      CHECK(sound[l].sound());
+    }
+    CAPTURE(name);
+    CHECK(keep.tokens == other.tokens);
+    CHECK(keep.row_begin == other.row_begin);
+    CHECK(keep.row(0).size + keep.row(1).size + keep.row(2).size + keep.row(3).size < 4 * N);
+    CHECK((keep.row(4).size == N && keep.row(5).size == N));
+  };
+  auto const by_tokens = kvevict::policy{together::given{given_scores, N}, kvevict::protect{}};
+  check("one threshold", by_tokens.with(kvevict::heads::over_layers{}));
+  check("pyramid", by_tokens.with(kvevict::layers::pyramid{.beta = 4}));
+  check("pyramid over heads", by_tokens.with(kvevict::layers::pyramid{.beta = 4}).with(kvevict::heads::adaptive{}));
+  check("entropy", by_tokens.with(kvevict::layers::entropy{}).with(kvevict::heads::adaptive{}));
+}
+
 }  // namespace support::stack_prefixes

@@ -73,16 +73,14 @@ template <class Layers, class Entry> class unit_plan {
  public:
   /// `b`: a row of the view, any layer's where the unit has the rows of several; its heads [head, head + heads).
   constexpr unit_plan(protect const& keep, Layers const& layers, model_layers<Entry> const& all, std::int32_t b,
-                      std::int32_t head, std::int32_t heads, std::int32_t page) {
-    auto const row_of = [&](std::int64_t l) {
-      return all.in_view() ? all.row_of(all.cache->pages.sequence_of(b), l) : b;
-    };
+                      std::int32_t head, std::int32_t heads, std::int32_t page)
+      : keep_(keep), row_(b) {
     parts of{};
     p_.page = of.page = page;
     of.all = all, of.sequence = all.cache->pages.sequence_of(b), of.head = head, of.heads = heads;
     std::int64_t tokens = 0, asked = 0, cut = 0;
     for (std::int64_t l = 0; l < all.count(); ++l) {
-      if (std::int32_t const want = all.want->of(row_of(l)); !all.want->keeps_whole(row_of(l)))
+      if (std::int32_t const want = all.want->of(row_of(of, l)); !all.want->keeps_whole(row_of(of, l)))
         least_ = std::min(least_, want), asked += std::int64_t{want} * heads, ++cut;
       for (std::int32_t h = head; h < head + heads; ++h) {
         std::int32_t const here = all.tokens(of.sequence, l, h);
@@ -96,13 +94,16 @@ template <class Layers, class Entry> class unit_plan {
     p_.asked = static_cast<std::int32_t>(asked / (all.count() * heads));
     p_.cut = tokens > asked;
     if (least_ < 1 || !p_.cut || p_.wrong != sequence_plan::fault::none) return;
-    for (std::int64_t l = 0; l < all.count(); ++l)
-      for (std::int32_t h = head; h < head + heads && !all.want->keeps_whole(row_of(l)); ++h) {
-        std::int32_t const n = all.tokens(of.sequence, l, h), read_only = all.cache->read_only_tokens(row_of(l));
-        find_protected(p_, keep, read_only, n);
-        if (page > 1) expect_pages(ends_of(p_, keep, read_only, n), n);
+    for (std::int64_t l = 0; l < all.count(); ++l) {
+      if (all.want->keeps_whole(row_of(of, l))) continue;
+      sequence_plan const its = protected_of(of, l);
+      if (its.wrong == sequence_plan::fault::none) {
+        p_.protected_tokens = std::max(p_.protected_tokens, its.protected_tokens);
+      } else if (!all.in_view()) {  // its prefixes are taken for those of all layers
+        p_ = its;
+        return;
       }
-    if (p_.wrong != sequence_plan::fault::none) return;
+    }
     of.protected_tokens = p_.protected_tokens;
     of.line = layers.line_of({p_.asked, p_.protected_tokens, p_.longest, 0, static_cast<std::int32_t>(all.count())});
     std::int64_t rests = 0;
@@ -110,23 +111,42 @@ template <class Layers, class Entry> class unit_plan {
     shares_ = settled<parts>(of, pages_within(asked, rests, page));
   }
 
-  /// Of layer l of the model, whose own budget was to be `asked`.
+  /// Of layer l of the model, whose own budget was to be `asked`. A layer that protects more than the unit's mean is at
+  /// fault alone; the others have their shares without it.
   constexpr sequence_plan of_layer(std::int64_t l, std::int32_t asked) const {
     sequence_plan out = p_;
     if (least_ < 1) out.cut = false, out.asked = asked;
     if (asked < 1) out.wrong = sequence_plan::fault::no_budget;
     if (!out.cut || out.wrong != sequence_plan::fault::none) return out;
-    out.rests = shares_.parts().rest(l);
-    out.budget = shares_.kept(l) * p_.page + out.rests, out.total = shares_.parts().held(l) * p_.page + out.rests;
+    parts const& of = shares_.parts();
+    sequence_plan const its = protected_of(of, l);
+    out.wrong = its.wrong, out.front = its.front, out.back = its.back, out.protected_tokens = its.protected_tokens;
+    out.rests = of.rest(l);
+    out.budget = shares_.kept(l) * p_.page + out.rests, out.total = of.held(l) * p_.page + out.rests;
     return out;
   }
 
  private:
+  constexpr std::int32_t row_of(parts const& of, std::int64_t l) const {
+    return of.all.in_view() ? of.all.row_of(of.sequence, l) : row_;
+  }
+  /// What layer l protects, and whether the unit's mean holds it.
+  constexpr sequence_plan protected_of(parts const& of, std::int64_t l) const {
+    sequence_plan out = p_;
+    out.protected_tokens = 0;
+    std::int32_t const read_only = of.all.cache->read_only_tokens(row_of(of, l));
+    for (std::int32_t h = of.head; h < of.head + of.heads; ++h) {
+      std::int32_t const n = of.all.tokens(of.sequence, l, h);
+      find_protected(out, keep_, read_only, n);
+      if (out.page > 1) expect_pages(out, ends_of(out, keep_, read_only, n), n);
+    }
+    return out;
+  }
   /// Of a row that has so many tokens.
-  constexpr void expect_pages(row_ends const& ends, std::int32_t tokens) {
+  static constexpr void expect_pages(sequence_plan& p, row_ends const& ends, std::int32_t tokens) {
     std::int64_t const stay = std::min<std::int64_t>(tokens, std::int64_t{ends.front} + ends.back);
-    if (stay <= p_.asked || p_.wrong != sequence_plan::fault::none) return;
-    p_.wrong = sequence_plan::fault::budget_below_protected, p_.protected_tokens = static_cast<std::int32_t>(stay);
+    if (stay <= p.asked || p.wrong != sequence_plan::fault::none) return;
+    p.wrong = sequence_plan::fault::budget_below_protected, p.protected_tokens = static_cast<std::int32_t>(stay);
   }
   constexpr void refuse(std::int64_t l, std::int32_t h, std::int32_t given, std::int32_t has) {
     if (p_.wrong != sequence_plan::fault::none) return;
@@ -142,6 +162,8 @@ template <class Layers, class Entry> class unit_plan {
     }
   }
 
+  protect keep_;
+  std::int32_t row_;
   sequence_plan p_{};
   settled<parts> shares_{};
   std::int32_t least_ = std::numeric_limits<std::int32_t>::max();  // budget of a layer

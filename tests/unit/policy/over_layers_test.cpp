@@ -141,21 +141,16 @@ TEST_CASE("a layer is measured by its own prefix and length, and one that is kep
 
 TEST_CASE("only the layer whose prefix is beyond the budget is at fault, and the others are divided") {
   stack of(stack_prefixes::input(), stack_prefixes::L, placed::own_tables, true);
-  std::vector<std::int32_t> const prefixes{0, 0, 24};
   auto const scores = stack_prefixes::scores();
   kvevict::host ctx;
-  kvevict::keep_set keep;
-  std::vector<kvevict::outcome> outcomes;
-  auto const policy = kvevict::policy{stack_scores::given{scores.data(), stack_prefixes::N}, kvevict::protect{}}.with(
-      kvevict::heads::over_layers{});
-  plan(ctx, policy, kvevict::contents(of.whole().with_read_only(prefixes.data())),
-       {.tokens_per_head = 16, .layer_count = 3}, keep, outcomes);
-  REQUIRE(outcomes.size() == 3);
-  for (std::size_t l = 0; l < 3; ++l) CHECK(outcomes[l].sound() == (l < 2));
-  std::int64_t kept = 0;
-  for (std::int64_t r = 0; r < 4; ++r) kept += keep.row(r).size;
-  CHECK(kept == 2 * 2 * 16);
-  CHECK((keep.row(4).size == stack_prefixes::N && keep.row(5).size == stack_prefixes::N));
+  stack_prefixes::check_outcomes(scores.data(), [&](auto const& policy, std::vector<std::int32_t> const& prefixes,
+                                                    std::vector<std::uint8_t> const& whole) {
+    std::pair<kvevict::keep_set, std::vector<kvevict::outcome>> out;
+    plan(ctx, policy, kvevict::contents(of.whole().with_read_only(prefixes.data())),
+         {.tokens_per_head = stack_prefixes::budget, .layer_count = stack_prefixes::L, .whole = whole.data()},
+         out.first, out.second);
+    return out;
+  });
 }
 
 TEST_CASE("a stack in whole pages keeps as many pages as its budget holds") {

@@ -42,7 +42,7 @@ double largest_projection(layer_view<Entry> const& view, std::int32_t b, std::in
 
 /// ε of every sequence, an upper bound of the L1 error of its layer's output, Σ over the rows that are measured.
 ///
-///   ε = 2·C·Σ_rows Σ_hq (1 − F),  F = the share of a row's softmax that stays,  C = max_hq,j ‖v_j·W_O‖₁
+///   ε = 2·C·Σ_rows Σ_hq (1 − F),  1 − F = the weights of a row's evicted tokens,  C = max_hq,j ‖v_j·W_O‖₁
 ///
 /// Never below output_error(…).layer(b).l1 of the same rows.
 /// Paper    Ada-KV, Feng et al., NeurIPS 2025, arXiv:2407.11550.   Differs: a sum over rows; what a learned sink has
@@ -65,7 +65,7 @@ std::vector<double> loss_bounds(host& ctx, Evidence const& e, keep_set const& ke
     double& sum = lost[i * keep.heads + h] = 0;
     for (std::int64_t k = 0; k < std::int64_t{rows.group()} * block.count(); ++k) {
       row_mass const m = a.mass(k, N, kept);
-      if (m.tokens > 0) sum += (m.tokens - m.kept) / (m.tokens + m.others);
+      sum += m.tokens - m.kept;  // as they are: of 16 bits they add up to a little more than 1, and y with them
     }
   });
   std::vector<double> out(static_cast<std::size_t>(keep.sequences), 0.0);

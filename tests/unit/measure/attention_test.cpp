@@ -202,6 +202,31 @@ TEST_CASE("measure: queries of tokens that come after the cache") {
   });
 }
 
+TEST_CASE("measure: no output error is above the bound where rounded weights add up to more than one") {
+  kvevict::host ctx;
+  layouts::cache_shape const shape{
+      .lengths = {2}, .heads = 1, .head_dim = 8, .page_size = 4, .type = kvevict::dtype::bf16};
+  layouts::with_layout(layout::nhd, shape, [&](auto& cache) {
+    cache.fill([](int, int, int, int) { return 0.0f; }, [](int, int, int t, int) { return t == 0 ? 1.0f : -1.0f; });
+    std::vector<float> const q(8, 0.0f), matrix(8, 1.0f);
+    std::int32_t const rows[] = {0, 1};
+    kvevict::query_rows given;
+    given.data = q.data(), given.token_stride = given.head_stride = 8, given.heads = 1, given.head_dim = 8;
+    given.row_begin = rows;
+    kvevict::projection const wo{matrix.data(), 1, 1, 8};
+    for (float const off : {-0.01f, 0.0f, 0.01f}) {
+      float const lse = std::log(2.0f) + off;
+      auto const e = kvevict::prompt(cache.view, given).with_lse(&lse, 1, 1);
+      auto const keep = support::keep_of(cache.view, {{1}});
+      double const error = measure::output_error(ctx, e, keep, wo).layer(0).l1,
+                   bound = measure::loss_bounds(ctx, e, keep, wo)[0];
+      CAPTURE(off, error, bound);
+      CHECK(error == Approx(8 * std::exp(-double{off})));
+      CHECK(error <= bound * (1 + 1e-12));
+    }
+  });
+}
+
 TEST_CASE("measure: what cannot be measured is refused in clear words") {
   kvevict::host ctx;
   support::batch const in = support::random_batch(12, {.Hq = 4, .H = 2, .N = {50, 20}});

@@ -110,16 +110,17 @@ double kept_share(host& ctx, layer_view<Entry> const& view, keep_set const& keep
   expect_places("kept_share", ctx, view, keep);
   KVEVICT_EXPECTS(!ranges.empty(), "kept_share: no range of tokens; give at least one");
   std::int64_t held = 0, kept = 0;
-  for (std::size_t i = 0; i < ranges.size(); ++i) {
-    stretch const& range = ranges[i];
+  std::vector<std::int64_t> ends(static_cast<std::size_t>(view.sequences()), 0);  // of each one's ranges so far
+  for (stretch const& range : ranges) {
     KVEVICT_EXPECTS(
         range.sequence >= 0 && range.sequence < view.sequences() && range.first >= 0 && range.first < range.last,
         "kept_share: the range [", range.first, ", ", range.last, ") of sequence ", range.sequence, " among ",
         view.sequences(), "; give 0 ≤ first < last of a sequence of the view");
-    KVEVICT_EXPECTS(i == 0 || ranges[i - 1].sequence != range.sequence || ranges[i - 1].last <= range.first,
-                    "kept_share: the range [", range.first, ", ", range.last, ") of sequence ", range.sequence,
-                    " begins before the end of the one before it, ", ranges[i - 1].last,
+    std::int64_t& end = ends[static_cast<std::size_t>(range.sequence)];
+    KVEVICT_EXPECTS(end <= range.first, "kept_share: the range [", range.first, ", ", range.last, ") of sequence ",
+                    range.sequence, " begins before the end of the one before it, ", end,
                     "; give a sequence's ranges in order, none within another");
+    end = range.last;
     std::int64_t const before = held;
     for (std::int32_t h = 0; h < view.heads(); ++h) {
       places<Entry> const at(view, range.sequence, h);

@@ -120,6 +120,11 @@ TEST_CASE("measure: places are positions, bins share a row evenly, and ranges ar
     CHECK(says({{0, 4, 4}}).find("kept_share: the range [4, 4)") == 0);
     CHECK(says({{0, -1, 4}}).find("kept_share: the range [-1, 4)") == 0);
     CHECK(says({{0, 5, 9}, {0, 8, 12}}).find("kept_share: the range [8, 12) of sequence 0 begins before the end") == 0);
+    CHECK(says({{0, 5, 9}, {1, 0, 40}, {0, 5, 9}}).find("kept_share: the range [5, 9) of sequence 0 begins before") ==
+          0);
+    CHECK(says({{0, 9, 12}, {1, 0, 40}, {0, 5, 9}}).find("kept_share: the range [5, 9) of sequence 0 begins before") ==
+          0);
+    CHECK(says({{0, 5, 9}, {1, 0, 40}, {0, 9, 12}}).empty());
     CHECK(says({{0, 60, 70}}).find("kept_share: the range [60, 70) of sequence 0 holds no token") == 0);
     auto other = keep;
     other.lengths[0] = 59;

@@ -91,7 +91,7 @@ struct keep_half {
     for (std::int64_t h = 0; h < of.size; ++h) {
       row& to = out[b * of.size + h] = of[h];
       if (!to.active) continue;
-      std::int32_t const chunks = (to.candidates + size - 1) / size;
+      std::int32_t const chunks = to.candidates / size + (to.candidates % size != 0 ? 1 : 0);
       to.budget = to.protected_tokens() + (chunks == 0 ? 0 : chunks / 2 + 1);
     }
   }

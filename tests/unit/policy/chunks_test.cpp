@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // by::chunks against chunks that are chosen one by one, and what it refuses.
+#include <limits>
+
 #include <kvevict/kvevict.hpp>
 #include <kvevict/select/chunks.hpp>
 
@@ -66,8 +68,9 @@ TEST_CASE("chunks of one token are select::best, and one chunk is, too") {
     kvevict::host ctx;
     auto const e = kvevict::contents(cache.view);
     auto const best = presets::keydiff({.sinks = 2, .recent = 5});
-    for (std::int32_t const size : {1, 100}) {
-      auto const keep = plan(ctx, best.with(by::chunks{size}), e, {.tokens_per_head = 20});
+    constexpr std::int32_t largest = std::numeric_limits<std::int32_t>::max();
+    for (auto const& stage : {by::chunks{1}, by::chunks{100}, by::chunks{largest}, by::chunks{largest, 3}}) {
+      auto const keep = plan(ctx, best.with(stage), e, {.tokens_per_head = 20});
       CHECK(keep.tokens == plan(ctx, best, e, {.tokens_per_head = 20}).tokens);
     }
     auto const ragged = best.with(kvevict::heads::adaptive{}).with(by::chunks{7, 2});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // observe() in shards and behind padding on a device, by the host's bodies; refusals in the host's words.
 #include "support/by_position.hpp"
-#include "simt/same_words.hpp"
+#include "simt/scores_alike.hpp"
 
 namespace by_position_test {
 
@@ -37,6 +37,29 @@ TEST_CASE("by position on a device: a shard observes rows whose tokens other pro
 
 TEST_CASE("by position on a device: padding on the left is no token") { padding_is_no_token(seeing{}); }
 
+TEST_CASE("by position on a device: rows behind padding are pooled as on the host") {
+  std::vector<std::int32_t> const first{5, 0};
+  std::vector<std::vector<int>> padded(2);
+  for (std::size_t b = 0; b < 2; ++b) {
+    padded[b].assign(std::size_t(first[b]), -1);
+    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) padded[b].push_back(p);
+  }
+  placed_tokens it(padded, 0, true);
+  attention const rows = last_rows(it.in, 8);
+  auto const alike_behind = [&](auto const& policy) {
+    auto const with = [&](auto& on, auto const& evidence) {
+      return evidence.with_visibility({.first_token = on.put(first)});
+    };
+    scores_alike(it.cache, policy,
+                 [&](auto& on, auto const& view) { return with(on, prompt(view, on.rows(rows.queries()))); });
+  };
+  for (std::int32_t const width : {1, 5, 33}) {
+    alike_behind(presets::defensivekv({.window = 8, .pool = width}));
+    kvevict::pool_options const pool{width, kvevict::pooling::average};
+    alike_behind(kvevict::policy{kvevict::score::pooled{kvevict::score::key_norm{}, pool}, kvevict::protect{0, 8}});
+  }
+}
+
 TEST_CASE("by position: both contexts refuse rows and new tokens that do not meet") {
   rows_and_tokens_must_meet([](auto& cache, auto const& rows, std::string const& what) {
     alike(cache, what, [&](auto& on, auto const& view) {
@@ -53,6 +76,11 @@ TEST_CASE("by position: both contexts refuse rows and new tokens that do not mee
   };
   refuses(streaming, "plan: the policy protects the first 4 slots");
   refuses(presets::keydiff(), "key_diversity: it reads all slots of a row together");
+  attention const rows = all_rows(padded.in);
+  alike(padded.cache, "expected_attention: it reads all slots of a row together", [&](auto& on, auto const& view) {
+    auto const e = kvevict::prompt(view, on.rows(rows.queries())).with_visibility({.first_token = on.put(first)});
+    plan(on.ctx, presets::expected_attention({.sinks = 0}), e, twenty);
+  });
 }
 
 TEST_CASE("order: a device finds positions that do not ascend behind padding, and none before it") {

@@ -41,14 +41,14 @@ template <class Fold>
   }
 }
 
-/// Weights of the tokens before `last`, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
-inline void pool_weights(pool_options const& o, float* x, std::int64_t last, float* copy) {
-  double const before = sum_of_floats(x, last);
-  pool_row(o, x, last, copy);
-  double const after = sum_of_floats(x, last);
+/// Weights of `count` tokens, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
+inline void pool_weights(pool_options const& o, float* x, std::int64_t count, float* copy) {
+  double const before = sum_of_floats(x, count);
+  pool_row(o, x, count, copy);
+  double const after = sum_of_floats(x, count);
   if (after == 0) return;
   auto const share = static_cast<float>(before / after);
-  for (std::int64_t j = 0; j < last; ++j) x[j] *= share;
+  for (std::int64_t j = 0; j < count; ++j) x[j] *= share;
 }
 
 /// What a worker needs, in floats.
@@ -72,10 +72,11 @@ struct fold_memory {
 
 template <class Entry, class Blocks, class Fold> class fold_pass {
  public:
-  fold_pass(host& ctx, layer_view<Entry> const& view, Blocks& blocks, window_options const& o, Fold const& fold,
-            score_rows const& out)
+  fold_pass(host& ctx, layer_view<Entry> const& view, visibility const& sees, Blocks& blocks, window_options const& o,
+            Fold const& fold, score_rows const& out)
       : ctx_(ctx),
         view_(view),
+        sees_(sees),
         blocks_(blocks),
         o_(o),
         fold_(fold),
@@ -138,8 +139,10 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
     row const& in = out_.rows[of.r];
     float* const values = memory + padded(memory_.outputs, 16);
     blocks_.read(of, values + padded(memory_.values, 16));
-    if (o_.pool_each_row.width > 1)
-      for (std::int32_t i = 0; i < of.rows; ++i) pool_weights(o_.pool_each_row, of.row(i), in.last, values);
+    std::int64_t const begin = sees_.padding(in.sequence);
+    if (o_.pool_each_row.width > 1 && begin < in.last)
+      for (std::int32_t i = 0; i < of.rows; ++i)
+        pool_weights(o_.pool_each_row, of.row(i) + begin, in.last - begin, values);
     row_outputs const outputs{memory, values_ == nullptr ? 0 : values_->width()};
     if (values_ != nullptr) add_up_values(view_, *values_, in, of, outputs, values);
     for (std::int64_t t = 0; t < in.tokens; t += tile_tokens) {
@@ -169,6 +172,7 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
 
   host& ctx_;
   layer_view<Entry> const& view_;
+  visibility const sees_;
   Blocks& blocks_;
   window_options const& o_;
   Fold const& fold_;
@@ -182,8 +186,8 @@ template <class Entry, class Blocks, class Fold> class fold_pass {
 ///   s(h,j) = reduce_g finish( Σ_w add( p(g,w,j), lse(g,w), ‖v_j − o(g,w)‖² ) ),   o(g,w) = Σ_n p(g,w,n)·v_n
 ///
 /// Weights as in window_scores: by the engine's LSE or without, or softmax rows; what a row does not see has none, and
-/// weights of 0 are left out; o.pool_each_row pools each row's weights of the tokens before the recent ones, to the sum
-/// that they had. o.reduce is not read: finish() has the number of rows. Of partial rows o is what the
+/// weights of 0 are left out; o.pool_each_row pools each row's weights of the tokens between padding and the recent
+/// ones, to the sum that they had. o.reduce is not read: finish() has the number of rows. Of partial rows o is what the
 /// cache holds of the output.
 ///
 /// Shapes   queries (T,Hq,D) ragged or softmax rows, keys and values (H,N,D) → scores (B·H rows, N) float.
@@ -197,7 +201,7 @@ void kernel(fold_window_tag, host& ctx, layer_view<Entry> const& view, Rows cons
   using blocks_of = std::conditional_t<std::is_same_v<Rows, query_rows>, query_blocks<Entry>, softmax_blocks<Entry>>;
   expect_fold(o, fold.reads_outputs());
   blocks_of blocks(view, rows, o, out);
-  fold_pass<Entry, blocks_of, Fold>(ctx, view, blocks, o, fold, out).run();
+  fold_pass<Entry, blocks_of, Fold>(ctx, view, rows.sees, blocks, o, fold, out).run();
 }
 
 /// Scratch of fold_window, whatever the evidence is.

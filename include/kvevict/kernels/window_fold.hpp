@@ -49,9 +49,11 @@ concept window_fold = requires(F const& f, window_weight const& x, float (&to)[F
 
 inline constexpr std::int32_t widest_row_pool = 33;
 
-/// How much a token before `last` counts in the sum of average-pooled weights: as many of them hold it, ÷ width.
-KVEVICT_HOST_DEVICE inline float pooled_share(std::int64_t token, std::int64_t last, std::int32_t width) {
-  std::int64_t const half = width / 2, from = token < half ? 0 : token - half,
+/// How much one of the tokens [first, last) counts in the sum of their average-pooled weights: as many of them hold it,
+/// ÷ width.
+KVEVICT_HOST_DEVICE inline float pooled_share(std::int64_t token, std::int64_t first, std::int64_t last,
+                                              std::int32_t width) {
+  std::int64_t const half = width / 2, from = token < first + half ? first : token - half,
                      to = token + half < last ? token + half : last - 1;
   return static_cast<float>(to - from + 1) / static_cast<float>(width);
 }

@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/shape.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/score/later_queries.hpp>
 #include <kvevict/score/within_groups.hpp>
 
@@ -32,7 +33,7 @@ enum class value_factor : std::uint8_t { none, norm };
 /// Cost     of each query head two reads of K and N·D² flop, without covariance one read; of queries instead of moments
 ///          see later_queries; one read of V. Scratch: that, and N floats a row.
 /// Errors   contract_violation: as before_rotation; D above 256; moments that do not fit, or lack a covariance that is
-///          asked for; a negative ε; no V where its norm is asked for; keys in two parts.
+///          asked for; a negative ε; no V where its norm is asked for; keys in two parts; padding.
 struct expected_attention {
   later_options later{};
   float epsilon = 0;
@@ -42,6 +43,7 @@ struct expected_attention {
     static_assert(has<Evidence, facts::queries> || has<Evidence, facts::moments>,
                   "expected_attention: the evidence has no queries and no moments of them; use prompt(cache, queries), "
                   "or with_query_moments(...)");
+    expect_no_padding("expected_attention", e);
     KVEVICT_EXPECTS(epsilon >= 0 && epsilon < 1e9f, "expected_attention: epsilon is ", epsilon, "; give 0 or more");
     component const& k = readable("expected_attention", e.cache, role::k);
     frame scratch(ctx.scratch());

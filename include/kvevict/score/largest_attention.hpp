@@ -20,7 +20,7 @@ namespace score {
 /// what tokens get on average: what no query has asked for yet may still be asked for.
 ///
 ///   s(h,j) = max( m_j, 1/(N−R)·Σ_n m_n ),   m_j = max_{g,w} â(g,w,j);   â: a window row's softmax, average-pooled over
-///   the N−R tokens before the recent ones and scaled to the sum that it had there
+///   the N−R tokens before the recent ones, padding left out, and scaled to the sum that it had there
 ///
 /// Paper    DefensiveKV, Feng et al., 2025: what its code does with attention.   Differs: the factor ‖v_j·W_O‖₁ is a
 ///          score of its own that this one goes into; no tokens are forced in by their share of attention ("smallest
@@ -41,7 +41,7 @@ struct largest_attention {
     frame scratch(ctx.scratch());
     float* const sums = scratch.template allocate<float>(out.count());
     kernels::row_sums(ctx, out, token_groups{}, 1, before_recent{out}, sums);
-    kernels::each_token(ctx, out, no_less_than_mean{out, sums});
+    kernels::each_token(ctx, out, no_less_than_mean{out, e.sees, sums});
   }
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
@@ -66,9 +66,11 @@ struct largest_attention {
   };
   struct no_less_than_mean {
     score_rows of;
+    visibility sees;
     float const* sums;  // (B·H)
     constexpr void operator()(row const& in, std::int64_t, float& x) const {
-      x = larger_or_nan(x, sums[of.index_of(in)] / static_cast<float>(in.last < 1 ? 1 : in.last));
+      std::int32_t const tokens = in.last - sees.padding(in.sequence);
+      x = larger_or_nan(x, sums[of.index_of(in)] / static_cast<float>(tokens < 1 ? 1 : tokens));
     }
   };
 

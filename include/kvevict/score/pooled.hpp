@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <utility>
 
 #include <kvevict/core/score_rows.hpp>
@@ -16,7 +18,8 @@ namespace score {
 /// The largest of the inner scores of a token's neighbours and its own, so that what stands beside a token that stays
 /// does, too; or their average. window_attention's pooling, over any score.
 ///
-///   ŝ(h,j) = max over |i − j| ≤ width/2 of s(h,i)      over the tokens before the recent ones, sinks among them
+///   ŝ(h,j) = max over |i − j| ≤ width/2 of s(h,i)      over the tokens before the recent ones, sinks among them;
+///   what the inner score says of padding is not read
 ///
 /// Shapes   scores (H,N) → (H,N).
 /// Cost     the inner score's; width loads a token; on a device a copy of the scores. Width 1 costs nothing.
@@ -30,6 +33,10 @@ template <class Inner> struct pooled {
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     inner(ctx, e, out);
+    if (e.sees.first_token != nullptr && pool.width > 1) {
+      float const outside = pool.kind == pooling::max ? std::numeric_limits<float>::lowest() : 0.0f;
+      kernels::each_token(ctx, out, leave_padding_out{e.sees, outside});
+    }
     kernels::pool(ctx, pool, out);
   }
 
@@ -38,6 +45,14 @@ template <class Inner> struct pooled {
     if constexpr (requires { inner.workspace_bytes(ctx, s); }) of_inner = inner.workspace_bytes(ctx, s);
     return std::max(of_inner, kernels::pool.bytes(ctx, s, pool));
   }
+
+  struct leave_padding_out {
+    visibility sees;
+    float outside;
+    constexpr void operator()(row const& in, std::int64_t j, float& x) const {
+      if (j < sees.padding(in.sequence)) x = outside;
+    }
+  };
 
   template <class Context, class Evidence, class... Rest>
   void observe(Context& ctx, Evidence const& e, Rest&&... rest) const {

@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/shape.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/matrix.hpp>
 #include <kvevict/score/expected_attention.hpp>
 #include <kvevict/score/key_diversity.hpp>
@@ -40,6 +41,7 @@ struct value_capacity {
     static_assert(has<Evidence, facts::queries> || has<Evidence, facts::moments>,
                   "value_capacity: the evidence has no queries and no moments of them; use prompt(cache, queries), or "
                   "with_query_moments(...)");
+    expect_no_padding("value_capacity", e);
     KVEVICT_EXPECTS(sharpness >= 0 && sharpness <= 40, "value_capacity: a sharpness of ", sharpness,
                     "; give 0 to 40, such as 5");
     component const &k = readable("value_capacity", e.cache, role::k),

@@ -69,6 +69,45 @@ TEST_CASE("by position: a padded sequence keeps what it would keep without paddi
     }
 }
 
+TEST_CASE("by position: tokens behind padding have the scores that they have without it") {
+  std::vector<std::int32_t> const first{5, 0};
+  std::vector<std::vector<int>> plain(2), padded(2);
+  for (std::size_t b = 0; b < 2; ++b) {
+    padded[b].assign(std::size_t(first[b]), -1);
+    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) plain[b].push_back(p), padded[b].push_back(p);
+  }
+  namespace score = kvevict::score;
+  kvevict::host ctx;
+  for (bool const carried : {false, true}) {
+    placed_tokens with(padded, 0, carried), without(plain, 0, carried);
+    attention const all = last_rows(with.in, 8);
+    auto const look = [&](char const* name, auto const& policy) {
+      std::vector<float> behind, alone;
+      kvevict::visibility const sees{.first_token = first.data()};
+      kvevict::budget const ask{.tokens_per_head = 16};
+      scores(ctx, policy, kvevict::prompt(with.cache.view, all.queries()).with_visibility(sees), ask, behind);
+      scores(ctx, policy, kvevict::prompt(without.cache.view, all.queries()), ask, alone);
+      CAPTURE(name, carried);
+      std::size_t at = 0, there = 0;
+      for (std::size_t b = 0; b < 2; ++b)
+        for (int h = 0; h < 2; ++h) {
+          there += std::size_t(first[b]);
+          for (std::size_t j = 0; j < with.in.N[b]; ++j, ++at, ++there)
+            if (j + 8 < with.in.N[b]) CHECK(behind[there] == Approx(alone[at]).epsilon(1e-5));
+        }
+    };
+    kvevict::protect const recent{.sinks = 0, .recent = 8};
+    for (std::int32_t const width : {1, 5, 33}) {
+      look("largest", kvevict::policy{score::largest_attention{8, width}, recent});
+      look("window", kvevict::policy{score::window_attention{8, {width}}, recent});
+      look("change", kvevict::policy{score::output_change{8, {width, kvevict::pooling::average}}, recent});
+      for (auto const kind : {kvevict::pooling::max, kvevict::pooling::average})
+        look("pooled", kvevict::policy{score::pooled{score::key_norm{}, {width, kind}}, recent});
+    }
+    look("varying", kvevict::presets::cake({.window = 8}));
+  }
+}
+
 TEST_CASE("by position: what would take padding for tokens is refused") {
   std::vector<std::int32_t> const first{5, 0};
   std::vector<std::vector<int>> padded{std::vector<int>(45, -1), std::vector<int>(30, 0)};
@@ -84,6 +123,14 @@ TEST_CASE("by position: what would take padding for tokens is refused") {
   refuses(kvevict::presets::manifoldkv(), "key_distance: ");
   refuses(kvevict::presets::leverage({.sinks = 0}), "leverage: ");
   refuses(kvevict::presets::lagkv({.lag = 4, .sinks = 0}), "relative_spread: ");
+  attention const rows = all_rows(it.in);
+  auto const refuses_queries = [&](auto const& policy, std::string const& what) {
+    auto const e = kvevict::prompt(it.cache.view, rows.queries()).with_visibility({.first_token = first.data()});
+    CHECK_THROWS_WITH(kvevict::plan(ctx, policy, e, {.tokens_per_head = 16}),
+                      Contains(what) && Contains("a view whose rows begin with a token"));
+  };
+  refuses_queries(kvevict::presets::expected_attention({.sinks = 0}), "expected_attention: it reads all slots");
+  refuses_queries(kvevict::presets::capkv({.sinks = 0}), "value_capacity: it reads all slots");
 }
 
 }  // namespace policy_by_position_test

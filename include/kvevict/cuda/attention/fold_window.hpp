@@ -96,10 +96,12 @@ template <class Entry, class Source, class Fold> struct fold_window_kernel {
       if (x != 0) fold.add({x, from.lse(here.it, here.r, g, here.in, of), distances[k]}, sums[token_of_element(k)]);
     }
   }
-  /// Of tokens before the recent ones the average of each row's weights around them, to the sum that these had.
+  /// Of tokens between padding and the recent ones the average of each row's weights around them, to the sum that these had.
   KVEVICT_DEVICE void pool_weights(thread& t, place const& here, std::int32_t g, std::int32_t w, float* weights,
                                    tile_weights& z) const {
-    std::int32_t const half = pool / 2, last = here.it.last - here.begin, none_before = std::max(-here.begin, 0);
+    std::int32_t const half = pool / 2, last = here.it.last - here.begin,
+                       from_first = from.call().handed().sees.padding(here.it.sequence) - here.begin,
+                       none_before = from_first > 0 ? from_first : 0;
     KVEVICT_UNROLL
     for (int k = 0; k < weight_places::size; ++k)
       weights[weight_places::row_of(t, 0, k) * 128 + weight_places::token_of(t, here.first - here.begin, k)] =
@@ -109,7 +111,7 @@ template <class Entry, class Source, class Fold> struct fold_window_kernel {
     for (int k = 0; k < weight_places::size; ++k) {
       std::int32_t const j = weight_places::token_of(t, here.first - here.begin, k),
                          of = weight_places::row_of(t, w, k);
-      if (of >= here.in.count || !is_written(here, here.begin + j) || j >= last) continue;
+      if (of >= here.in.count || !is_written(here, here.begin + j) || j < from_first || j >= last) continue;
       float const* const x = weights + (of - w) * 128;
       float sum = 0;
       for (std::int32_t i = std::max(j - half, none_before); i <= std::min(j + half, last - 1); ++i) sum += x[i];

@@ -32,8 +32,9 @@ struct summands {
   std::int32_t pool = 0;  // width, or 0: the component
 
   constexpr std::int64_t width() const { return pool == 0 ? values.width() : 2; }
-  KVEVICT_DEVICE float of_pool(row const& it, std::int64_t token, std::int64_t d) const {
-    return token >= it.last ? 0.0f : d == 0 ? 1.0f : kernels::pooled_share(token, it.last, pool);
+  KVEVICT_DEVICE float of_pool(row const& it, std::int64_t padding, std::int64_t token, std::int64_t d) const {
+    if (token < padding || token >= it.last) return 0;
+    return d == 0 ? 1.0f : kernels::pooled_share(token, padding, it.last, pool);
   }
 };
 
@@ -107,11 +108,13 @@ template <class Entry, class Source> struct window_outputs_kernel {
   }
   KVEVICT_DEVICE void add_up(row const& it, std::int32_t first, std::int32_t count, std::int64_t d,
                              float const* weights, std::uint32_t const* seen, float (&sums)[rows_at_once]) const {
-    row_reader<Entry> const v(from.call().view, of.values, it);
+    auto const& c = from.call();
+    row_reader<Entry> const v(c.view, of.values, it);
+    std::int32_t const padding = c.handed().sees.padding(it.sequence);
     KVEVICT_KEEP_LOOP
     for (std::int32_t j = 0; j < count; ++j) {
       if (seen[j] == 0) continue;  // whatever lies there
-      float const x = of.pool == 0 ? v(first + j, static_cast<std::int32_t>(d)) : of.of_pool(it, first + j, d);
+      float const x = of.pool == 0 ? v(first + j, static_cast<std::int32_t>(d)) : of.of_pool(it, padding, first + j, d);
       KVEVICT_UNROLL
       for (int i = 0; i < rows_at_once; ++i) sums[i] = fma(weights[j * rows_at_once + i], x, sums[i]);
     }

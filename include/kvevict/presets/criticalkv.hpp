@@ -28,11 +28,11 @@ struct criticalkv_options {
 /// halves of what the window leaves; kvpress gives the first half a token at least, and halves the whole budget.
 /// Cost     snapkv's and score::output_weighted's.
 constexpr auto criticalkv(criticalkv_options o = {}) {
-  return policy{
-      score::shares{score::share{o.first_permille, score::window_attention{o.window, {o.pool, o.kind}}},
-                    score::share{1000 - o.first_permille, score::output_weighted{score::of_share_before{}, o.epsilon}}}
-          .with_rest_to_last(),
-      protect{o.sinks, o.window}};
+  return policy{score::shares{score::share{o.first_permille, score::window_attention{o.window, {o.pool, o.kind}}},
+                              score::share{score::rest_of_share(o.first_permille),
+                                           score::output_weighted{score::of_share_before{}, o.epsilon}}}
+                    .with_rest_to_last(),
+                protect{o.sinks, o.window}};
 }
 
 }  // namespace presets

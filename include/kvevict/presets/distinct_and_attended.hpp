@@ -30,8 +30,9 @@ struct distinct_and_attended_options {
 /// Evidence bench/quality: what was tried on its selection split, and how it does on the other one.
 constexpr auto distinct_and_attended(distinct_and_attended_options o = {}) {
   return distinct_keys({o.sinks, o.recent_permille, o.floor_permille, o.keys})
-      .with(score::shares{score::share{o.distinct_permille, score::key_diversity{o.keys}},
-                          score::share{1000 - o.distinct_permille, score::largest_attention{o.window, o.pool}}});
+      .with(score::shares{
+          score::share{o.distinct_permille, score::key_diversity{o.keys}},
+          score::share{score::rest_of_share(o.distinct_permille), score::largest_attention{o.window, o.pool}}});
 }
 
 }  // namespace presets

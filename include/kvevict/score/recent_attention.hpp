@@ -28,7 +28,7 @@ namespace score {
 ///          rows) floats a token, at most as much as the state of the layer; a step: one row; reading the ring back:
 ///          r·N adds.
 /// Errors   contract_violation if a sequence provides fewer than min(r,N) rows; if rows are scattered and a
-///          prompt's r rows carry no positions.
+///          prompt's r rows carry no positions; if min_gain is negative or not finite.
 struct recent_attention {
   std::int32_t rows = 32;  // r
   weighting weights = weighting::step_gain;
@@ -41,6 +41,7 @@ struct recent_attention {
     static_assert(has_attention<Evidence> || has<Evidence, facts::state>,
                   "recent_attention: the evidence has no queries, no softmax "
                   "rows and no state; use prompt(cache, queries), or observe(...) and remembered(cache)");
+    expect_gain();
     if constexpr (has<Evidence, facts::state>)
       kernels::sum_state(ctx, e.cache, *e.cache.find(role::state), out);
     else
@@ -58,6 +59,7 @@ struct recent_attention {
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t new_rows, score_rows& work) const {
     static_assert(has_attention<Evidence>,
                   "recent_attention: the evidence has no queries and no softmax rows; use step(cache, queries)");
+    expect_gain();
     std::int32_t const last = std::min(new_rows, rows);
     frame scratch(ctx.scratch());
     score_rows each = work;  // the same rows, a plane for every row of attention
@@ -69,6 +71,10 @@ struct recent_attention {
   }
 
  private:
+  void expect_gain() const {
+    KVEVICT_EXPECTS(min_gain >= 0 && min_gain < 1e9f, "recent_attention: a least gain of ", min_gain,
+                    "; give 0 or more, a factor on logits");
+  }
   constexpr window_options window(std::int32_t count) const {
     window_options options{count, row_reduce::sum, group, weights, min_gain};
     return options;

@@ -29,6 +29,10 @@ template <class Score, class Heads = heads_of_policy> struct share {
   Score score;
   Heads heads{};
 };
+/// What the first of two shares leaves; of none that is one, 0, which shares refuse.
+constexpr std::int32_t rest_of_share(std::int32_t permille) {
+  return permille >= 0 && permille <= 1000 ? 1000 - permille : 0;
+}
 template <class Score> share(std::int32_t, Score) -> share<Score>;
 template <class Score, class Heads> share(std::int32_t, Score, Heads) -> share<Score, Heads>;
 

@@ -25,7 +25,7 @@ namespace score {
 ///          say); a variance within rounding is 0, see kernels::variance_of.
 /// Shapes   queries (T,Hq,D) with T ≥ W rows a sequence or softmax rows, keys (H,N,D) → scores (H,N) float.
 /// Cost     window_attention's. Scratch on the host: N floats a query head.
-/// Errors   as window_attention.
+/// Errors   as window_attention; contract_violation for a γ that is negative or not finite.
 struct varying_attention {
   std::int32_t window = 32;
   float gamma = 200;
@@ -35,6 +35,8 @@ struct varying_attention {
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     static_assert(has_attention<Evidence>,
                   "varying_attention: the evidence has no queries and no softmax rows; use prompt(cache, queries)");
+    KVEVICT_EXPECTS(gamma >= 0 && gamma < 1e9f, "varying_attention: gamma is ", gamma,
+                    "; give 0 or more, the paper's is 200");
     contract::expect_tail_window("varying_attention", out);
     kernels::fold_window(ctx, e.cache, e.attention, options(), moments{gamma}, out);
     kernels::pool(ctx, pool, out);

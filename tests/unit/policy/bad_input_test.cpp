@@ -383,7 +383,7 @@ TEST_CASE("bad input: pool widths that are even, below 1 or without end") {
   }
 }
 TEST_CASE("bad input: stages out of their range") {
-  room r;
+  room r(8);
   auto const e = kvevict::prompt(r.view(), r.q);
   for (std::int32_t const floor : {-1, 1001}) {
     r.refuses(snapkv.with(kvevict::heads::adaptive{floor}), e, twenty,
@@ -393,6 +393,19 @@ TEST_CASE("bad input: stages out of their range") {
   }
   for (std::int32_t const beta : {0, 65537, 1 << 30, most})
     r.refuses(presets::pyramidkv({.window = 8, .beta = beta}), e, {20, 0, 4}, "beta is " + std::to_string(beta), "20");
+  for (float const x : {-1.0f, 1e30f, std::numeric_limits<float>::infinity(), std::nanf("")}) {
+    r.refuses(presets::cake({.window = 8, .gamma = x}), e, twenty, "varying_attention: gamma is ", "give 0 or more");
+    auto const policy = presets::ahakv({.recent = 8, .min_gain = x});
+    r.refuses(policy, e, twenty, "recent_attention: a least gain of ", "give 0 or more");
+    attention const one = last_rows(r.in, 1);
+    CHECK_THROWS_WITH(kvevict::observe(r.ctx, policy, kvevict::step(r.view(), one.queries()), twenty),
+                      Catch::Contains("recent_attention: a least gain of "));
+  }
+  for (std::int32_t const share : {-1, 1001, most, std::numeric_limits<std::int32_t>::min()}) {
+    CHECK_THROWS_WITH(presets::criticalkv({.first_permille = share}), Catch::Contains("shares: they add up to"));
+    CHECK_THROWS_WITH(presets::distinct_and_attended({.distinct_permille = share}),
+                      Catch::Contains("shares: they add up to"));
+  }
 }
 TEST_CASE("bad input: counts that are near the end of an int") {
   room r(8);

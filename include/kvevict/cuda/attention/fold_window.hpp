@@ -96,7 +96,8 @@ template <class Entry, class Source, class Fold> struct fold_window_kernel {
       if (x != 0) fold.add({x, from.lse(here.it, here.r, g, here.in, of), distances[k]}, sums[token_of_element(k)]);
     }
   }
-  /// Of tokens between padding and the recent ones the average of each row's weights around them, to the sum that these had.
+  /// Of tokens between padding and the recent ones the average of each row's weights around them, to the sum that these
+  /// had.
   KVEVICT_DEVICE void pool_weights(thread& t, place const& here, std::int32_t g, std::int32_t w, float* weights,
                                    tile_weights& z) const {
     std::int32_t const half = pool / 2, last = here.it.last - here.begin,

@@ -86,6 +86,7 @@ struct llama_context {
   // the model and its parameters
   std::int32_t L = 3, H = 2, G = 2, D = 4, cells = 32, ubatch = 8, sequences = 1, streams = 1;
   bool flash = false, cast = false, tanh = false, own_v = true, cells_per_layer = false;
+  bool experts = false;  // whose router has a softmax of its own
   float alibi = 0;
   std::int64_t uneven = 0;  // floats that the last layer's K lies farther
   int fail_at = -1;         // the graph that fails
@@ -172,6 +173,7 @@ struct llama_context {
         attention.op = GGML_OP_FLASH_ATTN_EXT, std::memcpy(attention.op_params, parameters, sizeof parameters);
         attention.src[0] = &q, attention.src[1] = cast ? &copy : &K, attention.src[2] = own_v ? &V : &K;
         node(attention);
+        route();
         continue;
       }
       attention.op = GGML_OP_MUL_MAT, attention.src[0] = &K, attention.src[1] = &q;
@@ -180,7 +182,17 @@ struct llama_context {
       std::memcpy(soft_max.op_params, parameters, sizeof parameters);
       kqv.op = GGML_OP_MUL_MAT, kqv.src[0] = own_v ? &V : &q, kqv.src[1] = &soft_max;
       node(attention), node(soft_max), node(kqv);
+      route();
     }
+  }
+  /// ggml_soft_max of build_moe_ffn.
+  void route() const {
+    ggml_tensor weights, states, logits, soft_max;
+    if (!experts) return;
+    std::memcpy(weights.name, "ffn_gate_inp", 13);
+    logits.op = GGML_OP_MUL_MAT, logits.src[0] = &weights, logits.src[1] = &states;
+    soft_max.op = GGML_OP_SOFT_MAX, soft_max.src[0] = &logits, soft_max.op_params[0] = 0x3f800000;  // a scale of 1
+    node(logits), node(soft_max);
   }
 };
 

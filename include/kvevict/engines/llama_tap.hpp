@@ -95,7 +95,7 @@ template <class Tensor> struct tap {
       if (Tensor* const k = cached(t->src[flash ? 1 : 0], "cache_k_l", l)) {
         at(l).k = rows_of(k, role::k, false);
         expect_shape(k, t->src[flash ? 0 : 1]);
-        logits_ = t;
+        logits_ = flash ? nullptr : t;  // flash attention has its softmax in it, the next one is a router's
         if (flash) read_softmax(t, t->src[4], true);
         return rows > 0;
       }

@@ -193,6 +193,16 @@ TEST_CASE("llama.cpp's context of fixed size takes any length, by every policy t
       presets::h2o(), [](engine& e) { return e.cells.remembered(); }, 1);
 }
 
+TEST_CASE("llama.cpp: a router's softmax behind the attention is not the softmax of the logits") {
+  for (bool const flash : {false, true}) {
+    engine e;
+    e.ctx.flash = flash, e.ctx.experts = true;
+    REQUIRE(e.decode(batch(0, 8)) == 0);
+    CHECK(e.cells.window().attention.scale == 0.5f);
+    CHECK(wrong(e) == 0);
+  }
+}
+
 TEST_CASE("llama.cpp: a call that fails leaves what the memory holds, drafts are taken back") {
   engine e({.window = 8});
   batch const more(8, 16);

@@ -16,13 +16,19 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace engines::contiguous {
 
+/// B.
+inline std::int32_t sequences_of(pages::sizes const& s) {
+  KVEVICT_EXPECTS(s.pages >= 0 && s.pages <= farthest_row, "contiguous::view: ", s.pages,
+                  " sequences; sizes::pages is B, the first axis of [B,H,S,D]");
+  return static_cast<std::int32_t>(s.pages);
+}
+
 /// K and V [B,H,S,D], `pages` sequences of room for `page_size` tokens; `lengths` (B) are in use. ONNX Runtime's
 /// seqlens_k is one less than these. All heads keep equally many tokens. Both turn keys by the model's rope before they
 /// are stored (GroupQueryAttention itself with do_rotary); `keys` says otherwise, of models without one.
 inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths,
                          rotation keys = rotation::rope) {
-  return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
-                     pages::k_and_v(k, v, s, "BHND").turned(keys));
+  return pages::view(pages::contiguous(sequences_of(s), s), {lengths}, pages::k_and_v(k, v, s, "BHND").turned(keys));
 }
 
 /// The same tensors with one length per head, `lengths` (B,H), where attention masks what lies behind them: heads may
@@ -42,7 +48,7 @@ struct strides {
 inline layer_view<> view(void* k, void* v, pages::sizes const& s, std::int32_t const* lengths, strides const& by,
                          rotation keys = rotation::rope) {
   pages::strides const p{by.batch, by.head, by.token};
-  return pages::view(pages::contiguous(static_cast<std::int32_t>(s.pages), s), {lengths},
+  return pages::view(pages::contiguous(sequences_of(s), s), {lengths},
                      {pages::strided(role::k, k, s, p).turned(keys), pages::strided(role::v, v, s, p)});
 }
 

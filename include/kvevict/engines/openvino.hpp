@@ -156,19 +156,24 @@ class cache {
   std::vector<void const*> queries_;  // (L)
 };
 
+/// A size of GenAI's; what no int32 holds is more tokens than there are, as its largest is.
+template <class N> constexpr std::int32_t tokens_of(N n) {
+  constexpr auto most = std::numeric_limits<std::int32_t>::max();
+  return std::cmp_greater(n, most) ? most : static_cast<std::int32_t>(n);
+}
+
 /// OpenVINO GenAI's CacheEvictionConfig, or what has its members, as a policy: start_size sinks and recent_size newest
 /// tokens, between them what the last snapkv_window_size queries of all heads attend to; and its max_cache_size as a
 /// budget.
 ///   Differs: chooses tokens; GenAI drops blocks, which .with(select::pages{}) does, too. It also goes on adding up
 ///   scores while it generates, and has up to 31 tokens more.
 template <class Config> auto policy_of(Config const& c) {
-  auto const tokens = [](auto n) { return static_cast<std::int32_t>(n); };
-  return presets::snapkv({.window = tokens(c.snapkv_window_size)})
-      .with(protect{tokens(c.get_start_size()), tokens(c.get_recent_size())})
+  return presets::snapkv({.window = tokens_of(c.snapkv_window_size)})
+      .with(protect{tokens_of(c.get_start_size()), tokens_of(c.get_recent_size())})
       .with(heads::together{});
 }
 template <class Config> budget budget_of(Config const& c, std::int32_t layers) {
-  return {.tokens_per_head = static_cast<std::int32_t>(c.get_max_cache_size()), .layer_count = layers};
+  return {.tokens_per_head = tokens_of(c.get_max_cache_size()), .layer_count = layers};
 }
 
 }  // namespace engines::openvino

@@ -100,7 +100,8 @@ struct walk {
 /// makers of `quantised` say then that each byte holds two codes: quantised::by_tensor(rows, dtype::i4, scale).
 ///
 /// Errors   contract_violation: an axis twice, unknown or without elements; no D; a page of several tokens without N,
-///          or of several heads without H; elements of half a byte; strides beyond 64 bits; more than `bytes`.
+///          or of several heads without H; elements of half a byte; rows beyond 32 bits, strides beyond 64; more than
+///          `bytes`.
 inline component tensor(role what, void* base, sizes const& s, char const* shape) {
   KVEVICT_EXPECTS(!is_half_byte(s.type), "pages: two elements of ", name_of(s.type),
                   " share a byte, and sizes count whole ones; give u8 and the bytes of a row, and call "
@@ -113,6 +114,8 @@ inline component tensor(role what, void* base, sizes const& s, char const* shape
                       (s.layers == 1 || has('L')),
                   "pages: the shape ", shape, " has no axis for rows of ", w.width(), " elements, ", s.heads,
                   " heads, ", s.page_size, " slots and ", s.layers, " layers; write D, H, N and L where they are");
+  KVEVICT_EXPECTS(w.width() <= farthest_row / size_of(s.type), "pages: rows of ", w.width(), " elements of ",
+                  name_of(s.type), " are longer than 2147483647 bytes; give what one head has of one token");
   for (std::size_t i = letters.size(); i-- > 0;) {
     bool const last = i + 1 == letters.size();
     KVEVICT_EXPECTS(letters.find(letters[i]) == i, "pages: the shape ", shape, " has axis ", std::string(1, letters[i]),

@@ -9,6 +9,7 @@
 //   auto const done = compact(ctx, cache, plan(ctx, policy, prompt(cache, queries), {.tokens_per_head = tokens}));
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <kvevict/engines/pages.hpp>
@@ -45,15 +46,20 @@ constexpr char const* shape_of(kv_cache_layout l) {
 /// K and V of all layers. Rows of other quantisations (nvfp4, turboquant, int4 with its transform) are opaque: describe
 /// their slots by pages::tensor.
 inline layer_view<> with_components(layer_view<> out, kv_cache const& kv) {
-  KVEVICT_EXPECTS(kv.layer_stride >= 0 && kv.block_stride >= 0 && kv.offset >= 0, "vllm::view: layer_stride ",
-                  kv.layer_stride, ", block_stride ", kv.block_stride, " and offset ", kv.offset,
-                  " are bytes, none below 0; give those of KVCacheTensor, or 0 where the tensor is dense");
+  KVEVICT_EXPECTS(kv.layout <= kv_cache_layout::BHLNC && kv.quant <= kv_quant::per_token_head,
+                  "vllm::view: a kv_cache_layout or kv_quant out of range; give one of the enumerators");
+  KVEVICT_EXPECTS(kv.layer_stride >= 0 && kv.layer_stride <= farthest_element / std::max(kv.shape.layers, 1) &&
+                      kv.block_stride >= 0 && kv.offset >= 0 && kv.offset <= farthest_element,
+                  "vllm::view: layer_stride ", kv.layer_stride, ", block_stride ", kv.block_stride, " and offset ",
+                  kv.offset,
+                  " are bytes, none below 0 or beyond 64 bits; give those of KVCacheTensor, or 0 where the tensor is "
+                  "dense");
   bool const scales_in_rows = is_code(kv.shape.type) && kv.quant == kv_quant::per_token_head;
   pages::sizes row = kv.shape;
   if (scales_in_rows) {
     std::int32_t const k = row.head_dim, v = row.v_head_dim > 0 ? row.v_head_dim : k;
-    KVEVICT_EXPECTS(!is_half_byte(row.type) && k % 4 == 0 && v % 4 == 0, "vllm::view: rows of ", k, " and ", v,
-                    " elements of ", name_of(row.type),
+    KVEVICT_EXPECTS(!is_half_byte(row.type) && k % 4 == 0 && v % 4 == 0 && std::max(k, v) <= farthest_row - 4,
+                    "vllm::view: rows of ", k, " and ", v, " elements of ", name_of(row.type),
                     " have no f32 scale at a multiple of 4 bytes; describe their slots by pages::tensor, as opaque");
     row.head_dim = k + 4, row.v_head_dim = v + 4;
   }

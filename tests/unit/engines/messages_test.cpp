@@ -260,6 +260,50 @@ TEST_CASE("engines: vLLM's strides are never negative") {
   }
 }
 
+TEST_CASE("engines: numbers that 32 or 64 bits do not hold, and layouts that there are not") {
+  small_cache c;
+  auto const longer = "elements of f32 are longer than 2147483647 bytes; give what one head has of one token";
+  for (std::int32_t const D : {1 << 29, 1 << 30}) {  // of four bytes: beyond 31 bits, and nothing in 32
+    pages::sizes const s{.pages = 1, .head_dim = D, .v_head_dim = D, .pack = D};
+    for (char const* const shape : {"BD", "BDN", "DB", "BDx"})
+      CHECK(says(refused([&] { pages::tensor(role::k, c.k.data(), s, shape); }), longer));
+    CHECK(says(refused([&] { pages::strided(role::k, c.k.data(), s, {}); }), longer));
+    CHECK(says(refused([&] { pages::latent(c.k.data(), s, "BD"); }), longer));
+  }
+  pages::sizes const most{.pages = 1, .head_dim = (1 << 29) - 1};
+  CHECK(pages::tensor(role::k, c.k.data(), most, "BD").width() == (1 << 29) - 1);
+
+  engines::vllm::kv_cache kv{.tensor = c.k.data(), .shape = c.s};
+  auto const view = [&] { engines::vllm::view(kv, kv.shape.layers - 1, c.table.data(), 2, 3, c.lengths.data()); };
+  kv.shape.layers = 3;
+  for (std::int64_t* const x : {&kv.layer_stride, &kv.offset}) {
+    *x = std::numeric_limits<std::int64_t>::max() - 7;
+    CHECK(says(refused(view), "none below 0 or beyond 64 bits"));
+    *x = 0;
+  }
+  for (int const i : {6, 77}) {
+    kv.layout = static_cast<engines::vllm::kv_cache_layout>(i);
+    CHECK(says(refused(view), "out of range; give one of the enumerators"));
+  }
+  kv.layout = engines::vllm::kv_cache_layout::LBHNC, kv.quant = static_cast<engines::vllm::kv_quant>(2);
+  CHECK(says(refused(view), "out of range; give one of the enumerators"));
+  kv.quant = engines::vllm::kv_quant::per_token_head, kv.shape.type = dtype::i8;
+  kv.shape.head_dim = std::numeric_limits<std::int32_t>::max() - 3;
+  CHECK(says(refused(view), "have no f32 scale"));
+
+  for (std::int64_t const B : {std::int64_t{1} << 31, (std::int64_t{1} << 32) + 1}) {
+    pages::sizes const s{.pages = B, .page_size = 4, .heads = 2, .head_dim = 16};
+    auto const words = " sequences; sizes::pages is B, the first axis";
+    CHECK(says(refused([&] { engines::contiguous::view(c.k.data(), c.v.data(), s, c.lengths.data()); }), words));
+    CHECK(
+        says(refused([&] { engines::contiguous::view_by_head(c.k.data(), c.v.data(), s, c.lengths.data()); }), words));
+    CHECK(says(refused([&] {
+                 engines::contiguous::view(c.k.data(), c.v.data(), s, c.lengths.data(), {128, 64, 16});
+               }),
+               words));
+  }
+}
+
 TEST_CASE("engines: K and V of TensorRT-LLM's blocks have one size, and lengths stay within the table") {
   small_cache c;
   engine_structs::cache_index const blocks[] = {{4}, {2}, {5}, {3}};

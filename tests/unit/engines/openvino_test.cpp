@@ -159,7 +159,8 @@ struct eviction_config {
   std::size_t snapkv_window_size = 8;
   std::size_t get_start_size() const { return 32; }
   std::size_t get_recent_size() const { return 64; }
-  std::size_t get_max_cache_size() const { return 672; }
+  std::size_t max_cache_size = 672;
+  std::size_t get_max_cache_size() const { return max_cache_size; }
 };
 
 std::string text_of(std::filesystem::path const& file) {
@@ -276,6 +277,8 @@ TEST_CASE("openvino: GenAI's CacheEvictionConfig as a policy and a budget") {
   CHECK(p.score.window == 8);
   CHECK(engines::openvino::budget_of(eviction_config{}, 30).tokens_per_head == 672);
   CHECK(engines::openvino::budget_of(eviction_config{}, 30).layer_count == 30);
+  for (std::size_t const beyond : {std::size_t{0x80000000u}, (std::size_t{1} << 32) + 100, ~std::size_t{0}})
+    CHECK(engines::openvino::budget_of(eviction_config{.max_cache_size = beyond}, 30).tokens_per_head == 0x7fffffff);
 }
 
 TEST_CASE("openvino: policies that give heads or layers different numbers of tokens are refused") {

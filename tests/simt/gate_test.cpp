@@ -136,7 +136,8 @@ struct plan_case {
       row_begin.push_back(row_begin.back() + n);
       for (std::int32_t h = 0; h < H; ++h) {
         std::int32_t const N = n + int32(random.below(300)) + 1;
-        rows.push_back({b, h, N, 0, N, N, N, random.below(4) != 0, 5000});
+        std::int32_t const from = b % 2 == 0 ? 5000 : std::numeric_limits<std::int32_t>::min();  // all start at zero
+        rows.push_back({b, h, N, 0, N, N, N, random.below(4) != 0, from});
         std::size_t const newest = random.below(static_cast<std::size_t>(N));
         for (std::int32_t j = 0; j < N && scattered; ++j) positions.push_back(j == int32(newest) ? 5000 : j);
         begin.push_back(begin.back() + N);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <kvevict/core/slice.hpp>
 
@@ -30,6 +31,8 @@ struct row {
   std::int32_t hidden = 0;    // evictable tokens that no later row sees, which have the lowest scores
   key_bracket known{};
 
+  /// observe(): all its tokens are as if they had just arrived.
+  constexpr bool starts_at_zero() const { return new_from == std::numeric_limits<std::int32_t>::min(); }
   constexpr std::int32_t protected_tokens() const { return tokens - candidates; }
   /// Evictable tokens that are worth keeping.
   constexpr std::int32_t room() const { return candidates - hidden; }
@@ -90,6 +93,14 @@ struct score_rows {
   }
   constexpr std::int32_t order(std::int64_t r, std::int64_t token) const {
     return positions == nullptr ? static_cast<std::int32_t>(token) : positions[begin[r] + token];
+  }
+  /// The order from which on tokens of a scattered row have just arrived, where one has: its newest token's in a row of
+  /// which all start at zero, too.
+  constexpr std::int32_t newest_order(std::int64_t r) const {
+    std::int32_t newest = rows[r].new_from;
+    if (rows[r].starts_at_zero())
+      for (std::int64_t j = 0; j < rows[r].tokens; ++j) newest = newest < order(r, j) ? order(r, j) : newest;
+    return newest;
   }
   constexpr bool evictable(std::int64_t r, std::int64_t token) const {
     std::int32_t const p = order(r, token);

@@ -161,7 +161,6 @@ constexpr void observe_all(row& it, bool scattered, protect const& keep, Layers 
 
 /// A row of observe() whose older tokens have no state yet: all are as if they had just arrived.
 constexpr void start_at_zero(row& it) { it.new_from = std::numeric_limits<std::int32_t>::min(); }
-constexpr bool starts_at_zero(row const& it) { return it.new_from == std::numeric_limits<std::int32_t>::min(); }
 
 /// A row that observe() neither reads nor writes: no candidates, not active.
 constexpr void leave_out(row& it) { it.candidates = 0, it.active = false; }

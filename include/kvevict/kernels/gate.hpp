@@ -57,9 +57,9 @@ inline void kernel(put_rows_tag, host&, feature_rows const& in, float const* p, 
     auto const at = [&](std::int64_t t) { return p[(first + t) * out.heads + it.head]; };
     if (out.positions == nullptr)
       for (std::int64_t t = 0; t < n; ++t) to[it.tokens - n + t] = at(t);
-    else
-      for (std::int32_t j = 0; j < it.tokens; ++j)
-        if (n == 1 && out.order(r, j) >= it.new_from) to[j] = at(0);
+    else if (n == 1)
+      for (std::int32_t j = 0, from = out.newest_order(r); j < it.tokens; ++j)
+        if (out.order(r, j) >= from) to[j] = at(0);
   }
 }
 

@@ -8,7 +8,6 @@
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/evidence/evidence.hpp>
-#include <kvevict/evidence/planning.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -62,7 +61,7 @@ struct gate {
   /// Tokens that nobody has observed have no score yet.
   struct start {
     constexpr void operator()(row const& in, std::int64_t, float& x) const {
-      if (planning::starts_at_zero(in)) x = 0;
+      if (in.starts_at_zero()) x = 0;
     }
   };
 

@@ -337,7 +337,13 @@ TEST_CASE("probabilities go to the scores of the newest tokens, of active rows")
   in.row_begin = one_of;
   kvevict::kernels::put_rows(ctx, in, p.data(),
                              kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
-  CHECK(values == std::vector<float>{0.1f, -1, -1, -1, -1, -1, 0.2f, -1, -1, 0.3f, -1, -1, -1, -1, -1, -1});
+  std::vector<float> const newest{0.1f, -1, -1, -1, -1, -1, 0.2f, -1, -1, 0.3f, -1, -1, -1, -1, -1, -1};
+  CHECK(values == newest);
+  std::fill(values.begin(), values.end(), -1.0f);
+  for (auto& x : r) x.new_from = std::numeric_limits<std::int32_t>::min();  // of rows that start at zero, too
+  kvevict::kernels::put_rows(ctx, in, p.data(),
+                             kvevict::score_rows{r.data(), 2, 2, begin, values.data(), positions, 0});
+  CHECK(values == newest);
 }
 
 TEST_CASE("count_above counts the evictable tokens above a threshold") {

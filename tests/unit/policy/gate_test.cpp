@@ -615,6 +615,34 @@ TEST_CASE("a gate's plan writes no memory") {
   });
 }
 
+TEST_CASE("of tokens that nobody has observed the state starts at 0, and only the newest is gated, in any order") {
+  layer_case const c({.N = {40, 30}, .H = 2, .seed = 82});
+  for (bool const scattered : {false, true})
+    c.with_cache([&](auto& cache) {
+      kvevict::host ctx;
+      std::size_t const newest[] = {scattered ? 11u : 39u, scattered ? 4u : 29u};  // slots
+      for (std::size_t b = 0; b < 2; ++b)
+        for (int h = 0; h < 2; ++h)
+          for (std::size_t t = 0; t < c.kv.N[b]; ++t)
+            cache.set(*cache.view.find(kvevict::role::position), static_cast<int>(b), h, static_cast<int>(t), 0,
+                      static_cast<float>(t == newest[b] ? 90 : t));
+      cache.fill(kvevict::role::state, [](int, int, int, int) { return garbage; });
+      gate_rows memory = c.gate.memory(40);
+      std::fill(memory.rows.begin(), memory.rows.end(), 0.25f), memory.tokens = {39, 29};
+      hidden const x = c.gate.states({39, 29}, {40, 30});
+      auto const view =
+          cache.view.with_order(scattered ? kvevict::row_order::scattered : kvevict::row_order::ascending);
+      auto const e = kvevict::step(view, x.rows(memory.view())).with_older(kvevict::older_tokens::zero);
+      kvevict::observe(ctx, c.policy(), e, no_cap);
+      for (std::size_t b = 0; b < 2; ++b)
+        for (int h = 0; h < 2; ++h) {
+          auto const state = cache.read(kvevict::role::state, static_cast<int>(b), h);
+          REQUIRE(state.size() == c.kv.N[b]);
+          for (std::size_t t = 0; t < state.size(); ++t) CHECK((state[t] != 0) == (t == newest[b]));
+        }
+    });
+}
+
 namespace {
 
 /// A cache with state for bad calls: after each, keep set, scores, state and cache are as they were.

@@ -91,7 +91,7 @@ struct put_rows_kernel {
     if (j < 0) return;
     row const& it = out.rows[r];
     std::int64_t const n = in.rows(it.sequence), newest = j - (it.tokens - n);
-    bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.order(r, j) >= it.new_from;
+    bool const here = out.positions == nullptr ? newest >= 0 : n == 1 && out.order(r, j) >= out.newest_order(r);
     if (here)
       out.values[out.begin[r] + j] =
           p[(in.room_before(it.sequence) + (out.positions == nullptr ? newest : 0)) * out.heads + it.head];

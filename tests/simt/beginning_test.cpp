@@ -84,20 +84,30 @@ TEST_CASE("both contexts start the same tokens at zero") {
   room r;
   gate_case const gate({.N = {40, 30}, .H = 2});
   hidden const part = gate.states({32, 22}, {40, 30});
-  device_cache<std::int32_t> there(r.cache);
   on_host host;
   on_gpu gpu;
-  auto const see = [&](auto& on, auto const& view) {
-    observe(on.ctx, presets::attention_gate(on.gate(gate.weights())),
-            kvevict::prompt(view, on.rows(part.rows())).with_older(older_tokens::zero), {.tokens_per_head = 40});
-    on.finish();
-  };
-  see(host, r.cache.view), see(gpu, there.view);
-  auto const mine = r.cache.read(role::state, 1, 1);
-  r.cache.restore(there.snapshot());
-  auto const got = r.cache.read(role::state, 1, 1);
-  for (std::size_t i = 0; i < mine.size(); ++i) CHECK(got[i] == Approx(mine[i]).epsilon(1e-5));
-  CHECK((mine[0] == 0 && mine[21] == 0 && mine[22] > 0));
+  std::vector<std::int32_t> const padding{32, 22};
+  for (bool const padded : {false, true}) {
+    auto const before = r.cache.snapshot();
+    auto const see = [&](auto& on, auto const& view) {
+      kvevict::visibility sees;
+      if (padded) sees.first_token = on.put(padding);
+      observe(on.ctx, presets::attention_gate(on.gate(gate.weights()), {.sinks = 0}),
+              kvevict::prompt(view, on.rows(part.rows()))
+                  .with_visibility(sees)
+                  .with_older(padded ? older_tokens::none : older_tokens::zero),
+              {.tokens_per_head = 40});
+      on.finish();
+    };
+    device_cache<std::int32_t> there(r.cache);
+    see(host, r.cache.view), see(gpu, there.view);
+    auto const mine = r.cache.read(role::state, 1, 1);
+    r.cache.restore(there.snapshot());
+    auto const got = r.cache.read(role::state, 1, 1);
+    for (std::size_t i = 0; i < mine.size(); ++i) CHECK(got[i] == Approx(mine[i]).epsilon(1e-5));
+    CHECK((mine[0] == 0 && mine[21] == 0 && mine[22] > 0));
+    r.cache.restore(before);
+  }
 }
 
 }  // namespace beginning_test

@@ -53,12 +53,13 @@ struct gate {
   void observe(Context& ctx, Evidence const& e, component const& state, std::int32_t, score_rows& work) const {
     static_assert(has<Evidence, facts::features>, "observe: a gate reads hidden states; use prompt(cache, features)");
     kernels::sum_state(ctx, e.cache, state, work);
-    if (e.older == older_tokens::zero || e.older_each != nullptr) kernels::each_token(ctx, work, start{});
+    if (e.older == older_tokens::zero || e.older_each != nullptr || e.sees.first_token != nullptr)
+      kernels::each_token(ctx, work, start{});
     probabilities(ctx, e, e.input, work);  // raises here, before anything is written
     kernels::update_state(ctx, e.cache, state, update_options{state_update::assign, new_token_state::kept}, work);
   }
 
-  /// Tokens that nobody has observed have no score yet.
+  /// Tokens that nobody has observed have no score yet, padding none at all.
   struct start {
     constexpr void operator()(row const& in, std::int64_t, float& x) const {
       if (in.starts_at_zero()) x = 0;

@@ -183,7 +183,7 @@ TEST_CASE("beginning: rows behind a read-only prefix are a beginning, for its st
 TEST_CASE("beginning: a gate's memory tells which tokens it has observed") {
   reused r;
   gate_case const gate({.N = {40, 30}, .H = 2});
-  auto const policy = kvevict::presets::attention_gate(gate.weights());
+  auto const policy = kvevict::presets::attention_gate(gate.weights(), {.sinks = 0});
   hidden const last = gate.states({32, 22}, {40, 30});
   gate_rows memory = gate.memory(64);
   auto const see = [&](kvevict::gate_memory const& m) { return kvevict::prompt(r.cache.view, last.rows(m)); };
@@ -194,6 +194,16 @@ TEST_CASE("beginning: a gate's memory tells which tokens it has observed") {
   for (int b = 0; b < 2; ++b)
     for (auto const& row : r.state(b))
       for (std::size_t j = 0; j < row.size(); ++j) CHECK((row[j] == 0) == (j + 8 < row.size()));
+  std::vector<std::int32_t> const padding{32, 22};
+  for (auto const what : {kvevict::older_tokens::none, kvevict::older_tokens::zero}) {
+    r.cache.fill(kvevict::role::state, [](int, int, int, int) { return garbage; });
+    kvevict::visibility sees;
+    sees.first_token = padding.data();
+    kvevict::observe(r.ctx, policy, see({}).with_visibility(sees).with_older(what), twenty);
+    for (int b = 0; b < 2; ++b)
+      for (auto const& row : r.state(b))
+        for (std::size_t j = 0; j < row.size(); ++j) CHECK((row[j] == 0) == (j + 8 < row.size()));
+  }
   memory.tokens = {32, 22}, memory.rows.assign(memory.rows.size(), 0.5f);
   CHECK_NOTHROW(kvevict::observe(r.ctx, policy, see(memory.view()), twenty));
 }

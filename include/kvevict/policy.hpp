@@ -112,14 +112,16 @@ namespace planning {
 
 /// What plan() does once everything has been checked that can be before the rows are made.
 template <class Context, class Policy, class Evidence>
-void plan_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
+void plan_checked(Context& ctx, Policy const& p, Evidence const& all, budget const& b, keep_set_of<Context>& out) {
+  Evidence const e = contract::without_whole(all, b);
   contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
   choose(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b), out);
 }
 
 template <class Context, class Policy, class Evidence>
-void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
+void observe_checked(Context& ctx, Policy const& p, Evidence const& all, budget const& b) {
+  Evidence const e = contract::without_whole(all, b);
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
@@ -198,7 +200,8 @@ void scores(Context& ctx, Policy const& p, Evidence const& e, budget const& b, s
   auto call = contract::begin(ctx, e, b);
   contract::validate("plan", ctx, p, e, b);
   frame scratch(ctx.scratch());
-  score_rows const rows = planning::first_ranked(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b));
+  score_rows const rows = planning::first_ranked(ctx, scratch, p, contract::without_whole(e, b),
+                                                 contract::budgeted_rows(ctx, scratch, p, e, b));
   kernels::read_scores(ctx, rows, values);
   call.done();
 }

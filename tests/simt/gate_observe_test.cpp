@@ -119,4 +119,38 @@ TEST_CASE("a gate observed in chunks on a device has the host's state and plans 
   }
 }
 
+TEST_CASE("hidden states of a sequence that is kept whole are not read on a device, and its memory is not written") {
+  std::vector<std::size_t> const N{40, 30, 35};
+  gate_case c({.N = N, .H = 2, .seed = 84});
+  c.X[1][4][2] = static_cast<double>(garbage), c.store();
+  batch const kv = random_batch(84, {.Hq = 4, .H = 2, .N = N});
+  auto shape = cache_shape_of(kv);
+  shape.state_floats = 1;
+  with_cache(layouts::layout::head_pages, shape, kv, [&](auto& cache) {
+    using entry = typename std::decay_t<decltype(cache.view)>::table_entry;
+    cache.fill(kvevict::role::state, [](int, int, int, int) { return 7.0f; });
+    device_cache<entry> copy(cache);
+    device_memory there;
+    gate_rows memory = c.memory(40);
+    on_device<float> const rows(memory.rows);
+    auto const policy = kvevict::presets::attention_gate(on_device_gate(there, c.weights()));
+    auto in = on_device_rows(there, c.states().rows(), c.sequences());
+    kvevict::budget b = no_cap;
+    b.whole = there.put(std::vector<std::uint8_t>{0, 1, 0});
+    cuda::device ctx(default_stream());
+    cuda::keep_set keep;
+    kvevict::plan(ctx, policy, kvevict::prompt(copy.view, in), b, keep);
+    CHECK(keep.read(ctx)(1, 0).size == 30);
+    in.memory = {rows.data(), memory.stride, 40, there.put(memory.tokens)};
+    kvevict::observe(ctx, policy, kvevict::prompt(copy.view, in), b);
+    ctx.wait();
+    auto const written = rows.read();
+    cache.restore(copy.snapshot());
+    for (int i = 0; i < 3; ++i) {
+      for (float const p : cache.read(kvevict::role::state, i, 1)) CHECK((p == 7) == (i == 1));
+      CHECK(std::isnan(written[static_cast<std::size_t>(i * memory.stride)]) == (i == 1));
+    }
+  });
+}
+
 }  // namespace gate_observe_test

@@ -31,7 +31,8 @@ struct gate_weights {
 
 /// The gate's own keys and values of all tokens so far, evicted ones too: row t of sequence b is K'_t and V'_t side by
 /// side, at rows[b·seq_stride + t·2·Hg·dg]. A call writes the rows of its new tokens behind the `tokens[b]` that are
-/// there; the caller then advances `tokens`. Needed for chunked prefill and decoding; a complete prompt does without.
+/// there; the caller then advances `tokens`, but of sequences that are kept whole (budget::whole) or left out (outcomes),
+/// of which nothing is read or written. Needed for chunked prefill and decoding; a complete prompt does without.
 struct gate_memory {
   float* rows = nullptr;                 // (B, capacity, 2·Hg·dg)
   std::int64_t seq_stride = 0;           // floats
@@ -52,6 +53,8 @@ struct feature_rows {
 
   std::int32_t const* row_count = nullptr;  // (B), or null
   std::int64_t seq_stride = 0;              // elements from a sequence's rows to the next one's
+  // (B) not 0: of that sequence no row is read, nor its memory written; plan and observe put budget::whole here
+  std::uint8_t const* whole = nullptr;
 
   constexpr row_places places() const { return {row_begin, row_count}; }
   constexpr bool has_data() const { return data != nullptr; }
@@ -64,7 +67,7 @@ struct feature_rows {
   constexpr std::int64_t at(std::int32_t b, std::int64_t i) const {
     return b * seq_stride + (first_row(b) + i) * token_stride;
   }
-  constexpr std::int32_t rows(std::int32_t b) const { return places().rows(b); }
+  constexpr std::int32_t rows(std::int32_t b) const { return whole != nullptr && whole[b] != 0 ? 0 : places().rows(b); }
   constexpr std::int64_t first_row(std::int32_t b) const { return places().first_row(b); }
 };
 

@@ -30,15 +30,10 @@ template <class Entry, class F> void with_layers(layer_view<Entry> const& cache,
 #endif
 }
 
-/// The evidence without the rows of those sequences, where a kernel reads rows whether a sequence is scored or not.
-/// `count` (B) is written.
-template <class Evidence>
-Evidence without(Evidence e, std::uint8_t const* whole, [[maybe_unused]] std::int32_t* count) {
-  static_cast<void>(whole);
-  if constexpr (has<Evidence, facts::features>) {
-    for (std::int32_t b = 0; b < e.cache.sequences(); ++b) count[b] = whole[b] != 0 ? 0 : e.input.rows(b);
-    e.input.row_count = count;
-  }
+/// The evidence without the rows of sequences that are kept whole, where a kernel reads rows whether a sequence is
+/// scored or not.
+template <class Evidence> Evidence without_whole(Evidence e, [[maybe_unused]] budget const& b) {
+  if constexpr (has<Evidence, facts::features>) e.input.whole = b.whole;
   return e;
 }
 
@@ -52,12 +47,11 @@ void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<out
   outcomes.assign(static_cast<std::size_t>(B), {});
   frame scratch(ctx.scratch());
   auto* const whole = scratch.template allocate<std::uint8_t>(B);
-  auto* const count = scratch.template allocate<std::int32_t>(B);
   for (std::int32_t i = 0; i < B; ++i) whole[i] = b.keeps_whole(i);
   b.whole = whole;
 #if KVEVICT_EXCEPTIONS
   for (;;) try {
-      with_layers(e.cache, b, [&] { f(without(e, whole, count), b); });
+      with_layers(e.cache, b, [&] { f(e, b); });
       return;
     } catch (contract_violation const& fault) {
       if (fault.sequence < 0 || fault.sequence >= B || whole[fault.sequence] != 0) throw;
@@ -66,7 +60,7 @@ void leave_faulty_out(Context& ctx, Evidence const& e, budget b, std::vector<out
     }
 #else
   static_cast<void>(step);
-  f(without(e, whole, count), b);
+  f(e, b);
 #endif
 }
 

@@ -615,6 +615,33 @@ TEST_CASE("a gate's plan writes no memory") {
   });
 }
 
+TEST_CASE("hidden states of a sequence that is kept whole are not read, and its memory is not written") {
+  layer_case c({.N = {40, 30, 35}, .H = 2, .seed = 83});
+  hidden const sound = c.prompt();
+  c.gate.X[1][4][2] = static_cast<double>(garbage), c.gate.store();
+  hidden const x = c.prompt();
+  std::uint8_t const whole[] = {0, 1, 0};
+  budget const b{.tokens_per_head = budget::no_cap, .whole = whole};
+  c.with_cache([&](auto& cache) {
+    kvevict::host ctx;
+    auto const want = kvevict::plan(ctx, c.policy(), kvevict::prompt(cache.view, sound.rows()), b);
+    CHECK(want(1, 0).size == 30);
+    CHECK(same(kvevict::plan(ctx, c.policy(), kvevict::prompt(cache.view, x.rows()), b), want));
+    cache.fill(kvevict::role::state, [](int, int, int, int) { return 7.0f; });
+    gate_rows memory = c.gate.memory(40);
+    auto const e = kvevict::prompt(cache.view, x.rows(memory.view()));
+    std::vector<float> values;
+    CHECK_NOTHROW(kvevict::scores(ctx, c.policy(), kvevict::prompt(cache.view, x.rows()), b, values));
+    kvevict::observe(ctx, c.policy(), e, b);
+    for (int i = 0; i < 3; ++i) {
+      auto const state = cache.read(kvevict::role::state, i, 1);
+      for (float const p : state) CHECK((p == 7) == (i == 1));
+      CHECK(std::isnan(memory.rows[static_cast<std::size_t>(i * memory.stride)]) == (i == 1));
+    }
+    CHECK_THROWS_WITH(kvevict::observe(ctx, c.policy(), e, no_cap), Contains("not a number"));
+  });
+}
+
 TEST_CASE("of tokens that nobody has observed the state starts at 0, and only the newest is gated, in any order") {
   layer_case const c({.N = {40, 30}, .H = 2, .seed = 82});
   for (bool const scattered : {false, true})

@@ -124,8 +124,8 @@ template <class Entry> class page_search {
         (same ? std::string()
               : " and page " + contract::number(q.i) + " of " + contract::text_of(messages::row(q.b, q.h)));
     if constexpr (page_table<Entry>::holds_pointers) {
-      auto const begin = [&](component const& c, table_place const& x) {
-        return reinterpret_cast<std::intptr_t>(v_.pages.entry(x.b, x.h, x.i, c.table_offset));
+      auto const begin = [&](component const& c, table_place const& at) {
+        return reinterpret_cast<std::intptr_t>(v_.pages.entry(at.b, at.h, at.i, c.table_offset));
       };
       auto const apart = static_cast<std::int64_t>(begin(*d_, q) - begin(*c_, p));
       if (!same && apart != 0)

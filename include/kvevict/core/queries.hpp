@@ -58,14 +58,14 @@ struct query_rows {
   /// What rows of sequence b are counted from.
   KVEVICT_HOST_DEVICE std::byte const* data_of(std::int32_t b) const {
     row_places const in = places();
-    auto const* const base = static_cast<std::byte const*>(layers == nullptr ? data : layers[in.layer_of(b)]);
-    return base + in.offset(b, seq_stride, layers == nullptr ? layer_stride : 0) * size_of(type);
+    auto const* const from = static_cast<std::byte const*>(layers == nullptr ? data : layers[in.layer_of(b)]);
+    return from + in.offset(b, seq_stride, layers == nullptr ? layer_stride : 0) * size_of(type);
   }
   constexpr float const* lse_of(std::int32_t b) const {
     row_places const in = places();
-    float const* const base = lse_layers == nullptr ? lse : lse_layers[in.layer_of(b)];
-    return base == nullptr ? nullptr
-                           : base + in.offset(b, lse_seq_stride, lse_layers == nullptr ? lse_layer_stride : 0);
+    float const* const from = lse_layers == nullptr ? lse : lse_layers[in.layer_of(b)];
+    return from == nullptr ? nullptr
+                           : from + in.offset(b, lse_seq_stride, lse_layers == nullptr ? lse_layer_stride : 0);
   }
   constexpr std::int32_t const* positions_of(std::int32_t b) const { return places().positions_of(b); }
   /// Sequence b's alone, whose rows are counted from `data`, `lse` and `positions`.

@@ -181,14 +181,14 @@ constexpr std::int64_t count_pooled_bytes(std::int64_t rows, std::int64_t candid
 inline void kernel(count_pooled_tag, host& ctx, score_rows const& s, pooled_best const& what, std::int32_t* counts) {
   kvevict::fill_n(counts, s.count(), 0);
   row_pools const pools(s, what.over);
-  for (std::int64_t pool = 0; pool < pools.count && pools.members > 0; ++pool) {
-    pool_quota const quota(s, pools, pool);
+  for (std::int64_t p = 0; p < pools.count && pools.members > 0; ++p) {
+    pool_quota const quota(s, pools, p);
     if (quota.rows == 0) continue;
     std::int64_t const forced = what.forced_permille * (quota.tokens / quota.rows) / 1000;
     frame scratch(ctx.scratch());
     auto* const of_pool = scratch.allocate<std::int32_t>(pools.members);
-    select::count_best(ctx, s, pools, pool, {quota.tokens, static_cast<std::int32_t>(forced), what.weights}, of_pool);
-    for (std::int64_t i = 0; i < pools.members; ++i) counts[pools.row_of(pool, i)] = of_pool[i];
+    select::count_best(ctx, s, pools, p, {quota.tokens, static_cast<std::int32_t>(forced), what.weights}, of_pool);
+    for (std::int64_t i = 0; i < pools.members; ++i) counts[pools.row_of(p, i)] = of_pool[i];
   }
 }
 

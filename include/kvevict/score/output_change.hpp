@@ -89,7 +89,7 @@ struct output_change {
                                                 : x.weight * (::logf(x.weight) + x.lse);
       to[0] += factor * factor * (what == value ? 1.0f : x.distance);
     }
-    KVEVICT_HOST_DEVICE float finish(float const (&of)[sums], std::int32_t) const { return of[0]; }
+    KVEVICT_HOST_DEVICE float finish(float const (&totals)[sums], std::int32_t) const { return totals[0]; }
   };
   struct times {
     score_rows of;

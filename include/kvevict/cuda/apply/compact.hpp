@@ -159,11 +159,11 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   per_layer_ = v.rows() / v.pages.layers;
   for (std::int32_t const in_later_layer : {0, 1})
     for (std::int32_t const of_later_head : {0, 1}) {
-      std::int64_t& bytes = bytes_a_move_[2 * in_later_layer + of_later_head] = 0;
+      std::int64_t& of_a_move = bytes_a_move_[2 * in_later_layer + of_later_head] = 0;
       for (component const& c : v)
         if (c.alias_of < 0 && !(in_later_layer != 0 && v.shared_by_layers(c)) &&
             !(of_later_head != 0 && v.shared_by_heads(c)))
-          bytes += c.rows.row_bytes();
+          of_a_move += c.rows.row_bytes();
     }
 }
 

@@ -85,8 +85,8 @@ template <class Entry> struct check_pages_kernel {
 
   /// The page alone; else it is refused.
   KVEVICT_DEVICE bool is_sound(thread& t, std::int32_t b, std::int32_t h, std::int64_t i, std::int64_t name) const {
-    auto const refuse = [&](fault kind, std::int64_t other, char const* of) {
-      watch.refuse_of(t, of, kind, b, h, name, other, i);
+    auto const refuse = [&](fault kind, std::int64_t other, char const* part) {
+      watch.refuse_of(t, part, kind, b, h, name, other, i);
       return false;
     };
     if constexpr (page_table<Entry>::holds_pointers) {

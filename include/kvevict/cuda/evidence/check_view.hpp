@@ -45,10 +45,10 @@ template <class Entry, class Rows> struct check_view_kernel {
   /// A thread's earliest fault, or none.
   struct found {
     fault_record f;
-    KVEVICT_DEVICE void take(watched const& watch, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
+    KVEVICT_DEVICE void take(watched const& by, fault kind, std::int32_t b, std::int32_t h, std::int64_t what,
                              std::int64_t other, std::int32_t more = 0) {
       if (fault_record::place_of(kind, h, 0) > f.place)
-        f = watch.record_of(kind, b, h, what, other, 0, more, 0, watch.verb), f.unreadable = true;
+        f = by.record_of(kind, b, h, what, other, 0, more, 0, by.verb), f.unreadable = true;
     }
   };
 
@@ -100,15 +100,15 @@ template <class Entry, class Rows> struct check_view_kernel {
     std::int64_t const from = in.first_row(b);
     if (in.row_count == nullptr && (from < 0 || in.descends(b)))
       return mine.take(watch, fault::row_begin, b, h, from, 0);
-    std::int64_t const count = in.rows(b);
-    if (from < 0 || count < 0) return mine.take(watch, fault::row_count, b, h, from, count);
-    if (count > rows.most_rows) mine.take(watch, fault::most_rows, b, h, count, rows.most_rows);
-    if (count == 0) return;
+    std::int64_t const given = in.rows(b);
+    if (from < 0 || given < 0) return mine.take(watch, fault::row_count, b, h, from, given);
+    if (given > rows.most_rows) mine.take(watch, fault::most_rows, b, h, given, rows.most_rows);
+    if (given == 0) return;
     std::int32_t heads = 1;
     std::int64_t head_stride = 0;
     if constexpr (!std::is_same_v<Rows, feature_rows>) heads = rows.heads, head_stride = rows.head_stride;
-    if (!contract::ends_in_sequence(from + count - 1, heads, rows.token_stride, head_stride, rows.seq_stride))
-      mine.take(watch, fault::rows_behind, b, h, from, count);
+    if (!contract::ends_in_sequence(from + given - 1, heads, rows.token_stride, head_stride, rows.seq_stride))
+      mine.take(watch, fault::rows_behind, b, h, from, given);
     if constexpr (!std::is_same_v<Rows, feature_rows>)
       if (!rows.has_data()) mine.take(watch, fault::no_data, b, h, 0, 0);
     if constexpr (std::is_same_v<Rows, attention_rows>)

@@ -76,12 +76,12 @@ template <int Width> struct gate_attention_kernel {
     return x;
   }
   /// Rows j … j + 7 of the tile, of which those before `end` are seen; behind it the last seen one again.
-  KVEVICT_DEVICE static void add_rows(thread& t, float const* tile, int j, int end, float const (&q)[Width],
+  KVEVICT_DEVICE static void add_rows(thread& t, float const* loaded, int j, int end, float const (&q)[Width],
                                       gate_softmax::running& weights, float (&sums)[Width]) {
     float z[each];
     KVEVICT_UNROLL
     for (int k = 0; k < each; ++k) {
-      float const* const key = tile + std::min(j + k, end - 1) * 2 * Width;
+      float const* const key = loaded + std::min(j + k, end - 1) * 2 * Width;
       z[k] = 0;
       KVEVICT_UNROLL
       for (int d = 0; d < Width; d += 4) {
@@ -96,7 +96,7 @@ template <int Width> struct gate_attention_kernel {
     for (int d = 0; d < Width; ++d) sums[d] = multiply(sums[d], shrink);
     KVEVICT_UNROLL
     for (int k = 0; k < each; ++k) {
-      float const* const value = tile + (std::min(j + k, end - 1) * 2 + 1) * Width;
+      float const* const value = loaded + (std::min(j + k, end - 1) * 2 + 1) * Width;
       KVEVICT_UNROLL
       for (int d = 0; d < Width; d += 4) {
         vec128 const four = load_vec128(t, value + d);

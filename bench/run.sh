@@ -24,7 +24,7 @@ require_nvcc() {
 
 cuda_static() {
   require_nvcc
-  environment=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict/venv-cuda
+  environment=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}/venv-cuda
   [ -x "$environment/bin/pip" ] || python3 -m venv "$environment"
   "$environment/bin/pip" -q install nvidia-cuda-nvdisasm==13.0.* 2>/dev/null ||
     "$environment/bin/pip" -q install nvidia-cuda-nvdisasm
@@ -98,18 +98,27 @@ case "${1-}" in
   ""|-*) ;;
   *) word=$1; shift ;;
 esac
+for further in "$@"; do
+  case $further in
+    --benchmark_*) ;;  # for Google Benchmark
+    *) echo "bench/run.sh: unknown argument $further; see --help" >&2; exit 2 ;;
+  esac
+done
+sources=$(find bench/time -name "*$word*.cpp" | sort)
+[ -n "$sources" ] || { echo "bench/run.sh: no program of bench/time has '$word' in its name" >&2; exit 2; }
 configure build/bench -march=native
-found=0
-for source in bench/time/*"$word"*.cpp; do
-  [ -f "$source" ] || continue
-  found=1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for source in $sources; do
   program=bench_$(basename "$source" .cpp)
   cmake --build build/bench --target "$program" >/dev/null || {
     echo "bench/run.sh: $program does not build; is libbenchmark-dev installed?" >&2
     exit 2
   }
-  "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true \
-    --benchmark_counters_tabular=true "$@" |
-    grep -v -e '_mean' -e '_stddev' -e '_cv'
+  {
+    "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true \
+      --benchmark_counters_tabular=true "$@" || echo "$program" >>"$work/failed"
+  } | tee "$work/output" | grep -v -e '_mean' -e '_stddev' -e '_cv' || true
+  ! grep -q 'ERROR OCCURRED' "$work/output" || echo "$program" >>"$work/failed"
 done
-[ $found = 1 ] || { echo "bench/run.sh: no program of bench/time has '$word' in its name" >&2; exit 2; }
+[ ! -f "$work/failed" ] || { echo "bench/run.sh: failed, see above:" $(uniq "$work/failed") >&2; exit 1; }

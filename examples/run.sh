@@ -37,9 +37,12 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd) tree=$(cd -- "$(dirname
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict} build=$tree/build/native
 command=compare quick=() out='' model=() seed=1 page_size=16 prompt='' generate=() gates=()
 case ${1-} in
+  generate | llama) [[ ${2-} != --help && ${2-} != -h ]] || set -- --help ;;
+esac
+case ${1-} in
   generate)
     command=generate; prompt=${2-}
-    [[ -n $prompt ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'
+    [[ -n $prompt && $prompt != --* ]] || refuse 'generate needs a prompt: examples/run.sh generate "text"'
     shift 2 ;;
   llama)
     command=llama; prompt=${2-}

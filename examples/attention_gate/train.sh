@@ -18,13 +18,14 @@ examples/attention_gate/train.sh test
 Options of train.py, with their defaults: --keep 0.5 --steps 600 --imitate 250 --length 1024 --windows 1000
     --gate-heads 1 --gate-dim 32 --tau 0.5 --sinks 4 --rate 1e-3 --alpha 100 --distill 1 --seed 1 --every 3
     --precision auto --start FILE.safetensors
-The Python environment with PyTorch (about 5 GB) and the text are cached in ${XDG_CACHE_HOME:-~/.cache}/kvevict.
+The Python environment with PyTorch (about 5 GB) and the text are cached in
+${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-~/.cache}/kvevict}.
 EOF
 }
 refuse() { echo "train.sh: $1" >&2; exit 2; }
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-tree=$(cd -- "$here/../.." && pwd) cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvevict
+tree=$(cd -- "$here/../.." && pwd) cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}
 source "$here/../install.sh"
 
 command=train documents=24 gates='' model=() rest=()
@@ -42,9 +43,14 @@ while (($#)); do
       [[ $command == evaluate && ${2-} =~ ^[1-9][0-9]{0,3}$ ]] ||
         refuse "--documents needs a whole number above 0, and belongs to evaluate"
       documents=$2; shift 2 ;;
-    *) [[ $command == train ]] || refuse "unknown argument $1; see --help"; rest+=("$1"); shift ;;
+    --out | --keep | --steps | --imitate | --length | --windows | --gate-heads | --gate-dim | --tau | --sinks | --rate | \
+      --alpha | --distill | --seed | --every | --precision | --start)
+      [[ $command == train && -n ${2-} ]] || refuse "$1 needs a value, and belongs to training"
+      rest+=("$1" "$2"); shift 2 ;;
+    *) refuse "unknown argument $1; see --help" ;;
   esac
 done
+[[ $command != train || " ${rest[*]-} " == *" --out "* ]] || refuse "training needs --out DIR; see --help"
 [[ $command != evaluate || -f $gates ]] || refuse "evaluate needs --gates FILE.safetensors"
 
 case $command in

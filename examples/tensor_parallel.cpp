@@ -72,6 +72,11 @@ int main(int argc, char** argv) {
   MPI_Init(&argc, &argv);
   int rank = 0, size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank), MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size > H) {  // each needs a head
+    if (rank == 0)
+      std::fprintf(stderr, "tensor_parallel: %d processes for %d KV heads; start at most %d\n", size, H, H);
+    return MPI_Finalize(), 2;
+  }
   std::int64_t bytes = 0;
   sum_over_processes const sum{&bytes};
   kvevict::host ctx;

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <thread>
 
 #include "compare/presets.hpp"
 #include "cost/layer.hpp"
@@ -147,8 +148,7 @@ void print(job const& j, std::vector<cost_of_preset> const& all, own_work const&
       "with the engine's LSE where the policy takes one.");
 }
 
-void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset> const& all, own_work const& own) {
-  std::ofstream out(file);
+void write_csv(std::ofstream& out, job const& j, std::vector<cost_of_preset> const& all, own_work const& own) {
   out << "model,layers,q_heads,kv_heads,head_dim,tokens,type,layout,budget,threads,preset,plan_us,compact_us,"
          "observe_us,scratch_bytes,freed_bytes,prefill_attention_s,decode_step_s,held_step_s\n";
   auto const& m = j.of.of;
@@ -159,7 +159,7 @@ void write_csv(std::string const& file, job const& j, std::vector<cost_of_preset
           << j.threads << ',' << c.preset << ',' << c.plan_us << ',' << c.move_us << ',' << c.observe_us << ','
           << c.scratch << ',' << c.freed * m.layers << ',' << own.prefill << ',' << own.step << ',' << own.held_step
           << '\n';
-  if (!out.flush()) throw std::runtime_error(file + ": cannot be written");
+  if (!out.flush()) throw std::runtime_error("--csv: the file could not be written to its end");
 }
 
 }  // namespace
@@ -172,15 +172,18 @@ int main(int argc, char** argv) try {
   CLI::App app{"What every preset costs on a model's shape: a table as Markdown"};
   app.add_option("--model", name, "llama-3.1-8b, qwen3-8b, … (a wrong name lists all)");
   app.add_option("--layers", layers, "in place of the model's")->check(CLI::Range(1, 1000));
-  app.add_option("--hq", q_heads, "query heads")->check(CLI::Range(1, 1024));
-  app.add_option("--kv-heads,-H,--h", kv_heads, "KV heads")->check(CLI::Range(1, 1024));
-  app.add_option("--d", head_dim, "elements of a head")->check(CLI::Range(1, 1024));
-  app.add_option("--params", parameters, "10⁹ weights that a decode step reads")->check(CLI::PositiveNumber);
+  app.add_option("--hq", q_heads, "query heads, in place of the model's")->check(CLI::Range(1, 1024));
+  app.add_option("--kv-heads,-H,--h", kv_heads, "KV heads, in place of the model's")->check(CLI::Range(1, 1024));
+  app.add_option("--d", head_dim, "elements of a head, in place of the model's")->check(CLI::Range(1, 1024));
+  app.add_option("--params", parameters, "10⁹ weights that a decode step reads, in place of the model's")
+      ->check(CLI::Range(0.001, 100000.0));
   app.add_option("--n", j.of.tokens, "tokens of the prompt")->check(CLI::Range(64, 1 << 20));
   app.add_option("--budget", j.budget, "tokens that a head keeps")->check(CLI::Range(1, 1 << 20));
   app.add_option("--dtype", type, "of the cache")->check(CLI::IsMember({"f32", "bf16", "f16"}));
   app.add_option("--layout", j.of.layout, "of the pages")->check(CLI::IsMember({"vllm", "nhd", "hnd", "contiguous"}));
-  app.add_option("--threads", j.threads)->check(CLI::Range(1, 256));
+  int const cores = std::max(1, int(std::thread::hardware_concurrency()));
+  app.add_option("--threads", j.threads, "at most one a core: attention is taken to gain from each")
+      ->check(CLI::Range(1, cores));
   app.add_option("--csv", csv, "also writes this file");
   CLI11_PARSE(app, argc, argv);
   model m = model_named(name);
@@ -191,6 +194,13 @@ int main(int argc, char** argv) try {
   if (head_dim > 0) m.head_dim = head_dim;
   if (parameters > 0) m.active = parameters * 1e9;
   if (m.q_heads % m.kv_heads != 0) throw std::runtime_error("--hq is no multiple of --h");
+  if (m.latent_v >= m.head_dim)
+    throw std::runtime_error("--d " + std::to_string(m.head_dim) + ": a row of " + name + " holds a latent V of " +
+                             std::to_string(m.latent_v) +
+                             " elements and the key's rotary part; give more, or a model "
+                             "without a latent cache");
+  std::ofstream out;
+  if (!csv.empty() && (out.open(csv), !out)) throw std::runtime_error("--csv " + csv + ": cannot be written");
   j.of.of = m;
   j.of.type = type == "f32" ? kvevict::dtype::f32 : type == "bf16" ? kvevict::dtype::bf16 : kvevict::dtype::f16;
   kvevict::threads pool(j.threads);
@@ -213,7 +223,7 @@ int main(int argc, char** argv) try {
     }
   });
   print(j, all, own);
-  if (!csv.empty()) write_csv(csv, j, all, own);
+  if (!csv.empty()) write_csv(out, j, all, own);
 } catch (std::exception const& error) {
   std::fprintf(stderr, "cost: %s\n", error.what());
   return 2;

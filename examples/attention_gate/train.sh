@@ -43,8 +43,8 @@ while (($#)); do
       [[ $command == evaluate && ${2-} =~ ^[1-9][0-9]{0,3}$ ]] ||
         refuse "--documents needs a whole number above 0, and belongs to evaluate"
       documents=$2; shift 2 ;;
-    --out | --keep | --steps | --imitate | --length | --windows | --gate-heads | --gate-dim | --tau | --sinks | --rate | \
-      --alpha | --distill | --seed | --every | --precision | --start)
+    --out | --keep | --steps | --imitate | --length | --windows | --gate-heads | --gate-dim | --tau | --sinks | \
+      --rate | --alpha | --distill | --seed | --every | --precision | --start)
       [[ $command == train && -n ${2-} ]] || refuse "$1 needs a value, and belongs to training"
       rest+=("$1" "$2"); shift 2 ;;
     *) refuse "unknown argument $1; see --help" ;;

@@ -365,6 +365,7 @@ TEST_CASE("a device expects hidden states of the whole cache") {
       {{4, 9, 16}, {}, true, "gate: sequence 1 provides 7 hidden states for 6 tokens"},
       {{4, 9, 15}, {0, 3}, true, "gate: the memory already holds 3 tokens of sequence 1"},
       {{4, 9, 15}, {0, 3}, false, "gate: the memory already holds 3 tokens of sequence 1"},
+      {{4, 9, 9}, {0, 3}, false, ""},  // of an idle one it may
   };
   for (expected const& e : cases)
     for (std::uint64_t schedule = 0; schedule < 3; ++schedule) {
@@ -440,6 +441,14 @@ TEST_CASE("bad input: a gate on a device says what the host says, and writes not
   refuses([](auto&, auto& in, auto&) { --in.memory.seq_stride; });
   refuses([](auto&, auto& in, auto&) { in.memory.tokens = nullptr; });
   CHECK_THAT(of_device([](auto&, auto& in, auto&) { in.most_rows = 0; }), Contains("most_rows") && Contains("; "));
+}
+
+TEST_CASE("a bidirectional gate on a device takes a prompt beside a sequence that is idle") {
+  gate_case const c({.N = {20, 0}, .H = 2, .seed = 45});
+  gate_rows memory = c.memory(20);
+  memory.tokens[1] = 7;
+  cuda::device ctx(default_stream());
+  CHECK(on_gpu(ctx, c, c.states().rows(), gate_mask::bidirectional, &memory).refused == "");
 }
 
 TEST_CASE("bad input: what only the device sees stops a gate before it writes") {

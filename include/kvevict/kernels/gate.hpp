@@ -38,7 +38,7 @@ inline void kernel(expect_prompt_tag, host&, feature_rows const& in, score_rows 
     if (row const& it = out.rows[r]; it.active && (out.positions != nullptr || in.rows(it.sequence) != it.tokens))
       messages::not_the_prompt(it.sequence, in.rows(it.sequence), it.tokens);
   for (std::int32_t b = 0; b < out.sequences && in.memory.rows != nullptr && in.memory.tokens != nullptr; ++b)
-    if (in.memory.tokens[b] != 0) messages::gate_memory_holds(in.memory.tokens[b], b);
+    if (in.rows(b) > 0 && in.memory.tokens[b] != 0) messages::gate_memory_holds(in.memory.tokens[b], b);
 }
 inline std::int64_t kernel(most_rows_tag, host&, feature_rows const& in, std::int32_t sequences) {
   return rows_before(in, sequences);

@@ -30,7 +30,7 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, gate_mask
     if (m.rows == nullptr) continue;
     if (m.tokens[b] < 0 || std::int64_t{m.tokens[b]} + in.rows(b) > m.capacity)
       messages::gate_memory_full(m.tokens[b], in.rows(b), b, m.capacity);
-    if (sees != gate_mask::causal && m.tokens[b] != 0) messages::gate_continues(b, m.tokens[b]);
+    if (sees != gate_mask::causal && in.rows(b) > 0 && m.tokens[b] != 0) messages::gate_continues(b, m.tokens[b]);
   }
 }
 

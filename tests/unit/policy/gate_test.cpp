@@ -827,6 +827,19 @@ TEST_CASE("bad input: a bidirectional gate in chunks") {
   r.ignores(r.c.policy(o), kvevict::prompt(r.cache.view, next.rows(r.memory.view())),
             "sequence 0 continues after 10 tokens", "use gate_mask::causal for chunks");
 }
+TEST_CASE("a gate takes a whole prompt beside a sequence that is idle or kept whole, whatever its memory holds") {
+  room r;
+  presets::attention_gate_options const o{.sees = gate_mask::bidirectional};
+  hidden const second = r.c.gate.states({0, 0}, {0, 30});
+  r.memory.tokens = {40, 0};
+  CHECK_NOTHROW(
+      kvevict::observe(r.ctx, r.c.policy(o), kvevict::prompt(r.cache.view, second.rows(r.memory.view())), no_cap));
+  std::uint8_t const whole[] = {1, 0};
+  auto const e = kvevict::prompt(r.cache.view, second.rows(r.memory.view()));
+  auto const keep = kvevict::plan(r.ctx, r.c.policy(), e, {.tokens_per_head = budget::no_cap, .whole = whole});
+  CHECK(keep(0, 0).size == 40);
+}
+
 TEST_CASE("bad input: a gate with NaN says so, state and memory are as they were") {
   for (int const where : {0, 1, 2, 3}) {
     room r;

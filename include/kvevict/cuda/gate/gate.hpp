@@ -118,7 +118,8 @@ struct expect_prompt_kernel {
     row const& it = out.rows[r];
     if (it.active && in.rows(it.sequence) != it.tokens)
       watch.refuse(t, fault::prompt, it.sequence, it.head, in.rows(it.sequence), it.tokens);
-    if (in.memory.rows != nullptr && in.memory.tokens != nullptr && in.memory.tokens[it.sequence] != 0)
+    if (in.rows(it.sequence) > 0 && in.memory.rows != nullptr && in.memory.tokens != nullptr &&
+        in.memory.tokens[it.sequence] != 0)
       watch.refuse(t, fault::gate_memory_holds, it.sequence, it.head, in.memory.tokens[it.sequence]);
   }
 };

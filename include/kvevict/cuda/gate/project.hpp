@@ -64,7 +64,8 @@ struct check_gate_kernel {
     if (c.in.memory.rows == nullptr) return;
     if (earlier < 0 || std::int64_t{earlier} + rows > c.in.memory.capacity)
       c.watch.refuse(t, fault::gate_memory_full, b, 0, earlier, c.in.memory.capacity, 0, rows);
-    if (c.sees == gate_mask::bidirectional && earlier != 0) c.watch.refuse(t, fault::gate_continues, b, 0, earlier);
+    if (c.sees == gate_mask::bidirectional && rows > 0 && earlier != 0)
+      c.watch.refuse(t, fault::gate_continues, b, 0, earlier);
   }
 };
 

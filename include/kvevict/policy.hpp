@@ -112,21 +112,19 @@ namespace planning {
 
 /// What plan() does once everything has been checked that can be before the rows are made.
 template <class Context, class Policy, class Evidence>
-void plan_checked(Context& ctx, Policy const& p, Evidence const& all, budget const& b, keep_set_of<Context>& out) {
-  Evidence const e = contract::without_whole(all, b);
+void plan_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b, keep_set_of<Context>& out) {
   contract::expect_fit(ctx, e.cache, b, contract::keeps(p));
   frame scratch(ctx.scratch());
-  choose(ctx, scratch, p, e, contract::budgeted_rows(ctx, scratch, p, e, b), out);
+  choose(ctx, scratch, p, contract::without_whole(e, b), contract::budgeted_rows(ctx, scratch, p, e, b), out);
 }
 
 template <class Context, class Policy, class Evidence>
-void observe_checked(Context& ctx, Policy const& p, Evidence const& all, budget const& b) {
-  Evidence const e = contract::without_whole(all, b);
+void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget const& b) {
   component const& state = contract::state_of("observe", e.cache, p.score.state_floats());
   frame scratch(ctx.scratch());
   score_rows rows = kernels::observe_rows(ctx, scratch, e, p.protect, p.layers, b);
   if (std::int32_t const most = kernels::new_rows(ctx, e); rows.count() != 0 && most != 0)
-    p.score.observe(ctx, e, state, most, rows);
+    p.score.observe(ctx, contract::without_whole(e, b), state, most, rows);
 }
 
 }  // namespace planning

@@ -31,9 +31,8 @@ struct gate_weights {
 
 /// The gate's own keys and values of all tokens so far, evicted ones too: row t of sequence b is K'_t and V'_t side by
 /// side, at rows[b·seq_stride + t·2·Hg·dg]. A call writes the rows of its new tokens behind the `tokens[b]` that are
-/// there; the caller then advances `tokens`, but of sequences that are kept whole (budget::whole) or left out
-/// (outcomes), of which nothing is read or written. Needed for chunked prefill and decoding; a complete prompt does
-/// without.
+/// there, of sequences that are kept whole (budget::whole) or left out (outcomes) none; the caller then advances
+/// `tokens`. Needed for chunked prefill and decoding; a complete prompt does without.
 struct gate_memory {
   float* rows = nullptr;                 // (B, capacity, 2·Hg·dg)
   std::int64_t seq_stride = 0;           // floats

@@ -86,6 +86,7 @@ struct llama_context {
   // the model and its parameters
   std::int32_t L = 3, H = 2, G = 2, D = 4, cells = 32, ubatch = 8, sequences = 1, streams = 1;
   bool flash = false, cast = false, tanh = false, own_v = true, cells_per_layer = false;
+  ggml_type of_indices = GGML_TYPE_I64;
   bool experts = false;  // whose router has a softmax of its own
   float alibi = 0;
   std::int64_t uneven = 0;  // floats that the last layer's K lies farther
@@ -140,7 +141,7 @@ struct llama_context {
   void compute(std::vector<cell> const& tokens, std::vector<std::int64_t>& at) {
     auto const T = static_cast<std::int64_t>(tokens.size());
     ggml_tensor indices, other;
-    indices.type = GGML_TYPE_I64, indices.data = at.data(), indices.ne[0] = T, indices.nb[0] = 8;
+    indices.type = of_indices, indices.data = at.data(), indices.ne[0] = T, indices.nb[0] = 8;
     other = indices;
     std::vector<float> queries(static_cast<std::size_t>(T * H * G * D));
     for (int l = 0; l < L; ++l) {

@@ -66,9 +66,10 @@ template <class Tensor> class cache {
  public:
   explicit cache(options const& o = {})
       : options_(o), cells_(std::max(o.sequences, 1)), queries_(o.sequences, o.window) {
-    KVEVICT_EXPECTS(o.sequences >= 1 && o.window >= 0 && o.state_floats >= 0, "llama: ", o.sequences,
-                    " sequences, a window of ", o.window, " and ", o.state_floats,
-                    " floats of state; give n_seq_max, and no number below 0");
+    KVEVICT_EXPECTS(
+        o.sequences >= 1 && o.window >= 0 && o.window < most && o.state_floats >= 0 && o.state_floats < most,
+        "llama: ", o.sequences, " sequences, a window of ", o.window, " and ", o.state_floats,
+        " floats of state; give n_seq_max, and no number below 0 or above ", most - 1);
   }
   cache(cache const&) = delete;
   cache& operator=(cache const&) = delete;
@@ -148,6 +149,8 @@ template <class Tensor> class cache {
   }
 
  private:
+  static constexpr std::int32_t most = 1 << 20;  // of a window, and of floats of state
+
   bool is_attached() const { return cells_.size() != 0; }
   budget of_all_layers(std::int32_t tokens) const { return {.tokens_per_head = tokens, .layer_count = layers()}; }
 

@@ -168,6 +168,8 @@ template <class Tensor> struct tap {
 
   void take_cells(Tensor* indices, std::int32_t l) {
     if (first_layer_ < 0) first_layer_ = l;
+    if (std::strcmp(ggml_type_name(indices->type), "i64") != 0)
+      return refuse("cells of a batch are not numbers of type i64; not supported");
     if (l != first_layer_) {
       if (indices != indices_) refuse("layers have cells of their own (sliding windows); not supported");
       return;

@@ -37,9 +37,9 @@ inline std::int64_t expect_preserved(keep_set const& keep, std::int64_t preserve
   contract::expect_rows("lmcache", keep);
   std::int64_t const kept = keep.rows() == 0 ? 0 : keep.row(0).size;
   for (std::int64_t r = 0; r < keep.rows(); ++r)
-    KVEVICT_EXPECTS(keep.row(r).size == kept, "lmcache: layers 0 and ", r / keep.heads, " keep ", kept, " and ",
-                    keep.row(r).size,
-                    " tokens, and TokenDropper returns as many of each; use a policy with equal counts in all layers");
+    KVEVICT_EXPECTS(keep.row(r).size == kept, "lmcache: head 0 of layer 0 and head ", r % keep.heads, " of layer ",
+                    r / keep.heads, " keep ", kept, " and ", keep.row(r).size,
+                    " tokens, and TokenDropper returns as many of each; use a policy with equal counts in all");
   KVEVICT_EXPECTS(kept <= preserved_num_tokens, "lmcache: every layer keeps ", kept, " tokens, more than the ",
                   preserved_num_tokens, " of preserved_num_tokens; plan that budget");
   return kept;

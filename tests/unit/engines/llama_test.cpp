@@ -247,6 +247,9 @@ TEST_CASE("llama.cpp: what the adapter cannot follow is refused with what to do"
   CHECK_THROWS_WITH(first([](auto& c) { c.own_v = false; }), Contains("MLA"));
   CHECK_THROWS_WITH(first([](auto& c) { c.uneven = 8; }), Contains("one distance"));
   CHECK_THROWS_WITH(first([](auto& c) { c.buffer.host = false; }), Contains("offload_kqv"));
+  CHECK_THROWS_WITH(first([](auto& c) { c.of_indices = stock::GGML_TYPE_F32; }), Contains("type i64"));
+  for (llama::options const& o : {llama::options{.window = 1 << 20}, {.state_floats = 1 << 20}, {.window = -1}})
+    CHECK_THROWS_WITH(cells_of(o), Contains("no number below 0 or above 1048575"));
   CHECK_THROWS_WITH(first([](auto& c) { c.cb_eval = nullptr; }), Contains("set cb_eval"));
 
   engine e;

@@ -214,7 +214,8 @@ TEST_CASE("engines: keep sets and plans that an engine's contract has no shape f
   auto const apart = plan_moves(ctx, cache, keep, compaction::fill_holes);
   CHECK(says(refused([&] { engines::sglang::write_locations(cache, apart, tgt, src); }), "heads::together"));
   keep.tokens.pop_back(), --keep.row_begin[2];
-  CHECK(says(refused([&] { engines::lmcache::expect_preserved(keep, 3); }), "keep 3 and 2 tokens"));
+  CHECK(says(refused([&] { engines::lmcache::expect_preserved(keep, 3); }),
+             "head 0 of layer 0 and head 1 of layer 0 keep 3 and 2 tokens"));
   auto unequal = stable;
   unequal.lengths[1] = 2;
   CHECK(says(refused([&] { engines::tensorrt_llm::write_sparse_kv(unequal, indices, count); }), "heads::uniform"));

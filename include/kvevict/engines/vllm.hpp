@@ -95,6 +95,8 @@ inline layer_view<> view(kv_cache const& kv, std::int32_t layer, std::int32_t co
 /// All layers of the tensor as a stack, by one block table: seq_lens (layers·num_reqs).
 inline layer_view<> stack(kv_cache const& kv, std::int32_t const* block_table, std::int32_t num_reqs,
                           std::int32_t max_num_blocks, std::int32_t const* seq_lens) {
+  KVEVICT_EXPECTS(num_reqs >= 0 && num_reqs <= farthest_row / std::max(kv.shape.layers, 1), "vllm::stack: ", num_reqs,
+                  " requests in ", kv.shape.layers, " layers; give the rows of block_table");
   layer_view<> out;
   out.pages = pages::dense(block_table, num_reqs, max_num_blocks, kv.shape);
   out.pages.layers = kv.shape.layers, out.pages.sequences = kv.shape.layers * num_reqs;

@@ -277,6 +277,9 @@ TEST_CASE("engines: numbers that 32 or 64 bits do not hold, and layouts that the
   engines::vllm::kv_cache kv{.tensor = c.k.data(), .shape = c.s};
   auto const view = [&] { engines::vllm::view(kv, kv.shape.layers - 1, c.table.data(), 2, 3, c.lengths.data()); };
   kv.shape.layers = 3;
+  for (std::int32_t const requests : {-1, 1 << 30, std::numeric_limits<std::int32_t>::max()})
+    CHECK(says(refused([&] { engines::vllm::stack(kv, c.table.data(), requests, 3, c.lengths.data()); }),
+               " requests in 3 layers; give the rows of block_table"));
   for (std::int64_t* const x : {&kv.layer_stride, &kv.offset}) {
     *x = std::numeric_limits<std::int64_t>::max() - 7;
     CHECK(says(refused(view), "none below 0 or beyond 64 bits"));

@@ -71,6 +71,8 @@ struct gate {
   void probabilities(Context& ctx, Evidence const& e, feature_rows const& input, score_rows& out) const {
     KVEVICT_EXPECTS(e.cache.pages.layers == 1, "gate: a view of ", e.cache.pages.layers,
                     " layers; every layer has a gate of its own, provide them one by one");
+    KVEVICT_EXPECTS(sees <= gate_mask::bidirectional,
+                    "gate: a mask that there is not; give gate_mask::causal or gate_mask::bidirectional");
     if (out.count() == 0) return;
     frame scratch(ctx.scratch());
     auto* p = scratch.template allocate<float>(kernels::most_rows(ctx, input, out.sequences) * out.heads);  // (T,H)

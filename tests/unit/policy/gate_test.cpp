@@ -815,6 +815,10 @@ TEST_CASE("bad input: a gate without weights or with sizes that do not fit the c
   both([](auto& w) { w.type = kvevict::dtype::i32; }, "their type i32", "give");
   both([](auto& w) { w.heads = 0; }, "0 gate heads", "give sizes above 0");
   both([](auto& w) { w.flags = 3; }, "3 flags for 2 KV heads", "one per query head");
+  auto const e = kvevict::prompt(r.cache.view, r.x.rows());
+  auto const other = r.c.policy({.sees = static_cast<gate_mask>(7)});
+  r.refuses(other, e, "a mask that there is not", "give gate_mask::causal");
+  r.ignores(other, e, "a mask that there is not", "give gate_mask::causal");
 }
 TEST_CASE("bad input: a bidirectional gate in chunks") {
   room r;

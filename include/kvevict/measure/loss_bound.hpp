@@ -15,18 +15,18 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace measure {
 
-/// C of every sequence's layer: the largest ‖v_j·W_O‖₁ of a query head and token.
+/// C of a sequence's layer: the largest ‖v_j·W_O‖₁ of a query head and token, from slot `first` on.
 ///
 /// Cost     2·Hq·N·D·E flop in double: the dear part of the bound.
 template <class Entry>
-double largest_projection(layer_view<Entry> const& view, std::int32_t b, std::int32_t group, projection const& wo,
-                          double* value, double* projected) {
+double largest_projection(layer_view<Entry> const& view, std::int32_t b, std::int32_t first, std::int32_t group,
+                          projection const& wo, double* value, double* projected) {
   component const& values = readable("measure", view, role::v);
   auto const D = static_cast<std::int32_t>(values.width());
   double largest = 0;
   for (std::int32_t h = 0; h < view.heads(); ++h) {
     row_reader<Entry> const v(view, values, b, h);
-    for (std::int64_t j = 0; j < view.length(b, h); ++j) {
+    for (std::int64_t j = first; j < view.length(b, h); ++j) {
       for (std::int32_t d = 0; d < D; ++d) value[d] = static_cast<double>(v(j, d));
       for (std::int32_t g = 0; g < group; ++g) {
         kvevict::fill_n(projected, wo.outputs, 0.0);
@@ -74,7 +74,7 @@ std::vector<double> loss_bounds(host& ctx, Evidence const& e, keep_set const& ke
   auto* const value = scratch.allocate<double>(readable("measure", e.cache, role::v).width());
   auto* const projected = scratch.allocate<double>(wo.outputs);
   for (std::int32_t b = 0; b < keep.sequences; ++b) {
-    double const C = largest_projection(e.cache, b, rows.group(), wo, value, projected);
+    double const C = largest_projection(e.cache, b, e.sees.padding(b), rows.group(), wo, value, projected);
     KVEVICT_EXPECTS(__builtin_isfinite(C), "measure: ", messages::of_sequence(b),
                     ": projected values are not finite; look for NaN and infinity in values and W_O");
     out[static_cast<std::size_t>(b)] *= 2 * C;

@@ -227,6 +227,28 @@ TEST_CASE("measure: no output error is above the bound where rounded weights add
   });
 }
 
+TEST_CASE("measure: what lies in padding is no value of a token") {
+  kvevict::host ctx;
+  support::batch const in = support::random_batch(13, {.Hq = 4, .H = 2, .N = {50, 20}});
+  support::attention const rows = support::last_rows(in, 8);
+  auto const wo = random_matrix(1, 8, 32);
+  std::vector<std::int32_t> const first{5, 0};
+  support::with_cache(in, [&](auto& cache) {
+    auto const e = kvevict::prompt(cache.view, rows.queries()).with_visibility({.first_token = first.data()});
+    auto const keep = plan(ctx, kvevict::presets::snapkv({.window = 4}), e, {.tokens_per_head = 10});
+    auto const put = [&](float x) {
+      for (std::int32_t h = 0; h < 2; ++h)
+        for (std::int64_t t = 0; t < 5; ++t)
+          *reinterpret_cast<float*>(cache.view.row(*cache.view.find(kvevict::role::v), 0, h, t)) = x;
+      return measure::loss_bounds(ctx, e, keep, projection_of(wo));
+    };
+    auto const bounds = put(0);
+    CHECK(bounds[0] > 0);
+    for (float const x : {1e6f, std::numeric_limits<float>::quiet_NaN()}) CHECK(put(x) == bounds);
+    CHECK(measure::output_error(ctx, e, keep, projection_of(wo)).layer(0).l1 <= bounds[0]);
+  });
+}
+
 TEST_CASE("measure: what cannot be measured is refused in clear words") {
   kvevict::host ctx;
   support::batch const in = support::random_batch(12, {.Hq = 4, .H = 2, .N = {50, 20}});

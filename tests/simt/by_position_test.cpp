@@ -58,6 +58,11 @@ TEST_CASE("by position on a device: rows behind padding are pooled as on the hos
     kvevict::pool_options const pool{width, kvevict::pooling::average};
     alike_behind(kvevict::policy{kvevict::score::pooled{kvevict::score::key_norm{}, pool}, kvevict::protect{0, 8}});
   }
+  auto const by_pages = kvevict::policy{kvevict::score::key_norm{}, kvevict::protect{}}.with(kvevict::select::pages{});
+  alike_behind(by_pages);
+  it.cache.fill(role::k,
+                [&](int b, int, int t, int d) { return it.at(b, t) < 0 ? no_number : static_cast<float>(t + d); });
+  alike_behind(by_pages);
 }
 
 TEST_CASE("by position: both contexts refuse rows and new tokens that do not meet") {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/evidence/expect_fit.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/evidence/rows.hpp>
 #include <kvevict/evidence/same_tokens.hpp>
 #include <kvevict/evidence/unseen.hpp>
@@ -43,6 +44,7 @@ template <class Context, class Policy, class Score, class Evidence>
 score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score const& score, Evidence const& e,
                        score_rows rows, float* apart = nullptr) {
   score(ctx, e, rows);
+  set_padding(ctx, e, rows, 0);
   kernels::require_finite(ctx, rows);
   kernels::leave_faulty_out(ctx, rows);
   if (apart != nullptr) {
@@ -52,7 +54,7 @@ score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score cons
   }
   score_rows const tokens = rows;
   if constexpr (stages::says_whole_pages<decltype(p.select)>)
-    rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce);
+    rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce, e.sees);
   constexpr bool after = planning::after_scores<decltype(p.layers)>(),
                  shared = Policy::budgets == sharing::heads || Policy::budgets == sharing::stack ||
                           (Policy::budgets == sharing::none && after);

@@ -5,12 +5,14 @@
 #include <cstdint>
 
 #include <kvevict/core/score_rows.hpp>
+#include <kvevict/core/visibility.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// A page's score: the mean of its tokens' or the largest. (The sum is the mean: only full pages are ranked.)
+/// A page's score: the mean of its tokens' or the largest. (The sum is the mean: only full pages are ranked, padding
+/// apart.)
 enum class page_reduce : std::uint8_t { mean, max };
 
 namespace pages {
@@ -24,18 +26,22 @@ constexpr row row_of(row it, std::int32_t page) {
   return it;
 }
 
-/// s(p) = 1/P · Σ s(p·P + i), or the largest; in order of the tokens, so that no bit depends on the context.
+/// s(p) = 1/P · Σ s(p·P + i), or the largest, padding left out; in order of the tokens, so that no bit depends on the
+/// context.
 struct reduce_tokens {
   score_rows tokens;
   std::int32_t page;
   page_reduce reduce;
+  visibility sees;
 
   constexpr void operator()(row const& in, std::int64_t p, float& x) const {
     if (p < in.first || p >= in.last) return;
     float const* const of = tokens.values + tokens.begin[tokens.index_of(in)] + p * page;
-    auto const share = static_cast<float>(reduce == page_reduce::mean ? page : 1);
-    float all = of[0] / share;
-    for (std::int32_t i = 1; i < page; ++i)
+    std::int64_t const none = sees.padding(in.sequence) - p * page;
+    auto const from = static_cast<std::int32_t>(none < 0 ? 0 : none < page ? none : page - 1);
+    auto const share = static_cast<float>(reduce == page_reduce::mean ? page - from : 1);
+    float all = of[from] / share;
+    for (std::int32_t i = from + 1; i < page; ++i)
       all = reduce == page_reduce::max ? larger_or_nan(of[i], all) : all + of[i] / share;
     x = all;
   }
@@ -43,10 +49,11 @@ struct reduce_tokens {
 
 /// Rows of the pages of scored rows of tokens, in scratch. A page of 1 token is a token.
 template <class Context>
-score_rows score(Context& ctx, frame& scratch, score_rows const& tokens, std::int32_t page, page_reduce reduce) {
+score_rows score(Context& ctx, frame& scratch, score_rows const& tokens, std::int32_t page, page_reduce reduce,
+                 visibility const& sees) {
   if (page == 1) return tokens;
   score_rows const out = kernels::page_rows(ctx, scratch, tokens, page);
-  kernels::each_token(ctx, out, reduce_tokens{tokens, page, reduce});
+  kernels::each_token(ctx, out, reduce_tokens{tokens, page, reduce, sees});
   return out;
 }
 

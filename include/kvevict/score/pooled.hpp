@@ -3,12 +3,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
 #include <limits>
 #include <utility>
 
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/shape.hpp>
+#include <kvevict/evidence/padding.hpp>
 #include <kvevict/kernels/kernel.hpp>
 
 namespace kvevict {
@@ -33,10 +33,8 @@ template <class Inner> struct pooled {
 
   template <class Context, class Evidence> void operator()(Context& ctx, Evidence const& e, score_rows& out) const {
     inner(ctx, e, out);
-    if (e.sees.first_token != nullptr && pool.width > 1) {
-      float const outside = pool.kind == pooling::max ? std::numeric_limits<float>::lowest() : 0.0f;
-      kernels::each_token(ctx, out, leave_padding_out{e.sees, outside});
-    }
+    if (pool.width > 1)
+      set_padding(ctx, e, out, pool.kind == pooling::max ? std::numeric_limits<float>::lowest() : 0.0f);
     kernels::pool(ctx, pool, out);
   }
 
@@ -45,14 +43,6 @@ template <class Inner> struct pooled {
     if constexpr (requires { inner.workspace_bytes(ctx, s); }) of_inner = inner.workspace_bytes(ctx, s);
     return std::max(of_inner, kernels::pool.bytes(ctx, s, pool));
   }
-
-  struct leave_padding_out {
-    visibility sees;
-    float outside;
-    constexpr void operator()(row const& in, std::int64_t j, float& x) const {
-      if (j < sees.padding(in.sequence)) x = outside;
-    }
-  };
 
   template <class Context, class Evidence, class... Rest>
   void observe(Context& ctx, Evidence const& e, Rest&&... rest) const {

@@ -108,6 +108,37 @@ TEST_CASE("by position: tokens behind padding have the scores that they have wit
   }
 }
 
+TEST_CASE("by position: what lies in padding refuses nothing, and is in no page's score") {
+  std::vector<std::int32_t> const first{5, 0};
+  std::vector<std::vector<int>> padded{std::vector<int>(5, -1), {}};
+  for (int p = 0; p < 40; ++p) padded[0].push_back(p);
+  for (int p = 0; p < 30; ++p) padded[1].push_back(p);
+  placed_tokens it(padded, 0, false);
+  it.cache.fill(kvevict::role::k, [&](int b, int h, int t, int d) {
+    int const p = it.at(b, t);
+    return p < 0 ? std::numeric_limits<float>::quiet_NaN()
+                 : it.in.layers[std::size_t(b)].keys.at(std::size_t(h), std::size_t(p), std::size_t(d));
+  });
+  kvevict::host ctx;
+  kvevict::budget const ask{.tokens_per_head = 16};
+  auto const e = kvevict::contents(it.cache.view).with_visibility({.first_token = first.data()});
+  auto const by_tokens = kvevict::policy{kvevict::score::key_norm{}, kvevict::protect{}};
+  std::vector<float> of_tokens, of_pages;
+  scores(ctx, by_tokens, e, ask, of_tokens);
+  for (auto const reduce : {kvevict::page_reduce::mean, kvevict::page_reduce::max}) {
+    auto const by_pages = by_tokens.with(kvevict::select::pages{reduce});
+    scores(ctx, by_pages, e, ask, of_pages);
+    for (std::size_t h = 0; h < 2; ++h) {
+      std::size_t const r = h * 45, page = h * 11 + 1;  // whose first token is padding, too
+      double const sum = double{of_tokens[r + 5]} + of_tokens[r + 6] + of_tokens[r + 7],
+                   most = std::max({of_tokens[r + 5], of_tokens[r + 6], of_tokens[r + 7]});
+      CHECK(of_pages[page] == Approx(reduce == kvevict::page_reduce::max ? most : sum / 3));
+    }
+    auto const keep = plan(ctx, by_pages, e, ask);
+    for (int h = 0; h < 2; ++h) CHECK((keep(0, h).size > 0 && *keep(0, h).begin() >= 4));
+  }
+}
+
 TEST_CASE("by position: what would take padding for tokens is refused") {
   std::vector<std::int32_t> const first{5, 0};
   std::vector<std::vector<int>> padded{std::vector<int>(45, -1), std::vector<int>(30, 0)};

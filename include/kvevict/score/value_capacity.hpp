@@ -32,7 +32,7 @@ namespace score {
 /// Shapes   queries (T,Hq,D) or moments, keys (H,N,D), values (H,N,Dv), both widths ≤ 256 → (H,N) float in [0,1).
 /// Cost     of each query head one read of K and its length, two of V, 2·N·Dv² + Dv³/3 flop; of queries instead of
 ///          moments one read of them. Scratch 8·N + 12·Dv² bytes a row, and later_queries'.
-/// Errors   contract_violation: as expected_attention's; τ negative or not finite; no values.
+/// Errors   contract_violation: as expected_attention's; τ ∉ [0, 40]; no values.
 struct value_capacity {
   float sharpness = 5;  // τ
   std::int32_t positions = 512, left_out = 4;

@@ -13,9 +13,9 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// Which keys a score reads: as they lie in the cache, or as they were before their rotation. Of keys in two parts (MLA:
-/// a latent one in role::k, a rotary one in role::rope) the first, which says what a token is; where one component holds
-/// both, all of it.
+/// Which keys a score reads: as they lie in the cache, or as they were before their rotation.
+/// Of keys in two parts (MLA: a latent one in role::k, a rotary one in role::rope) the first, which says what a token
+/// is; where one component holds both, all of it.
 enum class keys : std::uint8_t { cached, unrotated };
 
 /// f(elements) of those keys, for reductions and functions of tokens: elements(row, token, first, x),

@@ -13,6 +13,7 @@ using namespace bench;
 namespace score = kvevict::score;
 
 constexpr double base = 500000;
+constexpr std::int32_t few = 256;  // tokens whose keys stay in the cache
 
 kvevict::layer_view<> turned(input const& in) {
   kvevict::layer_view<> v = in.view();
@@ -53,7 +54,7 @@ void diversity(benchmark::State& state, shape s, int threads, score::keys which)
   if (!once(s.name() + host_name(threads) + std::to_string(unrotated), right))
     return state.SkipWithError("wrong scores");
   for (auto _ : state) of(c.ctx, evidence, out);
-  count(state, c, s.N, 0, 2 * s.key_bytes(), bound::memory);
+  count(state, c, s.N, 0, 2 * s.key_bytes(), s.N > few ? bound::memory : bound::cache);
 }
 
 template <class Policy> void plan(benchmark::State& state, shape s, int threads, Policy const& policy) {
@@ -76,9 +77,13 @@ int main(int argc, char** argv) {
     std::string const host = std::string("/").append(host_name(threads)).append("/");
     for (dtype const type : {dtype::f32, dtype::bf16}) {
       shape const s{32, 8, 32768, 128, 32, type};
-      for (auto const which : {score::keys::cached, score::keys::unrotated})
-        add("key_diversity/" + std::string(which == score::keys::cached ? "cached" : "unrotated") + host + s.name(),
-            threads, [=](benchmark::State& state) { diversity(state, s, threads, which); });
+      for (std::int32_t const tokens : {few, s.N})
+        for (auto const which : {score::keys::cached, score::keys::unrotated}) {
+          shape of = s;
+          of.N = tokens;
+          add("key_diversity/" + std::string(which == score::keys::cached ? "cached" : "unrotated") + host + of.name(),
+              threads, [=](benchmark::State& state) { diversity(state, of, threads, which); });
+        }
       add("plan/distinct_and_attended" + host + s.name(), threads,
           [=](benchmark::State& state) { plan(state, s, threads, mixture); });
       add("plan/attended_alone" + host + s.name(), threads,

@@ -39,12 +39,7 @@ TEST_CASE("by position on a device: padding on the left is no token") { padding_
 
 TEST_CASE("by position on a device: rows behind padding are pooled as on the host") {
   std::vector<std::int32_t> const first{5, 0};
-  std::vector<std::vector<int>> padded(2);
-  for (std::size_t b = 0; b < 2; ++b) {
-    padded[b].assign(std::size_t(first[b]), -1);
-    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) padded[b].push_back(p);
-  }
-  placed_tokens it(padded, 0, true);
+  placed_tokens it(behind_padding(first), 0, true);
   attention const rows = last_rows(it.in, 8);
   auto const alike_behind = [&](auto const& policy) {
     auto const with = [&](auto& on, auto const& evidence) {

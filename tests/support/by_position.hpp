@@ -57,6 +57,16 @@ struct placed_tokens {
   float state(int b, int h, int t, int c = 0) { return cache.get(*cache.view.find(kvevict::role::state), b, h, t, c); }
 };
 
+/// All 40 and 30 tokens, each sequence's behind so many slots of padding.
+inline std::vector<std::vector<int>> behind_padding(std::vector<std::int32_t> const& padding) {
+  std::vector<std::vector<int>> out;
+  for (std::size_t b = 0; b < 2; ++b) {
+    out.emplace_back(std::size_t(padding[b]), -1);
+    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) out[b].push_back(p);
+  }
+  return out;
+}
+
 /// The tokens at positions part, part + 4, …, of which those of 40 and 30; `scattered`: in slots of no order.
 inline std::vector<std::vector<int>> shard_of_four(int part, bool scattered) {
   std::vector<std::vector<int>> out(2);
@@ -131,11 +141,7 @@ template <class Refused> void rows_and_tokens_must_meet(Refused refused) {
 /// Padded on the left, states are those of sequences that are not; padding's is zero once a sequence has begun.
 template <class See> void padding_is_no_token(See see) {
   std::vector<std::int32_t> const first{5, 0}, none;
-  std::vector<std::vector<int>> plain(2), padded(2);
-  for (std::size_t b = 0; b < 2; ++b) {
-    padded[b].assign(std::size_t(first[b]), -1);
-    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) plain[b].push_back(p), padded[b].push_back(p);
-  }
+  auto const plain = behind_padding({0, 0}), padded = behind_padding(first);
   auto const look = [&](auto const& policy, std::size_t count, kvevict::older_tokens older, bool carried) {
     std::int32_t const floats = kvevict::state_floats(policy);
     CAPTURE(floats, count, carried);

@@ -26,8 +26,8 @@ constexpr row row_of(row it, std::int32_t page) {
   return it;
 }
 
-/// s(p) = 1/P · Σ s(p·P + i), or the largest, padding left out; in order of the tokens, so that no bit depends on the
-/// context.
+/// s(p) = 1/n · Σ s(p·P + i), or the largest, over the n tokens that are not padding; in their order, so that no bit
+/// depends on the context.
 struct reduce_tokens {
   score_rows tokens;
   std::int32_t page;

@@ -42,10 +42,7 @@ TEST_CASE("by position: padding on the left is no token, whether the cache carri
 
 TEST_CASE("by position: a padded sequence keeps what it would keep without padding, and drops padding first") {
   std::vector<std::int32_t> const first{5, 0};
-  std::vector<std::vector<int>> padded{std::vector<int>(5, -1), {}};
-  for (int p = 0; p < 40; ++p) padded[0].push_back(p);
-  for (int p = 0; p < 30; ++p) padded[1].push_back(p);
-  placed_tokens it(padded, 1, true);
+  placed_tokens it(behind_padding(first), 1, true);
   it.set_state(0);
   auto const h2o = kvevict::presets::h2o();
   kvevict::host ctx;
@@ -71,11 +68,7 @@ TEST_CASE("by position: a padded sequence keeps what it would keep without paddi
 
 TEST_CASE("by position: tokens behind padding have the scores that they have without it") {
   std::vector<std::int32_t> const first{5, 0};
-  std::vector<std::vector<int>> plain(2), padded(2);
-  for (std::size_t b = 0; b < 2; ++b) {
-    padded[b].assign(std::size_t(first[b]), -1);
-    for (int p = 0; p < (b == 0 ? 40 : 30); ++p) plain[b].push_back(p), padded[b].push_back(p);
-  }
+  auto const plain = behind_padding({0, 0}), padded = behind_padding(first);
   namespace score = kvevict::score;
   kvevict::host ctx;
   for (bool const carried : {false, true}) {
@@ -110,10 +103,7 @@ TEST_CASE("by position: tokens behind padding have the scores that they have wit
 
 TEST_CASE("by position: what lies in padding refuses nothing, and is in no page's score") {
   std::vector<std::int32_t> const first{5, 0};
-  std::vector<std::vector<int>> padded{std::vector<int>(5, -1), {}};
-  for (int p = 0; p < 40; ++p) padded[0].push_back(p);
-  for (int p = 0; p < 30; ++p) padded[1].push_back(p);
-  placed_tokens it(padded, 0, false);
+  placed_tokens it(behind_padding(first), 0, false);
   it.cache.fill(kvevict::role::k, [&](int b, int h, int t, int d) {
     int const p = it.at(b, t);
     return p < 0 ? std::numeric_limits<float>::quiet_NaN()

@@ -129,7 +129,7 @@ inline void break_evidence(input& in, evidence& e) {
   auto& q = e.queries;
   auto& a = e.rows;
   auto& f = e.features;
-  switch (in.below(16)) {
+  switch (in.below(18)) {
     case 0: shrink(in, q.heads), a.heads = q.heads; break;
     case 1: shrink(in, q.head_dim), shrink(in, f.width); break;
     case 2: shrink(in, q.token_stride), shrink(in, a.token_stride), shrink(in, f.token_stride); break;
@@ -152,6 +152,12 @@ inline void break_evidence(input& in, evidence& e) {
       for (int i = 0; i < 4; ++i) e.q[in.bits() % e.q.size()] = static_cast<std::byte>(0x7f + 0x80 * (i % 2));
       break;
     }
+    case 15:
+    case 16:  // padding, which may be one that can be
+      e.first_token.resize(e.begin.size() - 1);
+      for (std::int32_t& slot : e.first_token) slot = in.one_in(4) ? wild32(in) : in.below(12);
+      e.sees.first_token = e.first_token.data();
+      break;
     default: shrink(in, a.slots), q.row_begin = a.row_begin = f.row_begin = in.one_in(2) ? nullptr : q.row_begin;
   }
 }

@@ -47,9 +47,10 @@ struct evidence {
   kvevict::attention_rows rows;
   kvevict::feature_rows features;
   kvevict::rope rope;
+  kvevict::visibility sees;
   std::vector<std::byte> q, states;
   std::vector<float> lse, weights, memory;
-  std::vector<std::int32_t> begin, positions, memory_tokens;
+  std::vector<std::int32_t> begin, positions, memory_tokens, first_token;
 };
 
 enum class needs { nothing, prompt, future, features, moments };
@@ -68,25 +69,27 @@ template <class Entry> struct policy {
 
 /// f(evidence) in the form that the engine has.
 template <needs What, class View, class F> void show(View const& view, evidence const& e, F f) {
+  auto const seeing = [&](auto const& x) { f(x.with_visibility(e.sees)); };
   auto const with_lse = [&](auto const& x) {
     return x.with_lse(e.queries.lse, e.queries.lse_token_stride, e.queries.lse_head_stride, e.queries.base);
   };
   if constexpr (What == needs::nothing)
-    f(kvevict::contents(view).with_rope(e.rope));
+    seeing(kvevict::contents(view).with_rope(e.rope));
   else if constexpr (What == needs::moments)
-    f(kvevict::contents(support::law_moments::unturned(view)).with_query_moments(support::law_moments(view).on_host()));
+    seeing(kvevict::contents(support::law_moments::unturned(view))
+               .with_query_moments(support::law_moments(view).on_host()));
   else if constexpr (What == needs::features)
-    f(kvevict::prompt(view, e.features));
+    seeing(kvevict::prompt(view, e.features));
   else if constexpr (What == needs::future)
-    f(with_lse(kvevict::future(view, e.queries)));
+    seeing(with_lse(kvevict::future(view, e.queries)));
   else {
     auto const output = support::law_output(view).on_host();
     if (e.as == evidence::form::weights)
-      f(kvevict::prompt(view, e.rows).with_rope(e.rope).with_output(output));
+      seeing(kvevict::prompt(view, e.rows).with_rope(e.rope).with_output(output));
     else if (e.as == evidence::form::lse)
-      f(with_lse(kvevict::prompt(view, e.queries).with_rope(e.rope)).with_output(output));
+      seeing(with_lse(kvevict::prompt(view, e.queries).with_rope(e.rope)).with_output(output));
     else
-      f(kvevict::prompt(view, e.queries).with_rope(e.rope).with_output(output));
+      seeing(kvevict::prompt(view, e.queries).with_rope(e.rope).with_output(output));
   }
 }
 
@@ -112,8 +115,10 @@ template <class Entry, needs What, class Policy> policy<Entry> erased(Policy p, 
     show<What>(v, e, [&](auto const& x) { kvevict::plan(ctx, p, x, b, keep); });
   };
   if constexpr (requires { p.score.state_floats(); }) {
-    out.remembered = [p](kvevict::host& ctx, view_type const& v, evidence const&, kvevict::budget const& b,
-                         kvevict::keep_set& keep) { kvevict::plan(ctx, p, kvevict::remembered(v), b, keep); };
+    out.remembered = [p](kvevict::host& ctx, view_type const& v, evidence const& e, kvevict::budget const& b,
+                         kvevict::keep_set& keep) {
+      kvevict::plan(ctx, p, kvevict::remembered(v).with_visibility(e.sees), b, keep);
+    };
     out.observe = [p](kvevict::host& ctx, view_type const& v, evidence const& e, kvevict::budget const& b) {
       show<What>(v, e,
                  [&](auto const& x) { kvevict::observe(ctx, p, x.with_older(kvevict::older_tokens::observed), b); });

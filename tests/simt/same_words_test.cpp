@@ -61,6 +61,29 @@ TEST_CASE("both contexts say the same of lengths, prefixes and pages") {
   contents_alike(addresses, "pages 0 and 1 of sequence 0, head 0 are the same page");
 }
 
+TEST_CASE("both contexts say the same of padding that does not end within the rows") {
+  room r;
+  attention const all = all_rows(r.in);
+  auto const says = [&](std::vector<std::int32_t> const& first, std::string const& what) {
+    auto const by = [&](auto const& evidence_of) {
+      alike(r.cache, what, [&](auto& on, auto const& view) {
+        plan(on.ctx, presets::streaming_llm({.sinks = 0}),
+             evidence_of(on, view).with_visibility({.first_token = on.put(first)}), twenty);
+      });
+    };
+    by([](auto&, auto const& view) { return contents(view); });
+    by([&](auto& on, auto const& view) { return prompt(view, on.rows(all.queries())); });
+    by([&](auto& on, auto const& view) { return prompt(view, on.rows(all.rows())); });
+  };
+  says({0, 31}, "first_token of sequence 1 is 31, and sequence 1, head 0 holds 30 tokens");
+  says({-1, 0}, "first_token of sequence 0 is -1, and sequence 0, head 0 holds 40 tokens");
+  r.cache.view.order = kvevict::row_order::scattered;
+  says({2, 0}, "first_token of sequence 0 is 2, and sequence 0, head 0 holds 40 scattered tokens");
+  r.cache.view.order = kvevict::row_order::ascending;
+  r.cache.lengths()[2] = r.cache.lengths()[3] = 0;
+  says({40, 31}, "");
+}
+
 TEST_CASE("both contexts say the same of rows of evidence") {
   room r;
   attention const all = all_rows(r.in), few = last_rows(r.in, 3);

@@ -80,7 +80,7 @@ template <class Entry> struct row_sights {
     return {position_of.padding, std::max(position_of.padding, position_of.before(sees.sinks))};
   }
   constexpr sight_fault fault_of(std::int32_t w) const {
-    if (position_of.padding < 0 || (scattered && position_of.padding != 0)) return sight_fault::padding;
+    if (!visibility::is_padding(position_of.padding, position_of.tokens, scattered)) return sight_fault::padding;
     if (positions == nullptr) return scattered && !sees.reaches_back() ? sight_fault::unknown : sight_fault::none;
     std::int64_t const p = positions[w], token = first_token + w;
     if (p < 0) return sight_fault::negative;

@@ -37,6 +37,14 @@ namespace messages {
   contract::violate("evidence: a softmax row has ", slots, " floats and ", row(sequence, head), " ", tokens,
                     " tokens; provide one weight per slot and say how many in attention_rows::slots");
 }
+[[noreturn]] inline void padding(std::int32_t sequence, std::int32_t head, std::int64_t first, std::int64_t tokens,
+                                 bool scattered) {
+  contract::violate(
+      "evidence: first_token of ", of_sequence(sequence), " is ", first, ", and ", row(sequence, head), " holds ",
+      tokens, scattered ? " scattered" : "",
+      " tokens; visibility::first_token is the slot of ascending rows behind their padding, from 0 to the "
+      "row's length");
+}
 
 /// Alike in every context, whose last digits differ.
 inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
@@ -84,8 +92,8 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
             "write each token's position into a role::position component"
       : why == sight_fault::unknown
           ? " or any other, and sees only some tokens of scattered rows; give the rows their positions"
-          : ", behind padding that ends below slot 0, or in scattered rows, where no slot begins a sequence; "
-            "visibility::first_token is a slot of ascending rows";
+          : ", behind padding that ends below slot 0 or beyond the row, or in scattered rows, where no slot begins a "
+            "sequence; visibility::first_token is a slot of ascending rows";
   contract::violate("evidence: row ", row_of, " of ", row(sequence, head), " is at position ", position, text);
 }
 

@@ -18,6 +18,7 @@ enum class fault : std::uint8_t {
   lengths_differ,
   layers_differ,
   read_only,
+  padding,
   row_begin,
   row_count,
   rows_behind,

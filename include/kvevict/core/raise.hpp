@@ -33,6 +33,7 @@ inline void raise_input(fault_record const& s) {
     case fault::lengths_differ: messages::lengths_differ(b, h, s.other, s.what);
     case fault::layers_differ: messages::layers_differ(b, h, s.layer, s.other, s.what);
     case fault::read_only: messages::read_only(b, s.what, s.other);
+    case fault::padding: messages::padding(b, h, s.what, s.other, s.more[0] != 0);
     case fault::row_begin:
       if (b == 0 && s.what < 0) messages::row_begin_starts(static_cast<std::int32_t>(s.what));
       messages::row_begin_descends(b);

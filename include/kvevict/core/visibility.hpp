@@ -25,6 +25,8 @@ enum class row_place : std::uint8_t { in_cache, behind_cache };
 /// (b = l·S + s), as eviction may leave layers different padding, even where its rows are said once for all layers.
 /// Padding is evicted first; policies with sinks, and scores that read the keys or values of a row as a whole, are
 /// refused there.
+///
+/// Errors   contract_violation for first_token below 0, beyond a row that holds any tokens, or not 0 of scattered rows.
 struct visibility {
   std::int32_t window = 0, chunk = 0, sinks = 0;
   std::int32_t const* first_token = nullptr;  // (B) slots, of a stack (L·S), or null: 0
@@ -33,6 +35,10 @@ struct visibility {
   constexpr bool is_whole() const { return window == 0 && chunk == 0 && first_token == nullptr; }
   constexpr bool reaches_back() const { return window == 0 && chunk == 0; }
   constexpr std::int32_t padding(std::int32_t b) const { return first_token == nullptr ? 0 : first_token[b]; }
+  /// Those slots of padding, before a row's tokens; of a row that holds nothing they say nothing.
+  static constexpr bool is_padding(std::int32_t slots, std::int32_t tokens, bool scattered) {
+    return tokens == 0 || (slots >= 0 && slots <= (scattered ? 0 : tokens));
+  }
   /// The first position that a row at p sees, sinks apart.
   constexpr std::int64_t begin(std::int64_t p) const {
     std::int64_t const in_window = window == 0 ? 0 : p - window + 1, in_chunk = chunk == 0 ? 0 : p - p % chunk;
@@ -56,7 +62,7 @@ enum class sight_fault : std::uint8_t {
   before_its_token,
   behind_its_token,  // so that tokens before it were evicted, and nobody knows how far back it sees
   unknown,           // of scattered rows, where a row sees only some of them
-  padding            // below 0, or of scattered rows
+  padding            // below 0, beyond the row, or of scattered rows
 };
 
 /// From the first order to before `to`.

@@ -139,6 +139,15 @@ template <class Entry> void check(layer_view<Entry> const& cache, attention_rows
       if (a.rows(b) != 0 && cache.length(b, h) > a.slots) messages::softmax_slots(a.slots, b, h, cache.length(b, h));
 }
 
+/// Padding ends within every row.
+template <class Entry> void check_padding(layer_view<Entry> const& cache, visibility const& sees) {
+  bool const scattered = cache.order == row_order::scattered;
+  for (std::int32_t b = 0; sees.first_token != nullptr && b < cache.sequences(); ++b)
+    for (std::int32_t h = 0; h < cache.heads(); ++h)
+      if (std::int32_t const tokens = cache.length(b, h); !sees.is_padding(sees.padding(b), tokens, scattered))
+        messages::padding(b, h, sees.padding(b), tokens, scattered);
+}
+
 /// The kernel checks the rest, against the gate.
 template <class Entry> void check(layer_view<Entry> const& cache, feature_rows const& x) {
   check_offsets(x.places(), cache.sequences());
@@ -165,6 +174,7 @@ template <class View, class... Facts>
 void validate(evidence<View, Facts...> const& e, arena& scratch, page_use use = page_use::read) {
   using all = evidence<View, Facts...>;
   validate(e.cache, scratch, use);
+  contract::check_padding(e.cache, e.sees);
   validate_shape(e);
   if constexpr (has_attention<all>) contract::check(e.cache, e.attention);
   if constexpr (has<all, facts::features>) contract::check(e.cache, e.input);

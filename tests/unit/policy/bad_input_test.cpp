@@ -364,6 +364,29 @@ TEST_CASE("bad input: too few rows") {
   r.refuses(presets::oracle({.rows = 4}), kvevict::future(r.view(), none.queries()).with_lse(r.all.lse.data(), 4, 1),
             twenty, "rows", "provide");
 }
+TEST_CASE("bad input: padding that does not end within the rows") {
+  room r;
+  auto const refused = [&](kvevict::layer_view<std::int32_t> const& view, std::vector<std::int32_t> const& first,
+                           char const* what) {
+    kvevict::visibility const sees{.first_token = first.data()};
+    auto const streaming = presets::streaming_llm({.sinks = 0});
+    char const* const remedy = "from 0 to the row's length";
+    r.refuses(streaming, kvevict::contents(view).with_visibility(sees), twenty, what, remedy);
+    r.refuses(h2o, kvevict::remembered(view).with_visibility(sees), twenty, what, remedy);
+    r.refuses(snapkv, kvevict::prompt(view, r.q).with_visibility(sees), twenty, what, remedy);
+    r.refuses(snapkv, kvevict::prompt(view, r.weights).with_visibility(sees), twenty, what, remedy);
+    CHECK_THROWS_WITH(kvevict::observe(r.ctx, h2o, kvevict::step(view, r.q).with_visibility(sees), twenty),
+                      Contains(what));
+  };
+  refused(r.view(), {0, 31}, "first_token of sequence 1 is 31, and sequence 1, head 0 holds 30 tokens");
+  refused(r.view(), {-1, 0}, "first_token of sequence 0 is -1, and sequence 0, head 0 holds 40 tokens");
+  refused(r.view().with_order(kvevict::row_order::scattered), {0, 2}, "sequence 1, head 0 holds 30 scattered tokens");
+
+  r.cache.lengths()[2] = r.cache.lengths()[3] = 0;  // who holds nothing has no padding either, whatever is said
+  std::vector<std::int32_t> const first{3, 31};
+  auto const idle = kvevict::contents(r.view()).with_visibility({.first_token = first.data()});
+  CHECK(kvevict::plan(r.ctx, presets::streaming_llm({.sinks = 0}), idle, twenty).tokens.front() == 20);
+}
 TEST_CASE("bad input: a window, recent rows or sinks that are not counts") {
   room r;
   auto const e = kvevict::prompt(r.view(), r.q);

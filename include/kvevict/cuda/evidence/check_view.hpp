@@ -11,8 +11,8 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 
 struct no_rows {};
 
-/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes and each
-/// other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
+/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes,
+/// padding and each other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
 ///
 /// It makes the call's status anew, each sequence's record by the block that checks the sequence: what it finds, what
 /// another call was refused with whose result this one takes, or nothing. The word is zero then; the next kernel, which
@@ -25,6 +25,7 @@ template <class Entry, class Rows> struct check_view_kernel {
   watched watch;
   layer_view<Entry> v;
   Rows rows;
+  visibility sees;
   std::uint32_t* words;
   std::int64_t count;
   call_status parent;  // of the call whose result is taken, or none
@@ -93,6 +94,9 @@ template <class Entry, class Rows> struct check_view_kernel {
              n != first && v.one_length_for_layers())
       mine.take(watch, fault::layers_differ, b, h, n, first);
     if (fixed < 0 || (fixed % P != 0 && fixed < n)) mine.take(watch, fault::read_only, b, h, fixed, P);
+    bool const scattered = v.order == row_order::scattered;
+    if (!sees.is_padding(sees.padding(b), static_cast<std::int32_t>(n), scattered))
+      mine.take(watch, fault::padding, b, h, sees.padding(b), n, scattered);
     if constexpr (!std::is_same_v<Rows, no_rows>) check_rows(mine, b, h, n);
   }
   KVEVICT_DEVICE void check_rows(found& mine, std::int32_t b, std::int32_t h, std::int64_t n) const {

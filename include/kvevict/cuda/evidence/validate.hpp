@@ -102,7 +102,7 @@ void check_arrays(device& ctx, layer_view<Entry> const& v, Rows const& rows, pag
   std::uint32_t const blocks =
       std::max(static_cast<std::uint32_t>(v.sequences()), blocks_for(std::min<std::int64_t>(all_words, 1 << 17), 128));
   ctx.launch({blocks}, {128}, 0,
-             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, next, all_words,
+             check_view_kernel<Entry, Rows>{ctx.watch(), v, rows, order.sees, next, all_words,
                                             parents.empty() ? call_status{} : parents[0], ctx.is_sticky()});
   for (std::int64_t i = 0; i < count; next += words[i++]) {
     check_pages_kernel<Entry>& k = *tables[i];

@@ -36,8 +36,9 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
     return;
   }
   double whole = 0;
-  for (std::int64_t j = 0; j < seen; ++j) whole += __builtin_powf(a[j], gain);
-  for (std::int64_t j = 0; j < seen; ++j) sums[j] += static_cast<float>(__builtin_powf(a[j], gain) / whole);
+  for (std::int64_t j = 0; j < seen; ++j) whole += static_cast<double>(__builtin_powf(a[j], gain));
+  for (std::int64_t j = 0; j < seen; ++j)
+    sums[j] += static_cast<float>(static_cast<double>(__builtin_powf(a[j], gain)) / whole);
 }
 
 /// One query head's weights of window rows [first, last), added up in `sums` (N); false when a row is not sound.

@@ -17,11 +17,11 @@ inline vec times_power(vec p, vec n) { return _mm512_maskz_scalef_ps(0xffff, p, 
 #else
 inline ivec to_integer(vec x) {
 #if defined(__AVX__)
-  return (ivec)_mm256_cvtps_epi32(x);
+  return reinterpret_cast<ivec>(_mm256_cvtps_epi32(x));
 #elif defined(__SSE2__)
-  return (ivec)_mm_cvtps_epi32(x);
+  return reinterpret_cast<ivec>(_mm_cvtps_epi32(x));
 #elif defined(__aarch64__)
-  return (ivec)vcvtnq_s32_f32((float32x4_t)x);
+  return reinterpret_cast<ivec>(vcvtnq_s32_f32(reinterpret_cast<float32x4_t>(x)));
 #else
   return __builtin_convertvector(x + (x < 0.0f ? splat(-0.5f) : splat(0.5f)), ivec);  // ties away from zero
 #endif

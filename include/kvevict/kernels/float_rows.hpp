@@ -165,8 +165,8 @@ template <class Entry> class float_rows {
   /// x[1], x[0], x[3], x[2] …
   static vec pairs_swapped(vec x) {
     using pairs __attribute__((vector_size(lanes * 4))) = std::uint64_t;
-    pairs const p = (pairs)x;
-    return (vec)(p << 32 | p >> 32);
+    pairs const p = reinterpret_cast<pairs>(x);
+    return reinterpret_cast<vec>(p << 32 | p >> 32);
   }
 
   layer_view<Entry> const& view_;

@@ -17,11 +17,11 @@ namespace select {
 /// Bit i is the sign of lane i: of a comparison, whether it holds.
 inline std::uint32_t sign_bits(ivec v) {
 #if defined(KVEVICT_WIDE_LANES)
-  return static_cast<std::uint32_t>(_mm512_movepi32_mask((__m512i)v));
+  return static_cast<std::uint32_t>(_mm512_movepi32_mask(reinterpret_cast<__m512i>(v)));
 #elif defined(__AVX__)
-  return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)v));
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(v)));
 #elif defined(__SSE2__)
-  return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)v));
+  return static_cast<std::uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(v)));
 #else
   std::uint32_t out = 0;
   for (int i = 0; i < lanes; ++i) out |= static_cast<std::uint32_t>(v[i] < 0) << i;

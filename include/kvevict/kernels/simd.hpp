@@ -87,8 +87,8 @@ template <int N> vec load_first(float const* p) {
 #endif
   return v;
 }
-inline ivec bits_of(vec v) { return (ivec)v; }
-inline vec float_of(ivec v) { return (vec)v; }
+inline ivec bits_of(vec v) { return reinterpret_cast<ivec>(v); }
+inline vec float_of(ivec v) { return reinterpret_cast<vec>(v); }
 /// NaN in place of what is not finite; by the bits, as -ffast-math may fold arithmetic that does it.
 inline vec finite_or_nan(vec v) { return (bits_of(v) & 0x7fffffff) < 0x7f800000 ? v : splat(__builtin_nanf("")); }
 /// The second operand wins when one is NaN: what x86 has an instruction for, which g++ 12 does not see in a ? b : c.
@@ -112,7 +112,9 @@ inline vec multiply_add(vec a, vec b, vec c) {
 #elif defined(__FMA__)
   return _mm256_fmadd_ps(a, b, c);
 #elif defined(__ARM_NEON) && defined(__aarch64__)
-  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  using four = float32x4_t;
+  return reinterpret_cast<vec>(
+      vfmaq_f32(reinterpret_cast<four>(c), reinterpret_cast<four>(a), reinterpret_cast<four>(b)));
 #else
   return a * b + c;
 #endif
@@ -140,14 +142,15 @@ template <class T> vec load_as_float(std::byte const* p);
 template <> inline vec load_as_float<float>(std::byte const* p) { return load(p); }
 template <> inline vec load_as_float<bf16>(std::byte const* p) {
 #if defined(KVEVICT_WIDE_LANES)  // of convertvector g++ 12 makes two halves and puts them together
-  return (vec)((wide_vec)_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)))
-               << 16);
+  auto const x = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p)));
+  return reinterpret_cast<vec>(reinterpret_cast<wide_vec>(x) << 16);
 #elif defined(__AVX2__)
-  return (vec)((wide_vec)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))) << 16);
+  auto const x = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p)));
+  return reinterpret_cast<vec>(reinterpret_cast<wide_vec>(x) << 16);
 #else
   half_vec v;
   std::memcpy(&v, p, sizeof v);
-  return (vec)(__builtin_convertvector(v, wide_vec) << 16);
+  return reinterpret_cast<vec>(__builtin_convertvector(v, wide_vec) << 16);
 #endif
 }
 template <> inline vec load_as_float<f16>(std::byte const* p) {

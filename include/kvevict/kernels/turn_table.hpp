@@ -20,15 +20,16 @@ struct turn_vectors {
 /// turn_of of every lane.
 inline turn_vectors turns_of(wide_vec angle) {
   wide_vec const quarter = (angle + 0x20000000u) >> 30;
-  vec const x = __builtin_convertvector((ivec)(angle - (quarter << 30)), vec) * 1.4629180792671596e-9f, z = x * x;
+  vec const x = __builtin_convertvector(reinterpret_cast<ivec>(angle - (quarter << 30)), vec) * 1.4629180792671596e-9f,
+            z = x * x;
   vec const p = multiply_add(z, splat(-1.9515295891e-4f), splat(8.3321608736e-3f)),
             q = multiply_add(z, splat(2.443315712e-5f), splat(-1.388731625e-3f)),
             s = multiply_add(x * z, multiply_add(z, p, splat(-1.6666654611e-1f)), x),
             c = multiply_add(z * z, multiply_add(z, q, splat(4.166664568e-2f)),
                              multiply_add(z, splat(-0.5f), splat(1.0f)));
   vec const cos = (quarter & 1u) != 0u ? s : c, sin = (quarter & 1u) != 0u ? c : s;
-  return {float_of(bits_of(cos) ^ (ivec)(((quarter + 1u) & 2u) << 30)),
-          float_of(bits_of(sin) ^ (ivec)((quarter & 2u) << 30))};
+  return {float_of(bits_of(cos) ^ reinterpret_cast<ivec>(((quarter + 1u) & 2u) << 30)),
+          float_of(bits_of(sin) ^ reinterpret_cast<ivec>((quarter & 2u) << 30))};
 }
 
 /// What turns keys back, of up to tokens_abreast tokens. A token's turn depends on its position alone.

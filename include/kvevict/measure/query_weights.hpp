@@ -83,7 +83,7 @@ template <class Entry> class query_weights {
       std::int64_t at = 0;
       for (component const* const part : parts)
         if (part != nullptr) square += add_products(row_reader<Entry>(rows_.view, *part, in_), j, at, count, out);
-      if (square > longest && square <= weight_sum::largest_key) longest = square;
+      if (square > longest && square <= static_cast<double>(weight_sum::largest_key)) longest = square;
       for (std::int32_t i = 0; i < count; ++i) out.of_tokens[i * std::int64_t{in_.tokens} + j] = out.sums[i];
     }
     return std::sqrt(longest);

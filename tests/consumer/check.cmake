@@ -9,3 +9,9 @@ execute_process(COMMAND ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/${NAME} -B
   COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${work}/build COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${work}/build/consumer COMMAND_ERROR_IS_FATAL ANY)
+
+# Their install is theirs alone, unless they say KVEVICT_INSTALL.
+execute_process(COMMAND ${CMAKE_COMMAND} --install ${work}/build --prefix ${work}/theirs COMMAND_ERROR_IS_FATAL ANY)
+if(EXISTS ${work}/theirs/include/kvevict)
+  message(FATAL_ERROR "installing ${NAME} installs the library's headers, too")
+endif()

@@ -144,9 +144,10 @@ inline void expect_rope(char const* verb, rope const& r, std::int64_t row) {
   if (r.scaling == rope_scaling::llama3 || r.scaling == rope_scaling::yarn) {
     KVEVICT_EXPECTS(r.original >= 1 && r.original < 1e12, verb, ": a scaled rope of original length ", r.original,
                     "; give original_max_position_embeddings");
-    KVEVICT_EXPECTS(r.low_factor > 0 && r.low_factor < r.high_factor && r.beta_slow > 0 && r.beta_slow < r.beta_fast,
+    KVEVICT_EXPECTS(r.low_factor > 0 && r.low_factor < r.high_factor && r.high_factor < 1e9 && r.beta_slow > 0 &&
+                        r.beta_slow < r.beta_fast && r.beta_fast < 1e9,
                     verb, ": a rope whose factors are ", r.low_factor, " to ", r.high_factor, " and betas ",
-                    r.beta_slow, " to ", r.beta_fast, "; give the lower one first, both above 0");
+                    r.beta_slow, " to ", r.beta_fast, "; give the lower one first, both above 0 and below 1e9");
   }
 }
 

@@ -115,6 +115,10 @@ TEST_CASE("a rope that is none is refused, and the message says what is missing"
            "factors are 4.000000 to 4.000000");
   contains(refused([](rope& r) { r.scaling = rope_scaling::yarn, r.original = 8192, r.beta_slow = 40; }),
            "betas 40.000000 to 32.000000");
+  double const inf = std::numeric_limits<double>::infinity();
+  contains(refused([&](rope& r) { r.scaling = rope_scaling::yarn, r.original = 8192, r.beta_fast = inf; }), "to inf");
+  contains(refused([&](rope& r) { r.scaling = rope_scaling::llama3, r.original = 8192, r.high_factor = inf; }),
+           "to inf");
   contains(refused([](rope& r) { r.scaling = static_cast<rope_scaling>(9); }), "pairs or scaling out of range");
 }
 

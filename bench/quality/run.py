@@ -15,19 +15,19 @@ STAGES = {  # split, genres, lengths, needles of a kind, shares, both structures
     "trial": ("selection", None, (1000,), 1, (10, 20, 40), False),
     "grid": ("selection", None, (1000, 2000), 2, (5, 10, 20, 40), True),
     "report": ("report", None, (1000, 2000), 2, (10, 20, 40), True),
+    "long": ("report", None, (4000,), 1, (10, 20, 40), False),
 }
 
 
 @dataclasses.dataclass
 class Part:
-    """What is run in one go: needles of one length, and with those of the first length a text and decoding."""
+    """What is run in one go: needles of one length, and with those of 1 000 tokens a text and decoding."""
 
     genre: str
     name: str
     text: str
     seed: int
     length: int
-    first: bool
 
     def file(self, folder):
         return HERE / "results" / folder / f"{self.name}_{self.length}_{self.seed}.csv"
@@ -37,7 +37,7 @@ def parts_of(stage, seeds):
     """One length of all documents, then the next."""
     split, genres, lengths = STAGES[stage][:3]
     documents = list(each(split, genres))
-    return [Part(*d, seed, n, n == lengths[0]) for n in lengths for seed in seeds for d in documents]
+    return [Part(*d, seed, n) for n in lengths for seed in seeds for d in documents]
 
 
 ADDED = "stage genre document text drawn commit date".split()  # drawn: the SHA-256 of the prompts
@@ -61,7 +61,8 @@ def tasks_of(stage, tokens, part):
     """A part's prompts, as JSON."""
     needles, _, thorough = STAGES[stage][3:]
     lab = Lab(tokens, part.text, part.name, part.length, part.seed)
-    return json.dumps(lab.tasks(tokens.config["name"], needles, part.first, part.first and thorough))
+    text = part.length == 1000
+    return json.dumps(lab.tasks(tokens.config["name"], needles, text, text and thorough))
 
 
 def run(options, policies, part, tasks):

@@ -97,6 +97,25 @@ template <class Entry> struct laws {
     }
   }
 
+  /// Behind padding: of a row that evicts a token none of the padding stays, and no more is kept than without it.
+  static void check_padded(view_type const& v, kvevict::keep_set const& keep, kvevict::visibility const& sees,
+                           kvevict::budget const& budget, policy<Entry> const& p) {
+    for (std::int32_t b = 0; b < v.sequences(); ++b)
+      for (std::int32_t h = 0; h < v.heads(); ++h) {
+        auto const kept = keep(b, h);
+        std::int32_t const n = v.length(b, h);
+        std::int64_t of_padding = 0;
+        for (std::int64_t i = 0; i < kept.size; ++i) {
+          law(kept[i] >= 0 && kept[i] < n, "kept tokens are there");
+          of_padding += kept[i] < sees.padding(b);
+        }
+        if (p.uniform && p.equal_counts && !p.capped && !p.whole_pages)
+          law(kept.size <= std::min(n, budget.of(b)), "no more than the budget is kept behind padding");
+        bool const evicts_tokens = kept.size - of_padding < n - std::min(n, sees.padding(b));
+        if (!p.whole_pages) law(of_padding == 0 || !evicts_tokens, "padding goes before tokens do");
+      }
+  }
+
   /// Layers that share a budget keep it together: of every head, or of all heads.
   static void check_stack(view_type const& v, kvevict::keep_set const& keep, kvevict::budget const& budget,
                           policy<Entry> const& p) {

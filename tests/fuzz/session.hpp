@@ -146,7 +146,10 @@ template <class Entry> class session {
         "threads plan what one thread plans");
     if (!planned) return false;
     ++done().plans;
-    laws_of::check_keep(view, keep_, budget_, policy_);
+    if (e.sees.first_token != nullptr)
+      laws_of::check_padded(view, keep_, e.sees, budget_, policy_);
+    else
+      laws_of::check_keep(view, keep_, budget_, policy_);
     return true;
   }
 

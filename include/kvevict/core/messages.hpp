@@ -95,7 +95,8 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
       score != score ? "NaN"
       : score > 0    ? "+inf"
                      : "-inf",
-      "; look for values that are not finite in the queries, keys, values or LSE; to keep a token, protect it");
+      "; look for values that are not finite in the queries, keys, values or LSE, or an LSE of another scale; to keep "
+      "a token, protect it");
 }
 [[noreturn]] inline void softmax_weight(std::int64_t sequence, std::int64_t head) {
   contract::violate("evidence: ", row(sequence, head),

@@ -56,8 +56,11 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
                   second == nullptr ? "; both must be D" : " in rope; queries need both parts, in this order");
   KVEVICT_EXPECTS(second == nullptr || k->width() % 16 == 0, "evidence: keys of ", k->width(),
                   " elements in k with a second part in rope; the first part must be a multiple of 16 elements wide");
-  KVEVICT_EXPECTS(kernels::is_finite(q.scale) && q.scale >= 0 && kernels::is_finite(q.softcap) && q.softcap >= 0,
-                  "evidence: scale and softcap must be finite and not negative; 0 means 1/√D and none");
+  KVEVICT_EXPECTS(
+      kernels::is_finite(q.scale) && q.scale >= 0 && q.scale < 1e9f && kernels::is_finite(q.softcap) &&
+          (q.softcap == 0 || (q.softcap >= 1e-6f && q.softcap < 1e9f)),
+      "evidence: scale and softcap must be below 1e9, not negative, and a softcap 1e-6 or more; give those of "
+      "the engine's softmax, 0 means 1/√D and none");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) {
   if (cache.sequences() != 0) check_heads(cache, a);

@@ -37,6 +37,21 @@ TEST_CASE("powers of two are within two units of the last place, between 0 and 2
   CHECK(std::isnan(of_one(std::numeric_limits<float>::quiet_NaN())));
 }
 
+TEST_CASE("tanh is within 3e-7 of itself, however small it is") {
+  auto const tanh_of = [](float x) { return kernels::tanh(kernels::splat(x))[0]; };
+  double worst = 0;
+  for (float x = 1e-20f; x < 20; x *= 1.0173f)
+    for (float const at : {x, -x}) {
+      double const exact = std::tanh(static_cast<double>(at));
+      worst = std::max(worst, std::abs(static_cast<double>(tanh_of(at)) / exact - 1));
+    }
+  CHECK(worst <= 3e-7);
+  CHECK(tanh_of(0) == 0);
+  CHECK(tanh_of(std::numeric_limits<float>::infinity()) == 1);
+  CHECK(tanh_of(-std::numeric_limits<float>::infinity()) == -1);
+  CHECK(std::isnan(tanh_of(std::numeric_limits<float>::quiet_NaN())));
+}
+
 TEST_CASE("several vectors' powers have the bits of each one's") {
   kernels::vec all[3];
   for (int v = 0; v < 3; ++v)

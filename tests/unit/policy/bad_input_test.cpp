@@ -255,9 +255,11 @@ TEST_CASE("bad input: another scale than the LSE's") {
   r.refuses(snapkv, r.lse().with_scale(1.0f), twenty, "add up to", "the scale, the softcap or the log_base");
   r.refuses(h2o, r.lse().with_scale(1.0f), twenty, "add up to", "the scale, the softcap or the log_base");
 }
-TEST_CASE("bad input: scale or softcap negative or not finite") {
+TEST_CASE("bad input: scale or softcap negative, not finite, or beyond what an engine's can be") {
   room r;
-  for (float const x : {-1.0f, not_a_number, inf}) {
+  for (float const x : {1e-7f, 1e-40f})
+    r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_softcap(x), twenty, "scale and softcap", "0 means");
+  for (float const x : {-1.0f, not_a_number, inf, 1e9f, 1e38f}) {
     r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_scale(x), twenty, "scale and softcap", "0 means");
     r.refuses(snapkv, kvevict::prompt(r.view(), r.q).with_softcap(x), twenty, "scale and softcap", "0 means");
   }

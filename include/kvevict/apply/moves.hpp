@@ -27,9 +27,9 @@ template <class Entry> fault fault_of(layer_view<Entry> const& v, keep_set const
   slice<std::int32_t const> const kept = keep.row(r);
   std::int32_t const n = v.length(b, h), fixed = std::min(n, v.read_only_tokens(b));
   if (keep.lengths[static_cast<std::size_t>(r)] != n) return other_length;
-  bool ascending = kept.empty() || (kept[0] >= 0 && kept[kept.size - 1] < n);
-  for (std::int64_t i = 1; i < kept.size; ++i) ascending &= kept[i - 1] < kept[i];
-  if (!ascending) return out_of_order;
+  std::int32_t wrong = kept.empty() || (kept[0] >= 0 && kept[kept.size - 1] < n) ? 0 : 1;
+  for (std::int64_t i = 1; i < kept.size; ++i) wrong |= int{kept[i - 1] >= kept[i]};  // no branch, no bool: in vectors
+  if (wrong != 0) return out_of_order;
   return fixed > 0 && (kept.size < fixed || kept[fixed - 1] != fixed - 1) ? prefix_lost : none;
 }
 

@@ -41,15 +41,16 @@ inline void add_row(float const* a, std::int64_t seen, float gain, float* sums) 
     sums[j] += static_cast<float>(static_cast<double>(__builtin_powf(a[j], gain)) / whole);
 }
 
-/// One query head's weights of window rows [first, last), added up in `sums` (N); false when a row is not sound.
+/// One query head's weights of window rows [first, last), added to `sums` (N), or put there; false when a row is not
+/// sound.
 template <class Entry>
 bool sum_rows(softmax_reader<Entry> const& reader, attention_rows const& a, window_options const& o, row const& in,
-              std::int32_t first, std::int32_t last, std::int32_t hq, float* sums) {
-  kvevict::fill_n(sums, in.tokens, 0.0f);
+              std::int32_t first, std::int32_t last, std::int32_t hq, bool adds, float* sums) {
+  if (!adds) kvevict::fill_n(sums, in.tokens, 0.0f);
   bool sound = true;
   for (std::int32_t w = first; w < last; ++w) {
     slice<float const> const x = reader.read(w, hq);
-    sound &= fault_of_row(reader, a, w, x, sum_of_floats(x.data, x.size)) == row_fault::none;
+    sound &= fault_of_row(reader, a, w, x) == row_fault::none;
     std::int64_t const p = reader.position(w);
     float const gain =
         o.weights == weighting::step_gain ? step_gain((p < 0 ? in.tokens - 1 : p) + 1, in.budget, o.min_gain) : 1.0f;
@@ -58,19 +59,20 @@ bool sum_rows(softmax_reader<Entry> const& reader, attention_rows const& a, wind
   return sound;
 }
 
-/// Those rows' weights, reduced over the rows and the G heads of the group, to `scores` (N).
+/// Those rows' weights, reduced over the rows and the G heads of the group, to `scores` (N). `sums` (N): of a head, where
+/// its rows are reduced before they join the others.
 template <class Entry>
 bool reduce_rows(softmax_reader<Entry> const& reader, attention_rows const& a, window_options const& o, row const& in,
                  std::int32_t first, std::int32_t last, std::int32_t G, float* sums, float* scores) {
   bool sound = true;
   float const share = (o.reduce == row_reduce::mean ? 1.0f / static_cast<float>(last - first) : 1.0f) *
                       (o.group == group_reduce::mean ? 1.0f / static_cast<float>(G) : 1.0f);
+  bool const largest = o.group == group_reduce::max, apart = largest || last - first > 1;
   for (std::int32_t g = 0; g < G; ++g) {
-    sound &= sum_rows(reader, a, o, in, first, last, in.head * G + g, sums);
-    for (std::int32_t j = 0; j < in.tokens; ++j)
-      scores[j] = g == 0                         ? sums[j]
-                  : o.group == group_reduce::max ? larger_or_nan(sums[j], scores[j])
-                                                 : scores[j] + sums[j];
+    float* const to = g == 0 || !apart ? scores : sums;
+    sound &= sum_rows(reader, a, o, in, first, last, in.head * G + g, g != 0 && !apart, to);
+    for (std::int32_t j = 0; to == sums && j < in.tokens; ++j)
+      scores[j] = largest ? larger_or_nan(sums[j], scores[j]) : scores[j] + sums[j];
   }
   for (std::int32_t j = 0; j < in.tokens; ++j) scores[j] *= share;
   return sound;

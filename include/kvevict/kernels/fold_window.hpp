@@ -41,6 +41,17 @@ template <class Fold>
   }
 }
 
+/// Σ of floats, in vectors.
+inline double sum_of_floats(float const* x, std::int64_t n) {
+  vec sums = {};
+  std::int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) sums += load(x + j);
+  sums += load_some(x + j, n - j);
+  double sum = 0;
+  for (int i = 0; i < lanes; ++i) sum += static_cast<double>(sums[i]);
+  return sum;
+}
+
 /// Weights of `count` tokens, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
 inline void pool_weights(pool_options const& o, float* x, std::int64_t count, float* copy) {
   double const before = sum_of_floats(x, count);

@@ -122,10 +122,16 @@ inline std::int32_t worst_scattered(row const& it, float const* x, std::int32_t 
     std::uint32_t const stays = std::uint32_t{positions[j] < first} | std::uint32_t{positions[j] >= last};
     least = std::min(least, order_key(x[j]) | (0u - stays));
   }
+  auto const may_go = [&](std::int32_t j) {
+    return int{positions[j] >= first} & int{positions[j] < last} & int{order_key(x[j]) == least};
+  };
   std::int32_t found = -1;
-  for (std::int32_t j = 0; j < n; ++j) {
-    int const may_go = int{positions[j] >= first} & int{positions[j] < last};
-    if ((may_go & int{order_key(x[j]) == least}) != 0 && (found < 0 || positions[j] < positions[found])) found = j;
+  for (std::int32_t begin = 0; begin < n; begin += 64) {  // most of them have none
+    std::int32_t const end = std::min(begin + 64, n);
+    int some = 0;
+    for (std::int32_t j = begin; j < end; ++j) some |= may_go(j);
+    for (std::int32_t j = begin; some != 0 && j < end; ++j)
+      if (may_go(j) != 0 && (found < 0 || positions[j] < positions[found])) found = j;
   }
   return found;
 }

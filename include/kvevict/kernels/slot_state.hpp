@@ -69,18 +69,20 @@ template <class Entry>
 void forget_fresh(token_rows<Entry> const& at, std::int64_t width, score_rows const& from, std::int64_t r,
                   std::int64_t first) {
   row const& in = from.rows[r];
-  bool const ascending = from.positions == nullptr;
-  if (ascending) first = std::max<std::int64_t>(first, in.new_from);
-  each_run(at, first, in.tokens, [&](std::int64_t j, std::int64_t count, std::byte* p) {
-    if (!ascending) {  // most runs have none
-      std::int32_t const* const order = from.positions + from.begin[r] + j;
-      int fresh = 0;
-      for (std::int64_t i = 0; i < count; ++i) fresh |= int{order[i] >= in.new_from};
-      if (fresh == 0) return;
-    }
-    for (std::int64_t i = 0; i < count; ++i, p += at.slot_stride)
-      if (ascending || from.order(r, j + i) >= in.new_from) kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f);
-  });
+  auto const forget = [&](std::byte* p) { kvevict::fill_n(reinterpret_cast<float*>(p), width, 0.0f); };
+  if (from.positions == nullptr)
+    return each_run(at, std::max<std::int64_t>(first, in.new_from), in.tokens,
+                    [&](std::int64_t, std::int64_t count, std::byte* p) {
+                      for (std::int64_t i = 0; i < count; ++i) forget(p + i * at.slot_stride);
+                    });
+  std::int32_t const* const order = from.positions + from.begin[r];
+  for (std::int64_t j = first; j < in.tokens; j += 64) {  // most of them have none
+    std::int64_t const end = std::min<std::int64_t>(j + 64, in.tokens);
+    int fresh = 0;
+    for (std::int64_t i = j; i < end; ++i) fresh |= int{order[i] >= in.new_from};
+    for (std::int64_t i = j; fresh != 0 && i < end; ++i)
+      if (order[i] >= in.new_from) forget(at(i));
+  }
 }
 
 /// Updates the state by rows of weights. Tokens of order ≥ row.new_from are new: all their columns start from zero. The

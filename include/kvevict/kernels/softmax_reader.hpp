@@ -19,15 +19,11 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace kernels {
 
-/// Σ of floats, in vectors.
-inline double sum_of_floats(float const* x, std::int64_t n) {
-  vec sums = {};
-  std::int64_t j = 0;
-  for (; j + lanes <= n; j += lanes) sums += load(x + j);
-  sums += load_some(x + j, n - j);
-  double sum = 0;
-  for (int i = 0; i < lanes; ++i) sum += static_cast<double>(sums[i]);
-  return sum;
+/// From the least of n orders to behind the largest.
+inline sight extent_of(std::int32_t const* orders, std::int64_t n) {
+  std::int32_t least = std::numeric_limits<std::int32_t>::max(), most = -1;
+  for (std::int64_t j = 0; j < n; ++j) least = std::min(least, orders[j]), most = std::max(most, orders[j]);
+  return {least, most + 1};
 }
 
 /// The softmax rows that a window reads of one row of the cache, each token's weight in its place.
@@ -42,11 +38,9 @@ template <class Entry> class softmax_reader {
         window_(newest_rows(view, a, in_.sequence, in_.tokens, o.rows, o.place)),
         sights_(sights_of(view, a, in_.sequence, in_.head, in_.tokens, window_, o.place)),
         orders_(out.positions_of(r)),
+        held_(orders_ == nullptr ? sight{0, in_.tokens} : extent_of(orders_, in_.tokens)),
         buffer_(buffer) {
     window_.always = sights_.always();
-    if (orders_ == nullptr) held_ = {0, in_.tokens};
-    for (std::int64_t j = 0; orders_ != nullptr && j < in_.tokens; ++j)
-      held_.from = std::min(held_.from, orders_[j]), held_.to = std::max(held_.to, orders_[j] + 1);
   }
 
   std::int32_t rows() const { return window_.count; }
@@ -96,7 +90,7 @@ template <class Entry> class softmax_reader {
   window_rows window_;
   row_sights<Entry> sights_;
   std::int32_t const* orders_;
-  sight held_{std::numeric_limits<std::int32_t>::max(), 0};  // orders of the row's tokens lie in it
+  sight held_;  // orders of the row's tokens lie in it
   float* buffer_;
 };
 
@@ -133,24 +127,32 @@ void expect_softmax_window(char const* verb, layer_view<Entry> const& view, atte
   expect_one_row(verb, a, o, out);
 }
 
-/// Whether all lie in [0, 1], as far as they are numbers.
-inline bool are_weights(float const* x, std::int64_t n) {
-  vec highest = {}, lowest = {};
+/// Of a softmax row.
+struct seen_weights {
+  double sum;
+  bool sound;  // all lie in [0, 1], as far as they are numbers
+};
+/// In one pass; sums, highest and lowest of every second vector, so that none waits for the one before.
+inline seen_weights look_at(slice<float const> x) {
+  vec sum[2] = {}, highest[2] = {}, lowest[2] = {};
+  auto const take = [&](auto k, vec v) { sum[k] += v, highest[k] = max(v, highest[k]), lowest[k] = min(v, lowest[k]); };
   std::int64_t j = 0;
-  auto const take = [&](vec v) { highest = max(v, highest), lowest = min(v, lowest); };
-  for (; j + lanes <= n; j += lanes) take(load(x + j));
-  take(load_some(x + j, n - j));
-  bool sound = true;
-  for (int i = 0; i < lanes; ++i) sound = sound && highest[i] <= 1.001f && lowest[i] >= 0.0f;
-  return sound;
+  for (; j + 2 * lanes <= x.size; j += 2 * lanes) unroll<2>([&](auto k) { take(k, load(x.data + j + k * lanes)); });
+  for (; j < x.size; j += lanes) take(0, load_some(x.data + j, x.size - j));
+  seen_weights out{0, true};
+  for (int i = 0; i < lanes; ++i)
+    for (int k = 0; k < 2; ++k)
+      out.sum += static_cast<double>(sum[k][i]), out.sound &= highest[k][i] <= 1.001f && lowest[k][i] >= 0.0f;
+  return out;
 }
 
 enum class row_fault : std::uint8_t { none, weight, sum };
 /// The row's weights lie in [0, 1] and add up to what the engine says. What is not a number is found by its score.
 template <class Entry>
 row_fault fault_of_row(softmax_reader<Entry> const& reader, attention_rows const& a, std::int32_t w,
-                       slice<float const> x, double sum) {
-  if (!are_weights(x.data, x.size)) return row_fault::weight;
+                       slice<float const> x) {
+  auto const [sum, sound] = look_at(x);
+  if (!sound) return row_fault::weight;
   bool const is_wrong = sum > 1 + softmax_tolerance || (a.sum == row_sum::one && sum < 1 - softmax_tolerance);
   return is_wrong && !reader.sees_none(w) ? row_fault::sum : row_fault::none;
 }
@@ -162,10 +164,9 @@ void violate_row(softmax_reader<Entry> const& reader, attention_rows const& a, r
     for (std::int32_t i = 0; i < G * reader.rows(); ++i) {
       std::int32_t const w = i % reader.rows(), hq = in.head * G + i / reader.rows();
       slice<float const> const x = reader.read(w, hq);
-      double const sum = sum_of_floats(x.data, x.size);
-      if (fault_of_row(reader, a, w, x, sum) != what) continue;
+      if (fault_of_row(reader, a, w, x) != what) continue;
       if (what == row_fault::weight) messages::softmax_weight(in.sequence, in.head);
-      messages::softmax_sum(in.sequence, in.head, hq, reader.number(w), sum);
+      messages::softmax_sum(in.sequence, in.head, hq, reader.number(w), look_at(x).sum);
     }
 }
 

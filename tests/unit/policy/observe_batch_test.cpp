@@ -76,4 +76,30 @@ TEST_CASE("observe() and a plan of the layer alone give a row one budget, behind
       });
 }
 
+TEST_CASE("observe: a new token begins anew in whatever slot it comes to lie") {
+  constexpr std::int32_t N = 130;
+  batch const in = random_batch(7, {.Hq = 2, .H = 1, .D = 8, .N = {N}});
+  auto shape = cache_shape_of(in);
+  shape.state_floats = 1;
+  layouts::cache<std::int32_t> cache(layouts::layout::head_pages, shape);
+  fill(cache, in);
+  auto const view = cache.view.with_order(kvevict::row_order::scattered);
+  std::vector<float> const weights(2 * N, 1.0f / N);
+  std::int32_t const begin[] = {0, 1}, newest = N - 1;
+  kvevict::attention_rows rows;
+  rows.weights = weights.data(), rows.heads = 2, rows.slots = N, rows.head_stride = N, rows.token_stride = 2 * N;
+  rows.row_begin = begin, rows.positions = &newest;
+  kvevict::host ctx;
+  for (std::int32_t slot = 0; slot < N; ++slot) {
+    cache.fill(kvevict::role::state, [](int, int, int, int) { return 5; });
+    cache.fill(kvevict::role::position, [&](int, int, int t, int) {
+      return t == slot ? N - 1 : t == N - 1 ? slot : t;
+    });
+    kvevict::observe(ctx, kvevict::presets::h2o(), kvevict::step(view, rows), {.tokens_per_head = N});
+    std::vector<float> const state = cache.read(kvevict::role::state, 0, 0);
+    for (std::int32_t t = 0; t < N; ++t)
+      CHECK(state[static_cast<std::size_t>(t)] == Approx(1.0f / N + (t == slot ? 0.0f : 5.0f)));
+  }
+}
+
 }  // namespace policy_observe_batch_test

@@ -111,6 +111,27 @@ TEST_CASE("on a device pages that are shared stay, and the others move as on the
       });
 }
 
+TEST_CASE("on a device rows that heads have in common are moved only where all agree, in the host's words") {
+  layouts::cache<std::int32_t> cache(layout::nhd, {.lengths = {20}, .heads = 2, .spare_tokens = 40});
+  cache.view.components[2].rows.head_stride = 0;  // positions
+  std::vector<std::int32_t> const row{0, 2, 3, 7, 11, 18, 19}, other{0, 2, 3, 7, 12, 18, 19};
+  for (bool const agree : {false, true}) {
+    device_cache<std::int32_t> there(cache);
+    by_the_hosts_table<std::int32_t> const mixed(cache, there);
+    auto const keep = keep_of(cache.view, {row, agree ? row : other});
+    auto here_pages = ledger_of(cache.view, unused(cache.view, {20})), there_pages = here_pages;
+    kvevict::host host;
+    cuda::device ctx(default_stream());
+    kvevict::relocated<std::int32_t> done;
+    auto const said = refusal([&] { relocate(ctx, host, mixed.view, keep, there_pages, done), ctx.wait(); });
+    CHECK(done.ok() == agree);
+    CHECK(refusal([&] { relocate(host, cache.view, keep, here_pages, done); }) == said);
+    CHECK(contains(said, "component position has one row for all heads") == !agree);
+    CHECK((there_pages == here_pages));
+    CHECK((there.snapshot() == cache.snapshot()));
+  }
+}
+
 TEST_CASE("a keep set that was read from a device becomes a mask, runs and tables on the host") {
   for (layout const l : tables)
     with_room(l, [&](auto& cache) {

@@ -75,6 +75,7 @@ template <class T> T* uploaded(device& ctx, frame& scratch, T const* from, std::
 
 /// Moves of a view whose table lies in the host's memory, by a launch a component.
 template <class Entry> void move_listed(device& ctx, layer_view<Entry> v, move_plan const& plan) {
+  kernels::moving::expect_agreement(v, plan);
   if (plan.moves() == 0) return;
   device::call call(ctx, ctx.nameless(), v.sequences(), v.pages.layers);
   ctx.zero("status", ctx.watch().raised, sizeof(std::uint32_t));  // no kernel before ours does

@@ -57,6 +57,13 @@ TEST_CASE("both contexts say the same of lengths, prefixes and pages") {
   contents_alike(addresses, "page 0 of sequence 0, head 0 is null");
   entry = page + 1;
   contents_alike(addresses, "page 0 of sequence 0, head 0 is not aligned to the elements of component k");
+  entry = page + 4;
+  for (std::int32_t const bytes : {16, 0, -16}) {
+    addresses.view.pages.alignment = bytes;
+    contents_alike(addresses, bytes > 0 ? "page 0 of sequence 0, head 0 is not aligned to 16 bytes; correct the address"
+                                        : "pages.alignment is " + std::to_string(bytes) + "; give the bytes");
+  }
+  addresses.view.pages.alignment = 16;
   entry = addresses.entries()[1];
   contents_alike(addresses, "pages 0 and 1 of sequence 0, head 0 are the same page");
 }

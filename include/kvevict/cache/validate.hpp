@@ -43,6 +43,8 @@ template <class Entry> void check_shape(layer_view<Entry> const& v) {
                   " from head to head; start at the lowest and count upwards, in elements");
   KVEVICT_EXPECTS(t.page_size > 0, "validate: a page of ", t.page_size,
                   " tokens; set pages.page_size to the tokens per page");
+  KVEVICT_EXPECTS(t.alignment >= 1, "validate: pages.alignment is ", t.alignment,
+                  "; give the bytes that pages are aligned to, or 1");
   KVEVICT_EXPECTS(v.component_count >= 1 && v.component_count <= v.max_components, "validate: ", v.component_count,
                   " components; a view has 1 to ", v.max_components, ", K first among them");
   KVEVICT_EXPECTS(v.find(role::k) != nullptr, "validate: no component has role::k; add the keys");

@@ -23,6 +23,8 @@ void check_address(layer_view<Entry> const& v, std::uintptr_t address, std::int6
   for (component const& c : v)
     if ((address + static_cast<std::uintptr_t>(c.rows.offset)) % static_cast<std::uintptr_t>(c.alignment()) != 0)
       messages::page_unaligned(i, b, h, name_of(c.what));
+  if (address % static_cast<std::uintptr_t>(v.pages.alignment) != 0)
+    messages::page_alignment(i, b, h, v.pages.alignment);
 }
 
 /// Bytes from a page's address to the end of what it holds, in all layers.

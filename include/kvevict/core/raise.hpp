@@ -50,9 +50,7 @@ inline void raise_input(fault_record const& s) {
     case fault::page_between: messages::page_between(s.token(), b, h, s.what, s.verb);
     case fault::page_null: messages::page_null(s.token(), b, h);
     case fault::page_unaligned: messages::page_unaligned(s.token(), b, h, s.verb);
-    case fault::page_alignment:
-      contract::violate("validate: page ", s.token(), " of ", messages::row(b, h), " is not aligned to ", s.other,
-                        " bytes; correct the address, or pages.alignment");
+    case fault::page_alignment: messages::page_alignment(s.token(), b, h, s.other);
     case fault::page_twice: messages::page_twice(s.what, s.other, b, h, s.verb);
     case fault::page_shared: messages::page_shared(s.token(), b, h, s.what, s.more[0], s.more[1], s.verb);
     case fault::not_ascending: messages::not_ascending(b, h, s.token(), s.what, s.other);

@@ -67,6 +67,11 @@ namespace messages {
   contract::violate("validate: page ", page, " of ", row(sequence, head),
                     " is not aligned to the elements of component ", component, "; correct the address or the offset");
 }
+[[noreturn]] inline void page_alignment(std::int64_t page, std::int32_t sequence, std::int32_t head,
+                                        std::int64_t bytes) {
+  contract::violate("validate: page ", page, " of ", row(sequence, head), " is not aligned to ", bytes,
+                    " bytes; correct the address, or pages.alignment");
+}
 /// `of`: the component whose own pages they are; null: they are those of the table.
 inline std::string pages_of(char const* of) { return of == nullptr ? "" : std::string("component ") + of + "'s "; }
 [[noreturn]] inline void page_twice(std::int64_t page, std::int64_t other, std::int32_t sequence, std::int32_t head,

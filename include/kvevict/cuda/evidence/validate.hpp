@@ -41,8 +41,6 @@ template <class Entry> void expect_view(layer_view<Entry> const& v) {
       v.pages.most_tokens() > 0,
       "validate: the page table says nothing of its width, which a device cannot look up; set pages.columns to the "
       "most pages of a row");
-  KVEVICT_EXPECTS(v.pages.alignment >= 1, "validate: pages.alignment is ", v.pages.alignment,
-                  "; give the bytes that pages are aligned to, or 1");
   KVEVICT_EXPECTS(
       !v.pages.is_identity() || (!v.pages.holds_pointers && v.pages.row_begin == nullptr),
       "validate: pages.entries is null but the table needs entries; null means a contiguous cache, page = sequence");

@@ -77,14 +77,15 @@ template <class Entry> class compaction_result {
   /// Pages that a component has of its own are written with `before.entries` at theirs. Pages that were reserved behind
   /// a row's length are not written, for the form has no place for them: remember them before.
   /// Shapes   R rows of the table → page_begin (R + 1), last_page_len (R), entries (their sum). Layers that share a row
-  ///          have it once: R = S, not L·S.
+  ///          have it once: R = S, not L·S; so it is of an empty tensor (S, 0), a null table without columns or tokens.
   /// Errors   contract_violation: another table; layers that share it and differ in length.
   void write_csr(page_table<Entry> const& before, std::int32_t* page_begin, std::int32_t* last_page_len,
                  Entry* entries) const {
     expect_rows_of(before);
     std::int32_t const heads = before.per_head() ? before.heads : 1, P = before.page_size;
     std::int64_t const layers = before.layers_a_row(), of_layer = all_lengths().size / layers;
-    KVEVICT_EXPECTS(layers == layers_a_row_ && P == page_size_ && (entries == nullptr || !before.is_identity()),
+    bool const is_table = !before.is_identity() || !has_tokens();
+    KVEVICT_EXPECTS(layers == layers_a_row_ && P == page_size_ && (entries == nullptr || is_table),
                     "compacted: the page table is not the compacted view's; give that one, and no entries for a "
                     "contiguous cache");
     for (std::int64_t r = of_layer; r < all_lengths().size; ++r)
@@ -93,7 +94,8 @@ template <class Entry> class compaction_result {
                       all_lengths()[r % of_layer], " and ", all_lengths()[r],
                       " tokens; keep equally many in all layers, or give each a table of its own");
     std::int32_t next = 0;
-    std::int64_t const rows = before.rows() / layers;
+    bool const no_columns = is_table && before.columns == 0 && before.row_begin == nullptr && before.layer_stride == 0;
+    std::int64_t const rows = before.rows() / (no_columns ? before.layers : layers);
     for (std::int64_t r = 0; r < rows; ++r) {
       auto const b = static_cast<std::int32_t>(r / heads), h = static_cast<std::int32_t>(r % heads);
       std::int32_t const n = heads_ == 0 ? 0 : all_lengths()[std::int64_t{b} * heads_ + h], pages = (n + P - 1) / P;
@@ -128,6 +130,11 @@ template <class Entry> class compaction_result {
   bool ready_ = false;
 
  private:
+  bool has_tokens() const {
+    for (std::int32_t const n : lengths_host_)
+      if (n != 0) return true;
+    return false;
+  }
   slice<std::int32_t const> all_lengths() const {
     return {lengths_host_.data(), static_cast<std::int64_t>(lengths_host_.size())};
   }

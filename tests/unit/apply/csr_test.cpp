@@ -113,6 +113,24 @@ TEST_CASE("csr: a table that all layers share is written once, in place, and nam
   CHECK(ids(s.table.begin(), s.table.begin() + 3) == ids{6, 2, 3});
 }
 
+TEST_CASE(
+    "csr: an empty tensor is a table of as many rows as any other of its layers, a contiguous cache has its own") {
+  shared_table s;
+  s.lengths.assign(8, 0);
+  kvevict::host ctx;
+  auto view = s.view();
+  view.pages.entries = nullptr, view.pages.row_begin = nullptr;
+  for (std::int32_t const columns : {0, 1}) {
+    view.pages.columns = columns;
+    auto const done = kvevict::compact(ctx, view, keep_of(view, std::vector<ids>(8)));
+    ids begin(6, -7), last(6, -7), entries(6, -7);
+    done.write_csr(view.pages, begin.data(), last.data(), entries.data());
+    CHECK(begin == (columns == 0 ? ids{0, 0, 0, -7, -7, -7} : ids{0, 0, 0, 0, 0, -7}));
+    CHECK(last == (columns == 0 ? ids{0, 0, -7, -7, -7, -7} : ids{0, 0, 0, 0, -7, -7}));
+    CHECK(entries == ids(6, -7));
+  }
+}
+
 TEST_CASE("csr: a page is free when no layer that shares it needs it, and lengths that differ have no rows") {
   shared_table s;
   kvevict::host ctx;

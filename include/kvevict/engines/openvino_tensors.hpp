@@ -46,7 +46,7 @@ inline dtype type_of(std::string const& element, char const* name, std::size_t l
 
 /// [pages, H, rows, row], dense or a part of a larger tensor. A token's row of u8 is its scale and its zero point, f32,
 /// then its codes. Of keys by channel a head's part of a page begins with the scales and then the zero points of all
-/// channels, 8 rows, and a token's row is its codes.
+/// channels, over 8 rows that lie side by side, and a token's row is its codes.
 template <class Tensor> component rows_of(role what, Tensor t, std::size_t layer) {
   char const* const name = what == role::k ? "key_cache." : "value_cache.";
   auto const& shape = t.get_shape();
@@ -66,6 +66,9 @@ template <class Tensor> component rows_of(role what, Tensor t, std::size_t layer
   c.rows.head_stride = extent(t, 1) > 1 ? stride(1) : 0, c.rows.slot_stride = stride(2);
   c.rows.run_bytes = static_cast<std::int32_t>(extent(t, 3) * size_of(c.type));
   std::int32_t const channels = c.rows.run_bytes;
+  KVEVICT_EXPECTS(!by_channel || stride(2) == channels, "openvino: rows of ", name, layer, " have ", channels,
+                  " bytes and are ", stride(2),
+                  " apart, but scales of u8 keys by channel lie over 8 of them; give a tensor whose rows are dense");
   if (by_channel) return quantised::by_channel(c, dtype::u8, -8 * channels, -4 * channels);
   KVEVICT_EXPECTS(c.type != dtype::u8 || channels > 8, "openvino: ", name, layer, " has rows of ", channels,
                   " bytes; a row of u8 is a scale, a zero point and a code for each channel");

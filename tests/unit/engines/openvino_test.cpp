@@ -395,6 +395,20 @@ TEST_CASE("openvino: tensors of another engine or kind are refused") {
   CHECK(contains(message("u8", {all, H, block, 8}, nothing),
                  "key_cache.0 has rows of 8 bytes; a row of u8 is a scale, a zero point and a code for each channel"));
   CHECK(contains(message("f32", {all, H, 40, D}, nothing), "key_cache.0 has 40 rows a page"));
+  auto const halves = [](auto& keys) {
+    for (auto& t : keys) t.shape[3] /= 2;
+  };
+  CHECK(refusal([&] {
+          std::vector<tensor> keys = layers_of(make("f32", {all, H, block, D}), L);
+          halves(keys), cache(keys, keys);
+        }).empty());
+  CHECK(contains(refusal([&] {
+                   std::vector<tensor> keys = layers_of(make("u8", {all, H, 40, D}), L),
+                                       values = layers_of(make("u8", {all, H, block, D + 8}), L);
+                   halves(keys), cache(keys, values);
+                 }),
+                 "rows of key_cache.0 have 4 bytes and are 8 apart, but scales of u8 keys by channel lie over 8 of "
+                 "them; give a tensor whose rows are dense"));
   CHECK(contains(message("i32", {all, H, block, D}, nothing),
                  "key_cache.0 is i32; set KV_CACHE_PRECISION to f32, f16, bf16 or u8"));
   CHECK(contains(message("f16", {all, H, block},

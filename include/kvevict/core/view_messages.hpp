@@ -44,7 +44,9 @@ namespace messages {
                                        std::int64_t position) {
   contract::violate("validate: the view calls its rows ascending, but slot ", slot, " of ", row(sequence, head),
                     " holds position ", position, before < 0 ? std::string() : " behind " + contract::number(before),
-                    "; say with_order(row_order::scattered), as after hole filling and in rings, or compact stably");
+                    position < 0 ? "; positions are 0 or more, write each token's own into the role::position component"
+                                 : "; say with_order(row_order::scattered), as after hole filling and in rings, or "
+                                   "compact stably");
 }
 
 [[noreturn]] inline void page_unknown(std::int64_t page, std::int32_t sequence, std::int32_t head, std::int64_t id,

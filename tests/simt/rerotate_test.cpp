@@ -42,5 +42,30 @@ TEST_CASE("a device never writes shared prefixes") { laws::leaves_prefixes(on_gp
 TEST_CASE("a device turns rows in common once") { laws::turns_common_rows_once(on_gpu{}); }
 TEST_CASE("a device turns stacks whose layers have their positions in common") { laws::turns_stacks(on_gpu{}); }
 TEST_CASE("a device refuses what the host does, in its words") { laws::refuses(on_gpu{}); }
+TEST_CASE("a device refuses more rows than a launch has blocks for, which had left most of them as they were") {
+  std::vector<float> pool(2 * 16 * 8 * 8);
+  kvevict::pages::sizes const s{.pages = 2, .page_size = 16, .heads = 8, .head_dim = 8};
+  kvevict::layer_view<> view;
+  std::int32_t const length = 0;  // a dry run reads nothing
+  view.lengths = {&length, 0, 0};
+  view = view.with(kvevict::pages::nhd(kvevict::role::k, pool.data(), s).turned(kvevict::rotation::rope));
+  std::vector<std::int32_t> positions(2 * 16);
+  view = view.with(kvevict::pages::nhd(kvevict::role::position, positions.data(),
+                                       {.pages = 2, .page_size = 16, .head_dim = 1, .type = kvevict::dtype::i32}));
+  for (std::int32_t const sequences : {4095, 4096, 10240, 1 << 17}) {
+    view.pages = kvevict::pages::dense(positions.data(), sequences, 1 << 16, s);  // 2²⁰ tokens
+    std::int64_t blocks = 0;
+    std::string const said = support::refusal([&] {
+      auto const run = kvevict::cuda::device::try_out(
+          default_stream(), [&](kvevict::cuda::device& dry) { rerotate(dry, view, kvevict::rope{10000}); });
+      for (auto const& step : run.steps) blocks = std::max(blocks, std::int64_t{step.grid.x});
+    });
+    CAPTURE(sequences, said, blocks);
+    if (sequences < 4096)
+      CHECK((said.empty() && blocks == std::int64_t{sequences} * 8 << 16));
+    else
+      CHECK(support::contains(said, "rows with room for 1048576 tokens are more than a device turns in one launch"));
+  }
+}
 
 }  // namespace rerotate_test

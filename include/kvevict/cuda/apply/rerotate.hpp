@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 
 #include <kvevict/apply/turned_rows.hpp>
 #include <kvevict/cuda/context/call.hpp>
@@ -125,6 +126,12 @@ void enqueue_rerotation(device& ctx, layer_view<Entry> const& v, rope const& by,
   device::call call(ctx, ctx.nameless(), v.sequences(), v.pages.layers);
   std::int64_t const longest = v.rows() == 0 ? 0 : v.pages.most_tokens();
   turned_rows<Entry> rows = contract::expect_turnable(v, by, first, longest);
+  using turn_rows = turn_rows_kernel<Entry>;
+  KVEVICT_EXPECTS(
+      v.rows() == 0 || (longest - 1) / turn_rows::tokens < std::numeric_limits<std::int32_t>::max() / v.rows(),
+      "rerotate: ", v.rows(), " rows with room for ", longest,
+      " tokens are more than a device turns in one "
+      "launch; give fewer sequences or layers at once, or a narrower table (pages.columns)");
   validate(ctx, v);
   frame scratch(ctx.scratch());
   for (turning& t : rows.by)
@@ -139,7 +146,6 @@ void enqueue_rerotation(device& ctx, layer_view<Entry> const& v, rope const& by,
   auto const blocks = [&](std::int64_t tokens) { return blocks_for(longest, tokens); };
   turning_grid const grid{blocks(turning_grid::threads)};
   auto const all = static_cast<std::uint32_t>(v.rows());
-  using turn_rows = turn_rows_kernel<Entry>;
   ctx.launch({all * grid.chunks}, {256}, 0, check_turns_kernel<Entry>{ctx.watch("rerotate"), rows, grid, ranks});
   ctx.launch({all * blocks(turn_rows::tokens)}, {256}, 0, turn_rows{ctx.watch(), rows, blocks(turn_rows::tokens)});
   ctx.launch({all * grid.chunks}, {256}, 0, write_positions_kernel<Entry>{ctx.watch(), rows, grid});

@@ -177,6 +177,19 @@ TEST_CASE("the next compaction reads its lengths from the last one's result, int
       CHECK(kept_bytes(cache, there.snapshot(), lengths) == kept_bytes(cache, cache.snapshot(), lengths));
       cache.lengths() = lengths;
     }
+    auto rest = view;  // the first sequence has ended
+    rest.lengths.data += 2, rest.pages.entries += rest.pages.seq_stride, rest.pages.sequences = 1;
+    auto host_rest = cache.view;
+    host_rest.lengths.data += 2, host_rest.pages.entries += host_rest.pages.seq_stride, host_rest.pages.sequences = 1;
+    auto const planned = support::random_keep(random, host_rest, true);
+    keep.assign(ctx, planned);
+    CHECK(support::refusal([&] {
+            compact(ctx, rest, keep, compaction::stable, done);
+          }).find("as rows of other numbers; provide another one") != std::string::npos);
+    cuda::compacted<std::int32_t> other;
+    compact(ctx, rest, keep, compaction::stable, other);
+    other.wait(ctx);
+    CHECK(vector_of(other.lengths()) == vector_of(compact(host, host_rest, planned).lengths()));
     layouts::cache<std::int32_t> larger(layouts::layout::head_pages,
                                         {.lengths = {400, 400}, .heads = 2, .head_dim = 8, .page_size = 4});
     device_cache<std::int32_t> elsewhere(larger);

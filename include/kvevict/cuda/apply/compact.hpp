@@ -148,9 +148,16 @@ template <class Entry> void compacted<Entry>::prepare(device& ctx, layer_view<En
   std::int64_t const entries = (words_ * 4 + 15) / 16 * 16;
   auto const bytes =
       static_cast<std::size_t>(entries + table_rows_ * pages_ * static_cast<std::int64_t>(sizeof(Entry)));
-  KVEVICT_EXPECTS(bytes <= memory_.size() || !memory_.holds(v.lengths.data),
+  bool const own = memory_.holds(v.lengths.data);
+  KVEVICT_EXPECTS(bytes <= memory_.size() || !own,
                   "compact: the view's lengths are those of the result that is provided, which "
                   "has to grow; provide another one");
+  auto const& n = v.lengths;  // a row's length is overwritten where no other row's is read
+  bool const in_place = n.data == lengths_ && (v.sequences() <= 1 || n.seq_stride == heads_) && n.head_stride <= 1;
+  KVEVICT_EXPECTS(
+      !own || in_place,
+      "compact: the view's lengths lie among those of the result that is provided, as rows of other numbers; "
+      "provide another one, or a view whose first row is the result's");
   memory_.grow(ctx.queue(), bytes);
   lengths_ = reinterpret_cast<std::int32_t*>(memory_.data()), moves_ = lengths_ + rows_, scattered_ = moves_ + rows_,
   freed_counts_ = scattered_ + rows_;
@@ -195,7 +202,7 @@ void enqueue_compaction(device& ctx, layer_view<Entry> const& v, keep_set const&
 /// Cost     O(pages) checks, 2 · moved bytes; 3 launches, 4 with a read-only prefix, and one for all components whose
 ///          rows are equally long and aligned (K and V), one for the next length of rows. No allocation after the first
 ///          call of a size; nothing is waited for. The view's own lengths must stay as they are until the stream has
-///          passed; they may be out.lengths_on_device().
+///          passed; they may be out.lengths_on_device(), of the same rows or the first of them.
 /// Errors   contract_violation as on the host: at once for what the host's fields show, and for a keep set whose plan
 ///          was refused at once; the rest by out.wait(ctx), the refusal of the keep set's plan before all else. Nothing
 ///          of this view has moved then.

@@ -114,6 +114,14 @@ TEST_CASE("a device compacts to the host's bytes, in every layout") {
       });
 }
 
+TEST_CASE("rows that keep nothing are empty, also where no row keeps anything") {
+  for (auto const mode : {compaction::stable, compaction::fill_holes})
+    layouts::for_each_layout(small(kvevict::dtype::f32, 4), [&](auto& cache) {
+      CAPTURE(cache.name(), static_cast<int>(mode));
+      same_compaction(cache, support::keep_of(cache.view, std::vector<std::vector<std::int32_t>>(8)), mode, 0);
+    });
+}
+
 TEST_CASE("long rows move batch by batch") {
   reference::generator random(12);
   for (auto const layout : {layouts::layout::head_pages, layouts::layout::transposed_v})

@@ -2,6 +2,7 @@
 // Moves the kept tokens of every row to its front, in every component.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <utility>
@@ -116,9 +117,8 @@ void move_components(device& ctx, layer_view<Entry> const& v, move_rows_kernel<U
       std::max<std::int64_t>(k.mode == compaction::stable ? std::min(wanted, narrow) : 1, blocks_for(k.units, widest)));
   k.units_a_slice = static_cast<std::int32_t>(blocks_for(k.units, k.slices));
   k.slices = blocks_for(k.units, k.units_a_slice);  // none is empty
-  k.abreast = k.mode == compaction::stable
-                  ? 1
-                  : std::min(blocks_for(k.stride, widest / k.units_a_slice), static_cast<std::uint32_t>(wanted));
+  std::uint32_t const most = blocks_for(k.stride, widest / k.units_a_slice);
+  k.abreast = k.mode == compaction::stable ? 1 : std::clamp(most, 1u, static_cast<std::uint32_t>(wanted));
   ctx.launch({static_cast<std::uint32_t>(rows) * k.slices * k.abreast}, {moving::threads}, 0, k);
 }
 

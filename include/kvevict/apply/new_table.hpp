@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <kvevict/apply/reading.hpp>
+#include <kvevict/cache/footprint.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {
@@ -77,6 +78,15 @@ template <class Entry> class new_table {
                     this->rows(), " rows of up to ", columns_,
                     "; give one with a column for every page, rows as they were, or call write_csr");
     std::int64_t const H = rows.per_head ? like.heads : 1, S = rows.of_layer / (H == 0 ? 1 : H);
+    footprint all;
+    all.run = columns_;
+    all.add(rows.layers, like.layer_stride), all.add(S, like.seq_stride), all.add(H, like.head_stride);
+    KVEVICT_EXPECTS(columns_ == 0 || ((S <= 1 || like.seq_stride != 0) && !overlaps_itself(all)),
+                    "new_table: rows of up to ", columns_,
+                    " entries would overlap in a table whose layers, sequences and "
+                    "heads are ",
+                    like.layer_stride, ", ", like.seq_stride, " and ", like.head_stride,
+                    " entries apart; give each row entries of its own");
     for (std::int64_t r = 0; r < rows.count(); ++r) {
       Entry* const to =
           entries + (r / (S * H) * like.layer_stride + r / H % S * like.seq_stride + r % H * like.head_stride);

@@ -231,6 +231,26 @@ TEST_CASE("drop_pages: a cache without a token may have no table, as after every
   CHECK(drop_pages(ctx, empty, keep_of(empty, std::vector<row_of_tokens>(4))).rows() == 2);
 }
 
+TEST_CASE("drop_pages: sequences that have one row of the table in common are not written into it") {
+  host ctx;
+  layouts::cache<std::int32_t> c(layout::nhd, {.lengths = {10, 10}, .heads = 2, .spare_tokens = 8});
+  c.view.pages.seq_stride = 0;  // a fork that nothing was added to yet
+  row_of_tokens const front{0, 1, 2, 3, 8, 9}, back{4, 5, 6, 7, 8, 9};
+  auto const done = drop_pages(ctx, c.view, keep_of(c.view, {front, front, back, back}));
+  auto const before = c.entries();
+  for (std::int64_t const stride : {0, 1}) {
+    c.view.pages.seq_stride = stride;
+    CHECK(contains(refusal([&] { done.write_dense(c.view.pages, c.entries().data()); }),
+                   "rows of up to 2 entries would overlap in a table whose layers, sequences and heads are 0, " +
+                       std::to_string(stride) + " and 0 entries apart; give each row entries of its own"));
+    CHECK(c.entries() == before);
+  }
+  c.view.pages.seq_stride = 2;
+  done.write_dense(c.view.pages, c.entries().data());
+  CHECK(c.entries()[0] == before[0]);
+  CHECK(c.entries()[2] == before[1]);
+}
+
 TEST_CASE("drop_pages: what pages cannot say is refused") {
   host ctx;
   dropped<std::int32_t> done;

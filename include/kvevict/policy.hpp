@@ -135,8 +135,8 @@ void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget co
 /// or all heads', layers) is kept whole and not scored where its tokens fit its budget; else it keeps exactly that
 /// budget, and a row no more than it holds. Under a threshold every row is scored, and the budget is a cap.
 /// Of rows that are cut no token stays that no later row sees (a sliding window, padding), unless it is protected, is
-/// in a page that is kept, or evens out the heads of one table. Rows that share the budget get its place; else less
-/// stays.
+/// in a page that is kept, or evens out the heads of one table, or layers of one length. Rows that share the budget get
+/// its place; else less stays.
 /// Nothing is written, so sequences may have pages in common (forks, prefixes), said by read_only or not: each keeps a
 /// set of its own. relocate() carries it out, or a mask or a table does; compact() refuses where it would write such a
 /// page.

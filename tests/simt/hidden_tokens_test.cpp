@@ -26,4 +26,18 @@ TEST_CASE("on a device, a budget that rows share goes to what they see, and all 
   }
 }
 
+TEST_CASE("on a device, rows that must keep equally many do, and sinks that are lost are in no page") {
+  cuda::device ctx(default_stream());
+  device_memory memory;
+  auto const put = [&](auto const& x) { return memory.put(x); };
+  auto const planned = [&](auto const& policy, auto const& view, kvevict::visibility const& sees,
+                           kvevict::budget const& b) {
+    cuda::keep_set keep;
+    plan(ctx, policy, kvevict::contents(view).with_visibility(sees), b, keep);
+    return keep.read(ctx);
+  };
+  hidden_tokens::check_counts(put, planned);
+  hidden_tokens::check_lost_sinks(put, planned);
+}
+
 }  // namespace hidden_tokens_test

@@ -6,6 +6,7 @@
 
 #include "support/batch.hpp"
 #include "support/together.hpp"
+#include "support/whole_pages.hpp"
 
 namespace support::hidden_tokens {
 
@@ -90,6 +91,68 @@ template <class Put, class Plan> void check(std::uint64_t seed, Put put, Plan pl
   };
   look("adaptive in each share", in_turn(heads::adaptive{}), layers);
   look("over layers in each share", in_turn(heads::over_layers{}), stacks);
+}
+
+/// A row of heads or layers whose positions have a gap sees 20 tokens of either window below, the other row 50 and 20.
+inline together::model gapped(std::int32_t layers, std::int32_t heads) {
+  together::model m;
+  m.L = layers, m.H = heads;
+  for (std::int32_t r = 0; r < layers * heads; ++r) {
+    m.lengths.push_back(60);
+    for (std::int32_t j = 0; j < m.room; ++j) m.positions.push_back(r == 0 && j < 40 ? j : 100 + j);
+  }
+  return m;
+}
+
+/// Heads that share a table, and layers that have one length, keep equally many, whatever each of them sees.
+template <class Put, class Plan> void check_counts(Put put, Plan plan) {
+  auto const policy = kvevict::presets::random({.recent = 1});
+  auto const sizes = [&](char const* name, auto const& of, kvevict::layer_view<> const& view,
+                         kvevict::visibility const& sees, std::int32_t want) {
+    auto const keep = plan(of, view, sees, kvevict::budget{.tokens_per_head = 40, .layer_count = view.pages.layers});
+    CAPTURE(name, sees.window);
+    for (std::int64_t r = 0; r < keep.rows(); ++r) CHECK(keep.row(r).size == want);
+  };
+  auto heads = gapped(1, 2), layers = gapped(2, 1), both = gapped(2, 2);
+  heads.table_per_head = both.table_per_head = false;
+  auto const one_length = layers.view(put).with_capability({.equal_layers = true});
+  for (std::int32_t const window : {50, 20}) {
+    kvevict::visibility const sees{.window = window};
+    sizes("heads", policy, heads.view(put), sees, std::min(40, window));
+    sizes("layers", policy, one_length, sees, std::min(40, window));
+    sizes("heads and layers", policy, both.view(put).with_capability({.equal_layers = true}), sees,
+          std::min(40, window));
+  }
+  std::vector<std::int32_t> const padding{0, 30};
+  kvevict::visibility padded;
+  padded.first_token = put(padding);
+  sizes("padding", policy, one_length, padded, 40);
+  auto const entropy = policy.with(kvevict::layers::entropy{});
+  auto const keep = plan(entropy, both.view(put), kvevict::visibility{.window = 50},
+                         kvevict::budget{.tokens_per_head = 40, .layer_count = 2});
+  for (std::int32_t l = 0; l < 2; ++l) CHECK(keep(l, 0).size == keep(l, 1).size);
+  sizes("entropy of one layer", entropy, heads.view(put), {.window = 20}, 20);  // no more than is seen
+}
+
+/// Sinks that a padded row has lost are in no page.
+template <class Put, class Plan> void check_lost_sinks(Put put, Plan plan) {
+  constexpr std::int32_t P = 4, N = 24;
+  whole_pages::model m;
+  m.P = P, m.columns = N / P, m.pool = N / P, m.lengths = {N}, m.table = {3, 0, 5, 1, 4, 2};
+  std::vector<std::int32_t> positions(N);
+  for (std::int32_t j = 0; j < N; ++j)
+    positions[static_cast<std::size_t>(m.table[static_cast<std::size_t>(j / P)] * P + j % P)] = 100 + j;
+  auto view = m.view(put);
+  kvevict::component carried = view.components[0];
+  carried.what = kvevict::role::position, carried.type = kvevict::dtype::i32;
+  carried.rows.base = reinterpret_cast<std::byte*>(put(positions));
+  std::vector<std::int32_t> const padding{6};
+  kvevict::visibility sees{.window = 8, .sinks = 2};
+  sees.first_token = put(padding);
+  auto const policy = kvevict::presets::random({.recent = 1}).with(kvevict::select::pages{});
+  auto const keep = plan(policy, view.with(carried), sees, kvevict::budget{.tokens_per_head = 16});
+  auto const row = keep.row(0);
+  CHECK(std::vector<std::int32_t>(row.begin(), row.end()) == std::vector<std::int32_t>{16, 17, 18, 19, 20, 21, 22, 23});
 }
 
 }  // namespace support::hidden_tokens

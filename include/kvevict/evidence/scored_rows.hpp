@@ -55,9 +55,9 @@ score_rows ranked_rows(Context& ctx, frame& scratch, Policy const& p, Score cons
   score_rows const tokens = rows;
   if constexpr (stages::says_whole_pages<decltype(p.select)>)
     rows = pages::score(ctx, scratch, rows, page_of(p, e.cache), p.select.reduce, e.sees);
-  constexpr bool after = planning::after_scores<decltype(p.layers)>(),
-                 shared = Policy::budgets == sharing::heads || Policy::budgets == sharing::stack ||
-                          (Policy::budgets == sharing::none && after);
+  constexpr bool after = planning::after_scores<decltype(p.layers)>();
+  bool const shared = Policy::budgets == sharing::heads || Policy::budgets == sharing::stack ||
+                      (Policy::budgets == sharing::none && after && rows.layers > 1);
   unseen::leave_out(ctx, e, rows, shared);
   if constexpr (requires { p.layers.join(ctx, rows); }) p.layers.join(ctx, rows);
   if constexpr (after && Policy::budgets != sharing::cap) p.layers.divide(ctx, e, tokens, rows, Policy::budgets);

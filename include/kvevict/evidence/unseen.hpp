@@ -30,17 +30,15 @@ struct sights {
 
 /// Pages with a token that is seen.
 constexpr sight in_pages(sight s, std::int32_t page) {
-  return {s.from / page, s.to / page + (s.to % page > 0 ? 1 : 0)};
+  return s.is_empty() ? sight{0, 0} : sight{s.from / page, s.to / page + (s.to % page > 0 ? 1 : 0)};
 }
 
-/// What a row has room for: what is seen. Of rows of pages the orders are pages. Where rows share a budget, their stage
-/// keeps to that; a row that has its own is cut.
+/// What each row has hidden: evictable tokens that are not seen. Of rows of pages the orders are pages.
 template <class View> struct count_seen {
   View cache;
   visibility sees;
   score_rows rows;
   sights out;
-  bool shared, equal_counts;  // budgets; heads that keep equally many have the room of the one that sees most
 
   constexpr void operator()(slice<row> of, std::int64_t b) const {
     for (std::int64_t h = 0; h < of.size; ++h) {
@@ -55,13 +53,6 @@ template <class View> struct count_seen {
       for (std::int32_t j = 0; rows.positions != nullptr && j < it.tokens; ++j)
         count += rows.evictable(r, j) && out.has(r, rows.order(r, j)) ? 1 : 0;
       it.hidden = it.candidates - count;
-    }
-    std::int32_t most = 0;
-    for (row const& it : of) most = it.active && it.room() > most ? it.room() : most;
-    for (row& it : of) {
-      if (!it.active || shared) continue;
-      if (equal_counts) it.hidden = it.candidates < most ? 0 : it.candidates - most;
-      if (it.quota() > it.room()) it.budget = it.protected_tokens() + it.room();
     }
   }
 
@@ -93,6 +84,36 @@ template <class View> struct count_seen {
   }
 };
 
+/// What rows have room for. Those that keep equally many, a sequence's heads or its layers, have the room of the one
+/// that sees most. Rows that share a budget keep to their room by their stage; one that has its own is cut.
+struct cut_to_room {
+  score_rows rows;
+  row_pools pools;  // whose layers keep equally many
+  bool heads_alike, shared;
+
+  constexpr void operator()(slice<row> of, std::int64_t pool) const {
+    std::int64_t const step = heads_alike ? of.size : 1;
+    for (std::int64_t h = 0; pool < pools.count && h < of.size; h += step) cut(pool, h, h + step);
+  }
+
+ private:
+  constexpr void cut(std::int64_t pool, std::int64_t first, std::int64_t last) const {
+    std::int32_t most = 0;  // tokens that are worth keeping, protected ones among them
+    each(pool, first, last, [&](row const& it) {
+      if (it.tokens - it.hidden > most) most = it.tokens - it.hidden;
+    });
+    each(pool, first, last, [&](row& it) {
+      it.hidden = it.tokens < most ? 0 : it.tokens - most;
+      if (!shared && it.quota() > it.room()) it.budget = it.protected_tokens() + it.room();
+    });
+  }
+  template <class F> constexpr void each(std::int64_t pool, std::int64_t first, std::int64_t last, F f) const {
+    for (std::int64_t layer = 0; layer < pools.members; layer += pools.heads)
+      for (std::int64_t h = first; h < last; ++h)
+        if (row& it = rows.rows[pools.row_of(pool, layer + h)]; it.active) f(it);
+  }
+};
+
 struct put_last {
   score_rows rows;
   sights seen;
@@ -111,8 +132,10 @@ void leave_out(Context& ctx, Evidence const& e, score_rows& rows, bool shared) {
   frame scratch(ctx.scratch());
   sights const of{scratch.template allocate<sight>(rows.count()), scratch.template allocate<sight>(rows.count())};
   using view = std::remove_cvref_t<decltype(e.cache)>;
-  kernels::each_sequence(ctx, rows,
-                         count_seen<view>{e.cache, e.sees, rows, of, shared, e.cache.demands().equal_counts});
+  capability const must = e.cache.demands();
+  kernels::each_sequence(ctx, rows, count_seen<view>{e.cache, e.sees, rows, of});
+  row_pools const pools(rows, must.equal_layers ? pool_over::layers : pool_over::heads);
+  kernels::each_sequence(ctx, rows, cut_to_room{rows, pools, must.equal_counts, shared});
   kernels::each_token(ctx, rows, put_last{rows, of});
 }
 

@@ -18,21 +18,27 @@ TEST_CASE("a budget that rows share goes to what they see, and all of it") {
   }
 }
 
-TEST_CASE("heads that share a table keep equally many, whatever each of them sees") {
-  together::model m;
-  m.H = 2, m.table_per_head = false, m.lengths = {60, 60};
-  for (std::int32_t h = 0; h < 2; ++h)
-    for (std::int32_t j = 0; j < m.room; ++j) m.positions.push_back(h == 0 && j < 40 ? j : 100 + j);
-  std::deque<std::vector<std::byte>> memory;
-  auto const view = m.view([&](auto const& x) { return together::keep_bytes(memory, x); });
+namespace {
+
+template <class Policy>
+kvevict::keep_set planned(Policy const& policy, kvevict::layer_view<> const& view, kvevict::visibility const& sees,
+                          kvevict::budget const& b) {
   kvevict::host ctx;
-  auto const policy = kvevict::presets::random({.recent = 1});
-  for (std::int32_t const window : {50, 20}) {  // head 0 sees 20 tokens of either, head 1 sees 50 and 20
-    kvevict::budget const ask{.tokens_per_head = 40};
-    auto const keep = plan(ctx, policy, kvevict::contents(view).with_visibility({.window = window}), ask);
-    CAPTURE(window);
-    CHECK((keep(0, 0).size == std::min(40, window) && keep(0, 1).size == keep(0, 0).size));
-  }
+  return plan(ctx, policy, kvevict::contents(view).with_visibility(sees), b);
+}
+
+}  // namespace
+
+TEST_CASE("heads that share a table keep equally many, layers of one length, too, whatever each of them sees") {
+  std::deque<std::vector<std::byte>> memory;
+  hidden_tokens::check_counts([&](auto const& x) { return together::keep_bytes(memory, x); },
+                              [](auto const&... x) { return planned(x...); });
+}
+
+TEST_CASE("sinks that a padded row has lost are in no page that stays") {
+  std::deque<std::vector<std::byte>> memory;
+  hidden_tokens::check_lost_sinks([&](auto const& x) { return together::keep_bytes(memory, x); },
+                                  [](auto const&... x) { return planned(x...); });
 }
 
 }  // namespace policy_hidden_tokens_test

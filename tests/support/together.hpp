@@ -200,6 +200,12 @@ template <class Refused> void refusals(Refused refused) {
   refused(plain, with({.one_set_for_layers = true}), ask, ".with(layers::together{})");
   refused(ada, with({.equal_counts = true}), ask, "add .with(heads::uniform{})");
   refused(plain, with({.equal_counts = true}), ask, "");
+  other = m, other.lengths[3] = 39;
+  refused(plain, view(other).with_capability({.equal_counts = true}), ask, "");  // both are cut to 20
+  other.lengths[3] = 10;
+  refused(plain, view(other).with_capability({.equal_counts = true}), ask,
+          "heads 0 and 1 of sequence 1 have 40 and 10 tokens");
+  refused(plain, view(other).with_capability({.equal_counts = true}), {.tokens_per_head = 40, .layer_count = 2}, "");
   refused(plain, with({.whole_pages = true}), ask, "gives up whole pages of 64 tokens only");
   refused(plain, with({.rows_move = false}), ask, "gives up whole pages of 64 tokens only");
   refused(plain, with({.newest_stays = true}), ask, "");

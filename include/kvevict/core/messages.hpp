@@ -64,8 +64,9 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
   char const* const stage = layers ? "layers::together" : "heads::together";
   if (lengths)
     contract::violate(contract::at(sequence, head), "plan: ", rows, " have ", first, " and ", here,
-                      " tokens; one set of tokens for both needs rows of one length, evict them by ", stage,
-                      " from the first plan on");
+                      " tokens; one set of tokens for both needs rows of one length, equal counts a budget below "
+                      "both lengths; evict them by ",
+                      stage, " from the first plan on");
   contract::violate(
       contract::at(sequence, head), "plan: ", rows,
       " have different budgets, read-only prefixes or padding; one set of tokens, or one length, for both "

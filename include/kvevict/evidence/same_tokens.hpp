@@ -24,11 +24,13 @@ struct alike {
   visibility sees{};
 };
 
-/// What keeps a row from going with the first of its group; positions are compared apart. Rows kept whole need nothing.
+/// What keeps a row from going with the first of its group; positions are compared apart. Rows kept whole need nothing,
+/// heads that are to keep as many no more than one budget; layers that are have one length.
 template <class Entry>
 constexpr fault apart_from(layer_view<Entry> const& cache, alike const& what, row const& first, row const& it) {
   if (!first.active && !it.active) return fault::none;
-  if (first.tokens != it.tokens) return fault::lengths_apart;
+  bool const cut_alike = what.counts_alone && what.over == together_over::heads && first.active == it.active;
+  if (first.tokens != it.tokens && !cut_alike) return fault::lengths_apart;
   if (first.active != it.active || first.budget != it.budget) return fault::budgets_apart;
   bool const begin = first.candidates == it.candidates &&
                      cache.read_only_tokens(first.sequence) == cache.read_only_tokens(it.sequence) &&
@@ -56,7 +58,7 @@ namespace kernels {
 void has_kernel(same_tokens_tag, host&);
 
 /// Raises where the heads of a sequence, or the layers of a stack, differ in lengths, budgets, positions, read-only
-/// prefixes or padding; in the first two where they are to keep as many.
+/// prefixes or padding; where they are to keep as many, layers in the first two, heads in what stays of them.
 ///
 /// Cost     O(rows), and O(tokens) where a position component has rows of their own.
 template <class Entry>

@@ -25,11 +25,12 @@ score_rows budgeted_rows(Context& ctx, frame& scratch, Policy const& p, Evidence
   score_rows rows =
       kernels::plan_rows(ctx, scratch, e.cache, p.protect, p.layers, b, Policy::budgets, page_of(p, e.cache), e.sees);
   capability const must = e.cache.demands();
-  planning::alike const heads{together_over::heads, false, e.sees};
-  if (Policy::one_set || must.one_set_for_heads) kernels::same_tokens(ctx, e.cache, rows, heads);
-  bool const one_set = stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers;
-  planning::alike const layers{together_over::layers, !one_set, e.sees};
-  if (one_set || must.equal_layers) kernels::same_tokens(ctx, e.cache, rows, layers);
+  auto const compare = [&](together_over what, bool one_set, bool as_many) {
+    if (one_set || as_many) kernels::same_tokens(ctx, e.cache, rows, planning::alike{what, !one_set, e.sees});
+  };
+  compare(together_over::heads, Policy::one_set || must.one_set_for_heads, must.equal_counts);
+  compare(together_over::layers, stages::says_one_set<decltype(p.layers)> || must.one_set_for_layers,
+          must.equal_layers);
   return rows;
 }
 

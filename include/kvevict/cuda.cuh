@@ -47,6 +47,7 @@
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
 #include <kvevict/cuda/select/cut_scores.hpp>
+#include <kvevict/cuda/select/expect_shares.hpp>
 #include <kvevict/cuda/select/mark_kept.hpp>
 #include <kvevict/cuda/select/score_histograms.hpp>
 #include <kvevict/cuda/select/select_best.hpp>

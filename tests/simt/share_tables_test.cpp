@@ -25,4 +25,17 @@ TEST_CASE("a device follows a table of layers and heads, as the host does") {
   }
 }
 
+TEST_CASE("a device refuses shares below 0 or beyond a million, in the host's words") {
+  device_memory memory;
+  share_tables::check_range([&](auto const& x) { return memory.put(x); },
+                            [&](auto const& policy, auto const& view, kvevict::budget const& b) {
+                              return refusal([&] {
+                                cuda::device ctx(default_stream());
+                                cuda::keep_set keep;
+                                plan(ctx, policy, kvevict::contents(view), b, keep);
+                                keep.read(ctx);
+                              });
+                            });
+}
+
 }  // namespace share_tables_test

@@ -83,4 +83,27 @@ template <class Put, class Plan> void check(std::uint64_t seed, Put put, Plan pl
   }
 }
 
+/// A share that is no share is refused, whatever the others are. `refused(policy, view, budget)` → what is said.
+template <class Put, class Refused> void check_range(Put put, Refused refused) {
+  together::model m;
+  m.L = 2, m.H = 2, m.lengths = {60, 60, 60, 60};
+  std::vector<float> const scores(256, 0.5f);
+  auto const view = m.view(put);
+  kvevict::budget const ask{.tokens_per_head = 20, .layer_count = 2};
+  kvevict::policy const plain{stack_scores::given{put(scores), 64}, kvevict::protect{}};
+  for (std::int32_t const wrong : {-5, -1, 1000001, 2147483647}) {
+    std::vector<std::int32_t> const of_layers{7, wrong}, of_heads{1, 0, wrong, 5};
+    CAPTURE(wrong);
+    std::string const is = " of the table is " + std::to_string(wrong) + "; give 0 to 1000000";
+    CHECK(contains(refused(plain.with(kvevict::layers::table{put(of_layers), 2}), view, ask),
+                   "layers::table: share 1" + is));
+    CHECK(contains(refused(plain.with(kvevict::heads::table{put(of_heads), 2, 2}), view, ask),
+                   "heads::table: share 2" + is));
+  }
+  std::vector<std::int32_t> const sound{0, 1000000}, each{0, 1000000, 1000000, 1000000};
+  CHECK(
+      refused(plain.with(kvevict::layers::table{put(sound), 2}).with(kvevict::heads::table{put(each), 2, 2}), view, ask)
+          .empty());
+}
+
 }  // namespace support::share_tables

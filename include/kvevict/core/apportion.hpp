@@ -14,6 +14,9 @@ inline namespace KVEVICT_ABI {
 /// only.
 enum class rounding : std::uint8_t { exact, authors };
 
+/// A share of a table: what others measured, of which only ratios count.
+inline constexpr std::int32_t most_share = 1000000;
+
 namespace apportioning {
 
 /// The index that comes after `last` in the order (remainder descending, index ascending); −1 starts and ends the

@@ -26,6 +26,7 @@ enum class fault : std::uint8_t {
   no_ring,
   most_rows,
   no_data,
+  share,
   softmax_slots,
   page,
   page_between,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include <kvevict/core/apportion.hpp>
 #include <kvevict/core/contract.hpp>
 
 namespace kvevict {
@@ -57,6 +58,9 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
   if (!layers) return "heads 0 and " + contract::number(head) + " of sequence " + contract::number(sequence);
   return "layers 0 and " + contract::number(sequence / of_layer) + " of " +
          contract::text_of(row(sequence % of_layer, head));
+}
+[[noreturn]] inline void share(char const* stage, std::int64_t i, std::int64_t is) {
+  contract::violate(stage, ": share ", i, " of the table is ", is, "; give 0 to ", most_share);
 }
 [[noreturn]] inline void rows_apart(bool layers, bool lengths, std::int64_t sequence, std::int64_t head,
                                     std::int64_t of_layer, std::int64_t first, std::int64_t here) {

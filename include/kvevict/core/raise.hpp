@@ -45,6 +45,7 @@ inline void raise_input(fault_record const& s) {
       contract::violate("evidence: sequence ", b, " provides ", s.what, " rows, but most_rows is ", s.other,
                         "; a device cannot look row_begin up, say how many rows a sequence provides at most");
     case fault::no_data: messages::no_data();
+    case fault::share: messages::share(s.verb, s.token(), s.what);
     case fault::softmax_slots: messages::softmax_slots(s.other, b, h, s.what);
     case fault::page: messages::page_unknown(s.token(), b, h, s.what, s.verb, s.other);
     case fault::page_between: messages::page_between(s.token(), b, h, s.what, s.verb);

@@ -38,6 +38,7 @@ void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e
                   "would stay in the place of tokens; give .sinks = 0, or a view whose rows begin with a token");
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
+  if constexpr (requires { p.layers.validate_shares(ctx); }) p.layers.validate_shares(ctx);
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
     state_of("plan", e.cache, p.score.state_floats());
 }

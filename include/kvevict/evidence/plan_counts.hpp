@@ -49,6 +49,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
   planning::expect_heads("plan", b, cache.heads());
   if constexpr (requires { p.layers.validate(); }) p.layers.validate();
   if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
+  if constexpr (requires { p.layers.validate_shares(ctx); }) p.layers.validate_shares(ctx);
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
   planning::assign_budgets(rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));

@@ -25,7 +25,8 @@ namespace heads {
 ///          is protected; HeadKV (arXiv:2410.19258), LU-KV (arXiv:2602.08585): tokens that they give each head.
 /// Shapes   shares (L,H), each 0 to 1 000 000, of all layers of the model, in the context's memory.
 /// Cost     O(H log) integer operations a layer; scratch 24 bytes a row.
-/// Errors   contract_violation if there are no shares, or for other layers or heads.
+/// Errors   contract_violation if there are no shares, for other layers or heads, or a share of the view's layers that
+///          is out of range (counted from their first).
 struct table {
   using stage = stages::heads;
   static constexpr bool equal_counts = false, differs_by_layer = true;
@@ -43,6 +44,8 @@ struct table {
                     "heads::table: shares of ", layers, " layers of ", heads,
                     " heads, but the view holds layers up to ", rows.layer + rows.layers - 1, " with heads up to ",
                     first + rows.heads - 1, "; give shares of all layers and heads of the model");
+    std::int64_t const before = std::int64_t{rows.layer} * heads;
+    kernels::expect_shares(ctx, "heads::table", shares + before, std::int64_t{rows.layers} * heads);
     frame scratch(ctx.scratch());
     auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (B, 3, H)
     kernels::each_sequence(ctx, rows, division{shares, heads, rows, integers});

@@ -10,6 +10,7 @@
 #include <kvevict/kernels/cut_scores.hpp>
 #include <kvevict/kernels/direction_sums.hpp>
 #include <kvevict/kernels/each.hpp>
+#include <kvevict/kernels/expect_shares.hpp>
 #include <kvevict/kernels/fold_window.hpp>
 #include <kvevict/kernels/gate.hpp>
 #include <kvevict/kernels/gram.hpp>

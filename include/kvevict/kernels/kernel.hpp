@@ -221,6 +221,8 @@ KVEVICT_KERNEL(most_rows, "kernels/gate.hpp", "cuda/evidence/rows.hpp");
 KVEVICT_KERNEL(put_rows, "kernels/gate.hpp", "cuda/gate/gate.hpp");
 // (score_rows, float threshold, std::int32_t* counts (B·H))
 KVEVICT_KERNEL(count_above, "kernels/count_above.hpp", "cuda/select/count_above.hpp");
+// (char const* stage, std::int32_t const* shares, n): raises unless each is 0 to most_share
+KVEVICT_KERNEL(expect_shares, "kernels/expect_shares.hpp", "cuda/select/expect_shares.hpp");
 // (view, move_plan): the moves of every row, in every component
 KVEVICT_KERNEL(move_rows, "kernels/move_rows.hpp", "cuda/apply/move_rows.hpp");
 // clang-format on

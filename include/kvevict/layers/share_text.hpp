@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include <kvevict/core/apportion.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/evidence/budget.hpp>
 
@@ -24,7 +25,7 @@ struct share_table {
 
 namespace share_text {
 
-inline constexpr std::int32_t most = 1000000;  // of a layer's shares together
+inline constexpr std::int32_t most = most_share;  // of a layer's shares together
 
 /// The lines of a text that say something, and their numbers in the file.
 class lines {

@@ -6,6 +6,7 @@
 
 #include <kvevict/core/apportion.hpp>
 #include <kvevict/core/contract.hpp>
+#include <kvevict/kernels/kernel.hpp>
 #include <kvevict/layers/layers.hpp>
 
 namespace kvevict {
@@ -24,7 +25,8 @@ namespace layers {
 ///          them.
 /// Shapes   shares (L), each 0 to 1 000 000, in the context's memory.
 /// Cost     O(L log) integer operations a unit; no memory.
-/// Errors   contract_violation if there are no shares, not as many as layers, or L·budget is 2⁴³ or more.
+/// Errors   contract_violation if there are no shares, not as many as layers, a share out of range, or L·budget is 2⁴³ or
+///          more.
 struct table {
   using stage = stages::layers;
   std::int32_t const* shares = nullptr;  // (L)
@@ -35,6 +37,10 @@ struct table {
                     " layers for a model of ", b.layer_count, "; give one of each layer of budget.layer_count");
     KVEVICT_EXPECTS(std::int64_t{layers} * b.tokens_per_head < std::int64_t{1} << 43, "layers::table: a budget of ",
                     b.tokens_per_head, " in ", layers, " layers; give less");
+  }
+  /// On a device only it reads them.
+  template <class Context> void validate_shares(Context& ctx) const {
+    kernels::expect_shares(ctx, "layers::table", shares, layers);
   }
   /// The rest is about units, see planning.
   constexpr bool moves_budget() const { return true; }

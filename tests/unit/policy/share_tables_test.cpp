@@ -87,4 +87,13 @@ TEST_CASE("tables of other layers or heads are refused, and 0 keeps what is prot
         std::string::npos);
 }
 
+TEST_CASE("shares below 0 or beyond a million are refused") {
+  kvevict::host ctx;
+  std::deque<std::vector<std::byte>> memory;
+  share_tables::check_range([&](auto const& x) { return together::keep_bytes(memory, x); },
+                            [&](auto const& policy, auto const& view, kvevict::budget const& b) {
+                              return refusal([&] { plan(ctx, policy, kvevict::contents(view), b); });
+                            });
+}
+
 }  // namespace policy_share_tables_test

@@ -37,14 +37,6 @@ namespace messages {
   contract::violate("evidence: a softmax row has ", slots, " floats and ", row(sequence, head), " ", tokens,
                     " tokens; provide one weight per slot and say how many in attention_rows::slots");
 }
-[[noreturn]] inline void padding(std::int32_t sequence, std::int32_t head, std::int64_t first, std::int64_t tokens,
-                                 bool scattered) {
-  contract::violate(
-      "evidence: first_token of ", of_sequence(sequence), " is ", first, ", and ", row(sequence, head), " holds ",
-      tokens, scattered ? " scattered" : "",
-      " tokens; visibility::first_token is the slot of ascending rows behind their padding, from 0 to the "
-      "row's length");
-}
 
 /// Alike in every context, whose last digits differ.
 inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
@@ -77,24 +69,6 @@ inline double rounded(double sum) { return std::round(sum * 1000) / 1000; }
                     " adds up to ", rounded(sum),
                     " instead of 1 over the tokens that it sees; provide normalised attention "
                     "weights, each in its token's column, and say with .partial() where more tokens took part");
-}
-/// Row `row_of` of the sequence's, at that position, cannot be told what it sees.
-[[noreturn]] inline void row_sight(sight_fault why, std::int32_t sequence, std::int32_t head, std::int64_t row_of,
-                                   std::int64_t position) {
-  char const* const text =
-      why == sight_fault::negative     ? ", which no token has; give each row its token's logical position"
-      : why == sight_fault::descending ? ", before the row above it; give a sequence's rows in order of position"
-      : why == sight_fault::before_its_token
-          ? ", before the slot of its token, so that the cache holds tokens behind it (drafts, padding); write each "
-            "token's position into a role::position component, or say where padding ends (visibility::first_token)"
-      : why == sight_fault::behind_its_token
-          ? ", behind the slot of its token, so that tokens were evicted, and nobody knows which ones it still sees; "
-            "write each token's position into a role::position component"
-      : why == sight_fault::unknown
-          ? " or any other, and sees only some tokens of scattered rows; give the rows their positions"
-          : ", behind padding that ends below slot 0 or beyond the row, or in scattered rows, where no slot begins a "
-            "sequence; visibility::first_token is a slot of ascending rows";
-  contract::violate("evidence: row ", row_of, " of ", row(sequence, head), " is at position ", position, text);
 }
 
 // Of plan.

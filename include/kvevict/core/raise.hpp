@@ -11,6 +11,7 @@
 #include <kvevict/core/messages.hpp>
 #include <kvevict/core/rope_messages.hpp>
 #include <kvevict/core/view_messages.hpp>
+#include <kvevict/core/visibility_messages.hpp>
 
 namespace kvevict {
 inline namespace KVEVICT_ABI {

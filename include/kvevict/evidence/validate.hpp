@@ -5,6 +5,7 @@
 #include <kvevict/cache/validate.hpp>
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/host.hpp>
+#include <kvevict/core/visibility_messages.hpp>
 #include <kvevict/evidence/evidence.hpp>
 #include <kvevict/kernels/kernel.hpp>
 #include <kvevict/kernels/require_finite.hpp>

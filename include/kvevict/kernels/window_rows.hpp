@@ -4,6 +4,7 @@
 
 #include <kvevict/cache/row_sights.hpp>
 #include <kvevict/core/step_gain.hpp>
+#include <kvevict/core/visibility_messages.hpp>
 #include <kvevict/kernels/expect_window.hpp>
 #include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/softmax.hpp>

@@ -8,6 +8,7 @@
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/shape.hpp>
+#include <kvevict/kernels/pool.hpp>
 #include <kvevict/kernels/row_outputs.hpp>
 #include <kvevict/kernels/weight_blocks.hpp>
 #include <kvevict/kernels/window_fold.hpp>
@@ -39,27 +40,6 @@ template <class Fold>
     for (int i = 0; i < Fold::sums; ++i) of[i] = sums[i][j];
     to[j] = fold.finish(of, rows);
   }
-}
-
-/// Σ of floats, in vectors.
-inline double sum_of_floats(float const* x, std::int64_t n) {
-  vec sums = {};
-  std::int64_t j = 0;
-  for (; j + lanes <= n; j += lanes) sums += load(x + j);
-  sums += load_some(x + j, n - j);
-  double sum = 0;
-  for (int i = 0; i < lanes; ++i) sum += static_cast<double>(sums[i]);
-  return sum;
-}
-
-/// Weights of `count` tokens, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
-inline void pool_weights(pool_options const& o, float* x, std::int64_t count, float* copy) {
-  double const before = sum_of_floats(x, count);
-  pool_row(o, x, count, copy);
-  double const after = sum_of_floats(x, count);
-  if (after == 0) return;
-  auto const share = static_cast<float>(before / after);
-  for (std::int64_t j = 0; j < count; ++j) x[j] *= share;
 }
 
 /// What a worker needs, in floats.

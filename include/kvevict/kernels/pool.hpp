@@ -38,6 +38,27 @@ inline void pool_row(pool_options const& o, float* x, std::int64_t n, float* cop
   }
 }
 
+/// Σ of floats, in vectors.
+inline double sum_of_floats(float const* x, std::int64_t n) {
+  vec sums = {};
+  std::int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) sums += load(x + j);
+  sums += load_some(x + j, n - j);
+  double sum = 0;
+  for (int i = 0; i < lanes; ++i) sum += static_cast<double>(sums[i]);
+  return sum;
+}
+
+/// Weights of `count` tokens, average-pooled, and scaled to the sum that they had. `copy`: pool_row_floats.
+inline void pool_weights(pool_options const& o, float* x, std::int64_t count, float* copy) {
+  double const before = sum_of_floats(x, count);
+  pool_row(o, x, count, copy);
+  double const after = sum_of_floats(x, count);
+  if (after == 0) return;
+  auto const share = static_cast<float>(before / after);
+  for (std::int64_t j = 0; j < count; ++j) x[j] *= share;
+}
+
 /// Scratch of kernels::pool for rows of at most `tokens`.
 constexpr std::int64_t pool_bytes(std::int64_t tokens, std::int32_t width, std::int64_t concurrency) {
   return concurrency * padded(pool_row_floats(tokens, width) * 4, 64);

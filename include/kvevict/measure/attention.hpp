@@ -130,7 +130,7 @@ template <class Evidence> class attention {
       kvevict::fill_n(to, in.tokens, 0.0);
       for (std::int64_t j = 0; j < x.size; ++j) sum += to[j] = static_cast<double>(x[j]);
       out.of_others[i] = rows_.others(given_.sum, sum, 0);
-      auto const fault = kernels::fault_of_row(reader, given_, w, x, sum);
+      auto const fault = kernels::fault_of_row(reader, given_, w, x);
       sound = sound && __builtin_isfinite(sum) && fault == kernels::row_fault::none;
     }
     if (!sound && raise) kernels::violate_row(reader, given_, in, group());

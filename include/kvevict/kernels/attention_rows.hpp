@@ -59,8 +59,8 @@ bool sum_rows(softmax_reader<Entry> const& reader, attention_rows const& a, wind
   return sound;
 }
 
-/// Those rows' weights, reduced over the rows and the G heads of the group, to `scores` (N). `sums` (N): of a head, where
-/// its rows are reduced before they join the others.
+/// Those rows' weights, reduced over the rows and the G heads of the group, to `scores` (N). `sums` (N): of a head,
+/// where its rows are reduced before they join the others.
 template <class Entry>
 bool reduce_rows(softmax_reader<Entry> const& reader, attention_rows const& a, window_options const& o, row const& in,
                  std::int32_t first, std::int32_t last, std::int32_t G, float* sums, float* scores) {

@@ -25,8 +25,8 @@ namespace layers {
 ///          them.
 /// Shapes   shares (L), each 0 to 1 000 000, in the context's memory.
 /// Cost     O(L log) integer operations a unit; no memory.
-/// Errors   contract_violation if there are no shares, not as many as layers, a share out of range, or L·budget is 2⁴³ or
-///          more.
+/// Errors   contract_violation if there are no shares, not as many as layers, a share out of range, or L·budget is
+///          2⁴³ or more.
 struct table {
   using stage = stages::layers;
   std::int32_t const* shares = nullptr;  // (L)

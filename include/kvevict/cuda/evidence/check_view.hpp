@@ -11,8 +11,9 @@ namespace kvevict::inline KVEVICT_ABI::cuda {
 
 struct no_rows {};
 
-/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes,
-/// padding and each other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes pages.
+/// The first kernel of a call. What depends on nothing that is not known yet: lengths against tables, prefixes, padding
+/// and each other, CSR offsets, how many rows of evidence each sequence provides. And zeros where the next kernel notes
+/// pages.
 ///
 /// It makes the call's status anew, each sequence's record by the block that checks the sequence: what it finds, what
 /// another call was refused with whose result this one takes, or nothing. The word is zero then; the next kernel, which

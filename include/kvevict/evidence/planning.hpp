@@ -106,9 +106,9 @@ constexpr sequence_plan plan_sequence(protect const& keep, Layers const& layers,
   return p;
 }
 
-/// What is protected of a row of that many tokens and that prefix; of a unit's layers others may have a longer one.
-constexpr row_ends ends_of(sequence_plan const& p, protect const& keep, std::int32_t read_only, std::int32_t tokens) {
-  row_ends const ends{keep.front(read_only), keep.back(p.asked, read_only)};
+/// What is protected of a row of that many tokens.
+constexpr row_ends ends_of(sequence_plan const& p, protect const& keep, std::int32_t tokens) {
+  row_ends const ends{p.front, p.back};
   return p.page == 1 ? ends : page_ends(ends, keep.recent, p.asked, tokens, p.page);
 }
 

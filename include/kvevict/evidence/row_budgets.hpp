@@ -80,13 +80,13 @@ inline void expect_budget(sequence_plan const& p, protect const& keep, std::int3
                                      p.page);
 }
 
-/// Rows (b, h) of heads [head, head + heads), with that prefix, as it was decided.
-inline void assign_rows(score_rows const& out, sequence_plan const& p, protect const& keep, std::int32_t read_only,
-                        sharing share, std::int32_t b, std::int32_t head, std::int32_t heads) {
+/// Rows (b, h) of heads [head, head + heads) as it was decided.
+inline void assign_rows(score_rows const& out, sequence_plan const& p, protect const& keep, sharing share,
+                        std::int32_t b, std::int32_t head, std::int32_t heads) {
   expect_budget(p, keep, b);
   for (std::int32_t h = head; p.cut && h < head + heads; ++h) {
     std::int64_t const r = std::int64_t{b} * out.heads + h;
-    row_ends const ends = ends_of(p, keep, read_only, out.rows[r].tokens);
+    row_ends const ends = ends_of(p, keep, out.rows[r].tokens);
     protect_row(out, r, ends.front, ends.back);
     assign_budget(out.rows[r], p, share, out.heads);
     if (out.rows[r].active) expect_distinct(out, r);
@@ -106,7 +106,7 @@ void assign_units(score_rows const& out, protect const& keep, Layers const& laye
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     if (all.want->of(b) < 1 && !all.want->keeps_whole(b)) messages::negative_budget("plan", all.want->of(b), b);
   auto const assign = [&](sequence_plan const& p, std::int32_t b, std::int32_t h) {
-    assign_rows(out, p, keep, cache.read_only_tokens(b), share, b, h, step);
+    assign_rows(out, p, keep, share, b, h, step);
   };
   auto const decide = [&](std::int32_t b, std::int32_t h) {
     if (!all.known() && !all.want->keeps_whole(b)) return assign(plan_alone(keep, layers, all, b, h, unit, page), b, h);
@@ -129,8 +129,7 @@ void assign_stack(score_rows const& out, layer_view<Entry> const& cache, protect
   for (std::int32_t b = 0; b < cache.sequences(); ++b)
     for (std::int32_t h = 0; h < cache.heads() && !want.keeps_whole(b); h += step) {
       unit_heads const of = each_head ? head_of_unit(want, h) : heads_of_unit(cache, want);
-      assign_rows(out, plan_stack(keep, cache, want, b, of, page), keep, cache.read_only_tokens(b), sharing::stack, b,
-                  h, step);
+      assign_rows(out, plan_stack(keep, cache, want, b, of, page), keep, sharing::stack, b, h, step);
     }
 }
 
@@ -153,9 +152,9 @@ void assign_budgets(score_rows const& out, layer_view<Entry> const& cache, prote
     for (std::int32_t h = 0; h < H; ++h)
       total += of[h].tokens, rests += of[h].tokens % page, longest = std::max(longest, of[h].tokens);
     budget const asked = want.in_layer(cache.pages.layer_of(b));
-    std::int32_t const read_only = cache.read_only_tokens(b);
-    auto const p = plan_sequence(keep, layers, asked, share, b, H, total, longest, read_only, page, rests);
-    assign_rows(out, p, keep, read_only, share, b, 0, H);
+    auto const p =
+        plan_sequence(keep, layers, asked, share, b, H, total, longest, cache.read_only_tokens(b), page, rests);
+    assign_rows(out, p, keep, share, b, 0, H);
   }
 }
 

@@ -138,7 +138,7 @@ template <class Layers, class Entry> class unit_plan {
     for (std::int32_t h = of.head; h < of.head + of.heads; ++h) {
       std::int32_t const n = of.all.tokens(of.sequence, l, h);
       find_protected(out, keep_, read_only, n);
-      if (out.page > 1) expect_pages(out, ends_of(out, keep_, read_only, n), n);
+      if (out.page > 1) expect_pages(out, ends_of(out, keep_, n), n);
     }
     return out;
   }

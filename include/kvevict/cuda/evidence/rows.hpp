@@ -95,7 +95,7 @@ template <class Entry, class Layers> struct plan_rows_kernel {
     std::int64_t const r = std::int64_t{b} * cache.heads() + h;
     row it = whole_row(cache, b, h);
     if (p.cut && p.wrong == fault_of::none) {
-      planning::row_ends const ends = planning::ends_of(p, keep, cache.read_only_tokens(b), it.tokens);
+      planning::row_ends const ends = planning::ends_of(p, keep, it.tokens);
       planning::protect_interval(it, ends.front, ends.back);
       planning::assign_budget(it, p, by, cache.heads());
       if (planning::pages_beyond_budget(it, p, by)) refuse_budget(t, p, b, h, it.protected_tokens());

@@ -82,11 +82,15 @@ std::int64_t name_of_token(layer_view<Entry> const& v, run_names as, std::int64_
     return static_cast<std::int64_t>(v.pages.entry(b, h, t));
 }
 
-/// Names in order. None may be there twice, for a range would take both tokens.
+/// Names in order. None may be there twice, for a range would take both tokens, and none that goes may be below 0, which
+/// engines read as "from the beginning" (llama_memory_seq_rm).
 inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t* goes, std::int64_t lost,
                             contract::place of) {
   for (auto [x, n] : {std::pair{stays, kept}, std::pair{goes, lost}})
     if (!std::is_sorted(x, x + n)) std::sort(x, x + n);
+  KVEVICT_EXPECTS(lost == 0 || goes[0] >= 0, "evicted_runs: a token of ", of, " has position ", lost == 0 ? 0 : goes[0],
+                  ", below 0, which an engine may read as the row's beginning; give positions of 0 or more, or ask for "
+                  "slots");
   std::int64_t const* other = stays;
   for (std::int64_t i = 0; i < lost; ++i) {
     while (other != stays + kept && *other < goes[i]) ++other;
@@ -106,7 +110,8 @@ inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t
 /// Cost     O(pages) checks, O(N) a row; where positions do not ascend a sort. Nothing is written; no allocation after
 ///          the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; no positions, or of scattered rows only the first; two tokens of a row at one position;
+///          token dropped; no positions, or of scattered rows only the first; two tokens of a row at one position
+///          or one below 0;
 ///          entries of larger pages or of addresses, or different ones in rows of one table. `out` has no result then.
 template <class Context, class Entry>
 void evicted_runs(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, run_names as, evicted& out) {

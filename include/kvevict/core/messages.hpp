@@ -103,6 +103,12 @@ inline std::string rows_together(bool layers, std::int64_t sequence, std::int64_
       "; look for values that are not finite in the queries, keys, values or LSE, or an LSE of another scale; to keep "
       "a token, protect it");
 }
+[[noreturn]] inline void weighted_score(std::int64_t sequence, std::int64_t head) {
+  contract::violate(
+      contract::at(sequence, head), "count_best: ", row(sequence, head),
+      ": a score is not finite after its head's weight, or the weight is below 0; check the scores first, "
+      "and give moderate weights of 0 or more");
+}
 [[noreturn]] inline void softmax_weight(std::int64_t sequence, std::int64_t head) {
   contract::violate("evidence: ", row(sequence, head),
                     ": a softmax weight is above 1 or below 0; provide normalised attention weights, not logits or "

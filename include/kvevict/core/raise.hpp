@@ -96,9 +96,7 @@ inline void raise_score(fault_record const& s) {
     case fault::softmax_sum: messages::softmax_sum(b, h, s.more[0], s.more[1], static_cast<double>(float_of(s.what)));
     case fault::softmax_weight: messages::softmax_weight(b, h);
     case fault::not_finite: messages::not_finite(s.verb, s.token(), b, h, s.layer, float_of(s.what));
-    case fault::weighted_score:
-      contract::violate("count_best: ", messages::row(b, h),
-                        ": a score is not finite after its weight; check the scores first and keep weights moderate");
+    case fault::weighted_score: messages::weighted_score(b, h);
     default: break;
   }
 }

@@ -25,7 +25,8 @@ namespace heads {
 ///          `normalize`); in the memory of the context, and not in the selection that follows.
 /// Shapes   scores (H,M) of one sequence → budgets (H).
 /// Cost     one pass over the scores of the layer and O(H²) integers; scratch 16 bytes a token at most.
-/// Errors   contract_violation if α ∉ [0, 1000] permille, or a score times its head's weight is not finite.
+/// Errors   contract_violation if α ∉ [0, 1000] permille, or a head's weight is below 0 or a score times it
+///          not finite.
 struct adaptive {
   using stage = stages::heads;
   static constexpr bool equal_counts = false;

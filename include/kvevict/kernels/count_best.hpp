@@ -33,7 +33,8 @@ struct best_of {
   float const* weights = nullptr;
 };
 
-/// The candidates of one row, as keys of their weighted scores.
+/// The candidates of one row, as keys of their weighted scores; not sound where one is not finite or the weight is below
+/// 0, which would turn the order round.
 inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight) {
   c.finite = true;
   if (c.size == 0) return;  // inactive rows, too
@@ -54,7 +55,7 @@ inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight
     for (std::int32_t j = 0; j < it.tokens; ++j)
       if (s.evictable(r, j)) put(n, j), c.orders[n++] = s.order(r, j);
   }
-  c.finite = worst < 0x7f800000u;
+  c.finite = worst < 0x7f800000u && weight >= 0;
 }
 
 /// Gives the `forced` best tokens of a head a key above every finite score.
@@ -125,7 +126,7 @@ inline bool counted_by_sample(host& ctx, score_rows const& s, row_pools const& p
 /// Shapes   scores (R, N) ragged, finite where evictable → counts (R) of the pool's members, Σ counts = count.
 /// Cost     O(Σ N): of many scores in order a sample, then those near the cut alone; else a histogram of all rows, then
 ///          the boundary bucket. One worker per row.
-/// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], or score·weight is not finite.
+/// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], a weight is below 0 or score·weight is not finite.
 inline void count_best(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool, best_of const& what,
                        std::int32_t* counts) {
   std::int64_t const total = expect_question(s, pools, pool, what);
@@ -141,8 +142,7 @@ inline void count_best(host& ctx, score_rows const& s, row_pools const& pools, s
       all.work);
   for (std::int64_t i = 0; i < pools.members; ++i) {
     row const& it = s.rows[pools.row_of(pool, i)];
-    KVEVICT_EXPECTS(all.rows[i].finite, "count_best: a score of ", contract::place{it.sequence, it.head},
-                    " is not finite after its weight; check the scores first and keep weights moderate");
+    if (!all.rows[i].finite) messages::weighted_score(it.sequence, it.head);
   }
   kvevict::fill_n(counts, pools.members, 0);
   if (what.count == 0) return;

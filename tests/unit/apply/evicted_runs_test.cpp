@@ -52,7 +52,7 @@ TEST_CASE("evicted_runs: runs and kept tokens are all tokens, runs ascend and do
       keep_set const keep = support::random_keep(random, c.view, true);  // unequal counts do no harm: nothing moves
       auto const before = c.snapshot();
       auto const slots = evicted_runs(ctx, c.view, keep);
-      std::int64_t const first[] = {1000, 0, 7, -3};
+      std::int64_t const first[] = {1000, 0, 7, 3};
       auto const from = evicted_runs(ctx, c.view, keep, run_names::positions_from(first));
       for (component const& p : c.view)  // positions with gaps, in no order
         if (p.what == role::position)
@@ -118,6 +118,16 @@ TEST_CASE("evicted_runs: what cannot be named is refused") {
   CHECK(contains(says(scattered, alike, {run_names::positions}), "two tokens of sequence 0, head 1 have position 5"));
   element<std::int32_t>(c.view, positions(c.view), 0, 1, 3) = 2;  // two evicted ones
   CHECK(contains(says(scattered, alike, {run_names::positions}), "have position 2"));
+  for (std::int32_t const below : {-2, -7}) {
+    element<std::int32_t>(c.view, positions(c.view), 0, 1, 3) = below;
+    CHECK(contains(says(scattered, alike, {run_names::positions}), "head 1 has position -"));
+    std::int64_t const from[] = {below};
+    CHECK(contains(says(c.view, alike, run_names::positions_from(from)), "below 0"));
+  }
+  element<std::int32_t>(c.view, positions(c.view), 0, 1, 0) = -1;  // it stays
+  element<std::int32_t>(c.view, positions(c.view), 0, 1, 3) = 3;
+  CHECK(says(scattered, alike, {run_names::positions}).empty());
+  element<std::int32_t>(c.view, positions(c.view), 0, 1, 0) = 0;
   std::int32_t const read_only[] = {2};
   CHECK(contains(says(c.view.with_read_only(read_only), alike, {}), "drops a token of the read-only prefix"));
   auto bare = c.view;

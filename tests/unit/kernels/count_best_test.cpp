@@ -112,6 +112,9 @@ TEST_CASE("count_best: impossible questions are refused, scratch is within its b
   scores[5] = 2;
   CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{1, 0, weights}, counts),
                   contract_violation);
+  float const turned_round[] = {1, -1};
+  CHECK_THROWS_WITH(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{1, 0, turned_round}, counts),
+                    Catch::Contains("head 1") && Catch::Contains("the weight is below 0"));
   rows[1].candidates = 3;
   CHECK_THROWS_AS(kernels::select::count_best(ctx, s, 0, kernels::select::best_of{1}, counts), contract_violation);
   rows[1].candidates = 4;

@@ -134,7 +134,7 @@ template <class Keys> struct histogram_kernel {
       keys.for_each(t, first, first + chunk, 0,
                     [&](std::uint32_t key, std::int32_t order) { use(key, order_key(order)); });
     };
-    bool finite = true;
+    bool finite = keys.weight >= 0;
     if (orders)
       each([&](std::uint32_t key, std::uint32_t order) {
         if (forced(key, order) == f.key && d.follows(order, f.order)) atomic_add(t, &counts[d.of(order)], 1u);

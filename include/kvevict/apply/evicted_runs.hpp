@@ -82,8 +82,8 @@ std::int64_t name_of_token(layer_view<Entry> const& v, run_names as, std::int64_
     return static_cast<std::int64_t>(v.pages.entry(b, h, t));
 }
 
-/// Names in order. None may be there twice, for a range would take both tokens, and none that goes may be below 0, which
-/// engines read as "from the beginning" (llama_memory_seq_rm).
+/// Names in order. None may be there twice, for a range would take both tokens. None that goes may be below 0, which
+/// llama_memory_seq_rm reads as "from the beginning".
 inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t* goes, std::int64_t lost,
                             contract::place of) {
   for (auto [x, n] : {std::pair{stays, kept}, std::pair{goes, lost}})

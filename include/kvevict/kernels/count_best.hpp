@@ -33,8 +33,8 @@ struct best_of {
   float const* weights = nullptr;
 };
 
-/// The candidates of one row, as keys of their weighted scores; not sound where one is not finite or the weight is below
-/// 0, which would turn the order round.
+/// The candidates of one row, as keys of their weighted scores. One that is not finite is not sound, nor is a weight
+/// below 0, which would turn the order round.
 inline void fill(contender& c, score_rows const& s, std::int64_t r, float weight) {
   c.finite = true;
   if (c.size == 0) return;  // inactive rows, too
@@ -126,7 +126,8 @@ inline bool counted_by_sample(host& ctx, score_rows const& s, row_pools const& p
 /// Shapes   scores (R, N) ragged, finite where evictable → counts (R) of the pool's members, Σ counts = count.
 /// Cost     O(Σ N): of many scores in order a sample, then those near the cut alone; else a histogram of all rows, then
 ///          the boundary bucket. One worker per row.
-/// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], a weight is below 0 or score·weight is not finite.
+/// Errors   contract_violation if count is outside [Σ min(forced, M), Σ M], a weight is below 0 or score·weight is not
+///          finite.
 inline void count_best(host& ctx, score_rows const& s, row_pools const& pools, std::int64_t pool, best_of const& what,
                        std::int32_t* counts) {
   std::int64_t const total = expect_question(s, pools, pool, what);

@@ -163,8 +163,8 @@ inline namespace KVEVICT_ABI {
 /// Cost     O(pages) checks, three launches and one for every component that turns; of scattered rows N comparisons a
 ///          token. Nothing is waited for.
 /// Errors   as on the host: at once for what the host's fields show, the rest by ctx.wait(). Nothing has changed then.
-///          The new positions have to be in range for as many tokens as the table has room for, for lengths are known to
-///          the device alone.
+///          New positions have to be in range for as many tokens as the table has room for: lengths are known to the
+///          device alone.
 ///          A compaction before it in the stream that was refused has left its cache as it was, and that is turned:
 ///          wait for its ticket first where that may happen.
 template <class Entry>

@@ -95,7 +95,8 @@ template <class Keys> void count(device& ctx, work const& c) {
 ///
 /// Cost     three reads of the scores, two more where ties are cut (three in rows in no order); 10 launches (12), 11
 ///          (13) with forced ones; 8 KiB a row.
-/// Errors   fault::weighted_score: a weight is below 0 or a weighted score not finite.   Positions of a row are distinct.
+/// Errors   fault::weighted_score: a weight is below 0 or a weighted score not finite.   Positions of a row are
+///          distinct.
 inline void kernel(kernels::count_pooled_tag, device& ctx, score_rows const& s, pooled_best const& what,
                    std::int32_t* counts) {
   if (s.count() == 0) return;

@@ -8,7 +8,7 @@ Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then
 of N tokens; with --against, each policy's difference from that one on the same prompts.
 """
 
-import argparse, csv, re
+import argparse, csv, re, signal
 from collections import defaultdict
 from pathlib import Path
 
@@ -75,6 +75,21 @@ def interval(values):
     return np.mean(np.concatenate(lists)), *np.percentile(totals, (2.5, 97.5))
 
 
+def keep_common(values):
+    """Keeps the prompts that every policy has, at one share at least; returns the documents of the others."""
+    of = defaultdict(set)
+    for (policy, _), here in values.items():
+        of[policy] |= set(here)
+    common = set.intersection(*of.values())
+    if not common:
+        raise SystemExit("leaderboard.py: no prompt was answered by every policy; finish the parts first")
+    left_out = {p[1] for prompts in of.values() for p in prompts - common}
+    for here in values.values():
+        for prompt in set(here) - common:
+            del here[prompt]
+    return left_out
+
+
 def table(rows, measure, against):
     title, digits, more = MEASURES[measure]
     values = defaultdict(dict)  # (policy, share): {prompt: score}
@@ -85,9 +100,12 @@ def table(rows, measure, against):
             cost[row["policy"]].append(float(row["score_us"]) + float(row["plan_us"]) + float(row["move_us"]))
     if not values:
         return
+    left_out = keep_common(values)
     shares = sorted({s for p, s in values if p not in FULL})
     prompts = {p for v in values.values() for p in v}
     print(f"\n## {title}\n\n{len(prompts)} prompts of {len({p[:3] for p in prompts})} documents.", end=" ")
+    if left_out:
+        print(f"Not answered by every policy, and left out: {', '.join(sorted(left_out))}.", end=" ")
     print("More is better." if more else "Less is better.", end=f" Differences from {against}." if against else "")
     print("\n")
     columns = ["policy", *(f"{s} %" for s in shares), *([] if against else ["reads", "ms a prompt"])]
@@ -126,6 +144,7 @@ def main():
     parser.add_argument("--tokens", type=int, help="a length of prompts; all unless said")
     parser.add_argument("--against", help="a policy")
     options = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of a table's beginning, as by head
     rows = read(options.stage, options.tokens)
     policies = {row["policy"] for row in rows}
     if options.against and options.against not in policies:

@@ -8,6 +8,7 @@
 #include <kvevict/cuda/scores/squared_norms.hpp>
 #include <kvevict/cuda/select/count_above.hpp>
 #include <kvevict/cuda/select/count_best.hpp>
+#include <kvevict/cuda/select/expect_shares.hpp>
 #include <kvevict/cuda/select/score_histograms.hpp>
 #include <kvevict/cuda/select/select_best.hpp>
 #include <kvevict/heads/adaptive.hpp>

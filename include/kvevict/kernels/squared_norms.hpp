@@ -65,12 +65,14 @@ void squared_norms_of(layer_view<Entry> const& view, component const& c, row con
   });
 }
 
-/// Those of tokens [first, end) of all heads of a sequence, whose rows lie beside each other: in the order of memory,
-/// which is fetched two tokens ahead.
+inline constexpr int tokens_together = 64;  // of all heads
+
+/// Those of up to tokens_together tokens of all heads of a sequence, whose rows lie beside each other: in the order of
+/// memory, which is fetched two tokens ahead, those behind the last one too.
 template <class Entry>
 void squared_norms_of_tokens(layer_view<Entry> const& view, component const& c, std::int32_t sequence,
-                             std::int64_t first, std::int64_t end, score_rows const& out) {
-  constexpr std::int64_t ahead = 2;
+                             std::int64_t first, score_rows const& out) {
+  constexpr int ahead = 2;
   row_map const& m = c.rows;
   std::int64_t const of_sequence = std::int64_t{sequence} * out.heads;
   auto const width = static_cast<std::int32_t>(c.width());
@@ -79,18 +81,19 @@ void squared_norms_of_tokens(layer_view<Entry> const& view, component const& c, 
     row const& in = out.rows[of_sequence + h];
     if (in.active) longest = std::max<std::int64_t>(longest, in.tokens);
   }
-  end = std::min(end, longest);
+  if (first >= longest) return;
+  std::byte const* at[tokens_together + ahead];
+  row_addresses(view, c, sequence, 0, first,
+                static_cast<int>(std::min<std::int64_t>(tokens_together + ahead, longest - first)),
+                tokens_together + ahead, at);
   with_type(c.type, [&](auto type) {
-    each_run(view.rows_of(c, sequence, 0), first, end, [&](std::int64_t j, std::int64_t count, std::byte const* p) {
-      for (std::int64_t const behind = j + count; j < behind; ++j, p += m.slot_stride)
-        for (std::int32_t h = 0; h < out.heads; ++h) {
-          row const& in = out.rows[of_sequence + h];
-          if (!in.active || j >= in.tokens) continue;
-          std::byte const* const x = p + h * m.head_stride;
-          if (j + ahead < behind) fetch_row(x + ahead * m.slot_stride, m);
-          out.scores(of_sequence + h).data[j] = squared_norm<decltype(type)>(x, m, width);
-        }
-    });
+    for (int j = 0; j < std::min<std::int64_t>(tokens_together, longest - first); ++j)
+      for (std::int32_t h = 0; h < out.heads; ++h) {
+        row const& in = out.rows[of_sequence + h];
+        if (!in.active || first + j >= in.tokens) continue;
+        fetch_row(at[j + ahead] + h * m.head_stride, m);
+        out.scores(of_sequence + h).data[first + j] = squared_norm<decltype(type)>(at[j] + h * m.head_stride, m, width);
+      }
   });
 }
 
@@ -107,14 +110,14 @@ void kernel(squared_norms_tag, host& ctx, layer_view<Entry> const& view, compone
                   messages::readable_types);
   // what lies together is read together: a token's heads, or many tokens of a head
   bool const together = c.rows.heads_together(), by_token = together && !view.pages.per_head() && !c.is_quantised();
-  std::int64_t const chunk = by_token ? 4 * norms_abreast : together ? norms_abreast : 16 * norms_abreast;
+  std::int64_t const chunk = by_token ? tokens_together : together ? norms_abreast : 16 * norms_abreast;
   std::int64_t longest = 0;
   for (std::int64_t r = 0; r < out.count(); ++r) longest = std::max<std::int64_t>(longest, out.rows[r].tokens);
   std::int64_t const chunks = (longest + chunk - 1) / chunk;
   ctx.for_each(out.sequences * chunks, [&](std::int64_t i, std::int32_t) {
     std::int64_t const begin = i % chunks * chunk;
     auto const b = static_cast<std::int32_t>(i / chunks);
-    if (by_token) return squared_norms_of_tokens(view, c, b, begin, begin + chunk, out);
+    if (by_token) return squared_norms_of_tokens(view, c, b, begin, out);
     for (std::int64_t r = std::int64_t{b} * out.heads; r < (std::int64_t{b} + 1) * out.heads; ++r) {
       row const& in = out.rows[r];
       std::int64_t const end = in.active ? std::min<std::int64_t>(begin + chunk, in.tokens) : begin;

@@ -196,7 +196,8 @@ template <class Run> void leaves_prefixes(Run run) {
     auto const bytes = cache.snapshot();
     CHECK(run(cache, r.ours, 101) ==
           "rerotate: token 0 of sequence 0, head 0 lies in the read-only prefix at position 100 and would come to 101; "
-          "shared pages are not written, begin at a position that leaves the prefix where it is, or copy it first");
+          "shared pages are not written: begin where the prefix stays as it is, or copy it first; a prefix whose "
+          "positions have gaps must be copied");
     CHECK(cache.snapshot() == bytes);
     seen const was = look(cache, 0, 0);
     REQUIRE(run(cache, r.ours, 100) == "");

@@ -13,10 +13,11 @@ namespace messages {
 
 [[noreturn]] inline void prefix_would_turn(std::int32_t sequence, std::int32_t head, std::int64_t token,
                                            std::int64_t position, std::int64_t becomes) {
-  contract::violate(contract::at(sequence, head, token), "rerotate: token ", token, " of ", row(sequence, head),
-                    " lies in the read-only prefix at position ", position, " and would come to ", becomes,
-                    "; shared pages are not written, begin at a position that leaves the prefix where it is, or copy "
-                    "it first");
+  contract::violate(
+      contract::at(sequence, head, token), "rerotate: token ", token, " of ", row(sequence, head),
+      " lies in the read-only prefix at position ", position, " and would come to ", becomes,
+      "; shared pages are not written: begin where the prefix stays as it is, or copy it first; a prefix whose "
+      "positions have gaps must be copied");
 }
 [[noreturn]] inline void positions_cannot_turn(std::int32_t sequence, std::int32_t head) {
   contract::violate(contract::at(sequence, head), "rerotate: the positions of ", row(sequence, head),

@@ -8,7 +8,7 @@ Prints for every benchmark that both have the median of CPU time now / before ov
 quartiles. Both are built with -O3 -march=native. A tree is a checkout: include/ and bench/ are read.
 """
 
-import argparse, json, pathlib, statistics, subprocess, tempfile
+import argparse, json, pathlib, statistics, subprocess, sys, tempfile
 
 here = pathlib.Path(__file__).resolve().parent.parent
 
@@ -17,14 +17,21 @@ def build(tree, program, out):
     source = tree / f"bench/time/{program}.cpp"
     flags = ["-std=c++20", "-O3", "-DNDEBUG", "-march=native", f"-I{tree}/include", f"-I{tree}/bench"]
     libraries = ["-isystem", "/usr/include/eigen3", "-lbenchmark", "-pthread"]
-    subprocess.run(["g++", *flags, source, *libraries, "-o", out], check=True)
+    if subprocess.run(["g++", *flags, source, *libraries, "-o", out]).returncode != 0:
+        sys.exit(f"pairs.py: {source} does not build, see above")
     return out
 
 
 def times(binary, pattern):
     command = [binary, "--benchmark_min_time=0.02", "--benchmark_format=json", f"--benchmark_filter={pattern}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return {b["name"]: b["cpu_time"] for b in json.loads(done.stdout)["benchmarks"] if "cpu_time" in b}
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0 or not done.stdout:
+        sys.exit(f"pairs.py: nothing was measured: {done.stderr.strip()}")
+    benchmarks = json.loads(done.stdout)["benchmarks"]
+    for b in benchmarks:
+        if "error_occurred" in b:  # its time is 0
+            sys.exit(f"pairs.py: {b['name']}: {b['error_message']}")
+    return {b["name"]: b["cpu_time"] for b in benchmarks if "cpu_time" in b}
 
 
 def main():
@@ -48,6 +55,8 @@ def main():
             taken = {binary: times(binary, given.filter) for binary in order}
             for name in taken[now].keys() & taken[before].keys():
                 ratios.setdefault(name, []).append(taken[now][name] / taken[before][name])
+    if not ratios:
+        sys.exit(f"pairs.py: no benchmark of {given.program} has the same name in both trees")
     for name, all_of in sorted(ratios.items()):
         low, middle, high = statistics.quantiles(all_of)
         print(f"{name:70} {middle:.3f} ({low:.2f} to {high:.2f})")

@@ -119,6 +119,11 @@ for source in $sources; do
     "build/bench/bench/$program" --benchmark_repetitions=5 --benchmark_report_aggregates_only=true \
       --benchmark_counters_tabular=true "$@" || echo "$program" >>"$work/failed"
   } | tee "$work/output" | grep -v -e '_mean' -e '_stddev' -e '_cv' || true
+  [ ! -s "$work/output" ] || measured=1
   ! grep -q 'ERROR OCCURRED' "$work/output" || echo "$program" >>"$work/failed"
 done
+[ -n "${measured-}" ] || [ -f "$work/failed" ] || {
+  echo "bench/run.sh: nothing was measured: no benchmark's name matches --benchmark_filter" >&2
+  exit 2
+}
 [ ! -f "$work/failed" ] || { echo "bench/run.sh: failed, see above:" $(uniq "$work/failed") >&2; exit 1; }

@@ -206,4 +206,12 @@ template <class F> void add(std::string const& name, int threads, F f) {
   if (threads > 1) b->UseRealTime();
 }
 
+/// What has been added, as Google Benchmark's arguments say; one that it does not know is refused before anything runs.
+inline int run_added(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
+
 }  // namespace bench

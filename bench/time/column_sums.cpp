@@ -55,6 +55,5 @@ int main(int argc, char** argv) {
       }
   shape const s{4, 1, 1024, 128, 0, kvevict::dtype::f32};
   add("column_sums/naive/host/" + s.name(), 1, [=](benchmark::State& state) { naive(state, s); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -103,7 +103,8 @@ void compact(benchmark::State& state, shape s, int threads, kvevict::compaction 
   context& c = on(threads);
   bool const transposed = values == std::string_view("BHDN");
   cut& of = *once(s.name() + values, [&] { return std::make_unique<cut>(s, values, transposed); });
-  if (!once(s.name() + values + std::to_string(int(mode)), [&] { return moved(c.ctx, of, s, mode); }))
+  std::string const of_mode = s.name() + values + std::to_string(int(mode));
+  if (!once(of_mode + host_name(threads), [&] { return moved(c.ctx, of, s, mode); }))
     return state.SkipWithError("a row is not where it should be");
   kvevict::compact(c.ctx, of.moving, of.keep, mode, of.out);
   for (auto _ : state) kvevict::compact(c.ctx, of.moving, of.keep, mode, of.out);
@@ -129,6 +130,5 @@ int main(int argc, char** argv) {
             name.append(values).append("/").append(host_name(threads)).append("/").append(s.name());
             add(name, threads, [=](benchmark::State& state) { compact(state, s, threads, mode, values); });
           }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -160,6 +160,5 @@ int main(int argc, char** argv) {
   for (auto const& [which, name] : parts)
     add(std::string("decode/") + name + "/host/" + s.name(), 1,
         [which = which](benchmark::State& state) { decode(state, which); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

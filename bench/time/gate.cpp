@@ -109,6 +109,5 @@ int main(int argc, char** argv) {
           [&in, threads](benchmark::State& state) { ours(state, in, threads); });
     if (in.N == 2048) add("gate/naive/host/" + in.name(), 1, [&in](benchmark::State& state) { naive(state, in); });
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

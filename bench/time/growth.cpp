@@ -100,6 +100,5 @@ int main(int argc, char** argv) {
     for (auto const& [B, N] : sizes)
       add(std::string("growth/") + name + "/N:" + std::to_string(N) + "/B:" + std::to_string(B), 1,
           [which = which, B = B, N = N](benchmark::State& state) { grow(state, which, B, N); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -90,6 +90,5 @@ int main(int argc, char** argv) {
           [=](benchmark::State& state) { plan(state, s, threads, attended); });
     }
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -78,6 +78,5 @@ int main(int argc, char** argv) {
         ->UseManualTime()
         ->Iterations(3);
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -68,6 +68,5 @@ int main(int argc, char** argv) {
   add("pool/max:7/host/" + s.name(), 1, [=](benchmark::State& state) { ours(state, s, {7, pooling::max}); });
   add("pool/average:5/host/" + s.name(), 1, [=](benchmark::State& state) { ours(state, s, {5, pooling::average}); });
   add("pool/naive_max:7/host/" + s.name(), 1, [=](benchmark::State& state) { naive(state, s, 7); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -113,6 +113,5 @@ int main(int argc, char** argv) {
       add(std::string("select/best_of_").append(name).append("/host") + tail, 1,
           [=, of = of](benchmark::State& state) { ours(state, 8, N, 1, false, of); });
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

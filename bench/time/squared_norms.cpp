@@ -48,6 +48,5 @@ int main(int argc, char** argv) {
     }
   shape const s{8, 8, 32768, 128, 0, dtype::f32};
   add("squared_norms/naive/host/" + s.name(), 1, [=](benchmark::State& state) { naive(state, s); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -175,6 +175,5 @@ int main(int argc, char** argv) {
   add("positions/host/H:8/N:8192", 1, [=](benchmark::State& state) { positions(state, s); });
   add("observe/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, true); });
   add("plan/ahakv/host/" + s.name(), 1, [=](benchmark::State& state) { prompt(state, s, false); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

@@ -26,7 +26,7 @@ void ours(benchmark::State& state, shape s, int threads, rows which) {
     double const gain = 5;  // on logits and their errors, at most
     return close(in.scores(0), want, 1.0 / s.W, which == rows::step_gain ? gain * 1e-5 : 1e-5);
   };
-  if (!once(s.name() + names[int(which)], right)) return state.SkipWithError("wrong scores");
+  if (!once(s.name() + host_name(threads) + names[int(which)], right)) return state.SkipWithError("wrong scores");
   for (auto _ : state) run();
   count(state, c, s.N, 2.0 * s.Hq * s.W * s.N * s.D, s.key_bytes(), bound::arithmetic);
 }
@@ -70,6 +70,5 @@ int main(int argc, char** argv) {
   add("window_scores/naive/host/" + small.name(), 1, [=](benchmark::State& state) { naive(state, small); });
   for (shape const& s : {small, large})
     add("window_scores/eigen/host/" + s.name(), 1, [=](benchmark::State& state) { eigen(state, s); });
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
+  return run_added(argc, argv);
 }

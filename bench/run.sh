@@ -13,7 +13,9 @@
 #   bench/run.sh targets          how near kernels come to the machine's roofs, each with its verdict; --only WORD
 #   bench/run.sh quality STAGE    what the policies keep of a real model's answers: bench/quality/README.md
 set -eu
+called_from=$(pwd)
 cd "$(dirname "$0")/.."
+tree=$(pwd)
 [ "${1-}" != instructions ] || { shift; exec bench/instructions/run.sh "$@"; }
 [ "${1-}" != quality ] || { shift; exec bench/quality/run.sh "$@"; }
 
@@ -77,7 +79,8 @@ if [ "${1-}" = cost ]; then
     echo "bench/run.sh: bench_cost does not build; are libbenchmark-dev and libcli11-dev installed?" >&2
     exit 2
   }
-  exec build/bench/bench/bench_cost "$@"
+  cd "$called_from"  # of which --csv speaks
+  exec "$tree/build/bench/bench/bench_cost" "$@"
 fi
 if [ "${1-}" = peers ]; then
   shift

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every preset costs on a model's shape, beside that model's own work; bench/run.sh cost builds it.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 
 #include <cstdio>
@@ -54,13 +56,29 @@ template <class Before, class Once> double median_us(int threads, Before&& befor
 
 /// Every kept row is in its place, with its bytes.
 void check(layer& now, layer& before, kvevict::keep_set const& keep) {
-  auto const& k = now.view().components[0];
-  for (std::int64_t r = 0; r < keep.rows(); ++r)
-    for (std::int64_t i = 0; i < keep.row(r).size; ++i)
-      if (std::memcmp(now.view().row(k, 0, std::int32_t(r), i),
-                      before.view().row(before.view().components[0], 0, std::int32_t(r), keep.row(r)[i]),
-                      std::size_t(k.rows.run_bytes)) != 0)
-        throw std::runtime_error("a kept row is not where it should be");
+  for (std::int32_t c = 0; c < now.view().component_count; ++c) {
+    auto const &is = now.view().components[std::size_t(c)], &was = before.view().components[std::size_t(c)];
+    for (std::int64_t r = 0; r < keep.rows(); ++r)
+      for (std::int64_t i = 0; i < keep.row(r).size; ++i)
+        if (std::memcmp(now.view().row(is, 0, std::int32_t(r), i),
+                        before.view().row(was, 0, std::int32_t(r), keep.row(r)[i]),
+                        std::size_t(is.rows.run_bytes)) != 0)
+          throw std::runtime_error("a kept row is not where it should be");
+  }
+}
+
+/// Refused before the machine begins to swap: a layer and its copy, each with the queries of the whole prompt.
+void expect_memory(shape const& s) {
+  double const queries = double(s.tokens) * s.of.q_heads * s.of.head_dim * 4,
+               needed = 2 * (s.cache_bytes() + queries) / (1 << 30),
+               there = double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE)) / (1 << 30);
+  if (needed <= there) return;
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "--n %d: a layer's cache and queries, twice, take %.0f GiB, and this machine has %.0f; give fewer "
+                "tokens or a smaller shape",
+                s.tokens, needed, there);
+  throw std::runtime_error(text);
 }
 
 /// Of one token while the cache is held at the budget, which is `l`'s length.
@@ -193,16 +211,19 @@ int main(int argc, char** argv) try {
   if (kv_heads > 0) m.kv_heads = kv_heads;
   if (head_dim > 0) m.head_dim = head_dim;
   if (parameters > 0) m.active = parameters * 1e9;
-  if (m.q_heads % m.kv_heads != 0) throw std::runtime_error("--hq is no multiple of --h");
+  if (m.q_heads % m.kv_heads != 0)
+    throw std::runtime_error(std::to_string(m.q_heads) + " query heads are no multiple of " +
+                             std::to_string(m.kv_heads) + " KV heads; give --hq and --h that fit each other");
   if (m.latent_v >= m.head_dim)
     throw std::runtime_error("--d " + std::to_string(m.head_dim) + ": a row of " + name + " holds a latent V of " +
                              std::to_string(m.latent_v) +
                              " elements and the key's rotary part; give more, or a model "
                              "without a latent cache");
-  std::ofstream out;
-  if (!csv.empty() && (out.open(csv), !out)) throw std::runtime_error("--csv " + csv + ": cannot be written");
   j.of.of = m;
   j.of.type = type == "f32" ? kvevict::dtype::f32 : type == "bf16" ? kvevict::dtype::bf16 : kvevict::dtype::f16;
+  expect_memory(j.of);
+  std::ofstream out;
+  if (!csv.empty() && (out.open(csv), !out)) throw std::runtime_error("--csv " + csv + ": cannot be written");
   kvevict::threads pool(j.threads);
   kvevict::host ctx(pool.as_executor());
   j.ctx = &ctx;

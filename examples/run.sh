@@ -70,6 +70,7 @@ while (($#)); do
       [[ $command == compare && -n ${2-} ]] || refuse "--out needs a directory, and belongs to the comparison"
       out=$2; shift 2 ;;
     --seed | --page-size) [[ $command == compare ]] || refuse "$1 belongs to the comparison"; whole "$1" "${2-}"
+      [[ $1 == --seed || $2 -le 1024 ]] || refuse "--page-size takes at most 1024"
       if [[ $1 == --seed ]]; then seed=$2; else page_size=$2; fi; shift 2 ;;
     --gates) [[ $command == compare || $command == generate ]] || refuse "$1 belongs to the comparison and to generate"
       [[ -f ${2-} ]] || refuse "--gates ${2-}: no such file"; gates+=(--gates "$2"); shift 2 ;;
@@ -80,7 +81,10 @@ while (($#)); do
             [[ " ${policies[*]} " == *" ${2-} "* ]] || refuse "--policy needs one of ${policies[*]}"
             policies=("$2")
             shift 2 ;;
-          --budget) whole "$1" "${2-}"; llama[0]=$2; shift 2 ;;
+          --budget)
+            whole "$1" "${2-}"
+            (($2 <= 448)) || refuse "--budget takes at most 448: of 512 cells, 64 tokens at a time need theirs"
+            llama[0]=$2; shift 2 ;;
           --tokens) whole "$1" "${2-}"; llama[3]=$2; shift 2 ;;
           --flash) llama[4]=1; shift ;;
           --q8) llama[5]=1; shift ;;

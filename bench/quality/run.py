@@ -5,9 +5,7 @@
 import argparse, csv, dataclasses, datetime, json, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from documents import digest, each
-from prompts import Lab
-from tokens import Tokens
+from documents import DOCUMENTS, digest, each
 
 HERE = Path(__file__).resolve().parent
 STAGES = {  # split, genres, lengths, needles of a kind, shares, both structures and decoding
@@ -59,6 +57,8 @@ def rows_of(file):
 
 def tasks_of(stage, tokens, part):
     """A part's prompts, as JSON."""
+    from prompts import Lab  # not above: it needs packages, which are not there yet when only arguments are checked
+
     needles, _, thorough = STAGES[stage][3:]
     lab = Lab(tokens, part.text, part.name, part.length, part.seed)
     text = part.length == 1000
@@ -73,7 +73,8 @@ def run(options, policies, part, tasks):
         file.write_text(tasks)
         command = [*options.program, "--model", options.model, "--tasks", file, "--out", out]
         command += ["--shares", ",".join(map(str, shares)), "--policies", ",".join(policies)]
-        subprocess.run(list(map(str, command)), check=True)
+        if subprocess.run(list(map(str, command))).returncode != 0:
+            sys.exit(f"quality: the comparison of {part.name} has failed, see above; what was done before is kept")
         rows = rows_of(Path(out) / "results.csv")
     drawn, today = (digest(part.text), digest(tasks)), datetime.date.today().isoformat()
     added = dict(zip(ADDED, (options.stage, part.genre, part.name, *drawn, commit(), today)))
@@ -89,12 +90,29 @@ def save(file, rows):
     file.with_suffix(".new").rename(file)
 
 
-def asked(options):
-    """Names of policies. Gates are not among all of them: they keep what they were trained to."""
-    if options.policies != "all":
-        return options.policies.split(",")
-    listed = subprocess.run([*options.program, "--list"], capture_output=True, text=True, check=True)
-    return [p for p in listed.stdout.split() if p != "attention_gate"]
+def asked(options, parser):
+    """Names of policies. Gates are not among them: they keep what they were trained to."""
+    done = subprocess.run([*options.program, "--list"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit("quality: the program cannot list its policies, see above")
+    known = [p for p in done.stdout.split() if p != "attention_gate"]
+    if options.policies == "all":
+        return known
+    named = options.policies.split(",")
+    if unknown := [p for p in named if p not in known]:
+        parser.error(f"--policies: there is no '{unknown[0]}'; there are {', '.join(known)}")
+    return named
+
+
+def seeds(text):
+    """Whole numbers with commas between them, as argparse wants it."""
+    return [int(s) for s in text.split(",")]
+
+
+def hours(text):
+    if not 0 < (x := float(text)) < 1e6:
+        raise argparse.ArgumentTypeError(f"give a number above 0, not {text}")
+    return x
 
 
 def without_result(file, part, policies):
@@ -111,22 +129,28 @@ def main():
     parser = argparse.ArgumentParser(prog="bench/run.sh quality", description=about)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--policies", default="all", help="names, with commas between them")
-    parser.add_argument("--seeds", default="1", help="numbers, with commas between them; each is a part of its own")
+    each_a_part = "whole numbers, with commas between them; each is a part of its own"
+    parser.add_argument("--seeds", type=seeds, default="1", help=each_a_part)
     parser.add_argument("--documents", help="names, with commas between them; all unless said")
-    parser.add_argument("--hours", type=float, default=2.5, help="begin no part after so long")
+    parser.add_argument("--hours", type=hours, default=2.5, help="begin no part after so long")
     parser.add_argument("--model", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--program", required=True, nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--into", default="", help=argparse.SUPPRESS)  # of results of another program
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)  # arguments, with Python alone
     options = parser.parse_args()
+    split, genres = STAGES[options.stage][:2]
+    known = {name for genre, of in DOCUMENTS[split].items() if genres is None or genre in genres for name in of}
+    named = set(options.documents.split(",")) if options.documents else known
+    if unknown := named - known:
+        parser.error(f"--documents: {options.stage} has no {', '.join(sorted(unknown))}, but {', '.join(sorted(known))}")
+    if options.check:
+        return
+    from tokens import Tokens
+
+    policies = asked(options, parser)
     tokens = Tokens(options.model)
-    parts = parts_of(options.stage, [int(s) for s in options.seeds.split(",")])
-    if options.documents:
-        named = set(options.documents.split(","))
-        if unknown := named - {p.name for p in parts}:
-            parser.error(f"--documents: {options.stage} has no {', '.join(sorted(unknown))}")
-        parts = [p for p in parts if p.name in named]
+    parts = [p for p in parts_of(options.stage, options.seeds) if p.name in named]
     folder = options.into + options.stage
-    policies = asked(options)
     left = [(p, missing) for p in parts if (missing := without_result(p.file(folder), p, policies))]
     print(f"{len(parts) - len(left)} of {len(parts)} parts are there", file=sys.stderr)
     begin = time.monotonic()

@@ -4,6 +4,14 @@
 set -euo pipefail
 tree=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd)
 refuse() { echo "bench/run.sh quality: $1" >&2; exit 2; }
+lab() { python3 -B "$tree/bench/quality/run.py" "$@" --model - --program -; }
+engine=ours help=''
+[[ " $* " != *" --help "* && " $* " != *" -h "* ]] || help=--help
+[[ ${1-} != kvpress ]] || { engine=kvpress; shift; }
+if [[ ${1-} != leaderboard ]] && command -v python3 >/dev/null; then  # before anything is installed
+  lab ${help:-"$@" --check} || exit 2
+  [[ -z $help ]] || exit 0
+fi
 source "$tree/examples/install.sh"
 cache=${KVEVICT_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/kvevict}
 install_missing "${engine_packages[@]}" \
@@ -11,12 +19,7 @@ install_missing "${engine_packages[@]}" \
 python_environment "$cache/venv" "$tree/examples/engine/requirements.txt"
 export PYTHONPATH=$tree/examples/engine:$tree/examples/compare PYTHONDONTWRITEBYTECODE=1
 python=$cache/venv/bin/python
-engine=ours
-case ${1-} in
-  leaderboard) exec "$python" "$tree/bench/quality/leaderboard.py" "${@:2}" ;;
-  kvpress) engine=kvpress; shift ;;
-  --help | -h) exec "$python" "$tree/bench/quality/run.py" --model - --program - --help ;;
-esac
+[[ ${1-} != leaderboard ]] || exec "$python" "$tree/bench/quality/leaderboard.py" "${@:2}"
 model=$("$python" "$tree/examples/engine/prepare.py") || exit 2
 if [[ $engine == kvpress ]]; then
   python_environment "$cache/kvpress" "$tree/tests/golden/make/requirements.txt"

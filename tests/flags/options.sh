@@ -30,6 +30,8 @@ says 2 'unknown argument --bogus' examples/run.sh --bogus
 says 2 '--budget belongs to generate' examples/run.sh --budget 3
 says 2 '--quick belongs to the comparison' examples/run.sh check --quick
 says 2 '--tokens needs a whole number above 0' examples/run.sh generate text --tokens 0
+says 2 '--page-size takes at most 1024' examples/run.sh --page-size 1025
+says 2 '--budget takes at most 448' examples/run.sh llama README.md --budget 449
 says 2 '--policy needs one of full none' examples/run.sh llama README.md --policy lru
 
 says 0 'train.sh --out DIR' examples/attention_gate/train.sh --help
@@ -44,8 +46,15 @@ says 2 'unknown argument --bogus' bench/run.sh --bogus
 says 2 'unknown argument --bogus' bench/run.sh pool --bogus
 says 2 "has 'nothing' in its name" bench/run.sh nothing
 says 0 'bench/run.sh peers [--quick' bench/run.sh peers --help
+for words in --help 'kvpress --help' 'screen -h'; do says 0 'bench/run.sh quality' bench/run.sh quality $words; done
+says 2 "invalid choice: 'nothing'" bench/run.sh quality nothing
+says 2 "invalid choice: 'nothing'" bench/run.sh quality kvpress nothing
+says 2 'screen has no nothing, but argparse' bench/run.sh quality screen --documents nothing
+says 2 'give a number above 0, not nan' bench/run.sh quality screen --hours nan
+says 2 "invalid seeds value: 'x'" bench/run.sh quality screen --seeds x
 says 0 'tests/run.sh [--only' tests/run.sh --help
 says 2 'unknown argument --bogus' tests/run.sh --bogus
+says 2 'give one of --cuda' tests/run.sh --fuzz 1 --mutants
 
 echo "options: $asked commands asked"
 exit "$failed"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <exception>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -17,8 +18,11 @@ namespace llama = kvevict::engines::llama;
 using namespace kvevict::presets;
 double seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }  // of CPU
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc < 4) return std::fprintf(stderr, "bounded MODEL TEXT POLICY [keep chunk tokens generate flash q8_0]\n"), 2;
+  std::string const policies = " full none shift streaming snapkv ahakv h2o ";
+  if (policies.find(" " + std::string(argv[3]) + " ") == std::string::npos)
+    return std::fprintf(stderr, "no policy is called %s; there are%s\n", argv[3], policies.c_str()), 2;
   auto const number = [&](int i, int otherwise) { return argc > i ? std::stoi(argv[i]) : otherwise; };
   std::string const name = argv[3];
   bool const evicts = name != "full" && name != "none" && name != "shift";
@@ -41,6 +45,7 @@ int main(int argc, char** argv) {
   if (number(9, 0) != 0) params.type_k = GGML_TYPE_Q8_0;
   if (evicts) params.cb_eval = cells.callback, params.cb_eval_user_data = cells.user_data();
   llama_context* const ctx = llama_init_from_model(model, params);
+  if (ctx == nullptr) return std::fprintf(stderr, "llama.cpp makes no context of %d cells and this cache\n", size), 2;
   double all = 0, ours = 0;                  // CPU seconds; ours leave out copies while the graph runs
   int past = 0, evictions = 0, evicted = 0;  // past: the next token's position
   auto const decode = [&](llama_batch& batch) {
@@ -68,12 +73,15 @@ int main(int argc, char** argv) {
     return code;
   };
   std::ifstream in(argv[2]);
+  if (!in) return std::fprintf(stderr, "cannot read %s\n", argv[2]), 2;
   std::string const text{std::istreambuf_iterator<char>(in), {}};
   llama_vocab const* const vocab = llama_model_get_vocab(model);
   std::vector<llama_token> tokens(text.size() + 8);
   int count = llama_tokenize(vocab, text.data(), text.size(), tokens.data(), tokens.size(), true, false);
   int const words = llama_vocab_n_tokens(vocab), generate = number(7, 64);
   count = std::min(number(6, 2048), count);
+  if (count <= 512)
+    return std::fprintf(stderr, "%s has %d tokens; give more than the context's 512\n", argv[2], count), 2;
   llama_batch batch = llama_batch_init(chunk, 0, 1);
   double nll = 0, reading = 0;
   int next = 0;
@@ -97,4 +105,7 @@ int main(int argc, char** argv) {
   }
   std::printf("\n| %s | %.4f | %.0f / %.0f | %d of %d | %.1f %% |\n", name.c_str(), nll / std::max(1, count - 512),
               count / reading, generate / (all - reading), evictions, evicted, 100 * ours / all);
+} catch (std::exception const& error) {
+  std::fprintf(stderr, "bounded: %s\n", error.what());
+  return 2;
 }

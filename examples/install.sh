@@ -31,16 +31,21 @@ install_missing() {
     --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# python_environment DIRECTORY REQUIREMENTS: made once per content of the requirements
+# python_environment DIRECTORY REQUIREMENTS: made once per content of the requirements; of two runs at once one waits
 python_environment() {
-  local stamp=$1/kvevict.stamp wanted
+  local stamp=$1/kvevict.stamp wanted lock
   wanted=$(sha256sum <"$2")
   [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && return 0
-  echo "== preparing the Python environment in $1" >&2
   mkdir -p -- "$(dirname -- "$1")"
-  python3 -m venv --clear "$1"
-  "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
-  printf '%s' "$wanted" >"$stamp"
+  exec {lock}>"$1.lock"
+  flock "$lock"
+  if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
+    echo "== preparing the Python environment in $1" >&2
+    python3 -m venv --clear "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
+    printf '%s' "$wanted" >"$stamp"
+  fi
+  exec {lock}>&-
 }
 
 # build_programs TREE TARGET…: with this machine's own instruction set, in TREE/build/native

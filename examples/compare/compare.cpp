@@ -68,7 +68,7 @@ int main(int argc, char** argv) try {
   CLI::App app{"Compares the presets on a prepared model; run examples/run.sh, which prepares it"};
   app.add_option("--model", model_dir, "directory that prepare.py printed")->required();
   app.add_option("--tasks", tasks_file, "what tasks.py wrote")->required();
-  app.add_option("--out", out_dir, "where results.csv and details.json go")->required();
+  app.add_option("--out", out_dir, "where results.csv and details.json go")->required()->check(CLI::ExistingDirectory);
   app.add_option("--gates", gate_files, "trained gates of this model (safetensors)");
   settings s;
   app.add_flag_callback(
@@ -133,7 +133,8 @@ int main(int argc, char** argv) try {
   details["page_size"] = page_size;
   details["threads"] = omp_get_max_threads();
   if (!tasks.at("text").empty()) details["oracle_rows"] = tasks.at("text").at(0).at("follow").size();
-  std::ofstream(out_dir + "/details.json") << details;
+  if (!(std::ofstream(out_dir + "/details.json") << details << std::flush))
+    throw std::runtime_error(out_dir + "/details.json: cannot be written");
 } catch (std::exception const& error) {
   std::fprintf(stderr, "compare: %s\n", error.what());
   return 2;

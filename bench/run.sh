@@ -16,6 +16,14 @@ set -eu
 called_from=$(pwd)
 cd "$(dirname "$0")/.."
 tree=$(pwd)
+case "${1-}" in
+  --cuda|--cuda-static) [ $# -eq 1 ] || { echo "bench/run.sh: $1 takes no further words, not $2" >&2; exit 2; } ;;
+  --cuda-build)
+    case "${2-}" in
+      sm_[0-9]*) [ $# -eq 2 ] || { echo "bench/run.sh: $1 takes one architecture, not $3 besides" >&2; exit 2; } ;;
+      *) echo "bench/run.sh: $1 needs an architecture: sm_80, sm_90, …" >&2; exit 2 ;;
+    esac ;;
+esac
 [ "${1-}" != instructions ] || { shift; exec bench/instructions/run.sh "$@"; }
 [ "${1-}" != quality ] || { shift; exec bench/quality/run.sh "$@"; }
 

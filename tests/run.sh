@@ -94,7 +94,8 @@ while (($#)); do
 done
 
 instead=${gpu:+1}${mutants:+1}${isa:+1}${fuzz:+1}
-((${#instead} < 2)) || refuse "give one of --cuda, --cuda-build, --isa, --mutants and --fuzz; each runs instead of the rest"
+((${#instead} < 2)) ||
+  refuse "give one of --cuda, --cuda-build, --isa, --mutants and --fuzz; each runs instead of the rest"
 
 if [[ -n ${KVEVICT_GOLDEN_DIR-} ]]; then
   [[ -d $KVEVICT_GOLDEN_DIR ]] || refuse "KVEVICT_GOLDEN_DIR=$KVEVICT_GOLDEN_DIR is not a directory"

@@ -7,6 +7,10 @@ set -eu
 cd "$(dirname "$0")/../.."
 include=include check=''
 if [ "${1-}" = --check ]; then check=1; elif [ $# -gt 0 ]; then include=$1; fi
+[ -f "$include/kvevict/kvevict.hpp" ] || {
+  echo "bench/compile/run.sh: $include is neither --check nor a folder with kvevict's headers" >&2
+  exit 2
+}
 
 compiler() { "${CXX:-g++}" -std=c++20 "-I$include" -isystem /usr/include/eigen3 "$@"; }
 instructions() {

@@ -142,7 +142,8 @@ def main():
     known = {name for genre, of in DOCUMENTS[split].items() if genres is None or genre in genres for name in of}
     named = set(options.documents.split(",")) if options.documents else known
     if unknown := named - known:
-        parser.error(f"--documents: {options.stage} has no {', '.join(sorted(unknown))}, but {', '.join(sorted(known))}")
+        has = f"has no {', '.join(sorted(unknown))}, but {', '.join(sorted(known))}"
+        parser.error(f"--documents: {options.stage} {has}")
     if options.check:
         return
     from tokens import Tokens

@@ -45,6 +45,8 @@ says 0 'bench/run.sh cost' bench/run.sh --help
 says 2 'unknown argument --bogus' bench/run.sh --bogus
 says 2 'unknown argument --bogus' bench/run.sh pool --bogus
 says 2 "has 'nothing' in its name" bench/run.sh nothing
+says 2 '--cuda-static takes no further words' bench/run.sh --cuda-static gate
+says 2 '--cuda-build needs an architecture' bench/run.sh --cuda-build
 says 0 'bench/run.sh peers [--quick' bench/run.sh peers --help
 for words in --help 'kvpress --help' 'screen -h'; do says 0 'bench/run.sh quality' bench/run.sh quality $words; done
 says 2 "invalid choice: 'nothing'" bench/run.sh quality nothing

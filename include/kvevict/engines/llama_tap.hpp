@@ -2,7 +2,6 @@
 // What llama.cpp's graphs show of its cache and its queries, through llama_context_params::cb_eval.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/evidence_messages.hpp>

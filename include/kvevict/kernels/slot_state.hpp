@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/core/fill.hpp>

@@ -2,7 +2,6 @@
 // A measure of every row of the cache.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 

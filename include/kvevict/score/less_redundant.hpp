@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
 
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/multiply_add.hpp>

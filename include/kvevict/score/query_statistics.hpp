@@ -2,7 +2,6 @@
 // Mean and covariance of one query head of each group before rotation: as the evidence gives them, or of its queries.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include <kvevict/cache/turn_back.hpp>

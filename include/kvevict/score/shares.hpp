@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <tuple>
-#include <utility>
 
 #include <kvevict/evidence/expect_fit.hpp>
 #include <kvevict/evidence/taken_in_turn.hpp>

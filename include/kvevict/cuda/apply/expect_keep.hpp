@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include <kvevict/apply/moves.hpp>
-#include <kvevict/cuda/apply/kept_row.hpp>
 #include <kvevict/cuda/context/keep_set.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {

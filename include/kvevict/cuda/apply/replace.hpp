@@ -2,10 +2,10 @@
 // replace() on a device: the slot of every row that the next token overwrites.
 #pragma once
 
-#include <optional>
-#include <vector>
+#include <cstdint>
 
 #include <kvevict/cuda/apply/expect_keep.hpp>
+#include <kvevict/cuda/apply/kept_row.hpp>
 #include <kvevict/cuda/context/call.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 #include <kvevict/cuda/evidence/validate.hpp>

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include <kvevict/core/host.hpp>
 #include <kvevict/cuda/shim/shim.hpp>

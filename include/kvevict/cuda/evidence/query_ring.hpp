@@ -2,7 +2,7 @@
 // Puts a step's queries into a ring of the last ones, on a device.
 #pragma once
 
-#include <cstring>
+#include <cstdint>
 
 #include <kvevict/cuda/context/device.hpp>
 #include <kvevict/evidence/query_ring.hpp>

@@ -2,7 +2,7 @@
 // The best tokens of rows that several processes hold, from their histograms alone, on a device.
 #pragma once
 
-#include <type_traits>
+#include <algorithm>
 #include <vector>
 
 #include <kvevict/cuda/scores/each.hpp>

@@ -45,14 +45,9 @@ template <class Evidence> class later_queries {
     }
   }
 
-  std::int32_t group() const { return e_.cache.heads() == 0 ? 1 : q_heads() / e_.cache.heads(); }
+  std::int32_t group() const { return e_.cache.heads() == 0 ? 1 : source().heads / e_.cache.heads(); }
   std::int32_t width() const { return static_cast<std::int32_t>(keys_.of.width()); }
-  float logit_scale() const {
-    if constexpr (is_given)
-      return e_.moments.logit_scale();
-    else
-      return e_.attention.logit_scale();
-  }
+  float logit_scale() const { return source().logit_scale(); }
   bool with_covariance() const { return o_.of == query_spread::mean_and_covariance; }
 
   /// Head g of every group from here on.
@@ -84,11 +79,12 @@ template <class Evidence> class later_queries {
   mean_turn<entry> const& keys() const { return turn_; }
 
  private:
-  std::int32_t q_heads() const {
+  /// What says it: moments, or the rows of attention.
+  auto const& source() const {
     if constexpr (is_given)
-      return e_.moments.heads;
+      return e_.moments;
     else
-      return e_.attention.heads;
+      return e_.attention;
   }
   template <class Context>
   static unrotated_elements<entry> checked_keys(char const* who, Context& ctx, frame& scratch, Evidence const& e,

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <kvevict/core/apportion.hpp>
-#include <kvevict/core/contract.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -40,8 +39,7 @@ struct adaptive {
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
-    KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "adaptive: floor_permille is ", floor_permille,
-                    "; it is α in thousandths, 0 to 1000");
+    expect_floor("adaptive", floor_permille);
     frame scratch(ctx.scratch());
     auto* counts = scratch.template allocate<std::int32_t>(rows.count());                      // (B·H)
     auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_head);  // (B, 3, H)

@@ -2,7 +2,6 @@
 // kvpress' division of a layer's budget, for parity.
 #pragma once
 
-#include <kvevict/core/contract.hpp>
 #include <kvevict/core/shape.hpp>
 #include <kvevict/heads/heads.hpp>
 #include <kvevict/kernels/kernel.hpp>
@@ -25,8 +24,7 @@ struct forced_floor {
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
-    KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, "forced_floor: floor_permille is ", floor_permille,
-                    "; it is α in thousandths, 0 to 1000");
+    expect_floor("forced_floor", floor_permille);
     frame scratch(ctx.scratch());
     auto* counts = scratch.template allocate<std::int32_t>(rows.count());  // (B·H)
     kernels::count_pooled(ctx, rows, pooled_best{floor_permille, nullptr}, counts);

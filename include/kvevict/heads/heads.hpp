@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include <kvevict/core/contract.hpp>
 #include <kvevict/core/score_rows.hpp>
 #include <kvevict/core/stage.hpp>
 
@@ -31,6 +32,12 @@ concept stage_for = requires(Stage const& heads, Context& ctx, score_rows& rows)
   heads(ctx, rows);
 };
 
+/// α of the stages that give every head a floor.
+inline void expect_floor(char const* stage, std::int32_t floor_permille) {
+  KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, stage, ": floor_permille is ", floor_permille,
+                  "; it is α in thousandths, 0 to 1000");
+}
+
 /// Every head keeps the same number of tokens.
 struct uniform {
   using stage = stages::heads;
@@ -39,6 +46,5 @@ struct uniform {
 };
 
 }  // namespace heads
-
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

@@ -23,11 +23,6 @@ struct floored_share {
   }
 };
 
-inline void expect_floor(char const* stage, std::int32_t floor_permille) {
-  KVEVICT_EXPECTS(floor_permille >= 0 && floor_permille <= 1000, stage, ": floor_permille is ", floor_permille,
-                  "; it is α in thousandths, 0 to 1000");
-}
-
 /// One threshold over layers, heads and tokens: each head of each layer gets as many tokens as it has among the best of
 /// all layers of the view, above a floor that every head keeps.
 ///

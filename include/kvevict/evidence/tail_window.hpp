@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What scores need that read the newest rows of a sequence.
+// What scores and layer stages need that read the newest rows of a sequence.
 #pragma once
 
 #include <kvevict/core/contract.hpp>
@@ -17,5 +17,12 @@ inline void expect_tail_window(char const* who, score_rows const& rows) {
 }
 
 }  // namespace contract
+
+/// The score of a token before the recent ones, else 0, to be summed over a row.
+struct before_recent {
+  score_rows of;
+  constexpr float operator()(row const& in, std::int64_t j) const { return j < in.last ? of.score(in, j) : 0.0f; }
+};
+
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

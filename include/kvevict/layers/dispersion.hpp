@@ -91,10 +91,6 @@ struct dispersion {
       return change ? kernels::variance_of(of[0], of[1], rows) : of[0];
     }
   };
-  struct before_recent {
-    score_rows of;
-    constexpr float operator()(row const& in, std::int64_t j) const { return j < in.last ? of.score(in, j) : 0.0f; }
-  };
   struct prefer {
     float spread_root, change_root;
     std::int64_t count;

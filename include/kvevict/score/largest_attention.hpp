@@ -60,10 +60,6 @@ struct largest_attention {
     }
     KVEVICT_HOST_DEVICE float finish(float const (&of)[sums], std::int32_t) const { return of[0]; }
   };
-  struct before_recent {
-    score_rows of;
-    constexpr float operator()(row const& in, std::int64_t j) const { return j < in.last ? of.score(in, j) : 0.0f; }
-  };
   struct no_less_than_mean {
     score_rows of;
     visibility sees;

@@ -29,16 +29,11 @@ template <class Context, class Policy, class Evidence>
 void validate(char const* verb, Context& ctx, Policy const& p, Evidence const& e, budget const& b,
               page_use use = page_use::read) {
   kernels::validate(ctx, e, use);
-  planning::expect_request(verb, p.protect, b, e.cache.pages.layers,
-                           planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
-  planning::expect_heads(verb, b, e.cache.heads());
+  planning::expect_options(verb, ctx, p, b, e.cache.pages.layers, e.cache.heads());
   KVEVICT_EXPECTS(p.protect.sinks == 0 || e.sees.first_token == nullptr, verb, ": the policy protects the first ",
                   p.protect.sinks,
                   " slots of a sequence, and those before visibility::first_token are padding, which "
                   "would stay in the place of tokens; give .sinks = 0, or a view whose rows begin with a token");
-  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
-  if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
-  if constexpr (requires { p.layers.validate_shares(ctx); }) p.layers.validate_shares(ctx);
   if constexpr (has<Evidence, facts::state> && requires { p.score.state_floats(); })
     state_of("plan", e.cache, p.score.state_floats());
 }

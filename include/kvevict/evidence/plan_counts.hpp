@@ -44,12 +44,7 @@ void plan_counts(host& ctx, Policy const& p, layer_view<Entry> const& cache, bud
   constexpr auto endless = [](std::int32_t, std::int32_t) { return std::numeric_limits<std::int32_t>::max(); };
   validation::check_lengths(cache, endless);  // the table may be a device's
   if constexpr (stages::says_one_set<decltype(p.layers)>) contract::expect_stack(cache.pages.layers, b.layer_count);
-  planning::expect_request("plan", p.protect, b, cache.pages.layers,
-                           planning::least_budget<std::remove_cvref_t<decltype(p.layers)>>());
-  planning::expect_heads("plan", b, cache.heads());
-  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
-  if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
-  if constexpr (requires { p.layers.validate_shares(ctx); }) p.layers.validate_shares(ctx);
+  planning::expect_options("plan", ctx, p, b, cache.pages.layers, cache.heads());
   frame scratch(ctx.scratch());
   score_rows const rows = planning::rows_of_lengths(scratch, cache, b);
   planning::assign_budgets(rows, cache, p.protect, p.layers, b, Policy::budgets, contract::page_of(p, cache));

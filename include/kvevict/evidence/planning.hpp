@@ -186,6 +186,17 @@ inline void expect_heads(char const* verb, budget const& want, std::int32_t head
                   verb, ": heads from ", want.head, " on of ", want.head_count, ", and a view of ", heads,
                   "; give budget.head in [0, head_count), and the lengths of all heads in budget.lengths");
 }
+/// What a policy and a budget ask, of a view of so many layers and heads.
+template <class Context, class Policy>
+void expect_options(char const* verb, Context& ctx, Policy const& p, budget const& b, std::int32_t layers,
+                    std::int32_t heads) {
+  expect_request(verb, p.protect, b, layers, least_budget<std::remove_cvref_t<decltype(p.layers)>>());
+  expect_heads(verb, b, heads);
+  if constexpr (requires { p.layers.validate(); }) p.layers.validate();
+  if constexpr (requires { p.layers.validate(b); }) p.layers.validate(b);
+  if constexpr (requires { p.layers.validate_shares(ctx); }) p.layers.validate_shares(ctx);
+}
+
 template <class Entry> void expect_positions(char const* verb, layer_view<Entry> const& cache) {
   KVEVICT_EXPECTS(cache.order == row_order::ascending || cache.find(role::position) != nullptr, verb,
                   ": the rows are scattered and the cache has no position component, so recency is unknown; add one "

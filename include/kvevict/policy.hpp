@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A policy is a value made of stages; plan() runs them over one layer of a cache and returns what stays.
+// A policy is a value made of stages; plan() runs them over a cache, of one layer or a stack, and returns what stays.
 #pragma once
 
 #include <vector>
@@ -129,7 +129,7 @@ void observe_checked(Context& ctx, Policy const& p, Evidence const& e, budget co
 
 }  // namespace planning
 
-/// What a layer keeps: for every sequence and KV head, ascending token indices.
+/// What stays of every sequence and KV head: ascending slots of its row.
 ///
 /// A unit within which stages move budget (a row; under a heads stage a layer's heads; under layers::pyramid a head's,
 /// or all heads', layers) is kept whole and not scored where its tokens fit its budget; else it keeps exactly that

@@ -110,9 +110,9 @@ inline void expect_distinct(std::int64_t* stays, std::int64_t kept, std::int64_t
 /// Cost     O(pages) checks, O(N) a row; where positions do not ascend a sort. Nothing is written; no allocation after
 ///          the first call of a size.
 /// Errors   contract_violation: unsound view; keep set of another view or epoch, or of a refused plan; a read-only
-///          token dropped; no positions, or of scattered rows only the first; two tokens of a row at one position
-///          or one below 0;
-///          entries of larger pages or of addresses, or different ones in rows of one table. `out` has no result then.
+///          token dropped; no positions, or of scattered rows only the first; two tokens of a row at one position or
+///          one below 0; entries of larger pages or of addresses, or different ones in rows of one table. `out` has no
+///          result then.
 template <class Context, class Entry>
 void evicted_runs(Context& ctx, layer_view<Entry> const& view, keep_set const& keep, run_names as, evicted& out) {
   out.ready_ = false;

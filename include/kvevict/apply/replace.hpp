@@ -65,8 +65,8 @@ template <class Entry> void expect_one_victim(layer_view<Entry> const& v, keep_s
 
 }  // namespace moves
 
-/// The third way to apply a keep set, for policies that evict one token per decoded token: nothing moves, rows become
-/// scattered.
+/// Applies keep sets of policies that evict one token per decoded token: nothing moves, the next token takes the
+/// evicted one's slot, and rows become scattered.
 ///
 /// Shapes   keep set of this view (B·H rows) with N or N − 1 tokens a row → slots (B·H).
 /// Cost     O(pages) checks, O(N) a row; nothing is written; no allocation after the first call of a size.

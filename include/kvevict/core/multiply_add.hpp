@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A product and a sum whose rounding does not depend on the compiler's mood.
+// A product and a sum whose rounding does not depend on what a compiler chooses to fuse.
 #pragma once
 
 #include <kvevict/core/abi.hpp>

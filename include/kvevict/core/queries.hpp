@@ -25,7 +25,7 @@ enum class row_sum : std::uint8_t { one, at_most_one };
 ///
 ///   z(t,hq,j) = softcap( scale · q(t,hq)·k(hq/G, j) ),  softcap(x) = c·tanh(x/c) or x;   weight = exp(z − lse)
 ///
-/// Strides count elements. Read softmax weights exist only with `lse`; kernels without it normalise for themselves.
+/// Strides count elements. With `lse` a weight follows from its logit alone; without it kernels normalise rows first.
 struct query_rows {
   void const* data = nullptr;  // (T, Hq, D)
   dtype type = dtype::f32;

@@ -26,7 +26,7 @@ namespace layers {
 /// budget::no_cap.
 ///
 /// With no floor, no token that one plan of all layers keeps is evicted before: what is kept in the end is the same,
-/// tokens for tokens, where no score has changed.
+/// token for token, where no score has changed.
 constexpr std::int32_t budget_so_far(std::int32_t tokens_per_head, std::int32_t so_far, std::int32_t layer_count) {
   std::int64_t const all = std::int64_t{tokens_per_head} * layer_count;
   return static_cast<std::int32_t>(std::min<std::int64_t>((all + so_far - 1) / so_far, budget::no_cap));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The layer stage: this layer's budget, from lengths alone.
+// The layer stage: what each layer's budget is, from lengths, or once its scores are known.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,8 @@ concept stage = std::is_same_v<stage_of<Stage>, stages::layers> && requires(Stag
 // A layer stage is called in every context, so it is constexpr and raises nothing; what it has to refuse, it refuses in
 // `validate()`. One whose budgets are meant to sum to L·budget says `moves_budget()` and has `line_of(query)`: what
 // each layer gets, by a `share(layer)` and a `remainder(layer)` below its `denominator`; planning then sees to the sum.
-// One that does not look at the budget says `static constexpr bool ignores_budget = true`.
+// One that does not look at the budget says `static constexpr bool ignores_budget = true`. One that goes by scores says
+// `static constexpr bool after_scores = true` and has `divide(ctx, evidence, tokens, rows, sharing)`, see entropy.hpp.
 
 /// Every layer keeps the same number of tokens.
 struct uniform {

@@ -12,7 +12,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace score {
 
-/// It, or of several the first one.
+/// The score, or the first of several.
 template <class Score> constexpr auto const& first_of(Score const& score) {
   if constexpr (is_shares<Score>)
     return score.template at<0>().score;

@@ -4,6 +4,7 @@
 
 #include <kvevict/cache/row_code.hpp>
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/float_at.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -65,17 +66,14 @@ struct coded_product {
       code_piece const here = code.piece_at(k, d), there = code.piece_at(l, d);
       KVEVICT_KEEP_LOOP
       for (std::int32_t i = 0; i < here.count; ++i, ++d) {
-        float const a = code.value(here, i), b = code.value(there, i), x = element(q, d), y = element(p, d);
+        float const a = code.value(here, i), b = code.value(there, i), x = float_at(query, q, d),
+                    y = float_at(query, p, d);
         z.values[0] = fma(a, x, z.values[0]), z.values[3] = fma(b, y, z.values[3]);
         z.values[KeysAreRows ? 1 : 2] = fma(a, y, z.values[KeysAreRows ? 1 : 2]);
         z.values[KeysAreRows ? 2 : 1] = fma(b, x, z.values[KeysAreRows ? 2 : 1]);
       }
     }
     return z;
-  }
-  KVEVICT_DEVICE float element(std::byte const* p, std::int32_t i) const {
-    if (query == dtype::f32) return reinterpret_cast<float const*>(p)[i];
-    return query == dtype::f16 ? widen(reinterpret_cast<f16 const*>(p)[i]) : widen(reinterpret_cast<bf16 const*>(p)[i]);
   }
 };
 

@@ -10,6 +10,7 @@
 
 #include <kvevict/cache/layer_view.hpp>
 #include <kvevict/cuda/context/device.hpp>
+#include <kvevict/cuda/context/float_at.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -123,18 +124,12 @@ struct scalar_product {
     for (std::int32_t i = 0; i < runs; ++i) KVEVICT_KEEP_LOOP
     for (std::int32_t e = 0; e < run; ++e) {
       std::int64_t const row = i * of_rows.run_stride, column = i * of_columns.run_stride;
-      float const a = element_of(of_rows.type, r.a + row, e), b = element_of(of_rows.type, r.b + row, e);
-      float const x = element_of(of_columns.type, k.x + column, e), y = element_of(of_columns.type, k.y + column, e);
+      float const a = float_at(of_rows.type, r.a + row, e), b = float_at(of_rows.type, r.b + row, e);
+      float const x = float_at(of_columns.type, k.x + column, e), y = float_at(of_columns.type, k.y + column, e);
       z.values[0] = fma(a, x, z.values[0]), z.values[1] = fma(a, y, z.values[1]);
       z.values[2] = fma(b, x, z.values[2]), z.values[3] = fma(b, y, z.values[3]);
     }
     return z;
-  }
-
- private:
-  KVEVICT_DEVICE static float element_of(dtype type, std::byte const* p, std::int32_t i) {
-    if (type == dtype::f32) return reinterpret_cast<float const*>(p)[i];
-    return type == dtype::f16 ? widen(reinterpret_cast<f16 const*>(p)[i]) : widen(reinterpret_cast<bf16 const*>(p)[i]);
   }
 };
 

@@ -7,6 +7,7 @@
 #include <kvevict/cache/row_reader.hpp>
 #include <kvevict/core/weight_sum.hpp>
 #include <kvevict/cuda/attention/window.hpp>
+#include <kvevict/cuda/context/float_at.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
 
@@ -61,9 +62,7 @@ template <class Entry> struct check_sums_kernel {
     double squares = 0;
     KVEVICT_KEEP_LOOP
     for (std::int32_t d = 0; d < c.q.head_dim; ++d) {
-      float const x = c.q.type == dtype::f32   ? reinterpret_cast<float const*>(p)[d]
-                      : c.q.type == dtype::f16 ? widen(reinterpret_cast<f16 const*>(p)[d])
-                                               : widen(reinterpret_cast<bf16 const*>(p)[d]);
+      float const x = float_at(c.q.type, p, d);
       squares += static_cast<double>(x) * static_cast<double>(x);
     }
     return std::sqrt(squares);

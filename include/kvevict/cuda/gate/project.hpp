@@ -5,14 +5,10 @@
 #include <cmath>
 
 #include <kvevict/core/gate.hpp>
+#include <kvevict/cuda/context/float_at.hpp>
 #include <kvevict/cuda/evidence/rows.hpp>
 
 namespace kvevict::inline KVEVICT_ABI::cuda {
-
-KVEVICT_DEVICE inline float float_at(dtype type, void const* p, std::int64_t i) {
-  if (type == dtype::f32) return static_cast<float const*>(p)[i];
-  return type == dtype::f16 ? widen(static_cast<f16 const*>(p)[i]) : widen(static_cast<bf16 const*>(p)[i]);
-}
 
 struct gate_call {
   watched watch;

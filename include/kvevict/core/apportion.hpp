@@ -69,6 +69,30 @@ constexpr last_of end_of_first(std::int64_t count, std::int64_t n, std::uint64_t
 
 }  // namespace apportioning
 
+/// numerator(i) of part i over one denominator, rounded by largest remainder (ties: lower index), without memory.
+/// Σ share(i) over [0, n) is `total` = Σ numerator(i) / denominator, which must be whole. O(n log denominator) once,
+/// then O(1) a part.
+template <class Numerator> struct rounded_parts {
+  Numerator numerator{};
+  std::int64_t denominator = 1;
+  apportioning::last_of one_more{};
+
+  constexpr rounded_parts() = default;
+  constexpr rounded_parts(Numerator const& of, std::int64_t over, std::int64_t n, std::int64_t total)
+      : numerator(of), denominator(over) {
+    for (std::int64_t i = 0; i < n; ++i) total -= numerator(i) / denominator;
+    one_more = apportioning::end_of_first(
+        total, n, static_cast<std::uint64_t>(denominator), [&](std::int64_t i) { return remainder(i); },
+        [](std::int64_t) { return true; });
+  }
+  constexpr std::uint64_t remainder(std::int64_t i) const {
+    return static_cast<std::uint64_t>(numerator(i) % denominator);
+  }
+  constexpr std::int64_t share(std::int64_t i) const {
+    return numerator(i) / denominator + (one_more.reaches(remainder(i), i) ? 1 : 0);
+  }
+};
+
 /// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until
 /// the shares sum to `total` = Σ numerators / denominator, which must be whole. A share above caps[i] is cut to it, and
 /// what was cut goes, one at a time in the same cyclic order, to the shares that still have room. Σ caps ≥ total.

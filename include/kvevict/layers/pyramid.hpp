@@ -42,35 +42,20 @@ struct pyramid {
   /// The rest is about units, see planning.
   constexpr bool moves_budget() const { return round == rounding::exact; }
 
-  /// Evictable tokens of a head in each layer: numerators over β·(L−1), floors, and one more for the largest
-  /// remainders.
-  struct line {
-    std::int64_t highest = 0, step = 0, denominator = 1;
-    apportioning::last_of one_more{};
-
-    constexpr std::int64_t numerator(std::int64_t l) const { return highest - step * l; }
-    constexpr std::uint64_t remainder(std::int64_t l) const {
-      return static_cast<std::uint64_t>(numerator(l) % denominator);
-    }
-    constexpr std::int64_t share(std::int64_t l) const {
-      return numerator(l) / denominator + (one_more.reaches(remainder(l), l) ? 1 : 0);
-    }
+  /// Evictable tokens of a head in each layer, over β·(L−1).
+  struct numerators {
+    std::int64_t highest = 0, step = 0;
+    constexpr std::int64_t operator()(std::int64_t l) const { return highest - step * l; }
   };
 
   /// Σ share = L·base. q.tokens: of the longest layer.
-  constexpr line line_of(layer_query const& q) const {
+  constexpr rounded_parts<numerators> line_of(layer_query const& q) const {
     std::int64_t const base = q.tokens_per_head - q.protected_tokens, room = q.tokens - q.protected_tokens,
                        n = q.layer_count;
-    if (n == 1) return {base};
+    if (n == 1) return {{base, 0}, 1, 1, base};
     std::int64_t hi = (std::int64_t{2} * beta - 1) * base, lo = base;  // numerators over β
     if (hi > room * beta) hi = room * beta, lo = 2 * base * beta - hi;
-    line out{hi * (n - 1), hi - lo, beta * (n - 1)};
-    std::int64_t left = n * base;
-    for (std::int64_t i = 0; i < n; ++i) left -= out.numerator(i) / out.denominator;
-    out.one_more = apportioning::end_of_first(
-        left, n, static_cast<std::uint64_t>(out.denominator), [&](std::int64_t i) { return out.remainder(i); },
-        [](std::int64_t) { return true; });
-    return out;
+    return {{hi * (n - 1), hi - lo}, beta * (n - 1), n, n * base};
   }
 
   /// Of one layer by itself, as if all were as long.

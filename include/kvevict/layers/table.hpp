@@ -45,31 +45,19 @@ struct table {
   /// The rest is about units, see planning.
   constexpr bool moves_budget() const { return true; }
 
-  struct line {
+  /// Evictable tokens of a head in each layer, over the sum of the shares.
+  struct numerators {
     std::int32_t const* shares = nullptr;  // null: evenly
-    std::int64_t total = 0, denominator = 1;
-    apportioning::last_of one_more{};
-
-    constexpr std::int64_t numerator(std::int64_t l) const { return total * (shares == nullptr ? 1 : shares[l]); }
-    constexpr std::uint64_t remainder(std::int64_t l) const {
-      return static_cast<std::uint64_t>(numerator(l) % denominator);
-    }
-    constexpr std::int64_t share(std::int64_t l) const {
-      return numerator(l) / denominator + (one_more.reaches(remainder(l), l) ? 1 : 0);
-    }
+    std::int64_t total = 0;
+    constexpr std::int64_t operator()(std::int64_t l) const { return total * (shares == nullptr ? 1 : shares[l]); }
   };
 
   /// Σ share = L·base.
-  constexpr line line_of(layer_query const& q) const {
+  constexpr rounded_parts<numerators> line_of(layer_query const& q) const {
     std::int64_t const n = q.layer_count, base = q.tokens_per_head - q.protected_tokens;
-    std::int64_t sum = 0, left = n * base;
+    std::int64_t sum = 0;
     for (std::int64_t l = 0; l < n; ++l) sum += shares[l];
-    line out{sum == 0 ? nullptr : shares, n * base, sum == 0 ? n : sum};
-    for (std::int64_t l = 0; l < n; ++l) left -= out.numerator(l) / out.denominator;
-    out.one_more = apportioning::end_of_first(
-        left, n, static_cast<std::uint64_t>(out.denominator), [&](std::int64_t l) { return out.remainder(l); },
-        [](std::int64_t) { return true; });
-    return out;
+    return {{sum == 0 ? nullptr : shares, n * base}, sum == 0 ? n : sum, n, n * base};
   }
   /// Of one layer by itself.
   constexpr std::int32_t operator()(layer_query const& q) const {

@@ -14,7 +14,7 @@
 namespace kvevict {
 inline namespace KVEVICT_ABI {
 
-/// Ragged rows of ascending token indices (slots of the view that was planned on), row b·heads + h. Owns its memory;
+/// Ragged rows of ascending slots, of the view that was planned on; row b·heads + h. Owns its memory;
 /// `plan(…, out)` reuses it.
 struct keep_set {
   std::int32_t sequences = 0, heads = 0;

@@ -29,7 +29,7 @@ constexpr std::int64_t select_best_bytes(std::int64_t rows, std::int64_t candida
 
 namespace select {
 
-/// Ascending token indices of one kept row, written front to back.
+/// Ascending slots of one kept row, written front to back.
 struct writer {
   std::int32_t* next;
   std::int32_t* end;
@@ -77,7 +77,7 @@ inline std::int32_t ties_from(float const* x, std::int32_t first, std::int32_t l
   return first;
 }
 
-/// Slots in order of position: ties go to the larger token index.
+/// Slots in order of position: ties go to the larger slot.
 inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::uint32_t* counts, writer& out) {
   radix::cut const c = best_of_scores(x + it.first, it.last - it.first, it.quota(), it.known, keys, counts);
   std::int32_t const kept_ties = ties_from(x, it.first, it.last, c);
@@ -85,7 +85,7 @@ inline void ascending(row const& it, float const* x, std::uint32_t* keys, std::u
   out.above(x, kept_ties, it.last, c.key - 1);
 }
 
-/// Slots in any order: ties go to the larger position, and among equal positions to the larger token index.
+/// Slots in any order: ties go to the larger position, and among equal positions to the larger slot.
 inline void scattered(row const& it, float const* x, std::int32_t const* positions, std::uint32_t* keys,
                       std::uint32_t* counts, writer& out) {
   auto const evictable = [&](std::int32_t j) { return positions[j] >= it.first && positions[j] < it.last; };
@@ -204,7 +204,7 @@ inline void prepare(score_rows const& s, keep_set& out) {
 ///
 ///   order   score descending (−0 = +0), position descending
 ///
-/// Shapes   scores (B·H, N) ragged, finite where evictable → ascending token indices (B·H, budget) ragged.
+/// Shapes   scores (B·H, N) ragged, finite where evictable → ascending slots (B·H, budget) ragged.
 /// Cost     O(N) a row: about three passes over the scores; one worker per row.
 /// Errors   contract_violation if a budget is outside [protected, tokens], or the candidates are not what the interval
 ///          holds.

@@ -65,7 +65,7 @@ inline void spread(std::int32_t* out, std::int64_t count, std::int32_t page) {
 ///
 ///   order   score descending (−0 = +0), newer page first
 ///
-/// Shapes   rows of pages: scores (B·H, N/P) ragged → ascending token indices (B·H, budget·P + N mod P) ragged.
+/// Shapes   rows of pages: scores (B·H, N/P) ragged → ascending slots (B·H, budget·P + N mod P) ragged.
 /// Cost     select_best's of N/P tokens and a write of what stays.
 /// Errors   as select_best, of pages.
 inline void kernel(select_pages_tag, host& ctx, score_rows const& s, keep_set& out) {

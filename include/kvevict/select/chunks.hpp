@@ -22,7 +22,7 @@ namespace select {
 /// best tokens count; when all chunks are taken, the rest of the budget goes to tokens by their own scores.
 /// Paper    ChunkKV, Liu et al. 2025, arXiv:2502.00299; `peak`: EG-ChunkKV, kvpress pull request 263.   Differs: exact
 ///          budgets; chunks of evictable tokens alone; no index reuse over layers; log2 in whole numbers, no ε.
-/// Shapes   scores (H,M) → token indices.
+/// Shapes   scores (H,M) → slots.
 /// Cost     size·M comparisons and select_best's of rows in no order; with `peak` 20·M whole-number products and two
 ///          medians. Scratch 8 bytes a token, with `peak` 16.
 /// Errors   contract_violation: a size below 1; a peak that is not in [0, size); rows that are not in order of

@@ -24,7 +24,7 @@ namespace select {
 /// So no more than the budget, and less by no whole page. What protect's recent_permille asks for takes the newest
 /// pages that the budget holds. Head stages see pages where they see tokens: heads::adaptive divides them,
 /// heads::threshold counts pages above τ, its floor is one of pages, heads::together reduces their scores.
-/// Shapes   scores (H,M) → scores of pages (H,M/P) → token indices.
+/// Shapes   scores (H,M) → scores of pages (H,M/P) → slots.
 /// Cost     a read of the scores, select::best of N/P; scratch 4 bytes a page.
 /// Errors   contract_violation: a budget below the tokens of the pages that stay in any case (the message tells one
 ///          that does at every length); rows that are not in order of position; a contiguous cache.

@@ -15,7 +15,7 @@ namespace kvevict {
 inline namespace KVEVICT_ABI {
 namespace cuda {
 
-/// Rows of ascending token indices. Owns its memory, which only grows; `plan(…, out)` reuses it. It must go, or be
+/// Rows of ascending slots. Owns its memory, which only grows; `plan(…, out)` reuses it. It must go, or be
 /// planned into again, on the stream that it was made on. Another stream may use it behind an event.
 ///
 /// It carries whether its plan was refused: every verb that takes it is refused then, too, in any context, whether or

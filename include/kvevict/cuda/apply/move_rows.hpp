@@ -133,7 +133,7 @@ void move_rows(device& ctx, layer_view<Entry> const& v, keep_arrays const& keep,
   for (std::int32_t first = 0; left != 0; ++first) {
     if ((left >> first & 1) == 0) continue;
     component const& c = v.begin()[first];
-    auto const move = [&](auto unit) {
+    with_unit(v, c, [&](auto unit) {
       move_rows_kernel<decltype(unit), Entry> k{ctx.watch(),
                                                 v,
                                                 {},
@@ -153,14 +153,7 @@ void move_rows(device& ctx, layer_view<Entry> const& v, keep_arrays const& keep,
         k.which[count++] = static_cast<std::uint8_t>(i), left &= ~(1u << i);
       }
       move_components(ctx, v, k, static_cast<std::int64_t>(count), c.rows.row_bytes());
-    };
-    switch (unit_bytes(v, c)) {
-      case 16: move(vec128{}); break;
-      case 8: move(std::uint64_t{}); break;
-      case 4: move(std::uint32_t{}); break;
-      case 2: move(std::uint16_t{}); break;
-      default: move(std::uint8_t{});
-    }
+    });
   }
 }
 

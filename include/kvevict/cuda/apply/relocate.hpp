@@ -90,19 +90,12 @@ template <class Entry> void move_listed(device& ctx, layer_view<Entry> v, move_p
   for (std::int32_t i = 0; i < v.component_count; ++i) {
     component const& c = v.begin()[i];
     if (c.alias_of >= 0) continue;
-    auto const move = [&](auto unit) {
+    with_unit(v, c, [&](auto unit) {
       constexpr auto size = static_cast<std::int32_t>(sizeof unit);
       ctx.launch({static_cast<std::uint32_t>(v.rows())}, {256}, 0,
                  move_listed_kernel<decltype(unit), Entry>{ctx.watch(), v, i, list,
                                                            static_cast<std::int32_t>(c.rows.row_bytes() / size)});
-    };
-    switch (unit_bytes(v, c)) {
-      case 16: move(vec128{}); break;
-      case 8: move(std::uint64_t{}); break;
-      case 4: move(std::uint32_t{}); break;
-      case 2: move(std::uint16_t{}); break;
-      default: move(std::uint8_t{});
-    }
+    });
   }
   call.done();
 }

@@ -5,7 +5,7 @@
 leaderboard.py STAGE… [--tokens N] [--against POLICY]
 
 Means over prompts with 95 % intervals of a two-stage bootstrap (documents, then their prompts), of all lengths or those
-of N tokens; with --against, each policy's difference from that one on the same prompts.
+of N tokens; with --against, each policy's difference from that one on the same prompts. Costs are medians.
 """
 
 import argparse, csv, re, signal
@@ -134,7 +134,7 @@ def table(rows, measure, against):
         if (whole, 100) in values:
             line([whole, *[cell(whole, 100)] * len(shares), *([] if against else ["–", "–"])])
     for policy in policies:
-        took = "–" if policy.startswith("kvpress_") else f"{np.mean(cost[policy]) / 1000:,.1f}"
+        took = "–" if policy.startswith("kvpress_") else f"{np.median(cost[policy]) / 1000:,.1f}"
         line([policy, *(cell(policy, s) for s in shares), *([] if against else [reads.get(policy, "–"), took])])
 
 

@@ -19,23 +19,7 @@ inline constexpr std::int32_t most_share = 1000000;
 
 namespace apportioning {
 
-/// The index that comes after `last` in the order (remainder descending, index ascending); −1 starts and ends the
-/// order.
-constexpr std::int64_t next(std::int64_t const* numerators, std::int64_t denominator, std::int64_t n,
-                            std::int64_t last) {
-  std::int64_t best = -1;
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::int64_t const r = numerators[i] % denominator;
-    if (last >= 0) {
-      std::int64_t const seen = numerators[last] % denominator;
-      if (r > seen || (r == seen && i <= last)) continue;
-    }
-    if (best < 0 || r > numerators[best] % denominator) best = i;
-  }
-  return best;
-}
-
-/// Where the first ones in that order end.
+/// Where the first ones in the order (remainder descending, index ascending) end.
 struct last_of {
   std::uint64_t remainder = ~std::uint64_t{0};
   std::int64_t index = -1;
@@ -93,37 +77,8 @@ template <class Numerator> struct rounded_parts {
   }
 };
 
-/// shares[i] = ⌊numerators[i]/denominator⌋, then one more to each of the largest remainders (ties: lower index) until
-/// the shares sum to `total` = Σ numerators / denominator, which must be whole. A share above caps[i] is cut to it, and
-/// what was cut goes, one at a time in the same cyclic order, to the shares that still have room. Σ caps ≥ total.
-/// O(n²), no allocation.
-constexpr void apportion(std::int64_t const* numerators, std::int64_t denominator, std::int64_t const* caps,
-                         std::int64_t n, std::int64_t total, std::int64_t* shares) {
-  std::int64_t left = total;
-  for (std::int64_t i = 0; i < n; ++i) left -= shares[i] = numerators[i] / denominator;
-  for (std::int64_t i = -1; left > 0; --left) ++shares[i = apportioning::next(numerators, denominator, n, i)];
-  for (std::int64_t i = 0; i < n; ++i) {
-    std::int64_t const cut = std::max<std::int64_t>(0, shares[i] - caps[i]);
-    left += cut;
-    shares[i] -= cut;
-  }
-  while (left > 0) {  // whole rounds first, as many as fit, then single tokens in order
-    std::int64_t open = 0, room = left;
-    for (std::int64_t i = 0; i < n; ++i)
-      if (shares[i] < caps[i]) ++open, room = std::min(room, caps[i] - shares[i]);
-    if (open == 0) return;
-    if (std::int64_t const each = std::min(room, left / open); each > 0) {
-      for (std::int64_t i = 0; i < n; ++i)
-        if (shares[i] < caps[i]) shares[i] += each, left -= each;
-    } else {
-      for (std::int64_t i = -1; left > 0 && (i = apportioning::next(numerators, denominator, n, i)) >= 0;)
-        if (shares[i] < caps[i]) ++shares[i], --left;
-    }
-  }
-}
-
-/// What apportion() does with shares that are rounded already, without memory: each is cut to what its part holds, and
-/// what was cut goes, one at a time in the same cyclic order, to the parts that still have room.
+/// Shares that are rounded already, settled without memory: each is cut to what its part holds, and what was cut goes,
+/// one at a time in the order of their remainders, round and round, to the parts that still have room.
 ///
 ///   kept(i) = min(share(i) + rounds, held(i)), and one more for the first parts with room, until Σ kept = total
 ///
@@ -169,8 +124,10 @@ template <class Parts> class settled {
   apportioning::last_of last_{};
 };
 
-/// Parts in arrays, so that settled() does what apportion() does where they are many: O(n log), not O(n²).
+/// Parts in arrays.
 struct listed_parts {
+  static constexpr std::int64_t integers = 3;  // of each: floor, remainder, cap
+
   std::int64_t const *floors = nullptr, *remainders = nullptr, *caps = nullptr;  // (n) each
   std::int64_t n = 0, denominator_of = 1;
   apportioning::last_of one_more{};
@@ -190,6 +147,24 @@ struct listed_parts {
   constexpr std::int64_t share(std::int64_t i) const { return floors[i] + (one_more.reaches(remainder(i), i) ? 1 : 0); }
   constexpr std::int64_t held(std::int64_t i) const { return caps[i]; }
 };
+
+/// `total` divided by numerators over one denominator, rounded by largest remainder (ties: lower index) and settled.
+///
+///   share(i) = ⌊numerator(i)/denominator⌋, and one more for the largest remainders, until Σ share = total
+///
+/// Σ numerator = total·denominator and Σ held ≥ total. Of each part, in order, numerator(i) is asked once and then
+/// held(i); 0 in both takes nothing. `integers`: listed_parts::integers of each of n parts. O(n log total), then O(1) a
+/// part.
+template <class Numerator, class Held>
+constexpr settled<listed_parts> divided(std::int64_t total, std::int64_t denominator, std::int64_t n,
+                                        std::int64_t* integers, Numerator const& numerator, Held const& held) {
+  std::int64_t *const floors = integers, *const remainders = floors + n, *const caps = remainders + n;
+  for (std::int64_t i = 0; i < n; ++i) {
+    std::int64_t const x = numerator(i);
+    floors[i] = x / denominator, remainders[i] = x % denominator, caps[i] = held(i);
+  }
+  return settled<listed_parts>({floors, remainders, caps, n, denominator, total}, total);
+}
 
 }  // namespace KVEVICT_ABI
 }  // namespace kvevict

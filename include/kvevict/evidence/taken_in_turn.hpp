@@ -59,8 +59,6 @@ struct next_turn {
   row *whole, *left;       // (B·H)
   std::int64_t* integers;  // (pools, 3, members)
 
-  static constexpr std::int64_t integers_a_row = 3;  // floors of parts, remainders, caps
-
   constexpr void operator()(slice<row>, std::int64_t pool) const {
     if (pool >= pools.count) return;
     pools.each(pool, [&](std::int64_t r) { begin(left[r], whole[r], ranked.rows[r]); });
@@ -84,21 +82,16 @@ struct next_turn {
     pool_quota const of(all, pools, pool);
     if (of.rows == 0) return;
     std::int64_t const n = pools.members, asked = shares.of(of.tokens, turn);
-    std::int64_t *const floors = integers + pool * n * integers_a_row, *const rests = floors + n,
-                        *const caps = rests + n;
+    auto const at = [&](std::int64_t i) -> row& { return left[pools.row_of(pool, i)]; };
+    auto const room = [&](std::int64_t i) { return at(i).active ? at(i).room() : 0; };
     std::int64_t held = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      row const& it = left[pools.row_of(pool, i)];
-      held += caps[i] = it.active ? it.room() : 0;
-    }
+    for (std::int64_t i = 0; i < n; ++i) held += room(i);
     std::int64_t const quota = asked < held ? asked : held;
-    for (std::int64_t i = 0; i < n; ++i) {
-      bool const takes = left[pools.row_of(pool, i)].active;
-      floors[i] = takes ? quota / of.rows : 0, rests[i] = takes ? quota % of.rows : 0;
-    }
-    settled<listed_parts> const parts({floors, rests, caps, n, of.rows, quota}, quota);
+    auto const parts = divided(
+        quota, of.rows, n, integers + pool * n * listed_parts::integers,
+        [&](std::int64_t i) { return at(i).active ? quota : 0; }, room);
     for (std::int64_t i = 0; i < n; ++i)
-      if (row& it = left[pools.row_of(pool, i)]; it.active) it.budget += static_cast<std::int32_t>(parts.kept(i));
+      if (row& it = at(i); it.active) it.budget += static_cast<std::int32_t>(parts.kept(i));
   }
 };
 
@@ -114,13 +107,13 @@ struct turns {
       : shares(of),
         whole(scratch.allocate<row>(rows.count())),
         left(scratch.allocate<row>(rows.count())),
-        integers(scratch.allocate<std::int64_t>(rows.count() * next_turn::integers_a_row)),
+        integers(scratch.allocate<std::int64_t>(rows.count() * listed_parts::integers)),
         orders(scratch.allocate<std::int32_t>(rows.total_floats)),
         apart(floats_apart ? scratch.allocate<float>(rows.total_floats) : nullptr) {}
 
   static constexpr std::int64_t bytes(cache_shape const& s, bool floats_apart) {
     return 2 * scratch_step(s.rows() * std::int64_t{sizeof(row)}) +
-           scratch_step(s.rows() * next_turn::integers_a_row * 8) +
+           scratch_step(s.rows() * listed_parts::integers * 8) +
            (floats_apart ? 2 : 1) * scratch_step(s.rows() * s.tokens * 4);
   }
 

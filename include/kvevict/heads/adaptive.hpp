@@ -23,7 +23,7 @@ namespace heads {
 ///          `head_weights` multiply the scores of a head for the allocation, in either rounding (the code's option
 ///          `normalize`); in the memory of the context, and not in the selection that follows.
 /// Shapes   scores (H,M) of one sequence → budgets (H).
-/// Cost     one pass over the scores of the layer and O(H²) integers; scratch 16 bytes a token at most.
+/// Cost     one pass over the scores of the layer and O(H log budget) integers; scratch 16 bytes a token at most.
 /// Errors   contract_violation if α ∉ [0, 1000] permille, or a head's weight is below 0 or a score times it
 ///          not finite.
 struct adaptive {
@@ -34,7 +34,7 @@ struct adaptive {
   float const* head_weights = nullptr;  // (H), or null
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_head * 8) +
+    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * listed_parts::integers * 8) +
            kernels::count_pooled.bytes(ctx, s);
   }
 
@@ -42,12 +42,10 @@ struct adaptive {
     expect_floor("adaptive", floor_permille);
     frame scratch(ctx.scratch());
     auto* counts = scratch.template allocate<std::int32_t>(rows.count());                      // (B·H)
-    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_head);  // (B, 3, H)
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * listed_parts::integers);  // (B, 3, H)
     kernels::count_pooled(ctx, rows, pooled_best{0, head_weights}, counts);
     kernels::each_sequence(ctx, rows, division{floor_permille, round, counts, integers});
   }
-
-  static constexpr std::int64_t integers_a_head = 3;  // numerators, caps, shares
 
   struct division {
     std::int32_t floor_permille;
@@ -58,20 +56,18 @@ struct adaptive {
     constexpr void operator()(slice<row> of, std::int64_t b) const {
       if (of.empty() || !of[0].active) return;
       if (round == rounding::exact)
-        exact(of, counts + b * of.size, integers + b * of.size * integers_a_head);
+        exact(of, counts + b * of.size, integers + b * of.size * listed_parts::integers);
       else
         as_authors(of, counts + b * of.size);
     }
-    constexpr void exact(slice<row> of, std::int32_t const* count, std::int64_t* numerators) const {
+    constexpr void exact(slice<row> of, std::int32_t const* count, std::int64_t* of_sequence) const {
       std::int64_t const n = of.size, pooled = pooled_quota(of);
-      std::int64_t *caps = numerators + n, *shares = numerators + 2 * n;
-      for (std::int64_t h = 0; h < n; ++h) {
-        numerators[h] = (1000 - floor_permille) * n * count[h] + floor_permille * pooled;
-        caps[h] = of[h].room();
-      }
-      apportion(numerators, 1000 * n, caps, n, pooled, shares);
+      auto const out = divided(
+          pooled, 1000 * n, n, of_sequence,
+          [&](std::int64_t h) { return (1000 - floor_permille) * n * count[h] + floor_permille * pooled; },
+          [&](std::int64_t h) { return of[h].room(); });
       for (std::int64_t h = 0; h < n; ++h)
-        of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(shares[h]);
+        of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(out.kept(h));
     }
     constexpr void as_authors(slice<row> of, std::int32_t const* count) const {
       for (std::int64_t h = 0; h < of.size; ++h) {

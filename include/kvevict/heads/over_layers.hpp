@@ -49,7 +49,7 @@ struct over_layers {
   std::int32_t floor_permille = 200;
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
-    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * integers_a_row * 8) +
+    return scratch_step(s.rows() * 4) + scratch_step(s.rows() * listed_parts::integers * 8) +
            kernels::count_pooled.bytes(ctx, s, pool_over::layers);
   }
 
@@ -60,12 +60,10 @@ struct over_layers {
                     "over_layers: a sequence has 2^32 tokens or more in all layers; plan fewer layers in a view");
     frame scratch(ctx.scratch());
     auto* counts = scratch.template allocate<std::int32_t>(rows.count());                     // (B·H)
-    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (S, 3, L·H)
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * listed_parts::integers);  // (S, 3, L·H)
     kernels::count_pooled(ctx, rows, pooled_best{0, nullptr, pool_over::layers}, counts);
     kernels::each_sequence(ctx, rows, division{floor_permille, rows, pools, counts, integers});
   }
-
-  static constexpr std::int64_t integers_a_row = 3;  // floors of shares, remainders, caps
 
   /// Of the first layer's sequences, each with its rows in all layers.
   struct division {
@@ -80,18 +78,14 @@ struct over_layers {
       pool_quota const quota(rows, pools, pool);
       if (quota.rows == 0) return;
       floored_share const share{floor_permille, quota};
-      std::int64_t const n = pools.members, den = share.denominator();
-      std::int64_t *const floors = integers + pool * n * integers_a_row, *const rests = floors + n,
-                          *const caps = rests + n;
-      for (std::int64_t i = 0; i < n; ++i) {
-        row const& it = rows.rows[pools.row_of(pool, i)];
-        std::int64_t const x = it.active ? share.numerator(counts[pools.row_of(pool, i)]) : 0;
-        floors[i] = x / den, rests[i] = x % den, caps[i] = it.active ? it.room() : 0;
-      }
-      settled<listed_parts> const out({floors, rests, caps, n, den, quota.tokens}, quota.tokens);
+      std::int64_t const n = pools.members;
+      auto const at = [&](std::int64_t i) -> row& { return rows.rows[pools.row_of(pool, i)]; };
+      auto const out = divided(
+          quota.tokens, share.denominator(), n, integers + pool * n * listed_parts::integers,
+          [&](std::int64_t i) { return at(i).active ? share.numerator(counts[pools.row_of(pool, i)]) : 0; },
+          [&](std::int64_t i) { return at(i).active ? at(i).room() : 0; });
       for (std::int64_t i = 0; i < n; ++i)
-        if (row& it = rows.rows[pools.row_of(pool, i)]; it.active)
-          it.budget = it.protected_tokens() + static_cast<std::int32_t>(out.kept(i));
+        if (row& it = at(i); it.active) it.budget = it.protected_tokens() + static_cast<std::int32_t>(out.kept(i));
     }
   };
 };

@@ -83,17 +83,17 @@ struct division {
   constexpr void operator()(slice<row>, std::int64_t p) const {
     if (p >= at.pools || together[p].rows == 0) return;
     floored_share const share{floor_permille, together[p]};
-    std::int64_t const n = at.members(), den = share.denominator();
-    std::int64_t *const floors = integers + 3 * p * n, *const rests = floors + n, *const caps = rests + n;
+    std::int64_t const n = at.members();
     std::int64_t take = takes[p];
-    for (std::int64_t i = 0; i < n; ++i) {  // what is equal in score and order: lower layers, lower heads first
-      auto const equal = static_cast<std::int64_t>(above[at.size() + p * n + i]), in = take < equal ? take : equal;
-      auto const mine = static_cast<std::int64_t>(held[p * n + i]);
-      std::int64_t const x = mine == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[p * n + i]) + in);
-      take -= in;
-      floors[i] = x / den, rests[i] = x % den, caps[i] = mine == 0 ? 0 : mine - 1;
-    }
-    settled<listed_parts> const out({floors, rests, caps, n, den, together[p].tokens}, together[p].tokens);
+    auto const mine = [&](std::int64_t i) { return static_cast<std::int64_t>(held[p * n + i]); };
+    auto const out = divided(
+        together[p].tokens, share.denominator(), n, integers + listed_parts::integers * p * n,
+        [&](std::int64_t i) {  // what is equal in score and order: lower layers, lower heads first
+          auto const equal = static_cast<std::int64_t>(above[at.size() + p * n + i]), in = take < equal ? take : equal;
+          take -= in;
+          return mine(i) == 0 ? 0 : share.numerator(static_cast<std::int64_t>(above[p * n + i]) + in);
+        },
+        [&](std::int64_t i) { return mine(i) == 0 ? 0 : mine(i) - 1; });
     for (std::int64_t b = p; b < rows.sequences; b += at.pools)
       for (std::int64_t h = 0; h < rows.heads; ++h)
         if (row& it = rows.rows[b * rows.heads + h]; it.active)
@@ -131,8 +131,8 @@ template <class Reduce> struct over_ranks {
 
   std::int64_t workspace_bytes(host const&, cache_shape const& s) const {
     std::int64_t const all = std::int64_t{s.sequences} * heads;
-    return 2 * scratch_step(2 * all * 8) + scratch_step(3 * all * 8) + 3 * scratch_step(s.sequences * 24) +
-           scratch_step(s.rows() * 16) + kernels::rank_search<Reduce>::bytes(s);
+    return 2 * scratch_step(2 * all * 8) + scratch_step(listed_parts::integers * all * 8) +
+           3 * scratch_step(s.sequences * 24) + scratch_step(s.rows() * 16) + kernels::rank_search<Reduce>::bytes(s);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
@@ -150,7 +150,7 @@ template <class Reduce> struct over_ranks {
     kernels::each_sequence(ctx, rows, ranks::add_up{at, held, together});
     if (!kernels::best_over_ranks(ctx, rows, together, all_reduce, found, takes)) return;
     auto* const above = scratch.template allocate<std::uint64_t>(2 * at.size());
-    auto* const integers = scratch.template allocate<std::int64_t>(3 * at.size());
+    auto* const integers = scratch.template allocate<std::int64_t>(listed_parts::integers * at.size());
     tell(ctx, rows, at, above, ranks::tell_found{at, found, above});
     kernels::each_sequence(ctx, rows,
                            ranks::division{floor_permille, rows, at, held, above, together, takes, integers});

@@ -34,7 +34,7 @@ struct table {
   std::int32_t layers = 0, heads = 0;
 
   template <class Context> std::int64_t workspace_bytes(Context const&, cache_shape const& s) const {
-    return scratch_step(s.rows() * integers_a_row * 8);
+    return scratch_step(s.rows() * listed_parts::integers * 8);
   }
 
   template <class Context> void operator()(Context& ctx, score_rows& rows) const {
@@ -47,11 +47,9 @@ struct table {
     std::int64_t const before = std::int64_t{rows.layer} * heads;
     kernels::expect_shares(ctx, "heads::table", shares + before, std::int64_t{rows.layers} * heads);
     frame scratch(ctx.scratch());
-    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (B, 3, H)
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * listed_parts::integers);  // (B, 3, H)
     kernels::each_sequence(ctx, rows, division{shares, heads, rows, integers});
   }
-
-  static constexpr std::int64_t integers_a_row = 3;  // floors of shares, remainders, caps
 
   struct division {
     std::int32_t const* shares;
@@ -64,16 +62,12 @@ struct table {
       std::int64_t const n = of.size, quota = pooled_quota(of);
       std::int32_t const* const mine =
           shares + std::int64_t{rows.layer_of(static_cast<std::int32_t>(b))} * heads + rows.first_head;
-      std::int64_t *const floors = integers + b * n * integers_a_row, *const rests = floors + n,
-                          *const caps = rests + n;
       std::int64_t sum = 0;
       for (std::int64_t h = 0; h < n; ++h) sum += mine[h];
-      std::int64_t const den = sum == 0 ? n : sum;
-      for (std::int64_t h = 0; h < n; ++h) {
-        std::int64_t const x = quota * (sum == 0 ? 1 : mine[h]);
-        floors[h] = x / den, rests[h] = x % den, caps[h] = of[h].room();
-      }
-      settled<listed_parts> const out({floors, rests, caps, n, den, quota}, quota);
+      auto const out = divided(
+          quota, sum == 0 ? n : sum, n, integers + b * n * listed_parts::integers,
+          [&](std::int64_t h) { return quota * (sum == 0 ? 1 : mine[h]); },
+          [&](std::int64_t h) { return of[h].room(); });
       for (std::int64_t h = 0; h < n; ++h)
         of[h].budget = of[h].protected_tokens() + static_cast<std::int32_t>(out.kept(h));
     }

@@ -38,7 +38,7 @@ constexpr std::int32_t budget_so_far(std::int32_t tokens_per_head, std::int32_t 
 /// and the rest to others: Σ = min(Σ caps, L·(budget − protected) + so_far·protected).
 ///
 /// Shapes   weights, caps (so_far) → budgets (so_far), in the host's memory. All weights 0: evenly.
-/// Cost     O(so_far²) integers, `integers` (3·so_far) is scratch.
+/// Cost     O(so_far·log total) integers, `integers` (3·so_far) is scratch.
 /// Errors   contract_violation: no layer, more than layer_count, a weight outside [0, 2²⁰], a cap or a budget below
 ///          what is protected.
 inline void budgets_so_far(std::int64_t const* weights, std::int32_t const* caps, std::int32_t so_far,
@@ -49,19 +49,20 @@ inline void budgets_so_far(std::int64_t const* weights, std::int32_t const* caps
   KVEVICT_EXPECTS(protected_tokens >= 0 && tokens_per_head >= protected_tokens, "budgets_so_far: a budget of ",
                   tokens_per_head, " for ", protected_tokens, " protected tokens; give more, or protect less");
   std::int64_t sum = 0, room = 0;
-  std::int64_t *const numerators = integers, *const limits = numerators + so_far, *const shares = limits + so_far;
   for (std::int32_t l = 0; l < so_far; ++l) {
     KVEVICT_EXPECTS(weights[l] >= 0 && weights[l] <= 1 << 20, "budgets_so_far: layer ", l, " weighs ", weights[l],
                     "; give 0 to ", 1 << 20);
     KVEVICT_EXPECTS(caps[l] >= protected_tokens, "budgets_so_far: layer ", l, " holds ", caps[l], " tokens, but ",
                     protected_tokens, " are protected; leave such a layer out, it keeps all");
-    sum += weights[l], room += limits[l] = caps[l] - protected_tokens;
+    sum += weights[l], room += caps[l] - protected_tokens;
   }
   std::int64_t const wanted = std::int64_t{layer_count} * (tokens_per_head - protected_tokens);
-  std::int64_t const total = wanted < room ? wanted : room, denominator = sum == 0 ? so_far : sum;
-  for (std::int32_t l = 0; l < so_far; ++l) numerators[l] = total * (sum == 0 ? 1 : weights[l]);
-  apportion(numerators, denominator, limits, so_far, total, shares);
-  for (std::int32_t l = 0; l < so_far; ++l) budgets[l] = protected_tokens + static_cast<std::int32_t>(shares[l]);
+  std::int64_t const total = wanted < room ? wanted : room;
+  auto const out = divided(
+      total, sum == 0 ? so_far : sum, so_far, integers,
+      [&](std::int64_t l) { return total * (sum == 0 ? 1 : weights[l]); },
+      [&](std::int64_t l) -> std::int64_t { return caps[l] - protected_tokens; });
+  for (std::int32_t l = 0; l < so_far; ++l) budgets[l] = protected_tokens + static_cast<std::int32_t>(out.kept(l));
 }
 
 }  // namespace layers

@@ -47,7 +47,7 @@ struct dispersion {
 
   template <class Context> std::int64_t workspace_bytes(Context const& ctx, cache_shape const& s) const {
     return scratch_step(s.rows() * s.tokens * 4) + scratch_step(2 * s.rows() * 4) + scratch_step(s.sequences * 4) +
-           scratch_step(s.sequences * 8) + scratch_step(s.rows() * entropy::integers_a_row * 8) +
+           scratch_step(s.sequences * 8) + scratch_step(s.rows() * listed_parts::integers * 8) +
            kernels::fold_window.bytes(ctx, s, options(), of_window{});
   }
 
@@ -64,7 +64,7 @@ struct dispersion {
     auto* sums = scratch.template allocate<float>(2 * rows.count());          // (2, B·H)
     auto* preferences = scratch.template allocate<float>(rows.sequences);     // (L·S)
     auto* weights = scratch.template allocate<std::int64_t>(rows.sequences);  // (L·S)
-    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * entropy::integers_a_row);
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * listed_parts::integers);
     for (std::int32_t change = 0; change < 2; ++change) {
       kernels::fold_window(ctx, e.cache, e.attention, options(), of_window{change != 0}, apart);
       kernels::row_sums(ctx, apart, token_groups{}, 1, before_recent{apart}, sums + change * rows.count());

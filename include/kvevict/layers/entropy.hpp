@@ -37,7 +37,7 @@ struct entropy {
 
   template <class Context> std::int64_t workspace_bytes(Context const&, cache_shape const& s) const {
     return scratch_step(s.rows() * score_histogram::buckets * 4) + scratch_step(s.sequences * 8) +
-           scratch_step(s.rows() * integers_a_row * 8);
+           scratch_step(s.rows() * listed_parts::integers * 8);
   }
 
   template <class Context, class Evidence>
@@ -46,13 +46,11 @@ struct entropy {
     frame scratch(ctx.scratch());
     auto* histograms = scratch.template allocate<std::uint32_t>(rows.count() * score_histogram::buckets);
     auto* weights = scratch.template allocate<std::int64_t>(rows.sequences);                  // (L·S)
-    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * integers_a_row);  // (S, H, 3, L)
+    auto* integers = scratch.template allocate<std::int64_t>(rows.count() * listed_parts::integers);  // (S, H, 3, L)
     kernels::score_histograms(ctx, rows, histograms);
     kernels::each_sequence(ctx, rows, weigh{histograms, weights});
     kernels::each_sequence(ctx, rows, division{rows, row_pools(rows, pool_over::layers), share, weights, integers});
   }
-
-  static constexpr std::int64_t integers_a_row = 3;  // floors of shares, remainders, caps
 
   struct weigh {
     std::uint32_t const* histograms;
@@ -80,32 +78,32 @@ struct entropy {
       if (pool >= pools.count) return;
       bool const alone = share == sharing::none;
       for (std::int64_t h = 0; h < of.size; h += alone ? 1 : of.size)
-        divide(pool, h, alone ? 1 : of.size, integers + (pool * of.size + h) * rows.layers * integers_a_row);
+        divide(pool, h, alone ? 1 : of.size, integers + (pool * of.size + h) * rows.layers * listed_parts::integers);
     }
 
    private:
     constexpr row& at(std::int64_t pool, std::int64_t l, std::int64_t h) const {
       return rows.rows[pools.row_of(pool, l * rows.heads + h)];
     }
-    constexpr void divide(std::int64_t pool, std::int64_t first, std::int64_t heads, std::int64_t* floors) const {
+    constexpr void divide(std::int64_t pool, std::int64_t first, std::int64_t heads, std::int64_t* of_unit) const {
       std::int64_t const n = rows.layers;
-      std::int64_t *const rests = floors + n, *const caps = rests + n;
+      std::int64_t *const weight = of_unit, *const room = of_unit + 2 * n;  // where divided() puts floors and caps
       std::int64_t all = 0, quota = 0, held = 0, cut = 0;
       for (std::int64_t l = 0; l < n; ++l) {
-        caps[l] = floors[l] = 0;
+        weight[l] = room[l] = 0;
         for (std::int64_t h = first; h < first + heads; ++h)
           if (row const& it = at(pool, l, h); it.active)
-            floors[l] = weights[l * pools.count + pool], caps[l] += it.room(), quota += it.quota(), ++cut;
-        held += caps[l], all += floors[l];
+            weight[l] = weights[l * pools.count + pool], room[l] += it.room(), quota += it.quota(), ++cut;
+        held += room[l], all += weight[l];
       }
       if (cut == 0) return;
       if (quota > held) quota = held;
-      for (std::int64_t l = 0; l < n; ++l) {  // without any entropy: evenly
-        std::int64_t const x = (all == 0 ? (at(pool, l, first).active ? 1 : 0) : floors[l]) * quota,
-                           of = all == 0 ? cut / heads : all;
-        floors[l] = x / of, rests[l] = x % of;
-      }
-      settled<listed_parts> const out({floors, rests, caps, n, all == 0 ? cut / heads : all, quota}, quota);
+      auto const out = divided(
+          quota, all == 0 ? cut / heads : all, n, of_unit,
+          [&](std::int64_t l) {  // without any entropy: evenly
+            return (all == 0 ? (at(pool, l, first).active ? 1 : 0) : weight[l]) * quota;
+          },
+          [&](std::int64_t l) { return room[l]; });
       for (std::int64_t l = 0; l < n; ++l)
         for (std::int64_t h = 0; h < heads; ++h)
           if (row& it = at(pool, l, first + h); it.active)

@@ -2,6 +2,7 @@
 // One threshold over layers, heads and tokens: brute force, exact sums, floors, and what takes no part.
 #include <kvevict/kvevict.hpp>
 
+#include "support/reference_shares.hpp"
 #include "support/stack_prefixes.hpp"
 #include "support/stack_scores.hpp"
 
@@ -202,13 +203,13 @@ TEST_CASE("a floor beyond a thousand and budgets below what is protected are ref
   CHECK(said(p.policy(), some).find("give budget.head in [0, head_count)") != std::string::npos);
 }
 
-TEST_CASE("listed parts are settled as apportion() does") {
+TEST_CASE("a whole is divided by largest remainder, and what parts cannot hold goes to the others in turn") {
   for (std::uint64_t seed = 1; seed <= 500; ++seed) {
     reference::generator random(seed);
     std::size_t const n = 1 + random.below(12);
     std::int64_t const den = 1 + static_cast<std::int64_t>(random.below(1000));
     std::int64_t sum = 0, room = 0;
-    std::vector<std::int64_t> x, caps, floors, rests, shares(n);
+    std::vector<std::int64_t> x, caps, scratch(n * kvevict::listed_parts::integers);
     for (std::size_t i = 0; i < n; ++i) {
       x.push_back(static_cast<std::int64_t>(random.below(20000))), sum += x[i];
       caps.push_back(static_cast<std::int64_t>(random.below(60))), room += caps[i];
@@ -216,13 +217,15 @@ TEST_CASE("listed parts are settled as apportion() does") {
     x[0] += (den - sum % den) % den, sum += (den - sum % den) % den;
     std::int64_t const total = sum / den;
     caps[random.below(n)] += std::max<std::int64_t>(0, total - room);
-    for (std::size_t i = 0; i < n; ++i) floors.push_back(x[i] / den), rests.push_back(x[i] % den);
-    auto const count = static_cast<std::int64_t>(n);
-    kvevict::apportion(x.data(), den, caps.data(), count, total, shares.data());
-    kvevict::settled<kvevict::listed_parts> const out({floors.data(), rests.data(), caps.data(), count, den, total},
-                                                      total);
+    auto const want =
+        reference::apportioned(x, den, static_cast<std::size_t>(total), reference::counts(caps.begin(), caps.end()));
+    auto const in = [](std::vector<std::int64_t> const& v) {
+      return [&v](std::int64_t i) { return v[static_cast<std::size_t>(i)]; };
+    };
+    auto const out = kvevict::divided(total, den, static_cast<std::int64_t>(n), scratch.data(), in(x), in(caps));
     CAPTURE(seed, x, caps, den, total);
-    for (std::size_t i = 0; i < n; ++i) CHECK(out.kept(static_cast<std::int64_t>(i)) == shares[i]);
+    for (std::size_t i = 0; i < n; ++i)
+      CHECK(out.kept(static_cast<std::int64_t>(i)) == static_cast<std::int64_t>(want[i]));
   }
 }
 

@@ -14,10 +14,12 @@ inline namespace KVEVICT_ABI {
 ///
 /// Cuts the interval of values where the rank would lie if they were evenly spread, and in the middle every second
 /// time, until the cut is a neighbour of the number.
-/// Cost     a few passes, at most 64, without branches or scratch: of a permutation three.
+/// Cost     a few passes, at most 64, without branches or scratch: of a permutation three, of its ends one.
 inline std::int32_t number_of_rank(std::int32_t const* x, std::int32_t n, std::int32_t k) {
   std::int32_t least = x[0], most = x[0];
   for (std::int32_t i = 1; i < n; ++i) least = std::min(least, x[i]), most = std::max(most, x[i]);
+  if (k == 0) return least;
+  if (k == n - 1) return most;
   std::int64_t low = least, high = most;
   std::int32_t below = 0, reached = n;  // numbers < low, numbers ≤ high
   for (bool middle = false; low < high; middle = !middle) {

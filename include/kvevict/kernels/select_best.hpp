@@ -115,24 +115,25 @@ inline std::int32_t worst_ascending(float const* x, std::int32_t from, std::int3
   return from;
 }
 inline std::int32_t worst_scattered(row const& it, float const* x, std::int32_t const* positions) {
-  // without branches: positions are in no order
+  // of 64 slots at once without branches: positions are in no order
   std::int32_t const first = it.first, last = it.last, n = it.tokens;
   std::uint32_t least = ~std::uint32_t{0};
-  for (std::int32_t j = 0; j < n; ++j) {
-    std::uint32_t const stays = std::uint32_t{positions[j] < first} | std::uint32_t{positions[j] >= last};
-    least = std::min(least, order_key(x[j]) | (0u - stays));
-  }
-  auto const may_go = [&](std::int32_t j) {
-    return int{positions[j] >= first} & int{positions[j] < last} & int{order_key(x[j]) == least};
-  };
-  std::int32_t found = -1;
-  for (std::int32_t begin = 0; begin < n; begin += 64) {  // most of them have none
+  std::int32_t from = 0, to = 0;  // it lies between them
+  for (std::int32_t begin = 0; begin < n; begin += 64) {
     std::int32_t const end = std::min(begin + 64, n);
-    int some = 0;
-    for (std::int32_t j = begin; j < end; ++j) some |= may_go(j);
-    for (std::int32_t j = begin; some != 0 && j < end; ++j)
-      if (may_go(j) != 0 && (found < 0 || positions[j] < positions[found])) found = j;
+    std::uint32_t here = ~std::uint32_t{0};
+    for (std::int32_t j = begin; j < end; ++j) {
+      std::uint32_t const stays = std::uint32_t{positions[j] < first} | std::uint32_t{positions[j] >= last};
+      here = std::min(here, order_key(x[j]) | (0u - stays));
+    }
+    if (here < least) least = here, from = begin;
+    if (here == least) to = end;
   }
+  std::int32_t found = -1;
+  for (std::int32_t j = from; j < to; ++j)
+    if (positions[j] >= first && positions[j] < last && order_key(x[j]) == least &&
+        (found < 0 || positions[j] < positions[found]))
+      found = j;
   return found;
 }
 

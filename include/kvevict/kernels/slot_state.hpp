@@ -98,6 +98,13 @@ void kernel(update_state_tag, host& ctx, layer_view<Entry> const& view, componen
     std::int64_t const begin = view.read_only_tokens(in.sequence);
     std::int32_t const planes = update.columns.planes(in.sequence, update.rows);
     if (update.new_tokens == new_token_state::zeroed) forget_fresh(at, state.width(), from, r, begin);
+    if (planes == 1) {
+      float const* const x = from.plane(0).scores(r).data;
+      std::int64_t const column = update.columns.column(in.sequence, 0) * 4;
+      return each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
+        fold_floats(update.how, x + first, count, p + column, at.slot_stride);
+      });
+    }
     each_run(at, begin, in.tokens, [&](std::int64_t first, std::int64_t count, std::byte* p) {
       for (std::int64_t i = 0; i < count; i += at_once)
         for (std::int32_t w = 0; w < planes; ++w)

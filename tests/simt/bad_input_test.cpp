@@ -101,6 +101,14 @@ TEST_CASE("bad input on a device: keys of a type that is not floating") {
   }
 }
 
+TEST_CASE("bad input on a device: queries that begin between two elements") {
+  room r;
+  auto q = r.there(all_rows(r.in).queries());
+  q.data = static_cast<std::byte const*>(q.data) + 1;
+  r.plan_refuses(snapkv, kvevict::prompt(r.view(), q), "queries begin at an address", "of an element");
+  r.ignores(h2o, kvevict::step(r.view(), q), "queries begin at an address", "of an element");
+}
+
 TEST_CASE("bad input on a device: offsets of evidence that are negative or descend") {
   room r;
   gate_case const gate({.N = {40, 30}, .H = 2});

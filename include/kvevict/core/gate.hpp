@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <kvevict/core/aligned.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/core/row_places.hpp>
@@ -94,6 +95,9 @@ inline void expect_gate(gate_weights const& w, feature_rows const& in, std::int3
   KVEVICT_EXPECTS(in.width == w.features && is_floating(in.type), "gate: hidden states of ", in.width,
                   " elements of type ", name_of(in.type), " for weights of ", w.features,
                   "; provide the input of this layer's q/k/v projections");
+  for (void const* const weights : {w.q, w.k, w.v, w.o, w.bias}) expect_aligned("gate", "weights", weights, w.type);
+  expect_aligned("gate", "hidden states", in.data, in.type);
+  expect_aligned("gate", "rows of the memory", in.memory.rows, dtype::f32);
   KVEVICT_EXPECTS(in.row_begin != nullptr || in.row_count != nullptr,
                   "gate: hidden states without data or row_begin; provide (T,E) rows with their (B+1) offsets");
   gate_memory const& m = in.memory;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include <kvevict/core/aligned.hpp>
 #include <kvevict/core/contract.hpp>
 #include <kvevict/core/dtype.hpp>
 #include <kvevict/core/host_device.hpp>
@@ -43,6 +44,7 @@ inline void expect_projection(char const* who, projection const& w, std::int32_t
                   w.outputs, " outputs, strides of ", w.input_stride, " and ", w.output_stride,
                   " elements; give E ≥ 1 and both strides, of a tensor (E, Hq·D) 1 and Hq·D");
   KVEVICT_EXPECTS(is_floating(w.type), who, ": W_O has elements of type ", name_of(w.type), "; give f32, f16 or bf16");
+  expect_aligned(who, "weights of W_O", w.weights, w.type);
   KVEVICT_EXPECTS(!w.is_given() || layers == 1 || w.layer_stride != 0, who, ": W_O of one layer for a stack of ",
                   layers, "; give layer_stride, or take layers one by one");
 }

@@ -27,6 +27,7 @@ inline void expect_ring(query_ring const& ring, query_rows const& q, std::int32_
                   "push: queries of ", q.heads, " heads of ", q.head_dim, " ", name_of(q.type), " for a ring of ",
                   ring.heads, " heads of ", ring.head_dim, " ", name_of(ring.type),
                   "; give the ring the type and the heads of the queries");
+  expect_aligned("push", "queries", q.data, q.type), expect_aligned("push", "rows of the ring", ring.data, ring.type);
   if (q.row_begin == nullptr && q.row_count == nullptr) messages::no_data();
   check_places(q.places(), q.seq_stride, q.layer_stride, q.sequences == 0 ? 1 : sequences / q.sequences, sequences);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvevict/cache/validate.hpp>
+#include <kvevict/core/aligned.hpp>
 #include <kvevict/core/evidence_messages.hpp>
 #include <kvevict/core/host.hpp>
 #include <kvevict/core/visibility_messages.hpp>
@@ -50,6 +51,7 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
   KVEVICT_EXPECTS(k->has_numbers(), "evidence: keys of type ", name_of(k->type), "; ", messages::readable_types);
   KVEVICT_EXPECTS(is_floating(q.type), "evidence: queries of type ", name_of(q.type),
                   "; f32, f16 and bf16 can be read");
+  expect_aligned("evidence", "queries", q.data, q.type), expect_aligned("evidence", "LSEs", q.lse, dtype::f32);
   component const* const second = cache.second_keys();
   KVEVICT_EXPECTS(q.head_dim == cache.key_width(), "evidence: queries have ", q.head_dim, " elements a head and keys ",
                   k->width(), second == nullptr ? "" : " in k and ",
@@ -64,7 +66,9 @@ template <class Entry> void check_shape(layer_view<Entry> const& cache, query_ro
       "the engine's softmax, 0 means 1/√D and none");
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, attention_rows const& a) {
-  if (cache.sequences() != 0) check_heads(cache, a);
+  if (cache.sequences() == 0) return;
+  check_heads(cache, a);
+  expect_aligned("evidence", "softmax rows", a.weights, dtype::f32);
 }
 template <class Entry> void check_shape(layer_view<Entry> const& cache, feature_rows const& x) {
   if (cache.sequences() == 0) return;

@@ -185,6 +185,18 @@ TEST_CASE("bad input: queries or keys of a type that is not floating") {
   r.q.type = kvevict::dtype::i32;
   r.refuses(snapkv, kvevict::prompt(r.view(), r.q), twenty, "queries of type i32", "f32, f16 and bf16");
 }
+TEST_CASE("bad input: queries and softmax rows that begin between two elements") {
+  room r;
+  auto const behind = [](auto const* p, std::ptrdiff_t bytes) {
+    return reinterpret_cast<decltype(p)>(reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(bytes));
+  };
+  auto q = r.q;
+  q.data = behind(static_cast<float const*>(q.data), 2);
+  r.refuses(snapkv, kvevict::prompt(r.view(), q), twenty, "queries begin at an address", "of an element");
+  auto a = r.weights;
+  a.weights = behind(a.weights, 1);
+  r.refuses(snapkv, kvevict::prompt(r.view(), a), twenty, "softmax rows begin at an address", "of an element");
+}
 TEST_CASE("bad input: no rows, no offsets, offsets that descend") {
   room r;
   auto q = r.q;

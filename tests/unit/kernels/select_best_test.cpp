@@ -148,6 +148,26 @@ TEST_CASE("select_best: one goes from a scattered row, and never a protected tok
   CHECK(copy(out.row(0)) == std::vector<std::int32_t>{0, 1, 3});
 }
 
+TEST_CASE("select_best: one goes from a scattered row, in whichever slot it lies") {
+  constexpr std::int32_t N = 150;
+  std::vector<std::int32_t> positions;
+  for (std::int32_t j = 0; j < N; ++j) positions.push_back(j * 7 % N);
+  row const r{0, 0, N, 0, N, N, N - 1, true};
+  std::int64_t const begin[] = {0, N};
+  host ctx;
+  keep_set out;
+  for (std::int32_t goes = 0; goes < N; ++goes) {
+    CAPTURE(goes);
+    std::vector<float> scores(N, 1.0f);
+    scores[static_cast<std::size_t>(goes)] = 0;
+    row one = r;
+    kernels::select_best(ctx, score_rows{&one, 1, 1, begin, scores.data(), positions.data()}, out);
+    auto const kept = copy(out.row(0));
+    CHECK(kept.size() == N - 1);
+    CHECK(std::find(kept.begin(), kept.end(), goes) == kept.end());
+  }
+}
+
 TEST_CASE("select_best: equal positions, as multimodal rotary embeddings have them, still give the budget") {
   std::vector<float> scores(9, 1.0f);
   std::vector<std::int32_t> positions{4, 4, 4, 4, 2, 2, 2, 9, 9};
